@@ -1,0 +1,1 @@
+"""hpckit: computing with MPI from Python."""
