@@ -1,0 +1,220 @@
+"""Tests on several ranks that cannot deadlock: `mpirun -n 4 python -m pytest --with-mpi`.
+
+Every rank runs the same tests. After each phase of a test all ranks meet in an `Ibarrier` on a private communicator
+and share their outcomes, so that a failure on any rank is a failure on all of them, and rank 0 alone reports. A rank
+that waits too long, or a test that takes longer than `HPCKIT_TEST_PATIENCE` seconds (default 120), prints the stacks
+of all ranks and aborts the job. Without `--with-mpi`, MPI is not even imported and its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+PATIENCE = float(os.environ.get("HPCKIT_TEST_PATIENCE", "120"))
+MPI_FIXTURES = {"comm", "shared_path"}
+LAUNCHER_STATE = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_", "OPAL_", "PRTE_", "SLURM_")
+
+# All ranks must draw the same examples; a rank that shrinks a failure alone would leave the others behind.
+hypothesis.settings.register_profile(
+    "ranks",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    report_multiple_bugs=False,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("ranks")
+
+
+class Ranks:
+    """The ranks of this session: who they are, and where they meet."""
+
+    def __init__(self, with_mpi: bool) -> None:
+        self.comm: Any = None
+        self.rank, self.size = 0, 1
+        if with_mpi:
+            from mpi4py import MPI
+
+            self.comm = MPI.COMM_WORLD.Dup()
+            self.rank, self.size = self.comm.rank, self.comm.size
+        self.test = "collection"
+        self.stderr = os.dup(2)  # pytest captures 2 itself while tests run
+        faulthandler.register(signal.SIGUSR2, file=self.stderr, all_threads=True)
+        me = (socket.gethostname(), os.getpid())
+        self.processes = self.comm.allgather(me) if self.comm else [me]
+
+    def gather(self, item: object) -> list[Any]:
+        """`item` of every rank, once all ranks are here; aborts the job when one does not come."""
+        request, delay, limit = self.comm.Ibarrier(), 1e-4, time.monotonic() + PATIENCE / 2 + 3 * self.rank
+        while not request.Test():
+            time.sleep(delay)
+            delay = min(2 * delay, 0.01)
+            if time.monotonic() > limit:
+                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others; it has: {item}")
+        return self.comm.allgather(item)
+
+    def watchdog(self) -> threading.Timer:
+        """A timer, not yet started, that ends the job when the test takes too long."""
+        message = f"no end after {PATIENCE:g} s on rank {self.rank}"
+        timer = threading.Timer(PATIENCE + 3 * self.rank, self.abort, [message])
+        timer.daemon = True
+        return timer
+
+    def abort(self, reason: str) -> None:
+        """Print the stacks of all ranks on this host and end the job with exit code 1."""
+        os.write(self.stderr, f"\n{self.test}: {reason}\nstacks of all ranks follow\n".encode())
+        for rank, (host, process) in enumerate(self.processes):
+            os.write(self.stderr, f"\n--- rank {rank} on {host}\n".encode())
+            if host == socket.gethostname():
+                os.kill(process, signal.SIGUSR2)
+                time.sleep(0.3)
+        if self.comm:
+            self.comm.Abort(1)
+        os._exit(1)
+
+
+RANKS = pytest.StashKey[Ranks]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    ranks = config.stash[RANKS] = Ranks(config.getoption("--with-mpi"))
+    if ranks.rank > 0:
+        config.pluginmanager.unregister(name="terminalreporter")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that take an MPI fixture are MPI tests; the others need no more than one rank."""
+    for item in items:
+        if MPI_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.mpi)
+    if config.stash[RANKS].size > 1:
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("mpi")])
+        items[:] = [item for item in items if item.get_closest_marker("mpi")]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    ranks = session.config.stash[RANKS]
+    if ranks.size > 1:
+        found = ranks.gather(([item.nodeid for item in session.items], session.testsfailed))
+        different = [rank for rank, each in enumerate(found) if each != found[0]]
+        if different:
+            pytest.exit(f"ranks {different} collected other tests or errors than rank 0: {found}", returncode=3)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    ranks = item.config.stash[RANKS]
+    ranks.test = item.nodeid
+    timer = ranks.watchdog()
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """All ranks report the worst outcome among them: failed, else skipped, else passed."""
+    report: pytest.TestReport = yield
+    ranks = item.config.stash[RANKS]
+    if ranks.size > 1:
+        _merge(report, ranks.rank, ranks.gather(_summary(report)))
+    return report
+
+
+def _summary(report: pytest.TestReport) -> tuple[str, str, str]:
+    """Outcome, where and why in one line, and everything there is to read about it."""
+    crash = getattr(report.longrepr, "reprcrash", report.longrepr)
+    sections = [f"{title}\n{text}" for title, text in report.sections] if report.failed else []
+    return report.outcome, str(crash), "\n".join([report.longreprtext, *sections])
+
+
+def _merge(report: pytest.TestReport, me: int, everyone: list[tuple[str, str, str]]) -> None:
+    for outcome in ("failed", "skipped"):
+        where = [rank for rank, (its, _, _) in enumerate(everyone) if its == outcome]
+        if where:
+            break
+    else:
+        return
+    if report.outcome != outcome:
+        path, line, _ = report.location
+        says = f"{outcome} on rank {', '.join(map(str, where))} of {len(everyone)}"
+        report.outcome = outcome
+        report.longrepr = says if outcome == "failed" else (path, line, says)
+    if outcome == "failed":
+        shown = {everyone[me][1]}
+        for rank in where:
+            _, crash, text = everyone[rank]
+            if crash not in shown:
+                shown.add(crash)
+                report.sections.append((f"rank {rank}", text))
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    """An error of pytest itself on one rank would leave the others waiting."""
+    os.write(2, f"{excrepr}\n".encode())
+    if "mpi4py.MPI" in sys.modules and sys.modules["mpi4py.MPI"].COMM_WORLD.size > 1:
+        sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(3)
+
+
+@pytest.fixture
+def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A communicator of all ranks for this test alone."""
+    duplicate = request.config.stash[RANKS].comm.Dup()
+    yield duplicate
+    duplicate.Free()
+
+
+@pytest.fixture
+def shared_path(comm: Any) -> Iterator[Path]:
+    """An empty folder, the same on all ranks."""
+    path = comm.bcast(tempfile.mkdtemp(prefix="hpckit-test-") if comm.rank == 0 else None)
+    yield Path(path)
+    if comm.rank == 0:  # all ranks have met after the test
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`mpirun(n, *arguments, timeout=100, **environment)` runs `python *arguments` on n ranks of their own.
+
+    For tests that are not MPI tests themselves; output is text, `stderr` merged into `stdout`.
+    """
+    launcher = Path(sys.executable).with_name("mpirun")
+    command = [str(launcher if launcher.exists() else "mpirun"), "-n"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)}
+    clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    clean |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+
+    def run(n: int, *arguments: str, timeout: float = 100, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, str(n), sys.executable, *map(str, arguments)],
+            env=clean | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
