@@ -159,11 +159,14 @@ def _build(module: str, library: Path) -> bool:
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, reloc="pic"
     )
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        objects = []
-        for name, (kernel, _) in kernels.items():
-            ir = llvm.parse_assembly(kernel._library.get_llvm_str().replace(kernel.native_name, name))
-            objects.append(Path(scratch) / f"{name}.o")
-            objects[-1].write_bytes(machine.emit_object(ir))
+        modules = {
+            name: llvm.parse_assembly(kernel._library.get_llvm_str().replace(kernel.native_name, name))
+            for name, (kernel, _) in kernels.items()
+        }
+        modules["_runtime"] = _trap_numba_runtime(llvm, modules.values())
+        objects = [Path(scratch) / f"{name}.o" for name in modules]
+        for file, ir in zip(objects, modules.values(), strict=True):
+            file.write_bytes(machine.emit_object(ir))
         linked = Path(scratch) / "kernels.so"
         command = [*compiler.split(), "-shared", "-o", str(linked), *map(str, objects), "-lm"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -174,6 +177,15 @@ def _build(module: str, library: Path) -> bool:
         signatures.replace(library.with_suffix(".json"))
         linked.replace(library)  # last: its presence says that the build is whole
     return True
+
+
+def _trap_numba_runtime(llvm: Any, modules: Any) -> Any:
+    """Definitions of numba's error-raising runtime, which is not there at run time: kernels never raise, so trap."""
+    names = {f.name for m in modules for f in m.functions if f.is_declaration and f.name.startswith(("numba_", "NRT_"))}
+    body = "{ call void @llvm.trap() unreachable }"
+    return llvm.parse_assembly(
+        "declare void @llvm.trap()\n" + "\n".join(f"define void @{name}() {body}" for name in sorted(names))
+    )
 
 
 def _in_memory(module: str) -> SimpleNamespace:

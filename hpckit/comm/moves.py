@@ -1,0 +1,290 @@
+"""Kernel source: strided copies, and the flag protocol of ranks that share a node's memory.
+
+Compiled by `hpckit.native`, used through `hpckit.comm.pack_host` and `hpckit.halo.shared`; nothing else imports it.
+
+A *move* copies `c0*c1*c2*c3` rows of `row` bytes from one strided place to another. It is one line of an int64 table,
+`MOVE` words long; a table is run by one call, so a whole halo costs one trip out of Python::
+
+    0 source   1 target   2 twin source   3 twin target   4 row   5..8 counts   9..12 source strides   13..16 target strides
+
+A twin is a second box with the same counts and strides, moved in the same sweep: the two unit-stride faces of a block
+touch the same cache lines, and moving them together halves the memory traffic.
+"""
+
+import platform
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from hpckit.native import export
+
+MOVE = 17
+_BYTE = ir.IntType(8)
+_WORD = ir.IntType(64)
+
+
+@intrinsic
+def _copy_bytes(typing, target, source, n):
+    """memcpy(target, source, n)"""
+
+    def generate(context, builder, signature, arguments):
+        pointers = [builder.inttoptr(a, _BYTE.as_pointer()) for a in arguments[:2]]
+        copy = builder.module.declare_intrinsic("llvm.memcpy", [_BYTE.as_pointer(), _BYTE.as_pointer(), _WORD])
+        builder.call(copy, [*pointers, arguments[2], ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+def _register_move(width):
+    """A function that loads `width` bytes into one register and stores them: unaligned, any `width` = 2**k."""
+    word = ir.IntType(8 * width) if width <= 8 else ir.VectorType(_WORD, width // 8)
+
+    @intrinsic
+    def move(typing, target, source):
+        def generate(context, builder, signature, arguments):
+            target, source = (builder.inttoptr(a, word.as_pointer()) for a in arguments)
+            builder.store(builder.load(source, align=1), target, align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return move
+
+
+def _sweep(width):
+    """Innermost loop for rows of `width` to `2*width - 1` bytes: two overlapping register moves a row, one if exact."""
+    move = _register_move(width)
+
+    @njit
+    def sweep(target, source, row, n, target_stride, source_stride):
+        rest = row - width
+        for i in range(n):
+            t = target + i * target_stride
+            s = source + i * source_stride
+            move(t, s)
+            if rest:
+                move(t + rest, s + rest)
+
+    @njit
+    def sweep_twins(target, source, twin_target, twin_source, row, n, target_stride, source_stride):
+        rest = row - width
+        for i in range(n):
+            t = i * target_stride
+            s = i * source_stride
+            move(target + t, source + s)
+            move(twin_target + t, twin_source + s)
+            if rest:
+                move(target + t + rest, source + s + rest)
+                move(twin_target + t + rest, twin_source + s + rest)
+
+    return sweep, sweep_twins
+
+
+_sweep1, _twins1 = _sweep(1)
+_sweep2, _twins2 = _sweep(2)
+_sweep4, _twins4 = _sweep(4)
+_sweep8, _twins8 = _sweep(8)
+_sweep16, _twins16 = _sweep(16)
+_sweep32, _twins32 = _sweep(32)
+_sweep64, _twins64 = _sweep(64)
+
+
+@njit
+def _rows(t, s, row, n, dt, ds):
+    if row >= 128:
+        for i in range(n):
+            _copy_bytes(t + i * dt, s + i * ds, row)
+    elif row >= 64:
+        _sweep64(t, s, row, n, dt, ds)
+    elif row >= 32:
+        _sweep32(t, s, row, n, dt, ds)
+    elif row >= 16:
+        _sweep16(t, s, row, n, dt, ds)
+    elif row >= 8:
+        _sweep8(t, s, row, n, dt, ds)
+    elif row >= 4:
+        _sweep4(t, s, row, n, dt, ds)
+    elif row >= 2:
+        _sweep2(t, s, row, n, dt, ds)
+    else:
+        _sweep1(t, s, row, n, dt, ds)
+
+
+@njit
+def _twin_rows(t, s, u, v, row, n, dt, ds):
+    if row >= 64:
+        _twins64(t, s, u, v, row, n, dt, ds)
+    elif row >= 32:
+        _twins32(t, s, u, v, row, n, dt, ds)
+    elif row >= 16:
+        _twins16(t, s, u, v, row, n, dt, ds)
+    elif row >= 8:
+        _twins8(t, s, u, v, row, n, dt, ds)
+    elif row >= 4:
+        _twins4(t, s, u, v, row, n, dt, ds)
+    elif row >= 2:
+        _twins2(t, s, u, v, row, n, dt, ds)
+    else:
+        _twins1(t, s, u, v, row, n, dt, ds)
+
+
+@njit
+def _run(table, n):
+    for m in range(n):
+        p = table + 8 * MOVE * m
+        source, target, twin_source, twin_target = _get(p, 0), _get(p, 1), _get(p, 2), _get(p, 3)
+        row, count = _get(p, 4), _get(p, 8)
+        ds, dt = _get(p, 12), _get(p, 16)
+        for i in range(_get(p, 5)):
+            for j in range(_get(p, 6)):
+                for k in range(_get(p, 7)):
+                    s = i * _get(p, 9) + j * _get(p, 10) + k * _get(p, 11)
+                    t = i * _get(p, 13) + j * _get(p, 14) + k * _get(p, 15)
+                    if twin_source == 0:
+                        _rows(target + t, source + s, row, count, dt, ds)
+                    else:
+                        _twin_rows(
+                            target + t, source + s, twin_target + t, twin_source + s, row, count, dt, ds
+                        )
+
+
+@export("void(i8, i8)")
+def run(table, n):
+    """Run the `n` moves of the table at this address."""
+    _run(table, n)
+
+
+# -- ranks that share a node's memory ---------------------------------------------------------------------------------
+#
+# Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of exchange k can be read,
+# `finished` = k that it has read all of its neighbours' data of exchange k. A plan is an int64 table:
+#
+#     0 exchange number k   1 own posted   2 own finished   3 polls before giving up   4 polls before yielding
+#     5 next link   6 number of links   7 links   8 number of own moves   9, 10 own moves for even and odd k
+#     11 exchanges that a neighbour may lag behind: 2 with packed buffers (two are alternated), 0 with direct reading
+#
+# and a link is: 0 its posted   1 its finished   2 number of moves   3, 4 moves for even and odd k.
+
+LINK = 5
+
+
+@intrinsic
+def _get(typing, pointer, index):
+    """The int64 at `pointer`, `index` words on."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _WORD.as_pointer())
+        return builder.load(builder.gep(pointer, [arguments[1]]), align=8)
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _put(typing, pointer, index, value):
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _WORD.as_pointer())
+        builder.store(arguments[2], builder.gep(pointer, [arguments[1]]), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _acquire(typing, pointer):
+    """Read a counter; nothing that follows in the program is read before it."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(builder.inttoptr(arguments[0], _WORD.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _release(typing, pointer, value):
+    """Write a counter; everything that precedes it in the program is visible to whoever reads it."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store_atomic(arguments[1], builder.inttoptr(arguments[0], _WORD.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def _pause(typing):
+    """Tell the core that it is spinning."""
+
+    def generate(context, builder, signature, arguments):
+        if platform.machine() == "x86_64":
+            function = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=function), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+_yield_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+@njit
+def _wait(counter, value, patience, eager):
+    """Poll until the counter reaches `value`; False when patience ran out (the caller lets MPI progress, and retries)."""
+    for poll in range(patience):
+        if _acquire(counter) >= value:
+            return True
+        if poll < eager:
+            _pause()
+        else:
+            _yield_core()
+    return False
+
+
+@export("i8(i8)")
+def post(plan):
+    """Begin exchange k: own moves, then `posted` = k. Returns 0, or 1 when a neighbour still reads the old buffer."""
+    k = _get(plan, 0)
+    link, lag = _get(plan, 5), _get(plan, 11)
+    while link < _get(plan, 6):
+        p = _get(plan, 7) + 8 * LINK * link
+        if not _wait(_get(p, 1), k - lag, _get(plan, 3), _get(plan, 4)):
+            _put(plan, 5, link)
+            return 1
+        link += 1
+    _put(plan, 5, 0)
+    _run(_get(plan, 9 + (k & 1)), _get(plan, 8))
+    _release(_get(plan, 1), k)
+    return 0
+
+
+@export("i8(i8)")
+def collect(plan):
+    """Finish exchange k: each neighbour's data as it is posted, then `finished` = k. Returns 0, or 1 to be called again."""
+    k = _get(plan, 0)
+    link = _get(plan, 5)
+    while link < _get(plan, 6):
+        p = _get(plan, 7) + 8 * LINK * link
+        if not _wait(_get(p, 0), k, _get(plan, 3), _get(plan, 4)):
+            _put(plan, 5, link)
+            return 1
+        _run(_get(p, 3 + (k & 1)), _get(p, 2))
+        link += 1
+    _put(plan, 5, 0)
+    _release(_get(plan, 2), k)
+    return 0
+
+
+@export("i8(i8)")
+def drain(plan):
+    """Wait until every neighbour has finished exchange k. Returns 0, or 1 to be called again."""
+    k = _get(plan, 0)
+    link = _get(plan, 5)
+    while link < _get(plan, 6):
+        p = _get(plan, 7) + 8 * LINK * link
+        if not _wait(_get(p, 1), k, _get(plan, 3), _get(plan, 4)):
+            _put(plan, 5, link)
+            return 1
+        link += 1
+    _put(plan, 5, 0)
+    return 0
