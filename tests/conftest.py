@@ -59,14 +59,14 @@ class Ranks:
         me = (socket.gethostname(), os.getpid())
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
-    def gather(self, item: object) -> list[Any]:
-        """`item` of every rank, once all ranks are here; aborts the job when one does not come."""
+    def gather(self, item: object, note: str = "") -> list[Any]:
+        """`item` of every rank, once all ranks are here; prints `note` and aborts the job when one does not come."""
         request, delay, limit = self.comm.Ibarrier(), 1e-4, time.monotonic() + PATIENCE / 2 + 3 * self.rank
         while not request.Test():
             time.sleep(delay)
             delay = min(2 * delay, 0.01)
             if time.monotonic() > limit:
-                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others; it has: {item}")
+                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others. {note}")
         return self.comm.allgather(item)
 
     def watchdog(self) -> threading.Timer:
@@ -137,7 +137,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield
     ranks = item.config.stash[RANKS]
     if ranks.size > 1:
-        _merge(report, ranks.rank, ranks.gather(_summary(report)))
+        _merge(report, ranks.rank, ranks.gather(_summary(report), report.longreprtext))
     return report
 
 
