@@ -1,0 +1,78 @@
+"""The job script: its logic with stand-ins for Slurm and the program, and the real thing where Slurm answers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs/halo.sbatch"
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """`stand_in(name, text)` puts a bash script called `name` beside the job's python, first on its PATH."""
+
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def start(tmp_path, stand_in):
+    """`start(program, **environment)` starts the job with a stand-in for the program."""
+
+    def start(program, **environment):
+        stand_in("scontrol", f'echo "$@" > {tmp_path}/scontrol.log')
+        python = stand_in("python", program)
+        environment = os.environ | {"PYTHON": str(python), "LAUNCH": "env", "SLURM_JOB_ID": "7"} | environment
+        return subprocess.Popen(["bash", JOB, "case.toml"], env=environment, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_the_exit_code_is_the_program_s(start, tmp_path):
+    job = start('echo "$@"; exit 3')
+    output, _ = job.communicate(timeout=20)
+    assert job.returncode == 3
+    assert output == "-m hpckit.apps.halo case.toml\n"
+    assert not (tmp_path / "scontrol.log").exists()
+
+
+def test_a_restarted_job_resumes(start):
+    output, _ = start('echo "$@"', SLURM_RESTART_COUNT="1").communicate(timeout=20)
+    assert output == "-m hpckit.apps.halo case.toml --resume\n"
+
+
+def test_the_signal_reaches_the_program_and_the_job_is_queued_again(start, tmp_path):
+    ready = tmp_path / "ready"
+    job = start(f"trap 'sleep 0.5; exit 75' USR1; touch {ready}; while :; do sleep 0.1; done")
+    while not ready.exists():
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=20)
+    assert job.returncode == 75
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
+
+
+def _slurm_answers():
+    if not shutil.which("sinfo"):
+        return False
+    return subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _slurm_answers(), reason="no Slurm on this machine")
+def test_the_quick_case_under_slurm(tmp_path):
+    output = tmp_path / "job.out"
+    command = ["sbatch", "--wait", f"--output={output}", "--time=5", JOB, "apps/halo/quick.toml"]
+    job = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, timeout=100, check=False)
+    assert job.returncode == 0, output.read_text()
