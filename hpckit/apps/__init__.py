@@ -1,0 +1,1 @@
+"""Programs: a case file in, numbers and pictures out."""
