@@ -1,0 +1,131 @@
+"""Arrays in memory that all ranks of a node can address: MPI shared windows."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import weakref
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import DTypeLike
+
+from hpckit.errors import HpckitError, agree
+
+_KEY = MPI.Comm.Create_keyval()
+
+
+def free_with(owner: object, comm: MPI.Comm) -> None:
+    """Free `comm` when `owner` is gone, unless MPI is over: objects may live until the interpreter ends."""
+    weakref.finalize(owner, lambda: None if MPI.Is_finalized() else comm.Free())
+
+
+class _Owner:
+    """Kept alive by every array of one window, on this rank or viewing a peer; its death says that none is left."""
+
+
+class _Segment:
+    """One rank's part of a window, as NumPy sees it: the base of all arrays made from it."""
+
+    def __init__(self, owner: _Owner, address: int, nbytes: int) -> None:
+        self.owner = owner
+        self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window, and what each rank of the node put into it."""
+
+    handle: MPI.Win
+    owner: weakref.ref[_Owner]
+    layouts: list[tuple[int, tuple[int, ...], np.dtype, str]]  # offset in the rank's part, shape, dtype, order
+
+    def array(self, rank: int, owner: _Owner) -> np.ndarray:
+        offset, shape, dtype, order = self.layouts[rank]
+        memory, _ = self.handle.Shared_query(rank)
+        nbytes = math.prod(shape) * dtype.itemsize
+        segment = np.asarray(_Segment(owner, memory.address + offset, nbytes))
+        return segment.view(dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+class NodeMemory:
+    """Makes arrays in windows shared by the ranks of `comm` on one node, and finds the other ranks' arrays beside ours.
+
+    Freeing a window is collective, but the ranks' garbage collectors do not act together. So the next `empty` frees
+    the windows that no rank uses any more, and MPI_Finalize the rest; an array never loses its memory before that.
+    Get it by `of(comm)`: one per communicator, so that a new grid can free what an old one left.
+    """
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+        free_with(self, self.comm)
+        self.ranks = self.comm.allgather(comm.rank)
+        self._windows: list[_Window] = []
+
+    @classmethod
+    def of(cls, comm: MPI.Intracomm) -> Self:
+        """The memory that belongs to `comm`, made at the first call (collective)."""
+        memory = comm.Get_attr(_KEY)
+        if memory is None:
+            memory = cls(comm)
+            comm.Set_attr(_KEY, memory)
+        return memory
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:
+        """This rank's array in a new window, page-aligned, its pages placed near this rank (collective).
+
+        Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had.
+        """
+        self._free_unused()
+        dtype, page = np.dtype(dtype), mmap.PAGESIZE
+        nbytes = math.prod(shape) * dtype.itemsize
+        handle = self._allocate(-(-nbytes // page) * page + page)
+        memory, _ = handle.Shared_query(self.comm.rank)
+        layouts = self.comm.allgather((-memory.address % page, tuple(shape), dtype, order))
+        owner = _Owner()
+        window = _Window(handle, weakref.ref(owner), layouts)
+        self._windows.append(window)
+        array = window.array(self.comm.rank, owner)
+        array.reshape(-1, order="A").view(np.uint8)[::page] = 0  # first touch: pages belong to whoever writes first
+        return array
+
+    def peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
+        """By rank, the arrays that `empty` made on each rank of the node together with `array`, ours included.
+
+        `array` may be a view of the whole allocation; anything else is not shared: None.
+        """
+        for window in self._windows:
+            owner = window.owner()
+            mine = owner and window.array(self.comm.rank, owner)
+            if owner and mine is not None and _identical(mine, array):
+                return {rank: window.array(at, owner) for at, rank in enumerate(self.ranks)}
+        return None
+
+    def _allocate(self, nbytes: int) -> MPI.Win:
+        info = MPI.Info.Create({"alloc_shared_noncontig": "true"})  # else ranks share pages at their borders
+        error = handle = None
+        try:
+            handle = MPI.Win.Allocate_shared(nbytes, 1, info, self.comm)
+        except MPI.Exception as caught:
+            error = HpckitError(
+                f"cannot share {nbytes} bytes with the ranks of this node (is /dev/shm full?): {caught}"
+            )
+        info.Free()
+        agree(self.comm, error)
+        return handle
+
+    def _free_unused(self) -> None:
+        unused = np.array([window.owner() is None for window in self._windows], dtype=np.int32)
+        if unused.size:
+            self.comm.Allreduce(MPI.IN_PLACE, unused, op=MPI.MIN)
+            for window in [w for w, free in zip(self._windows, unused, strict=True) if free]:
+                self._windows.remove(window)
+                window.handle.Free()
+
+
+def _identical(a: np.ndarray, b: Any) -> bool:
+    """Same memory, shape, strides and dtype."""
+    ours, theirs = a.__array_interface__, b.__array_interface__
+    return ours["data"][0] == theirs["data"][0] and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
