@@ -109,15 +109,13 @@ class Grid:
         order: Literal["C", "F"] = "C",
         shared: bool = False,
     ) -> np.ndarray:
-        """An uninitialised local array with ghosts.
+        """A local array with ghosts, uninitialised.
 
         stagger : 1 in dimensions where the values sit on the n + 1 borders of the cells (n where periodic).
-        shared : put it where the other ranks of this node can read it (collective).
+        shared : put it where the other ranks of this node can read it (collective; filled with zeros).
         """
-        shape = self._with_ghosts(self.owned_shape(stagger))
-        if shared:
-            return self.node_memory.empty(shape, dtype, order)
-        return np.empty(shape, dtype, order)
+        make = self.node_memory.zeros if shared else np.empty
+        return make(self._with_ghosts(self.owned_shape(stagger)), dtype, order)
 
     def zeros(
         self,
@@ -127,9 +125,8 @@ class Grid:
         shared: bool = False,
     ) -> np.ndarray:
         """As `empty`, but filled with zeros, ghosts included."""
-        array = self.empty(dtype, stagger, order, shared)
-        array[...] = np.zeros((), dtype)
-        return array
+        make = self.node_memory.zeros if shared else np.zeros
+        return make(self._with_ghosts(self.owned_shape(stagger)), dtype, order)
 
     @property
     def node_comm(self) -> MPI.Intracomm:

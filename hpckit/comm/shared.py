@@ -53,7 +53,7 @@ class _Window:
 class NodeMemory:
     """Makes arrays in windows shared by the ranks of `comm` on one node, and finds the other ranks' arrays beside ours.
 
-    Freeing a window is collective, but the ranks' garbage collectors do not act together. So the next `empty` frees
+    Freeing a window is collective, but the ranks' garbage collectors do not act together. So the next `zeros` frees
     the windows that no rank uses any more, and MPI_Finalize the rest; an array never loses its memory before that.
     Get it by `of(comm)`: one per communicator, so that a new grid can free what an old one left.
     """
@@ -73,26 +73,24 @@ class NodeMemory:
             comm.Set_attr(_KEY, memory)
         return memory
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:
-        """This rank's array in a new window, page-aligned, its pages placed near this rank (collective).
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:
+        """This rank's array of zeros in a new window, page-aligned (collective).
 
         Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had.
         """
         self._free_unused()
-        dtype, page = np.dtype(dtype), mmap.PAGESIZE
+        dtype, page, rank = np.dtype(dtype), mmap.PAGESIZE, self.comm.rank
         nbytes = math.prod(shape) * dtype.itemsize
         handle = self._allocate(-(-nbytes // page) * page + page)
-        memory, _ = handle.Shared_query(self.comm.rank)
+        memory, _ = handle.Shared_query(rank)
+        np.frombuffer(memory, np.uint8)[:] = 0  # the first touch: places the pages near this rank
         layouts = self.comm.allgather((-memory.address % page, tuple(shape), dtype, order))
         owner = _Owner()
-        window = _Window(handle, weakref.ref(owner), layouts)
-        self._windows.append(window)
-        array = window.array(self.comm.rank, owner)
-        array.reshape(-1, order="A").view(np.uint8)[::page] = 0  # first touch: pages belong to whoever writes first
-        return array
+        self._windows.append(_Window(handle, weakref.ref(owner), layouts))
+        return self._windows[-1].array(rank, owner)
 
     def peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """By rank, the arrays that `empty` made on each rank of the node together with `array`, ours included.
+        """By rank, the arrays that `zeros` made on each rank of the node together with `array`, ours included.
 
         `array` may be a view of the whole allocation; anything else is not shared: None.
         """
