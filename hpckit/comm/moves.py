@@ -161,9 +161,9 @@ def run(table, n):
 # Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of exchange k can be read,
 # `finished` = k that it has read all of its neighbours' data of exchange k. A plan is an int64 table:
 #
-#     0 exchange number k   1 own posted   2 own finished   3 polls before giving up   4 polls before yielding
-#     5 next link   6 number of links   7 links   8 number of own moves   9, 10 own moves for even and odd k
-#     11 exchanges that a neighbour may lag behind: 2 with packed buffers (two are alternated), 0 with direct reading
+#     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link   5 number of links
+#     6 links   7 number of own moves   8, 9 own moves for even and odd k
+#     10 exchanges that a neighbour may lag behind: 2 with packed buffers (two alternate), 1 where arrays are read directly
 #
 # and a link is: 0 its posted   1 its finished   2 number of moves   3, 4 moves for even and odd k.
 
@@ -241,50 +241,49 @@ def _wait(counter, value, patience, eager):
     return False
 
 
+@njit
+def _wait_for_all(plan, counter, value):
+    """Wait until `counter` (0 posted, 1 finished) of every neighbour has reached `value`; False to be called again."""
+    link = _get(plan, 4)
+    while link < _get(plan, 5):
+        p = _get(plan, 6) + 8 * LINK * link
+        if not _wait(_get(p, counter), value, _get(plan, 2), _get(plan, 3)):
+            _put(plan, 4, link)
+            return False
+        link += 1
+    _put(plan, 4, 0)
+    return True
+
+
 @export("i8(i8)")
 def post(plan):
-    """Begin exchange k: own moves, then `posted` = k. Returns 0, or 1 when a neighbour still reads the old buffer."""
-    k = _get(plan, 0)
-    link, lag = _get(plan, 5), _get(plan, 11)
-    while link < _get(plan, 6):
-        p = _get(plan, 7) + 8 * LINK * link
-        if not _wait(_get(p, 1), k - lag, _get(plan, 3), _get(plan, 4)):
-            _put(plan, 5, link)
-            return 1
-        link += 1
-    _put(plan, 5, 0)
-    _run(_get(plan, 9 + (k & 1)), _get(plan, 8))
-    _release(_get(plan, 1), k)
+    """Begin the next exchange: own moves, then `posted`. Returns 1 when a neighbour still reads the buffer: call again."""
+    k = _get(_get(plan, 0), 0) + 1
+    if not _wait_for_all(plan, 1, k - _get(plan, 10)):
+        return 1
+    _run(_get(plan, 8 + (k & 1)), _get(plan, 7))
+    _release(_get(plan, 0), k)
     return 0
 
 
 @export("i8(i8)")
 def collect(plan):
-    """Finish exchange k: each neighbour's data as it is posted, then `finished` = k. Returns 0, or 1 to be called again."""
-    k = _get(plan, 0)
-    link = _get(plan, 5)
-    while link < _get(plan, 6):
-        p = _get(plan, 7) + 8 * LINK * link
-        if not _wait(_get(p, 0), k, _get(plan, 3), _get(plan, 4)):
-            _put(plan, 5, link)
+    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be called again."""
+    k = _get(_get(plan, 0), 0)
+    link = _get(plan, 4)
+    while link < _get(plan, 5):
+        p = _get(plan, 6) + 8 * LINK * link
+        if not _wait(_get(p, 0), k, _get(plan, 2), _get(plan, 3)):
+            _put(plan, 4, link)
             return 1
         _run(_get(p, 3 + (k & 1)), _get(p, 2))
         link += 1
-    _put(plan, 5, 0)
-    _release(_get(plan, 2), k)
+    _put(plan, 4, 0)
+    _release(_get(plan, 1), k)
     return 0
 
 
 @export("i8(i8)")
 def drain(plan):
-    """Wait until every neighbour has finished exchange k. Returns 0, or 1 to be called again."""
-    k = _get(plan, 0)
-    link = _get(plan, 5)
-    while link < _get(plan, 6):
-        p = _get(plan, 7) + 8 * LINK * link
-        if not _wait(_get(p, 1), k, _get(plan, 3), _get(plan, 4)):
-            _put(plan, 5, link)
-            return 1
-        link += 1
-    _put(plan, 5, 0)
-    return 0
+    """Wait until every neighbour has read what was posted last. Returns 1 to be called again."""
+    return 0 if _wait_for_all(plan, 1, _get(_get(plan, 0), 0)) else 1

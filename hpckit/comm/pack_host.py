@@ -1,0 +1,211 @@
+"""Pack and unpack strided blocks in host memory: everything is planned once and moved by one native call.
+
+Kernels and the meaning of the table: `hpckit.comm.moves`. Reached on rows of 256 bytes and more: the speed of memcpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from hpckit import native
+from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
+from hpckit.errors import HpckitError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_LOOPS, _WORDS = 4, 17  # of one line of the table
+_TWIN_ROW = 128  # twins pay where rows are shorter than this: longer ones share few cache lines
+
+
+class Move(NamedTuple):
+    """A strided copy: `shape` items of `row` contiguous bytes; strides in bytes, signed, outermost first.
+
+    `owner` names the memory that the copy walks (an array's number, say): moves of one owner may become twins.
+    """
+
+    shape: tuple[int, ...]
+    row: int
+    source: int
+    source_strides: tuple[int, ...]
+    target: int
+    target_strides: tuple[int, ...]
+    owner: int = 0
+
+
+class Moves:
+    """Strided copies that are run together, by one native call (the GIL is released meanwhile).
+
+    The copies may run in any order: no target may overlap another target or any source.
+    """
+
+    def __init__(self, moves: Iterable[Move]) -> None:
+        lines: list[list[int]] = []
+        alone: dict[tuple, list[int]] = {}
+        for move in _fit(moves):
+            loops = _LOOPS - len(move.shape)
+            counts = (*(1,) * loops, *move.shape)
+            strides = (*(0,) * loops, *move.source_strides, *(0,) * loops, *move.target_strides)
+            key = (move.owner, move.row, counts, strides)
+            twin = alone.pop(key, None) if move.row < _TWIN_ROW else None
+            if twin:
+                twin[2:4] = move.source, move.target
+            else:
+                alone[key] = [move.source, move.target, 0, 0, move.row, *counts, *strides]
+                lines.append(alone[key])
+        self.table = np.array(lines, dtype=np.int64).reshape(-1, _WORDS)
+        self.address = native.address(self.table)
+        self._run, self._lines = native.load("hpckit.comm.moves").run, len(self.table)
+
+    def run(self) -> None:
+        """Make all of the copies."""
+        self._run(self.address, self._lines)
+
+    def __len__(self) -> int:
+        return self._lines
+
+
+def _fit(moves: Iterable[Move]) -> Iterable[Move]:
+    """Non-empty moves in their shortest form, each with at most four loops: what is outside is unrolled."""
+    for given in moves:
+        move = simplify(given)
+        if not move.row or 0 in move.shape:
+            continue
+        outer = max(len(move.shape) - _LOOPS, 0)
+        for index in product(*map(range, move.shape[:outer])):
+            yield move._replace(
+                shape=move.shape[outer:],
+                source=move.source + sum(map(int.__mul__, index, move.source_strides)),
+                target=move.target + sum(map(int.__mul__, index, move.target_strides)),
+                source_strides=move.source_strides[outer:],
+                target_strides=move.target_strides[outer:],
+            )
+
+
+def simplify(move: Move) -> Move:
+    """Drop loops of one, fold contiguous loops into the row, and merge loops that run on from each other."""
+    loops: list[tuple[int, int, int]] = []
+    row = move.row
+    for n, s, t in reversed([*zip(move.shape, move.source_strides, move.target_strides, strict=True)]):
+        if n == 1:
+            continue
+        if not loops and s == t == row:
+            row *= n
+        elif loops and s == loops[-1][0] * loops[-1][1] and t == loops[-1][0] * loops[-1][2]:
+            loops[-1] = (n * loops[-1][0], *loops[-1][1:])
+        else:
+            loops.append((n, s, t))
+    shape, source_strides, target_strides = zip(*reversed(loops), strict=True) if loops else ((), (), ())
+    return move._replace(shape=shape, row=row, source_strides=source_strides, target_strides=target_strides)
+
+
+def dense_strides(shape: Sequence[int], row: int) -> tuple[int, ...]:
+    """Strides in bytes of a packed box: `shape` items of `row` bytes, the last dimension fastest."""
+    strides = [row]
+    for n in reversed(shape[1:]):
+        strides.append(strides[-1] * n)
+    return tuple(reversed(strides[: len(shape)]))
+
+
+class Packer:
+    """Gathers objects of given layouts into one contiguous buffer, and scatters them back.
+
+    Parameters
+    ----------
+    layouts : one per buffer, in the order they are packed: a `StridedBlock` (see `hpckit.comm.strided`) or an MPI
+        datatype. Types without a strided form are packed by MPI itself, which is slower but right.
+    count : number of consecutive objects of each layout, an extent apart.
+
+    The packed bytes are those of `MPI_Pack`.
+    """
+
+    def __init__(self, *layouts: StridedBlock | MPI.Datatype, count: int = 1) -> None:
+        self._count = count
+        self._blocks: list[tuple[int, int, StridedBlock]] = []  # (buffer number, offset in the packed bytes, block)
+        self._types: list[tuple[int, int, MPI.Datatype]] = []
+        self.nbytes = 0
+        for number, layout in enumerate(layouts):
+            try:
+                block = (layout if isinstance(layout, StridedBlock) else from_datatype(layout)).repeat(count)
+                self._blocks.append((number, self.nbytes, block))
+                self.nbytes += block.nbytes
+            except NotStrided:
+                self._types.append((number, self.nbytes, layout))  # pyright: ignore[reportArgumentType]
+                self.nbytes += layout.Get_size() * count  # pyright: ignore[reportAttributeAccessIssue]
+        self._buffers = len(layouts)
+        self._bound: dict[str, tuple] = {}
+
+    def pack(self, *sources: np.ndarray, out: np.ndarray) -> None:
+        """Gather from `sources`, one array per layout, into `out` (contiguous, `nbytes` bytes or more)."""
+        self._bind("pack", sources, out).run()
+        for number, offset, datatype in self._types:
+            datatype.Pack([sources[number], self._count, datatype], out.reshape(-1).view(np.uint8)[offset:], 0, _self())
+
+    def unpack(self, packed: np.ndarray, *targets: np.ndarray) -> None:
+        """Scatter `packed` (contiguous, `nbytes` bytes or more) to `targets`, one array per layout."""
+        self._bind("unpack", targets, packed).run()
+        for number, offset, datatype in self._types:
+            packed_bytes = packed.reshape(-1).view(np.uint8)[offset:]
+            datatype.Unpack(packed_bytes, 0, [targets[number], self._count, datatype], _self())
+
+    def _bind(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
+        """The moves between these arrays and this buffer; kept, since the next call usually names the same ones."""
+        known = self._bound.get(verb)
+        if known and known[1] is packed and all(map(_is, known[0], arrays)) and len(known[0]) == len(arrays):
+            return known[2]
+        self._check(verb, arrays, packed)
+        base = native.address(packed)
+        moves = []
+        for number, offset, block in self._blocks:
+            address = native.address(arrays[number]) + block.start
+            dense = dense_strides(block.counts, block.row)
+            ends = (address, block.strides, base + offset, dense)
+            moves.append(Move(block.counts, block.row, *(ends if verb == "pack" else ends[2:] + ends[:2]), id(arrays[number])))
+        self._bound[verb] = (arrays, packed, Moves(moves))
+        return self._bound[verb][2]
+
+    def _check(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> None:
+        if len(arrays) != self._buffers:
+            raise HpckitError(f"{verb} takes one array for each of the {self._buffers} layouts, got {len(arrays)}")
+        if not packed.flags.forc or packed.nbytes < self.nbytes:
+            raise HpckitError(
+                f"the packed buffer needs {self.nbytes} contiguous bytes, got {packed.nbytes} in an array of shape "
+                f"{packed.shape} with strides {packed.strides}: use numpy.empty({self.nbytes}, 'u1')"
+            )
+        for written in [packed] if verb == "pack" else arrays:
+            if not written.flags.writeable:
+                raise HpckitError(f"{verb} writes to a read-only array of shape {written.shape}: pass a writable one")
+        for number, _, block in self._blocks:
+            low, high = byte_bounds(arrays[number])
+            first = native.address(arrays[number]) + block.start
+            steps = [(n - 1) * s for n, s in zip(block.counts, block.strides, strict=True)]
+            begin, end = first + sum(s for s in steps if s < 0), first + sum(s for s in steps if s > 0) + block.row
+            if block.nbytes and not (low <= begin and end <= high):
+                raise HpckitError(
+                    f"layout {number} reaches bytes {begin - low} to {end - low} of an array of {high - low} bytes"
+                )
+
+
+def pack(layout: StridedBlock | MPI.Datatype, source: np.ndarray, out: np.ndarray, count: int = 1) -> None:
+    """Gather `count` objects of one layout; for repeated use make a `Packer`."""
+    Packer(layout, count=count).pack(source, out=out)
+
+
+def unpack(layout: StridedBlock | MPI.Datatype, packed: np.ndarray, target: np.ndarray, count: int = 1) -> None:
+    """Scatter `count` objects of one layout; for repeated use make a `Packer`."""
+    Packer(layout, count=count).unpack(packed, target)
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+def _self() -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_SELF

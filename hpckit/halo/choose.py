@@ -1,0 +1,161 @@
+"""Way `auto`: the machine model names the likely best ways, the first exchanges race them, the fastest stays.
+
+No fixed way is good everywhere: each loses by 2 to 13 times somewhere (docs/halo.md). All ways fill the same bytes, so
+racing them costs nothing but the time of a slower one, a few times. Every decision is taken on numbers that all ranks
+share, the slowest rank's.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.system import System
+from hpckit.errors import HpckitError
+from logging import getLogger as get_logger
+from hpckit.halo.packed import Bound
+from hpckit.halo.shared import can_read_directly
+from hpckit.halo.ways import WAYS, Way
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+    from hpckit.halo.plan import Plan
+
+_RACERS = 3
+_TURN = 5  # exchanges in a row per way and round: the first warms up and is not counted
+_ROUNDS = 8
+_BUDGET = 0.5  # seconds: the race ends with the round in which it has used them
+_HOPELESS = 1.3  # times the fastest: a slower way leaves the race
+
+_systems: weakref.WeakKeyDictionary[Grid, System] = weakref.WeakKeyDictionary()
+_chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDictionary()
+
+
+class Auto:
+    """Chooses among the ways for one plan; `on_choice` is called when the race is over."""
+
+    def __init__(self, plan: Plan, tag: int, arrays: Sequence[np.ndarray], on_choice: Callable[[], None]) -> None:
+        direct = bool(plan.grid.comm.allreduce(can_read_directly(plan.grid, arrays), MPI.LAND))
+        self._plan, self._on_choice = plan, on_choice
+        self._choices, self._key = _chosen.setdefault(plan.grid, {}), (plan.signature(), direct)
+        self._predicted = predict(plan, direct)
+        self._measured: dict[str, float] = {}
+        known = self._choices.get(self._key)
+        ranking = sorted(self._predicted, key=self._predicted.__getitem__)
+        self._ways = self._make([known] if known else ranking[:_RACERS], tag)
+        self._referee = self._race()
+        self._next = next(self._referee, None)
+
+    @property
+    def method(self) -> str:
+        """The way that was chosen, or "auto" while the race is on."""
+        return "auto" if self._next else self._choices[self._key]
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
+        bound = {name: way.bind(arrays) for name, way in self._ways.items()}
+        return self._timed(bound) if self._next else bound[self.method]
+
+    def explain(self) -> list[str]:
+        """Predicted and measured time of each way, as lines of a table."""
+        lines = [f"{'way':<10} {'predicted':>12} {'measured':>12}   (microseconds, slowest rank)"]
+        for name, seconds in sorted(self._predicted.items(), key=lambda item: item[1]):
+            measured = f"{1e6 * self._measured[name]:12.1f}" if name in self._measured else f"{'-':>12}"
+            lines.append(f"{name:<10} {1e6 * seconds:12.1f} {measured}{'   chosen' if name == self.method else ''}")
+        return lines
+
+    def _make(self, names: Sequence[str], tag: int) -> dict[str, Way]:
+        """The racing ways; one that this MPI does wrongly (all ranks find that together) is left out."""
+        ways: dict[str, Way] = {}
+        for name in names:
+            try:
+                ways[name] = WAYS[name](self._plan, tag)
+            except HpckitError as error:
+                get_logger(__name__).warning("halo method %s is left out: %s", name, error)
+        return ways or {"packed": WAYS["packed"](self._plan, tag)}
+
+    def _timed(self, bound: dict[str, Bound]) -> Bound:
+        """An exchange by the way whose turn it is, its time told to the referee."""
+        clock, spent = time.perf_counter, 0.0
+
+        def start() -> None:
+            nonlocal spent
+            begin = clock()
+            bound[self._next or self.method][0]()
+            spent = clock() - begin
+
+        def wait() -> None:
+            begin = clock()
+            bound[self._next or self.method][1]()
+            self._next = self._tell(spent + clock() - begin)
+
+        return start, wait
+
+    def _tell(self, seconds: float) -> str | None:
+        try:
+            return self._referee.send(seconds)
+        except StopIteration:
+            return None
+
+    def _race(self) -> Generator[str, float, None]:
+        """Yields the way to take next, is sent its time, and ends with a choice."""
+        names, began = list(self._ways), time.perf_counter()
+        best = dict.fromkeys(names, float("inf"))
+        for last in (number == _ROUNDS - 1 for number in range(_ROUNDS)):
+            if len(names) == 1:
+                break
+            for name, turn in product(names, range(_TURN)):
+                seconds = yield name
+                if turn:
+                    best[name] = min(best[name], seconds)
+            spent = time.perf_counter() - began
+            *times, spent = self._slowest([*(best[name] for name in names), spent])
+            self._measured.update(zip(names, times, strict=True))
+            limit = min(times) * (1 if last or spent > _BUDGET else _HOPELESS)
+            names = [name for name, seconds in zip(names, times, strict=True) if seconds <= limit]
+        self._choices[self._key] = names[0]
+        self._ways = {names[0]: self._ways[names[0]]}
+        self._on_choice()
+
+    def _slowest(self, seconds: list[float]) -> list[float]:
+        """Each number's maximum over the ranks: what all ranks decide on."""
+        shared = np.array(seconds)
+        self._plan.grid.comm.Allreduce(MPI.IN_PLACE, shared, MPI.MAX)
+        return shared.tolist()
+
+
+def predict(plan: Plan, direct: bool) -> dict[str, float]:
+    """Seconds of one exchange by each way, from the machine model: the slowest rank's (collective)."""
+    system, near = _system(plan.grid), set(plan.grid.node_ranks)
+    costs = dict.fromkeys(WAYS, 0.0)
+    for link in plan.links:
+        same = link.rank in near
+        sends, receives = plan.pieces(link.sends), plan.pieces(link.receives)
+        nbytes = sum(n for n, _ in sends)
+        pack = sum(system.pack(*piece) for piece in sends)
+        packed = pack + sum(system.unpack(*piece) for piece in receives) + system.message(nbytes, same)
+        rows = sum(n / row for n, row in sends)
+        costs["datatype"] += system.datatype(nbytes, int(nbytes / rows), same) if rows else 0.0
+        costs["packed"] += packed
+        costs["neighbor"] += 1.2 * packed  # the same bytes, and more to do inside MPI
+        costs["shared"] += pack + sum(system.shared(*piece) for piece in receives) if same else packed
+        costs["direct"] += sum(system.direct(*piece) for piece in receives) if same else packed
+    flags = system.flag() if any(link.rank in near for link in plan.links) else 0.0
+    costs["shared"] += flags
+    costs["direct"] += 2 * flags
+    slowest = np.array([*costs.values()])
+    plan.grid.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
+    costs = dict(zip(costs, slowest.tolist(), strict=True))
+    return {name: cost for name, cost in costs.items() if name != "direct" or direct}
+
+
+def _system(grid: Grid) -> System:
+    """The machine model, looked up once per grid (collective)."""
+    if grid not in _systems:
+        _systems[grid] = System.load_or_measure(grid.comm)
+    return _systems[grid]

@@ -1,0 +1,168 @@
+"""`Halo`: fill the ghost cells of distributed arrays with the neighbours' cells."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.grid import WidthLike, widths
+from hpckit.errors import ConfigError, HpckitError, together
+from hpckit.halo.choose import Auto
+from hpckit.halo.packed import Bound
+from hpckit.halo.plan import Plan, Width
+from hpckit.halo.ways import WAYS, Way
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+
+METHODS = ("auto", *WAYS)
+_BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
+_tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
+
+
+class Halo:
+    """Exchange of the ghost cells of one or more fields: planned once, run many times.
+
+    Parameters
+    ----------
+    grid : the `Grid` that the fields live on.
+    width : ghost cells per dimension and side, as in `Grid`; the grid's own by default.
+    fields : the arrays, or arrays like them (shape, strides, dtype): this rank's block with its ghosts, any order, any
+        dtype, views too. Staggered fields are one cell longer on the last rank. Without them the first `exchange` plans.
+    corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
+    method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct" (see docs/halo.md).
+
+    All methods fill the same bytes. Cells beyond a border that is not periodic are never touched: fill them before
+    `start`. Raises `ConfigError` on all ranks where the arguments do not fit the grid, each other, or the other ranks'.
+
+    >>> halo = Halo(grid, fields=[u, v])
+    >>> halo.exchange(u, v)                  # or, with work in between:
+    >>> halo.start(u, v)
+    >>> work(u[halo.interior])               # cells that need no ghosts from other ranks
+    >>> halo.wait()
+    >>> for box in halo.shell: work(u[box])  # the rest of the owned cells
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        width: WidthLike | None = None,
+        fields: Sequence[np.ndarray] | None = None,
+        corners: bool = False,
+        method: str = "auto",
+    ) -> None:
+        with together(grid.comm):
+            self.width: Width = grid.width if width is None else widths(width, grid.ndim)
+            if method not in METHODS:
+                raise ConfigError(f"no halo method {method!r}: choose one of {', '.join(METHODS)}")
+        self.grid, self.corners = grid, corners
+        self._method = method
+        self._way: Way | None = None
+        self._bindings: dict[tuple[int, ...], tuple[Bound, list]] = {}
+        self._waiting: Callable[[], object] | None = None
+        if fields is not None:
+            self._plan_for(tuple(fields))
+
+    @property
+    def method(self) -> str:
+        """How fields are exchanged; with "auto", what was chosen, once it was."""
+        return getattr(self._way, "method", self._method)
+
+    def exchange(self, *fields: np.ndarray) -> None:
+        """Fill the ghost cells of these fields (collective among neighbours)."""
+        start, wait = self._bind(fields)
+        if self._waiting:
+            raise HpckitError("exchange() between start() and wait() of the same Halo: call wait() first, or make two")
+        start()
+        wait()
+
+    def start(self, *fields: np.ndarray) -> None:
+        """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that is exchanged."""
+        start, wait = self._bind(fields)
+        if self._waiting:
+            raise HpckitError("start() twice without wait(): call wait() first, or make one Halo for each exchange")
+        start()
+        self._waiting = wait
+
+    def wait(self) -> None:
+        """Finish what `start` began: afterwards the ghost cells are filled."""
+        if not self._waiting:
+            raise HpckitError("wait() without start()")
+        self._waiting()
+        self._waiting = None
+
+    @property
+    def interior(self) -> tuple[slice, ...]:
+        """Owned cells of a local array that lie farther than the width from cells that other ranks fill."""
+        return tuple(slice(a, b) for a, b in self._interior())
+
+    @property
+    def shell(self) -> list[tuple[slice, ...]]:
+        """The other owned cells: disjoint boxes that make, with `interior`, all of the owned cells."""
+        boxes, core = [], self._interior()
+        rest = [(lo, lo + n) for (lo, _), n in zip(self.width, self.grid.owned_shape(), strict=True)]
+        for d, (a, b) in enumerate(core):
+            for cut in ((rest[d][0], a), (b, rest[d][1])):
+                box = [*rest[:d], cut, *rest[d + 1 :]]
+                if all(start < stop for start, stop in box):
+                    boxes.append(tuple(slice(*span) for span in box))
+            rest[d] = (a, b)
+        return boxes
+
+    def explain(self) -> str:
+        """What is exchanged, how, and why: predicted and measured times where the method was chosen."""
+        if self._way is None:
+            return f"halo of width {self.width}, method {self._method}: not planned yet"
+        plan = self._plan
+        sent = sum(plan.nbytes(link.sends) for link in plan.links)
+        lines = [
+            f"halo of width {', '.join(f'{lo}+{hi}' for lo, hi in self.width)}, {len(plan.layouts)} field(s),"
+            f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank {self.grid.rank}"
+            f" to {len(plan.links)} neighbour(s)",
+            f"method {self.method}",
+        ]
+        return "\n".join(lines + (self._way.explain() if isinstance(self._way, Auto) else []))
+
+    def _interior(self) -> list[tuple[int, int]]:
+        spans = []
+        for d, ((lo, hi), n) in enumerate(zip(self.width, self.grid.owned_shape(), strict=True)):
+            low, high = (self._is_other(d, side) for side in (-1, 1))
+            a = min(lo + lo * low, lo + n)
+            spans.append((a, max(a, lo + n - hi * high)))
+        return spans
+
+    def _is_other(self, d: int, side: int) -> bool:
+        """Whether another rank lies on this side: ghosts that we fill ourselves are ready when `start` returns."""
+        offset = [0] * self.grid.ndim
+        offset[d] = side
+        return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
+
+    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> None:
+        tag = next(_tags.setdefault(self.grid, itertools.count(1)))
+        self._plan = Plan(self.grid, self.width, fields, self.corners)
+        if self._method == "auto":
+            self._way = Auto(self._plan, tag, fields, on_choice=self._bindings.clear)
+        else:
+            self._way = WAYS[self._method](self._plan, tag)
+
+    def _bind(self, fields: tuple[np.ndarray, ...]) -> Bound:
+        """Start and wait for these arrays: found again by identity, since a solver passes the same ones each step."""
+        key = tuple(map(id, fields))
+        known = self._bindings.get(key)
+        return known[0] if known else self._bind_new(key, fields)
+
+    def _bind_new(self, key: tuple[int, ...], fields: tuple[np.ndarray, ...]) -> Bound:
+        if self._way is None:
+            self._plan_for(fields)
+        self._plan.check(fields)
+        while len(self._bindings) >= _BINDINGS:
+            del self._bindings[next(iter(self._bindings))]
+        bound, bindings = self._way.bind(fields), self._bindings
+        watch = [weakref.ref(field, lambda _: bindings.pop(key, None)) for field in fields]  # ids are reused
+        bindings[key] = (bound, watch)
+        return bound

@@ -1,0 +1,85 @@
+"""Way `packed`: the boxes of all fields for one rank are packed into one message, sent by persistent requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit import native
+from hpckit.comm.pack_host import Moves
+from hpckit.halo.plan import ALIGN, Link, Plan
+from hpckit.halo.requests import free_with
+
+Bound = tuple[Callable[[], object], Callable[[], object]]  # start and wait of an exchange of certain arrays
+
+
+class PackedBuffers:
+    """One send and one receive buffer for all links, and the moves between them and the fields."""
+
+    def __init__(self, plan: Plan, links: Sequence[Link]) -> None:
+        self.plan, self.links = plan, links
+        self.send_offsets = plan.offsets([link.sends for link in links])
+        self.receive_offsets = plan.offsets([link.receives for link in links])
+        self.send, self.receive = aligned(self.send_offsets[-1]), aligned(self.receive_offsets[-1])
+
+    def outgoing(self, arrays: Sequence[np.ndarray], send: int | None = None) -> list:
+        """Pack moves of all links, into the send buffer or one of the same size at the address `send`."""
+        base = native.address(self.send) if send is None else send
+        return [
+            move
+            for link, offset in zip(self.links, self.send_offsets, strict=False)
+            for move in self.plan.pack_moves(arrays, link.sends, base + offset)
+        ]
+
+    def incoming(self, arrays: Sequence[np.ndarray]) -> list:
+        base = native.address(self.receive)
+        return [
+            move
+            for link, offset in zip(self.links, self.receive_offsets, strict=False)
+            for move in self.plan.unpack_moves(arrays, link.receives, base + offset)
+        ]
+
+    def messages(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """(rank, bytes to send, bytes to receive) of each link."""
+        return [
+            (link.rank, self.send[s : s + self.plan.nbytes(link.sends)], self.receive[r : r + self.plan.nbytes(link.receives)])
+            for link, s, r in zip(self.links, self.send_offsets, self.receive_offsets, strict=False)
+        ]
+
+
+class Packed:
+    """Canonical blocks of all fields, one message per neighbouring rank."""
+
+    def __init__(self, plan: Plan, tag: int, links: Sequence[Link] | None = None, own: bool = True) -> None:
+        self._plan, self._own = plan, own
+        self._buffers = PackedBuffers(plan, plan.links if links is None else links)
+        comm = plan.grid.comm
+        self._requests = [
+            *(comm.Recv_init([r, MPI.BYTE], rank, tag) for rank, _, r in self._buffers.messages() if r.size),
+            *(comm.Send_init([s, MPI.BYTE], rank, tag) for rank, s, _ in self._buffers.messages() if s.size),
+        ]
+        free_with(self, self._requests)
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
+        pack = Moves(self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else []))
+        unpack = Moves(self._buffers.incoming(arrays))
+        requests, start_all, wait_all = self._requests, MPI.Prequest.Startall, MPI.Prequest.Waitall
+
+        def start() -> None:
+            pack.run()
+            start_all(requests)
+
+        def wait() -> None:
+            wait_all(requests)
+            unpack.run()
+
+        return start, wait
+
+
+def aligned(n: int) -> np.ndarray:
+    """`n` zero bytes that start on a cache line."""
+    memory = np.zeros(n + ALIGN, np.uint8)
+    skip = -native.address(memory) % ALIGN
+    return memory[skip : skip + n]

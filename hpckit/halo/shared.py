@@ -1,0 +1,162 @@
+"""Ways `shared` and `direct`: ranks of one node read each other's memory, without a message.
+
+`shared`: each rank packs into its part of a shared window, and its neighbours unpack from there; two buffers alternate,
+so nobody waits for slow readers. `direct`: neighbours read straight from the fields, where all fields live in shared
+windows (`grid.zeros(shared=True)`); one copy less, but an exchange ends only when the neighbours have read.
+Neighbours on other nodes get packed messages meanwhile. The flag protocol is in `hpckit.comm.moves`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit import native
+from hpckit.comm.pack_host import Moves
+from hpckit.errors import ConfigError, HpckitError
+from hpckit.halo.packed import Bound, Packed
+from hpckit.halo.plan import Link, Plan
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+
+_COUNTERS = 256  # bytes before the packed data: `posted` and `finished`, 128 bytes apart (two lines, fetched in pairs)
+
+
+class Shared:
+    """Neighbours on this node through shared memory, the others through packed messages."""
+
+    def __init__(self, plan: Plan, tag: int, direct: bool = False) -> None:
+        grid = plan.grid
+        self._plan, self._direct = plan, direct
+        self._links = [link for link in plan.links if link.rank in grid.node_ranks]
+        far = [link for link in plan.links if link not in self._links]
+        self._far = Packed(plan, tag, far, own=False) if far else None
+        self._offsets = plan.offsets([link.sends for link in self._links])
+        self._memory = grid.node_memory.empty((_COUNTERS + (0 if direct else 2 * self._offsets[-1]),), np.uint8)
+        self._memory[:_COUNTERS] = 0
+        self._peers = grid.shared_peers(self._memory) or {}
+        self._watch = _Watch(grid, self._links)
+        # What each neighbour has for us: its boxes, and where it packs them in each of its two buffers.
+        ours = [(link.sends, self._packed_at(0, i), self._packed_at(1, i)) for i, link in enumerate(self._links)]
+        self._theirs = plan.swap(self._links, ours, tag)
+        self._polls = _polls(grid)
+        grid.node_comm.Barrier()  # nobody reads a counter before it is zero
+
+    def _packed_at(self, slot: int, link: int) -> int:
+        return _COUNTERS + slot * self._offsets[-1] + self._offsets[link]
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
+        own = [Moves(self._own_moves(arrays, slot)) for slot in (0, 1)]
+        incoming = [[Moves(self._link_moves(arrays, i, slot)) for slot in (0, 1)] for i in range(len(self._links))]
+        links = np.array(
+            [
+                [*self._counters(link.rank), len(moves[0]), moves[0].address, moves[1].address]
+                for link, moves in zip(self._links, incoming, strict=True)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 5)
+        head = [*self._counters(self._plan.grid.rank), *self._polls, 0, len(links), native.address(links)]
+        tail = [len(own[0]), own[0].address, own[1].address, 1 if self._direct else 2]
+        table = np.array([*head, *tail], dtype=np.int64)
+        keep = (table, links, own, incoming, arrays if self._direct else None)
+        return self._steps(table, keep, self._far.bind(arrays) if self._far else None)
+
+    def _own_moves(self, arrays: Sequence[np.ndarray], slot: int) -> list:
+        moves = self._plan.own_moves(arrays)
+        if not self._direct:
+            for i, link in enumerate(self._links):
+                packed = native.address(self._memory) + self._packed_at(slot, i)
+                moves += self._plan.pack_moves(arrays, link.sends, packed)
+        return moves
+
+    def _link_moves(self, arrays: Sequence[np.ndarray], i: int, slot: int) -> list:
+        """What we read from the memory of link `i`'s rank."""
+        link, (boxes, *packed_at) = self._links[i], self._theirs[i]
+        if self._direct:
+            return self._plan.copy_moves(arrays, link.receives, _of_peer(self._plan.grid, arrays, link.rank), boxes)
+        return self._plan.unpack_moves(arrays, link.receives, native.address(self._peers[link.rank]) + packed_at[slot])
+
+    def _counters(self, rank: int) -> tuple[int, int]:
+        """Addresses of `posted` and `finished` of a rank of this node."""
+        base = native.address(self._peers[rank])
+        return base, base + _COUNTERS // 2
+
+    def _steps(self, table: np.ndarray, keep: object, far: Bound | None) -> Bound:
+        kernels, address, look = native.load("hpckit.comm.moves"), native.address(table), self._watch.look
+        post, collect, drain = kernels.post, kernels.collect, kernels.drain if self._direct else None
+        start_far, wait_far = far or (None, None)
+
+        def start(_keep: object = keep) -> None:
+            if start_far:
+                start_far()
+            while post(address):
+                look()
+
+        def wait() -> None:
+            while collect(address):
+                look()
+            if drain:
+                while drain(address):
+                    look()
+            if wait_far:
+                wait_far()
+
+        return start, wait
+
+
+def can_read_directly(grid: Grid, arrays: Sequence[np.ndarray]) -> bool:
+    """Whether all of these arrays live, whole, in shared windows of the grid."""
+    return all(grid.shared_peers(array) is not None for array in arrays)
+
+
+def _of_peer(grid: Grid, arrays: Sequence[np.ndarray], rank: int) -> list[np.ndarray]:
+    peers = [grid.shared_peers(array) for array in arrays]
+    for i, peer in enumerate(peers):
+        if peer is None:
+            raise ConfigError(
+                f"method 'direct' reads fields where they are, but field {i} is not in shared memory: "
+                "make it with grid.zeros(shared=True), or use method='shared'"
+            )
+    return [peer[rank] for peer in peers if peer]
+
+
+def _polls(grid: Grid) -> tuple[int, int]:
+    """(polls before giving up, polls before yielding the core): a rank without a core of its own yields at once."""
+    cores = set().union(*grid.node_comm.allgather(os.sched_getaffinity(0)))
+    eager = 4000 if len(cores) >= grid.node_comm.size else 20
+    return eager + 1000, eager
+
+
+class _Watch:
+    """What a rank does while it waits long: let MPI progress, and look whether the neighbours are still alive."""
+
+    def __init__(self, grid: Grid, links: Sequence[Link]) -> None:
+        self._comm = grid.comm
+        processes = dict(zip(grid.node_ranks, grid.node_comm.allgather(os.getpid()), strict=True))
+        self._processes = {link.rank: processes[link.rank] for link in links if _alive(processes[link.rank])}
+        self._next = 0.0
+
+    def look(self) -> None:
+        self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
+        now = time.monotonic()
+        if now > self._next:
+            self._next = now + 1.0
+            for rank, process in self._processes.items():
+                if not _alive(process):
+                    raise HpckitError(f"rank {rank} (process {process} on this node) died during a halo exchange")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

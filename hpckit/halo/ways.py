@@ -1,0 +1,31 @@
+"""The ways to exchange a halo, by name. Each has `bind(arrays)`, which returns the `start` and `wait` of an exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from hpckit.halo.datatype import Datatype
+from hpckit.halo.neighbor import Neighbor
+from hpckit.halo.packed import Bound, Packed
+from hpckit.halo.shared import Shared
+
+if TYPE_CHECKING:
+    from hpckit.halo.plan import Plan
+
+
+class Way(Protocol):
+    """A way to exchange the fields of one plan."""
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Bound: ...
+
+
+WAYS: dict[str, Callable[[Plan, int], Way]] = {
+    "datatype": Datatype,
+    "packed": Packed,
+    "neighbor": lambda plan, tag: Neighbor(plan),
+    "shared": Shared,
+    "direct": lambda plan, tag: Shared(plan, tag, direct=True),
+}
