@@ -1,1 +1,49 @@
-"""hpckit: computing with MPI from Python."""
+"""hpckit: computing with MPI from Python.
+
+This is the map of the package. Names resolve at first use (PEP 562), so that `import hpckit` starts no MPI::
+
+    from hpckit import Grid, Halo
+"""
+# ruff: noqa: F401  (the imports under TYPE_CHECKING tell editors what _MAP tells Python)
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+    from hpckit.comm.strided import StridedBlock
+    from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
+    from hpckit.halo import Halo
+    from hpckit.io.checkpoint import Checkpoint
+    from hpckit.io.fields import FieldFile, read_field
+    from hpckit.log import get_logger, progress
+    from hpckit.trace import span
+
+_MAP = {
+    "Checkpoint": "hpckit.io.checkpoint",
+    "Checkpointed": "hpckit.errors",
+    "ConfigError": "hpckit.errors",
+    "FieldFile": "hpckit.io.fields",
+    "Grid": "hpckit.comm.grid",
+    "Halo": "hpckit.halo",
+    "HpckitError": "hpckit.errors",
+    "StridedBlock": "hpckit.comm.strided",
+    "agree": "hpckit.errors",
+    "get_logger": "hpckit.log",
+    "progress": "hpckit.log",
+    "read_field": "hpckit.io.fields",
+    "span": "hpckit.trace",
+    "together": "hpckit.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MAP:
+        raise AttributeError(f"module 'hpckit' has no attribute {name!r}; it has {', '.join(_MAP)}")
+    return getattr(importlib.import_module(_MAP[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MAP])

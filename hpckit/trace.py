@@ -1,0 +1,139 @@
+"""Where the time goes: `with span("halo", bytes=n): ...`, then a table over ranks, or a file for Perfetto.
+
+Off, a span costs one call and one branch, about 0.1 µs. On, it costs two clock reads and keeps 40 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hpckit.errors import together
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class _Event(NamedTuple):
+    name: str
+    begin: int  # ns since the clocks were aligned
+    duration: int  # ns
+    bytes: int
+    thread: int
+
+
+class _Off:
+    """The span of a trace that is off: one object for all."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Span:
+    __slots__ = ("_begin", "_bytes", "_name")
+
+    def __init__(self, name: str, bytes: int) -> None:
+        self._name, self._bytes = name, bytes
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter_ns()
+
+    def __exit__(self, *_: object) -> None:
+        end = time.perf_counter_ns()
+        # appending to a list is atomic: threads need no lock
+        _events.append(_Event(self._name, self._begin - _zero, end - self._begin, self._bytes, threading.get_ident()))
+
+
+_OFF = _Off()
+_on = False
+_zero = 0
+_events: list[_Event] = []
+
+
+def span(name: str, bytes: int = 0) -> _Span | _Off:
+    """Time a block of code under `name`; spans may nest. bytes : what the block moves, for the rate in the table."""
+    return _Span(name, bytes) if _on else _OFF
+
+
+def enable(comm: MPI.Intracomm) -> None:
+    """Start to record, forgetting what was recorded; the barrier's end is time zero on all ranks (collective)."""
+    global _on, _zero
+    _events.clear()
+    comm.Barrier()
+    _zero, _on = time.perf_counter_ns(), True
+
+
+def disable() -> None:
+    """Stop to record; what was recorded stays for `table` and `save`."""
+    global _on
+    _on = False
+
+
+def table(comm: MPI.Intracomm) -> str:
+    """Per span name: calls, and seconds as min, mean and max over the ranks; GB/s of the slowest rank (collective)."""
+    totals = comm.gather(_totals())
+    if totals is None:
+        return ""
+    names = list(dict.fromkeys(name for each in totals for name in each))  # in order of appearance
+    return "\n".join([_HEADER, *(_line(name, [each.get(name, (0, 0, 0)) for each in totals]) for name in names)])
+
+
+def save(comm: MPI.Intracomm, path: str | os.PathLike[str]) -> None:
+    """Write all spans for Perfetto (https://ui.perfetto.dev) or chrome://tracing, one track per rank (collective).
+
+    Rank 0 writes the whole file, then gives it its name. Raises `HpckitError` on all ranks where it cannot.
+    """
+    everything = comm.gather(_chrome(comm.rank))
+    with together(comm):
+        if everything is not None:
+            partial = Path(f"{os.fspath(path)}.partial")
+            partial.write_text(json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n")
+            partial.replace(path)
+
+
+_HEADER = f"{'span':<20} {'calls':>8} {'min s':>10} {'mean s':>10} {'max s':>10} {'GB/s':>8}"
+
+
+def _totals() -> dict[str, tuple[int, int, int]]:
+    """Name to calls, ns and bytes on this rank."""
+    totals: dict[str, tuple[int, int, int]] = {}
+    for event in sorted(_events, key=lambda e: e.begin):  # a nested span ends before the one around it
+        calls, duration, moved = totals.get(event.name, (0, 0, 0))
+        totals[event.name] = (calls + 1, duration + event.duration, moved + event.bytes)
+    return totals
+
+
+def _line(name: str, ranks: list[tuple[int, int, int]]) -> str:
+    calls, nanoseconds, moved = np.array(ranks).T
+    seconds = nanoseconds * 1e-9
+    slowest = seconds.argmax()
+    rate = f"{moved[slowest] / nanoseconds[slowest]:8.2f}" if moved[slowest] and nanoseconds[slowest] else f"{'':8}"
+    return f"{name:<20} {calls.max():8} {seconds.min():10.4f} {seconds.mean():10.4f} {seconds.max():10.4f} {rate}"
+
+
+def _chrome(rank: int) -> list[dict]:
+    """This rank's events in Chrome's trace format: microseconds, one process per rank, its threads beneath."""
+    threads = {ident: n for n, ident in enumerate(dict.fromkeys(e.thread for e in _events))}
+    label = {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
+    order = {"name": "process_sort_index", "ph": "M", "pid": rank, "args": {"sort_index": rank}}
+    return [label, order] + [
+        {
+            "name": e.name,
+            "ph": "X",
+            "ts": e.begin / 1000,
+            "dur": e.duration / 1000,
+            "pid": rank,
+            "tid": threads[e.thread],
+            "args": {"bytes": e.bytes},
+        }
+        for e in _events
+    ]
