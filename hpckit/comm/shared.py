@@ -17,9 +17,15 @@ from hpckit.errors import HpckitError, agree
 _KEY = MPI.Comm.Create_keyval()
 
 
-def free_with(owner: object, comm: MPI.Comm) -> None:
-    """Free `comm` when `owner` is gone, unless MPI is over: objects may live until the interpreter ends."""
-    weakref.finalize(owner, lambda: None if MPI.Is_finalized() else comm.Free())
+def free_with(owner: object, *handles: Any) -> None:
+    """Free these MPI handles when `owner` is gone, unless MPI is over: objects may live until the interpreter ends."""
+    weakref.finalize(owner, _free, handles)
+
+
+def _free(handles: tuple[Any, ...]) -> None:
+    if not MPI.Is_finalized():
+        for handle in handles:
+            handle.Free()
 
 
 class _Owner:

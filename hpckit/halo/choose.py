@@ -131,7 +131,7 @@ class Auto:
 
 def predict(plan: Plan, direct: bool) -> dict[str, float]:
     """Seconds of one exchange by each way, from the machine model: the slowest rank's (collective)."""
-    system, near = _system(plan.grid), set(plan.grid.node_ranks)
+    system, near = _system(plan.grid), set(plan.grid.node_memory.ranks)
     costs = dict.fromkeys(WAYS, 0.0)
     for link in plan.links:
         same = link.rank in near

@@ -9,9 +9,9 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.comm.pack_host import Moves
+from hpckit.comm.shared import free_with
 from hpckit.halo.packed import Bound
 from hpckit.halo.plan import Box, Plan
-from hpckit.halo.requests import free_with
 
 # A derived type of words is walked faster than the same type of bytes.
 _WORDS = ((8, MPI.INT64_T), (4, MPI.INT32_T), (2, MPI.INT16_T), (1, MPI.BYTE))
@@ -42,7 +42,7 @@ class Datatype:
         def wait() -> None:
             wait_all(requests)
 
-        free_with(wait, [*requests, *types])
+        free_with(wait, *requests, *types)
         return start, wait
 
     def _type(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box]) -> MPI.Datatype:

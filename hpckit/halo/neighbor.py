@@ -12,10 +12,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.pack_host import Moves
+from hpckit.comm.shared import free_with
 from hpckit.errors import HpckitError, together
 from hpckit.halo.packed import Bound, PackedBuffers
 from hpckit.halo.plan import Plan
-from hpckit.halo.requests import free_with
 
 
 class Neighbor:
@@ -26,7 +26,7 @@ class Neighbor:
         self._buffers = PackedBuffers(plan, plan.links)
         ranks = [link.rank for link in plan.links]
         self._graph = plan.grid.comm.Create_dist_graph_adjacent(ranks, ranks)
-        free_with(self, [self._graph])
+        free_with(self, self._graph)
         messages = self._buffers.messages()
         self._send = [self._buffers.send, ([s.size for _, s, _ in messages], self._buffers.send_offsets[:-1]), MPI.BYTE]
         self._receive = [

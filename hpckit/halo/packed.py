@@ -9,8 +9,8 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.comm.pack_host import Moves
+from hpckit.comm.shared import free_with
 from hpckit.halo.plan import ALIGN, Link, Plan
-from hpckit.halo.requests import free_with
 
 Bound = tuple[Callable[[], object], Callable[[], object]]  # start and wait of an exchange of certain arrays
 
@@ -60,7 +60,7 @@ class Packed:
             *(comm.Recv_init([r, MPI.BYTE], rank, tag) for rank, _, r in self._buffers.messages() if r.size),
             *(comm.Send_init([s, MPI.BYTE], rank, tag) for rank, s, _ in self._buffers.messages() if s.size),
         ]
-        free_with(self, self._requests)
+        free_with(self, *self._requests)
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
         pack = Moves(self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else []))

@@ -34,12 +34,11 @@ class Shared:
     def __init__(self, plan: Plan, tag: int, direct: bool = False) -> None:
         grid = plan.grid
         self._plan, self._direct = plan, direct
-        self._links = [link for link in plan.links if link.rank in grid.node_ranks]
+        self._links = [link for link in plan.links if link.rank in grid.node_memory.ranks]
         far = [link for link in plan.links if link not in self._links]
         self._far = Packed(plan, tag, far, own=False) if far else None
         self._offsets = plan.offsets([link.sends for link in self._links])
-        self._memory = grid.node_memory.empty((_COUNTERS + (0 if direct else 2 * self._offsets[-1]),), np.uint8)
-        self._memory[:_COUNTERS] = 0
+        self._memory = grid.node_memory.zeros((_COUNTERS + (0 if direct else 2 * self._offsets[-1]),), np.uint8)
         self._peers = grid.shared_peers(self._memory) or {}
         self._watch = _Watch(grid, self._links)
         # What each neighbour has for us: its boxes, and where it packs them in each of its two buffers.
@@ -138,7 +137,7 @@ class _Watch:
 
     def __init__(self, grid: Grid, links: Sequence[Link]) -> None:
         self._comm = grid.comm
-        processes = dict(zip(grid.node_ranks, grid.node_comm.allgather(os.getpid()), strict=True))
+        processes = dict(zip(grid.node_memory.ranks, grid.node_comm.allgather(os.getpid()), strict=True))
         self._processes = {link.rank: processes[link.rank] for link in links if _alive(processes[link.rank])}
         self._next = 0.0
 
