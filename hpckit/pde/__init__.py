@@ -1,0 +1,1 @@
+"""Solvers on a grid: one file per equation, their sweeps in `kernels`."""

@@ -1,0 +1,119 @@
+"""What all solvers share: fields, a clock, and the checks that keep them sane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit import native
+from hpckit.errors import ConfigError, together
+from hpckit.pde.sweep import Team, aligned
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from hpckit.comm.grid import Grid
+
+
+class Solver:
+    """Fields on a grid that advance in steps.
+
+    Attributes
+    ----------
+    fields : name to local array with ghosts. Owned cells are the state; a step may put another array under a name.
+    time : seconds (or whatever unit the coefficients have) since the start.
+    dt_max : the largest stable time step.
+    bytes_per_step : bytes that one step must move between memory and this rank's core, each array once.
+    """
+
+    fields: dict[str, np.ndarray]
+    dt_max: float
+    bytes_per_step: int
+
+    def __init__(self, grid: Grid, dtype: DTypeLike, threads: int, method: str) -> None:
+        with together(grid.comm):
+            self.dtype = np.dtype(dtype)
+            if self.dtype not in (np.float32, np.float64):
+                raise ConfigError(f"dtype {self.dtype} has no kernels: use float64 or float32")
+            if threads < 1:
+                raise ConfigError(f"threads={threads} must be at least 1")
+            if min(min(w) for w in grid.width) < 1:
+                raise ConfigError(f"ghost width {grid.width} must be at least 1 on every side: make Grid(..., width=1)")
+        self.grid, self.method, self.time = grid, method, 0.0
+        self.fields = {}
+        self._team = Team(threads)
+        self._kernels = native.load("hpckit.pde.kernels")
+
+    def set(self, name: str, values: ArrayLike, stagger: int | Sequence[int] = 0) -> None:
+        """Set the owned cells of a field (collective); `values` : a number, or an array of this rank's owned shape.
+
+        Raises `ConfigError` on all ranks where the shape is wrong or a value is not finite.
+        """
+        grid = self.grid
+        owned = self.fields[name][grid.owned]
+        with together(grid.comm):
+            if np.shape(values) not in ((), owned.shape):
+                raise ConfigError(f"{name} has shape {np.shape(values)}, but this rank owns {owned.shape} cells")
+            owned[...] = values
+        _check_finite(grid, name, owned, grid.global_shape(stagger))
+
+    def _kernel(self, name: str):  # noqa: ANN202
+        return getattr(self._kernels, f"{name}_f{self.dtype.itemsize}")
+
+    def _zeros(self, stagger: int | Sequence[int] = 0) -> np.ndarray:
+        """A local array; where the halo reads neighbours' arrays directly it must lie in the node's shared memory."""
+        if self.method == "direct":
+            return self.grid.zeros(self.dtype, stagger, shared=True)
+        shape = [lo + n + hi for n, (lo, hi) in zip(self.grid.owned_shape(stagger), self.grid.width, strict=True)]
+        return aligned(shape, self.dtype, self.grid.width[-1][0])
+
+    def _streams(self, arrays: int) -> bool:
+        """Whether this many arrays of all ranks of this node exceed its caches."""
+        cells = math.prod(self.grid.local_shape)
+        return arrays * cells * self.dtype.itemsize * self.grid.node_comm.size > _cache_bytes()
+
+    def _check_step(self, dt: float) -> None:
+        if not 0 < dt <= self.dt_max:
+            raise ConfigError(f"time step {dt:g} is unstable or not positive: use one in (0, {self.dt_max:.6g}]")
+
+
+def spacings(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
+    """One positive cell size per dimension."""
+    sizes = tuple(float(h) for h in (spacing if np.ndim(spacing) else [spacing] * ndim))  # type: ignore[union-attr]
+    if len(sizes) != ndim or not all(0 < h < math.inf for h in sizes):
+        raise ConfigError(f"spacing {spacing} must be one positive number, or one per dimension ({ndim})")
+    return sizes
+
+
+def positive(name: str, value: float) -> float:
+    """`value`, if it is a positive finite number."""
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name}={value} must be a positive number")
+    return float(value)
+
+
+def _check_finite(grid: Grid, name: str, owned: np.ndarray, shape: tuple[int, ...]) -> None:
+    bad = np.flatnonzero(~np.isfinite(owned))
+    count = grid.comm.allreduce(bad.size)
+    if count:
+        none = math.prod(shape)
+        place = [i + s for i, s in zip(np.unravel_index(bad[0], owned.shape), grid.start, strict=True)] if bad.size else []
+        first = grid.comm.allreduce(int(np.ravel_multi_index(place, shape)) if bad.size else none, MPI.MIN)
+        index = tuple(int(i) for i in np.unravel_index(first, shape))
+        raise ConfigError(
+            f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at global index {index}: "
+            "fill the gaps in the input first"
+        )
+
+
+@cache
+def _cache_bytes() -> int:
+    """Size of the last-level cache; 32 MB where Linux does not tell."""
+    sizes = [p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(s.rstrip("KM")) * {"K": 2**10, "M": 2**20}[s[-1]] for s in sizes if s[-1] in "KM"), default=2**25)

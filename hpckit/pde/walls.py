@@ -1,0 +1,67 @@
+"""Physical boundaries of cell-centred fields, filled into the ghost cells beside them.
+
+The wall lies on the cells' outer faces. `"insulated"` lets nothing through (ghost = cell); a number is the value on the
+wall (ghost = 2 value - cell). Both keep the second order of the scheme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+
+Wall = float | str
+Walls = tuple[tuple[Wall, Wall], ...]
+INSULATED = "insulated"
+
+
+def parse(walls: Wall | Sequence, ndim: int) -> Walls:
+    """One wall, one per dimension, or one (low, high) pair per dimension, as pairs."""
+    each = [walls] * ndim if isinstance(walls, str | int | float) else list(walls)
+    pairs = tuple((w, w) if isinstance(w, str | int | float) else tuple(w) for w in each)
+    if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
+        raise ConfigError(f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per dimension")
+    for wall in (w for pair in pairs for w in pair):
+        if isinstance(wall, str) and wall != INSULATED or not isinstance(wall, str) and not math.isfinite(wall):
+            raise ConfigError(f"wall {wall!r} must be {INSULATED!r} or the (finite) value on the wall")
+    return pairs
+
+
+def sides(grid: Grid, walls: Walls) -> list[tuple[int, int, Wall]]:
+    """(dimension, 0 or 1 for low or high, wall) of the walls that this rank's block touches."""
+    found = []
+    for d, pair in enumerate(walls):
+        for side, wall in enumerate(pair):
+            offset = [0] * grid.ndim
+            offset[d] = (-1, 1)[side]
+            if grid.neighbor(offset) == MPI.PROC_NULL:
+                found.append((d, side, wall))
+    return found
+
+
+class Fill:
+    """Fills the ghosts beside this rank's walls in one array; dimension by dimension, so that corners are filled too."""
+
+    def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
+        self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []  # ghosts, cells, 2 value
+        for d, side, wall in sides(grid, walls):
+            edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
+            ghost = edge - 1 if side == 0 else edge + 1
+            near, beyond = (array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost))
+            twice = None if wall == INSULATED else array.dtype.type(2 * float(wall))
+            self._order.append((beyond, near, twice))
+
+    def __call__(self) -> None:
+        for ghost, cell, twice in self._order:
+            if twice is None:
+                np.copyto(ghost, cell)
+            else:
+                np.subtract(twice, cell, out=ghost)
