@@ -9,9 +9,11 @@ This is the map of the package. Names resolve at first use (PEP 562), so that `i
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know this name; importing typing for it would take most of our import's time
 if TYPE_CHECKING:
+    from typing import Any
+
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
