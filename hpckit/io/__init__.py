@@ -1,0 +1,1 @@
+"""Files: input fields (`input`), results that ParaView opens (`fields`), checkpoints (`checkpoint`)."""

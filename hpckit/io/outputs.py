@@ -1,0 +1,128 @@
+"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync` and `close`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.grid import Grid
+from hpckit.errors import ConfigError, HpckitError, together
+from hpckit.io import vtkhdf
+from hpckit.io.box import Extra, Slabs, field_box
+
+_LONGEST = 1 << 30  # bytes per MPI call: Open MPI 5 counts in 32 bits
+
+
+class OneFile:
+    """All ranks write one file: the boxes are regrouped into slabs, each one long write."""
+
+    def __init__(
+        self, grid: Grid, file: Path, plan: vtkhdf.Plan, extra: Mapping[str, Extra], offsets: vtkhdf.Offsets
+    ) -> None:
+        self._comm, self._file, self._handle = grid.comm, file, _open(file)
+        self._slabs = {field.name: Slabs(grid, extra[field.name], field.dtype) for field in plan.fields}
+        self._stride = {field.name: field.step_bytes for field in plan.fields}
+        self._offset = offsets.fields[0]
+
+    def write(self, step: int, name: str, box: np.ndarray) -> None:
+        slabs = self._slabs[name]
+        slab = slabs.regroup(box)
+        row = self._stride[name] // slabs.rows_of_all
+        with together(self._comm):
+            _write(self._handle, self._offset[name] + step * self._stride[name] + slabs.rows[0] * row, slab, self._file)
+
+    def sync(self) -> None:
+        self._handle.Sync()
+
+    def close(self) -> None:
+        self._handle.Close()
+
+
+class OwnFiles:
+    """Each rank writes its boxes to a file of its own."""
+
+    def __init__(
+        self, grid: Grid, _file: Path, plan: vtkhdf.Plan, _extra: Mapping[str, Extra], offsets: vtkhdf.Offsets
+    ) -> None:
+        self._comm, self._file = grid.comm, plan.parts[grid.rank].file
+        self._handle, self._offset = _open(self._file), offsets.fields[grid.rank]
+
+    def write(self, step: int, name: str, box: np.ndarray) -> None:
+        with together(self._comm):
+            _write(self._handle, self._offset[name] + step * box.nbytes, box, self._file)
+
+    def sync(self) -> None:
+        self._handle.Sync()
+
+    def close(self) -> None:
+        self._handle.Close()
+
+
+class ParallelHDF5:
+    """h5py's mpio driver, where h5py was built on a parallel HDF5."""
+
+    def __init__(
+        self, grid: Grid, file: Path, plan: vtkhdf.Plan, extra: Mapping[str, Extra], _offsets: vtkhdf.Offsets
+    ) -> None:
+        import h5py
+
+        self._comm, self._handle = grid.comm, h5py.File(file, "r+", driver="mpio", comm=grid.comm)
+        self._path = {field.name: field.path for field in plan.fields}
+        boxes = {name: field_box(grid, grid.rank, its) for name, its in extra.items()}
+        self._box = {name: tuple(slice(a, b) for a, b in zip(*box, strict=True)) for name, box in boxes.items()}
+
+    def write(self, step: int, name: str, box: np.ndarray) -> None:
+        dataset: Any = self._handle[self._path[name]]
+        with together(self._comm), dataset.collective:
+            dataset[(step, *self._box[name])] = box
+
+    def sync(self) -> None:
+        self._handle.flush()
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+OUTPUTS = {"mpi": OneFile, "files": OwnFiles, "h5py": ParallelHDF5}
+
+
+class Times:
+    """The times of the steps, written in place by rank 0."""
+
+    def __init__(self, file: Path, offset: int) -> None:
+        self._descriptor, self._offset = os.open(file, os.O_WRONLY), offset
+
+    def write(self, step: int, time: float) -> None:
+        os.pwrite(self._descriptor, np.float64(time).tobytes(), self._offset + 8 * step)
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _open(file: Path) -> MPI.File:
+    """Open for this rank alone: ranks write apart from each other, and a failing rank leaves nobody waiting."""
+    try:
+        return MPI.File.Open(MPI.COMM_SELF, str(file), MPI.MODE_WRONLY)
+    except MPI.Exception as error:
+        raise ConfigError(f"cannot open {file}: {error}: is its folder on a disk that all nodes share?") from None
+
+
+def _write(handle: MPI.File, offset: int, array: np.ndarray, file: Path) -> None:
+    data = array.reshape(-1).view(np.uint8)
+    for start in range(0, data.size, _LONGEST):
+        piece = data[start : start + _LONGEST]
+        status, reason = MPI.Status(), "is the disk full?"
+        try:
+            handle.Write_at(offset + start, piece, status)
+        except MPI.Exception as error:
+            reason = str(error)
+        if status.Get_count(MPI.BYTE) != piece.size:
+            raise HpckitError(f"cannot write {piece.size} bytes at {offset + start} of {file}: {reason}")
