@@ -195,26 +195,35 @@ def shared_path(comm: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`mpirun(n, *arguments, timeout=100, **environment)` runs `python *arguments` on n ranks of their own.
+    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks of its own.
 
-    For tests that are not MPI tests themselves; output is text, `stderr` merged into `stdout`.
+    For tests that are not MPI tests themselves. n = None does without a launcher; output is text, `stderr` in `stdout`.
     """
-    launcher = Path(sys.executable).with_name("mpirun")
-    command = [str(launcher if launcher.exists() else "mpirun"), "-n"]
+    beside = Path(sys.executable).with_name("mpirun")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)}
     clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     clean |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    clean |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), clean.get("PYTHONPATH")]))}
 
-    def run(n: int, *arguments: str, timeout: float = 100, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, str(n), sys.executable, *map(str, arguments)],
+    def run(
+        n: int | None, *arguments: object, cwd: Path | None = None, timeout: float = 110, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        launcher = [] if n is None else [str(beside if beside.exists() else "mpirun"), "-n", str(n)]
+        with subprocess.Popen(
+            [*launcher, sys.executable, *map(str, arguments)],
+            cwd=cwd,
             env=clean | environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
             text=True,
-            timeout=timeout,
-            check=False,
-        )
+        ) as job:
+            try:
+                output, _ = job.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                job.terminate()  # the launcher ends its ranks; SIGKILL would leave them behind
+                output, _ = job.communicate()
+                pytest.fail(f"no end after {timeout:g} s: {' '.join(job.args)}\n{output}")
+        return subprocess.CompletedProcess(job.args, job.returncode, output)
 
     return run
