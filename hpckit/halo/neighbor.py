@@ -25,8 +25,9 @@ class Neighbor:
         self._plan = plan
         self._buffers = PackedBuffers(plan, plan.links)
         ranks = [link.rank for link in plan.links]
-        self._graph = plan.grid.comm.Create_dist_graph_adjacent(ranks, ranks)
-        free_with(self, self._graph)
+        plain = plan.grid.comm.Split()  # Open MPI takes a graph made from a Cartesian communicator for Cartesian
+        self._graph = plain.Create_dist_graph_adjacent(ranks, ranks)
+        free_with(self, self._graph, plain)
         messages = self._buffers.messages()
         self._send = [self._buffers.send, ([s.size for _, s, _ in messages], self._buffers.send_offsets[:-1]), MPI.BYTE]
         self._receive = [
