@@ -14,8 +14,7 @@ part of the type, since the other end of a message may describe the same bytes d
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,15 +29,18 @@ _MOST_ROWS = 1 << 20
 
 
 class NotStrided(HpckitError):
-    """The bytes follow no regular pattern; MPI's own Pack and Unpack still move them."""
+    """The bytes follow no regular pattern; MPI itself can still move them, more slowly."""
+
+    def __str__(self) -> str:
+        return f"no strided form: {self.args[0]}; MPI.Datatype.Pack and Unpack can move it"
 
 
 @dataclass(frozen=True)
 class StridedBlock:
     """Rows of contiguous bytes, visited by a nest of strided loops; all figures in bytes.
 
-    Two blocks are equal when one object of each visits the same bytes in the same order; `extent`, which only says where
-    the next object of several begins, does not count (compare `a.repeat(n) == b.repeat(n)` for n objects).
+    Two blocks are equal when one object of each visits the same bytes in the same order. `extent`, which only says
+    where the next of several objects begins, does not count: for n objects compare `a.repeat(n) == b.repeat(n)`.
     """
 
     start: int
@@ -71,17 +73,14 @@ class StridedBlock:
 
     def to_datatype(self) -> MPI.Datatype:
         """Return a new, committed datatype with this block's bytes, order and extent; the caller frees it."""
-        makers: list[Callable[[MPI.Datatype], MPI.Datatype]] = [lambda t: t.Create_contiguous(self.row)]
+        types = [MPI.BYTE.Create_contiguous(self.row)]
         for count, stride in zip(self.counts[::-1], self.strides[::-1], strict=True):
-            makers.append(lambda t, count=count, stride=stride: t.Create_hvector(count, 1, stride))
-        makers.append(lambda t: t.Create_hindexed([1], [self.start]))
-        makers.append(lambda t: t.Create_resized(0, self.extent))
-        datatype = MPI.BYTE
-        for make in makers:
-            inner, datatype = datatype, make(datatype)
-            if inner != MPI.BYTE:
-                inner.Free()
-        return datatype.Commit()
+            types.append(types[-1].Create_hvector(count, 1, stride))
+        types.append(types[-1].Create_hindexed([1], [self.start]))
+        types.append(types[-1].Create_resized(0, self.extent))
+        for inner in types[:-1]:
+            inner.Free()
+        return types[-1].Commit()
 
     def __str__(self) -> str:
         if not self.nbytes:
@@ -97,17 +96,19 @@ def from_datatype(datatype: MPI.Datatype) -> StridedBlock:
 
     Raises NotStrided, saying why and in which part of the type, when its bytes follow no regular pattern.
     """
+    size, (_, extent), (start, reach) = datatype.Get_size(), datatype.Get_extent(), datatype.Get_true_extent()
+    if not size:
+        return StridedBlock(0, (), (), 0, extent)
     if datatype.is_predefined:
-        return _named(datatype)
-    if not datatype.Get_size():
-        return StridedBlock(0, (), (), 0, datatype.Get_extent()[1])
+        if size != reach:  # a pair such as SHORT_INT
+            raise NotStrided(f"{datatype.Get_name()} has {reach - size} B of padding inside")
+        return StridedBlock(start, (), (), size, extent)
     child, combiner, how = datatype.decode()
-    children = how.pop("datatypes", [child])
+    children = how.get("datatypes", [child])
     try:
-        block = _COMBINERS[combiner](*map(from_datatype, children), **how)
-        return replace(block, extent=datatype.Get_extent()[1])
+        return replace(_combine(combiner, how, children), extent=extent)
     except NotStrided as error:
-        raise NotStrided(f"{combiner.lower()}: {error}") from None
+        raise NotStrided(f"{combiner.lower()}: {error.args[0]}") from None
     finally:
         for child in children:
             if not child.is_predefined:
@@ -123,9 +124,7 @@ def from_slice(array: NDArray, index: Any) -> StridedBlock:
     index = index if isinstance(index, tuple) else (index,)
     view = array[index if any(i is ... for i in index) else (*index, ...)]  # a view even of a single element
     if array.dtype.hasobject or (view.size and not np.may_share_memory(view, array)):
-        raise NotStrided(
-            f"array[{index}] of dtype {array.dtype}: only integers, slices and ... of plain bytes have one"
-        )
+        raise NotStrided(f"index {index} of {array.dtype} is not made of integers, slices and ... into plain bytes")
     low, high = np.lib.array_utils.byte_bounds(array)
     element = StridedBlock(view.ctypes.data - array.ctypes.data, (), (), view.itemsize, high - low)
     return _nest(zip(view.shape, view.strides, strict=True), element)
@@ -142,8 +141,8 @@ def from_array(array: NDArray) -> StridedBlock:
 def _nest(loops: Iterable[tuple[int, int]], block: StridedBlock, offset: int = 0) -> StridedBlock:
     """Put (count, stride) loops, outermost first, around a canonical block moved by `offset`; the result is canonical.
 
-    From the inside out: a loop of one trip goes (its offset is in `start`); one whose stride is the row so far makes the
-    row longer; one that carries on where the loop inside it ends makes that loop longer.
+    From the inside out: a loop of one trip goes (its offset is in `start`); one whose stride is the row so far makes
+    the row longer; one that carries on where the loop inside it ends makes that loop longer.
     """
     loops = [*loops, *zip(block.counts, block.strides, strict=True)]
     row = block.row
@@ -163,48 +162,43 @@ def _nest(loops: Iterable[tuple[int, int]], block: StridedBlock, offset: int = 0
     return StridedBlock(block.start + offset, tuple(c for c, _ in kept), tuple(s for _, s in kept), row, block.extent)
 
 
-def _concatenate(displacements: Sequence[int], kinds: list[StridedBlock], which: Any = slice(None)) -> StridedBlock:
-    """Return the block that visits `kinds[which[i]]` moved by displacements[i], one i after another."""
-    which = np.arange(len(kinds))[which]
-    moves = np.array([kind.nbytes > 0 for kind in kinds], bool)[which]
-    which, at = which[moves], np.asarray(displacements, np.int64)[moves]
-    shapes = {replace(kind, start=0) for kind in kinds if kind.nbytes}
+def _concatenate(parts: Iterable[tuple[int, StridedBlock]]) -> StridedBlock:
+    """Return the block that visits blocks, each moved by its displacement, one after another."""
+    parts = [(place, block) for place, block in parts if block.row]
+    shapes = {replace(block, start=0) for block in {block for _, block in parts}}
     if not shapes:
         return StridedBlock(0, (), (), 0, 0)
-    if len(shapes) > 1:
-        starts, row = _rows(at, kinds, which)
-        shape = StridedBlock(0, (), (), row, 0)
+    if len(shapes) == 1:
+        starts, shape = [place + block.start for place, block in parts], shapes.pop()
     else:
-        starts, shape = at + np.array([kind.start for kind in kinds], np.int64)[which], shapes.pop()
-    return _nest(_loops(starts), shape, int(starts[0]))
+        starts, shape = _rows(parts)
+    return _nest(_loops(np.array(starts, np.int64)), shape, starts[0])
 
 
-def _rows(at: NDArray[np.int64], kinds: list[StridedBlock], which: NDArray[np.intp]) -> tuple[NDArray[np.int64], int]:
-    """Return where the rows of a concatenation of unequal blocks start, and their one length."""
-    rows = np.array([math.prod(kind.counts) for kind in kinds])
-    many, first = rows[which], (np.cumsum(rows) - rows)[which]
-    trips = _trips(many)
-    offsets = np.concatenate([kind.offsets() for kind in kinds])
-    starts = np.repeat(at, many) + offsets[np.repeat(first, many) + trips]
-    lengths = np.repeat(np.array([kind.row for kind in kinds])[which], many)
-    # Touching rows are one run. The first run is the row of the canonical block, if there is one; cut the others to it.
-    heads = np.flatnonzero(np.append(True, starts[1:] != (starts + lengths)[:-1]))
-    runs = np.add.reduceat(lengths, heads)
-    many, odd = np.divmod(runs, runs[0])
-    if odd.any():
-        where = np.flatnonzero(odd)[0]
-        raise NotStrided(
-            f"contiguous rows of {runs[0]} B, but of {runs[where]} B at row {where} of {runs.size}, "
-            f"byte {starts[heads[where]]}: MPI's own Pack can move them"
-        )
-    return np.repeat(starts[heads], many) + runs[0] * _trips(many), int(runs[0])
+def _rows(parts: list[tuple[int, StridedBlock]]) -> tuple[list[int], StridedBlock]:
+    """Return where the rows of a concatenation of unequal blocks start, and one such row."""
+    if (total := sum(math.prod(block.counts) for _, block in parts)) > _MOST_ROWS:
+        raise NotStrided(f"{total} rows in unequal blocks, too many to compare")
+    starts, row = [], 0
+    for start, length in _runs(parts):
+        # The first run is the row, if there is one; in later runs two rows may touch where an outer loop turns.
+        row = row or length
+        if length not in (row, 2 * row):
+            raise NotStrided(f"the contiguous run at byte {start} is {length} B long, those before it {row} B")
+        starts += range(start, start + length, row)
+    return starts, StridedBlock(0, (), (), row, 0)
 
 
-def _trips(many: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return 0 … many[i] - 1 for every i, one after another; not more than fit the memory a plan may take."""
-    if (total := many.sum()) > _MOST_ROWS:
-        raise NotStrided(f"{total} rows in unequal blocks, too many to compare: MPI's own Pack can move them")
-    return np.arange(total) - np.repeat(np.cumsum(many) - many, many)
+def _runs(parts: list[tuple[int, StridedBlock]]) -> Iterator[tuple[int, int]]:
+    """Yield (start, length) of each contiguous run of bytes that the parts visit, touching rows as one."""
+    head = end = parts[0][0] + parts[0][1].start
+    for place, block in parts:
+        for start in (place + block.offsets()).tolist():
+            if start != end:
+                yield head, end - head
+                head = end = start
+            end += block.row
+    yield head, end - head
 
 
 def _loops(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -220,93 +214,63 @@ def _loops(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
         if odd.size or starts.size % count:
             group = size // starts.size
             where = (int(odd[0]) if odd.size else starts.size - starts.size % count) * group
-            raise NotStrided(
-                f"blocks 0 to {count * group - 1} repeat every {step} B, but the pattern breaks at block {where} of {size}: "
-                "MPI's own Pack can move them"
-            )
+            raise NotStrided(f"blocks 0 to {count * group - 1} repeat every {step} B, block {where} of {size} does not")
         loops.insert(0, (count, step))
         starts = starts[::count]
     return loops
 
 
-# --- one function per way of making a datatype; parameters are named as Datatype.decode() names them ---
+# --- the ways to make a datatype, with their arguments as Datatype.decode() names them ---
 
 
-def _named(datatype: MPI.Datatype) -> StridedBlock:
-    size, (_, extent), (start, reach) = datatype.Get_size(), datatype.Get_extent(), datatype.Get_true_extent()
-    if size != reach:  # a pair such as SHORT_INT
-        raise NotStrided(f"{datatype.Get_name()} has {reach - size} B of padding inside: MPI's own Pack can move it")
-    return StridedBlock(start, (), (), size, extent)
+def _combine(combiner: str, how: dict[str, Any], children: list[MPI.Datatype]) -> StridedBlock:
+    """Return the block, of no particular extent, that one way of making a datatype makes of its parts."""
+    if combiner == "STRUCT":
+        members = zip(how["displacements"], how["blocklengths"], children, strict=True)
+        return _concatenate((place, from_datatype(child).repeat(n)) for place, n, child in members if n)
+    child = from_datatype(children[0])
+    match combiner, how:
+        case "DUP" | "RESIZED", _:
+            return child
+        case "CONTIGUOUS", {"count": count}:
+            return child.repeat(count)
+        case "VECTOR" | "HVECTOR", {"count": count, "blocklength": length, "stride": stride}:
+            unit = child.extent if combiner == "VECTOR" else 1
+            return _nest([(count, stride * unit), (length, child.extent)], child)
+        case "INDEXED" | "INDEXED_BLOCK" | "HINDEXED" | "HINDEXED_BLOCK", {"displacements": places}:
+            unit = child.extent if combiner.startswith("I") else 1
+            lengths = how.get("blocklengths") or [how["blocklength"]] * len(places)
+            repeated = {n: child.repeat(n) for n in set(lengths)}
+            return _concatenate((place * unit, repeated[n]) for place, n in zip(places, lengths, strict=True))
+        case "SUBARRAY", {"sizes": sizes, "subsizes": counts, "starts": starts, "order": order}:
+            return _array(child, order, sizes, zip(starts, counts, sizes, strict=True))
+        case "DARRAY", {"rank": rank, "gsizes": sizes, "psizes": parts, "order": order}:
+            coords = map(int, np.unravel_index(rank, parts))  # in C order even where the array is not
+            return _array(child, order, sizes, map(_deal, sizes, how["distribs"], how["dargs"], parts, coords))
+    raise NotStrided("not a way to make datatypes that hpckit knows")
 
 
-def _hvector(child: StridedBlock, count: int, blocklength: int, stride: int) -> StridedBlock:
-    return _nest([(count, stride), (blocklength, child.extent)], child)
-
-
-def _hindexed(child: StridedBlock, blocklengths: list[int], displacements: Sequence[int]) -> StridedBlock:
-    lengths, which = np.unique(np.array(blocklengths, np.int64), return_inverse=True)
-    return _concatenate(displacements, [child.repeat(n) for n in lengths.tolist()], which)
-
-
-def _struct(*children: StridedBlock, blocklengths: list[int], displacements: list[int]) -> StridedBlock:
-    return _concatenate(displacements, list(map(StridedBlock.repeat, children, blocklengths)))
-
-
-def _subarray(
-    child: StridedBlock, sizes: list[int], subsizes: list[int], starts: list[int], order: int
-) -> StridedBlock:
-    turn = slice(None, None, 1 if order == MPI.ORDER_C else -1)  # slowest dimension first
-    strides = [child.extent * math.prod(sizes[turn][dim + 1 :]) for dim in range(len(sizes))]
-    return _nest(zip(subsizes[turn], strides, strict=True), child, sum(map(operator.mul, starts[turn], strides)))
-
-
-def _darray(
-    child: StridedBlock,
-    size: int,
-    rank: int,
-    gsizes: list[int],
-    distribs: list[int],
-    dargs: list[int],
-    psizes: list[int],
-    order: int,
-) -> StridedBlock:
-    coords = np.unravel_index(rank, psizes)  # processes are in C order even where the array is not
-    turn = slice(None, None, -1 if order == MPI.ORDER_C else 1)  # fastest dimension first
-    block, stride = child, child.extent
-    for n, kind, arg, parts, part in list(zip(gsizes, distribs, dargs, psizes, map(int, coords), strict=True))[turn]:
-        # Every distribution deals blocks of `deal` cells in turn; a last, partial one may come after the whole ones.
-        deal = {MPI.DISTRIBUTE_NONE: n, MPI.DISTRIBUTE_BLOCK: -(-n // parts), MPI.DISTRIBUTE_CYCLIC: 1}[kind]
-        if kind != MPI.DISTRIBUTE_NONE and arg != MPI.DISTRIBUTE_DFLT_DARG:
-            deal = arg
-        first, cycle = part * deal, parts * deal
+def _array(cell: StridedBlock, order: int, sizes: list[int], deals: Iterable[tuple[int, int, int]]) -> StridedBlock:
+    """Return some cells of an array: in each dimension, from `first`, `deal` cells of every `cycle`."""
+    block, stride = cell, cell.extent
+    dims = list(zip(sizes, deals, strict=True))
+    for n, (first, deal, cycle) in dims[:: -1 if order == MPI.ORDER_C else 1]:  # fastest dimension first
         whole = max(0, (n - first) // cycle + ((n - first) % cycle >= deal))
-        rest = min(deal, max(0, n - first - whole * cycle))
-        deals = [_nest([(whole, cycle * stride), (deal, stride)], block), _nest([(rest, stride)], block)]
-        block = _concatenate([first * stride, (first + whole * cycle) * stride], deals)
+        end = first + whole * cycle
+        rest = min(deal, max(0, n - end))  # a partial deal at the end
+        deals = _nest([(whole, cycle * stride), (deal, stride)], block)
+        block = _concatenate([(first * stride, deals), (end * stride, _nest([(rest, stride)], block))])
         stride *= n
     return block
 
 
-_COMBINERS: dict[str, Callable[..., StridedBlock]] = {
-    "DUP": lambda child: child,
-    "RESIZED": lambda child, lb, extent: child,
-    "CONTIGUOUS": StridedBlock.repeat,
-    "VECTOR": lambda child, count, blocklength, stride: _hvector(child, count, blocklength, stride * child.extent),
-    "HVECTOR": _hvector,
-    "INDEXED": lambda child, blocklengths, displacements: _hindexed(
-        child, blocklengths, [child.extent * i for i in displacements]
-    ),
-    "HINDEXED": _hindexed,
-    "INDEXED_BLOCK": lambda child, blocklength, displacements: _hindexed(
-        child, [blocklength] * len(displacements), [child.extent * i for i in displacements]
-    ),
-    "HINDEXED_BLOCK": lambda child, blocklength, displacements: _hindexed(
-        child, [blocklength] * len(displacements), displacements
-    ),
-    "STRUCT": _struct,
-    "SUBARRAY": _subarray,
-    "DARRAY": _darray,
-}
+def _deal(n: int, kind: int, width: int, parts: int, part: int) -> tuple[int, int, int]:
+    """Return (first, deal, cycle) of one process in one dimension of n cells that MPI distributes over `parts`."""
+    if kind == MPI.DISTRIBUTE_NONE:
+        width = n
+    elif width == MPI.DISTRIBUTE_DFLT_DARG:
+        width = -(-n // parts) if kind == MPI.DISTRIBUTE_BLOCK else 1
+    return part * width, width, parts * width
 
 
 def _size(nbytes: int) -> str:

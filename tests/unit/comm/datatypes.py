@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import strategies as st
 from mpi4py import MPI
 
-# Two rules are for Open MPI 5.0: a stride of exactly -1 byte means +1 to it, so nothing here is a single byte wide and
-# extents are even; and it refuses a darray of empty types.
-NAMED = (MPI.INT16_T, MPI.FLOAT, MPI.DOUBLE, MPI.DOUBLE_INT)
+# Not drawn, since MPI itself is wrong there. Open MPI 5.0.11: a stride of exactly -1 byte (taken for +1), DOUBLE_COMPLEX
+# with a stride that is no multiple of 16, a darray of empty types. MPICH 5.0.2: nested contiguous types with a negative
+# extent. So nothing is one byte wide, and extents are even and not negative.
+NAMED = (MPI.INT16_T, MPI.FLOAT, MPI.DOUBLE)
 COUNTS = st.sampled_from([0, 1, 1, 2, 2, 2, 3, 3, 4])
 ORDERS = st.sampled_from([MPI.ORDER_C, MPI.ORDER_F])
 Recipe = tuple[str, list, tuple]
@@ -79,8 +80,7 @@ def _indexed(draw: st.DrawFn, *, block: bool, units: tuple[int, ...] = (1, 4, 8,
 @st.composite
 def _subarrays(draw: st.DrawFn) -> tuple:
     dims = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=4))
-    before, inside, after = (list(numbers) for numbers in zip(*dims, strict=True))
-    return [sum(dim) for dim in dims], inside, before, draw(ORDERS)
+    return [sum(dim) for dim in dims], [dim[1] for dim in dims], [dim[0] for dim in dims], draw(ORDERS)
 
 
 @st.composite
@@ -100,7 +100,7 @@ def _darrays(draw: st.DrawFn) -> tuple:
 
 _ARGUMENTS: dict[str, st.SearchStrategy[tuple]] = {
     "dup": st.just(()),
-    "resized": st.tuples(st.integers(-16, 16), st.integers(-8, 32).map(lambda half: 2 * half)),
+    "resized": st.tuples(st.integers(-16, 16), st.integers(0, 32).map(lambda half: 2 * half)),
     "contiguous": st.tuples(COUNTS),
     "vector": st.tuples(COUNTS, COUNTS, st.integers(-6, 6)),
     "hvector": st.tuples(COUNTS, COUNTS, st.sampled_from([-64, -24, -8, -3, 0, 4, 8, 9, 16, 24, 40, 72])),
@@ -171,7 +171,8 @@ def loops_of(visited: np.ndarray) -> tuple[Any, ...] | None:
             count += 1
         if places != [head + i * step for head in places[::count] for i in range(count)]:
             return None
-        counts.insert(0, count), strides.insert(0, step)
+        counts.insert(0, count)
+        strides.insert(0, step)
         places = places[::count]
         if len(places) == 1:
             return places[0], tuple(counts[:-1]), tuple(strides[:-1]), counts[-1]
