@@ -15,8 +15,8 @@ def run(tmp_path, mpirun):
     def run(n, source, patience="60"):
         shutil.copy(CONFTEST, tmp_path)
         (tmp_path / "test_case.py").write_text("import pytest\n" + source)
-        arguments = ("-m", "pytest", "--with-mpi", "-p", "no:cacheprovider", "--color=no", "--rootdir", tmp_path, tmp_path)
-        return mpirun(n, *arguments, HPCKIT_TEST_PATIENCE=patience)
+        options = "-m pytest --with-mpi -p no:cacheprovider --color=no --rootdir"
+        return mpirun(n, *options.split(), tmp_path, tmp_path, HPCKIT_TEST_PATIENCE=patience)
 
     return run
 
