@@ -91,7 +91,9 @@ class FieldFile:
     def suspend(self) -> None:
         """Sync and let go of the file under its `.partial` name, for `resume`."""
         self.sync()
-        self._release()
+        self._output.close()
+        if self._times:
+            self._times.close()
 
     def close(self) -> None:
         """Sync, cut off steps that were never written, and give the file its name."""
@@ -112,7 +114,7 @@ class FieldFile:
         elif isinstance(error, Checkpointed):  # raised by all ranks, by its nature
             self.suspend()
         else:
-            self._release()
+            self._output.drop()
 
     def _make(self, resume: bool) -> vtkhdf.Offsets:
         """Rank 0 creates the file, or finds the one to go on with, and tells where the data go."""
@@ -133,11 +135,6 @@ class FieldFile:
             raise ConfigError(f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}")
         check_shape(self._grid, name, array, self._extra[name])
         return np.ascontiguousarray(array[self._grid.owned])
-
-    def _release(self) -> None:
-        self._output.close()
-        if self._times:
-            self._times.close()
 
 
 def _plan(

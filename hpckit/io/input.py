@@ -111,7 +111,7 @@ def _in_npy(path: Path) -> _Found:
 
 
 def _in_npz(path: Path, name: str | None) -> _Found:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         name = _choose(path, name, list(arrays.files))
         data = arrays[name]
     return _Found(name, data.shape, data, _Place(data.dtype))

@@ -1,4 +1,7 @@
-"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync` and `close`."""
+"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync`, `close` and `drop`.
+
+`write` is collective; `drop` lets go of the file on one rank after an error.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,8 @@ class OneFile:
     def close(self) -> None:
         self._handle.Close()
 
+    drop = close
+
 
 class OwnFiles:
     """Each rank writes its boxes to a file of its own."""
@@ -61,6 +66,8 @@ class OwnFiles:
 
     def close(self) -> None:
         self._handle.Close()
+
+    drop = close
 
 
 class ParallelHDF5:
@@ -86,6 +93,9 @@ class ParallelHDF5:
 
     def close(self) -> None:
         self._handle.close()
+
+    def drop(self) -> None:
+        """Nothing: closing needs all ranks."""
 
 
 OUTPUTS = {"mpi": OneFile, "files": OwnFiles, "h5py": ParallelHDF5}
