@@ -64,7 +64,9 @@ def stencil(grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence) ->
     values : per offset a number, or an array of the owned shape.
     """
     if any(wrap and n < 3 for wrap, n in zip(grid.periodic, grid.shape, strict=True)):
-        raise ConfigError(f"grid {grid.shape}: a periodic dimension needs 3 cells, else both neighbours are the same one")
+        raise ConfigError(
+            f"grid {grid.shape}: a periodic dimension needs 3 cells, else both neighbours are the same one"
+        )
     shape, rows = grid.owned_shape(), numbering(grid)
     around = [tuple(slice(1 + o, 1 + o + n) for o, n in zip(offset, shape, strict=True)) for offset in offsets]
     columns = np.stack([rows[box] for box in around], axis=-1)
@@ -77,8 +79,8 @@ def stencil(grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence) ->
 class System:
     """A x = b for a symmetric positive definite stencil, kept assembled and preconditioned for many right-hand sides.
 
-    Parameters (collective): those of `stencil`, and PETSc options, `"-ksp_type cg -pc_type jacobi"`, which come on top of
-    CG with algebraic multigrid (GAMG) to a relative residual of 1e-10. An option nobody reads is a `ConfigError`.
+    Parameters (collective): those of `stencil`, and PETSc options, `"-ksp_type cg -pc_type jacobi"`, which come on top
+    of CG with algebraic multigrid (GAMG) to a relative residual of 1e-10. An option nobody reads is a `ConfigError`.
     """
 
     def __init__(self, grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence, options: str = "") -> None:
@@ -97,13 +99,17 @@ class System:
         self._solver = self._make_solver(PETSc, chosen)
         self._reasons = {v: k for k, v in vars(PETSc.KSP.ConvergedReason).items() if isinstance(v, int)}
 
-    def solve(self, b: np.ndarray, guess: np.ndarray, x: np.ndarray) -> int:
-        """Solve for the owned cells `x`, starting from `guess`; returns the iterations, raises if it diverges.
+    @property
+    def rhs(self) -> np.ndarray:
+        """The right-hand side to write to: PETSc's own memory, in the owned shape. Take it anew for each solve."""
+        return self._b.array_w.reshape(self._grid.owned_shape())
 
-        The arrays have the owned shape and any strides: they are copied once into and once out of PETSc's own memory.
+    def solve(self, guess: np.ndarray, x: np.ndarray) -> int:
+        """Solve for `rhs` into `x`, starting from `guess`: arrays of the owned shape, any strides, maybe the same one.
+
+        Returns the iterations; raises `HpckitError` on all ranks where the solver diverges.
         """
         shape = self._grid.owned_shape()
-        self._b.array_w.reshape(shape)[...] = b
         self._x.array_w.reshape(shape)[...] = guess
         self._solver.solve(self._b, self._x)
         reason, iterations = self._solver.getConvergedReason(), self._solver.getIterationNumber()

@@ -63,7 +63,9 @@ class Heat(Diffusion):
             return k, np.cos(k * x)
         if self.walls[d] == (0, 0):
             return k, np.sin(k * x)
-        raise ConfigError(f"no exact solution for walls {self.walls[d]} in dimension {d}: use 0 or {boundary.INSULATED!r}")
+        raise ConfigError(
+            f"no exact solution for walls {self.walls[d]} in dimension {d}: use 0 or {boundary.INSULATED!r}"
+        )
 
 
 class ImplicitHeat(Heat):
@@ -86,7 +88,7 @@ class ImplicitHeat(Heat):
         *,
         scheme: str = "backward-euler",
         options: str = "",
-        **physics,  # noqa: ANN003
+        **physics,
     ) -> None:
         super().__init__(grid, spacing, **physics)
         with together(grid.comm):
@@ -99,15 +101,16 @@ class ImplicitHeat(Heat):
         self._dt = 0.0
 
     def step(self, dt: float) -> None:
-        """Advance by `dt`; a changed `dt` makes a new matrix. Raises `HpckitError` where the solver does not converge."""
+        """Advance by `dt`; a changed `dt` makes a new matrix. Raises `HpckitError` where the solver diverges."""
         self._check_step(dt)
         if dt != self._dt:
             self._assemble(dt)
-        owned = self.grid.owned
-        before = self._arrays[0][owned]
+        before = self._arrays[0][self.grid.owned]
         if self._theta < 1:
             self._advance(self._arguments((1 - self._theta) * dt))
-        self.iterations = self._system.solve(self._arrays[0][owned] + self._inflow, before, self._arrays[0][owned])
+        after = self._arrays[0][self.grid.owned]
+        np.add(after, self._inflow, out=self._system.rhs)
+        self.iterations = self._system.solve(before, after)
         self.time += dt
 
     def _assemble(self, dt: float) -> None:

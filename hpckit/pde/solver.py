@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit import native
 from hpckit.errors import ConfigError, together
@@ -50,20 +49,24 @@ class Solver:
         self._team = Team(threads)
         self._kernels = native.load("hpckit.pde.kernels")
 
-    def set(self, name: str, values: ArrayLike, stagger: int | Sequence[int] = 0) -> None:
+    def set(self, name: str, values: ArrayLike) -> None:
         """Set the owned cells of a field (collective); `values` : a number, or an array of this rank's owned shape.
 
-        Raises `ConfigError` on all ranks where the shape is wrong or a value is not finite.
+        Raises `ConfigError` on all ranks where there is no such field, the shape is wrong or a value is not finite.
         """
-        grid = self.grid
-        owned = self.fields[name][grid.owned]
-        with together(grid.comm):
+        if name not in self.fields:
+            raise ConfigError(f"no field {name!r}: choose one of {', '.join(self.fields)}")
+        self._assign(name, self.fields[name], values)
+
+    def _assign(self, name: str, array: np.ndarray, values: ArrayLike) -> None:
+        owned = array[self.grid.owned]
+        with together(self.grid.comm):
             if np.shape(values) not in ((), owned.shape):
                 raise ConfigError(f"{name} has shape {np.shape(values)}, but this rank owns {owned.shape} cells")
             owned[...] = values
-        _check_finite(grid, name, owned, grid.global_shape(stagger))
+        _check_finite(self.grid, name, owned)
 
-    def _kernel(self, name: str):  # noqa: ANN202
+    def _kernel(self, name: str):
         return getattr(self._kernels, f"{name}_f{self.dtype.itemsize}")
 
     def _zeros(self, stagger: int | Sequence[int] = 0) -> np.ndarray:
@@ -98,16 +101,16 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _check_finite(grid: Grid, name: str, owned: np.ndarray, shape: tuple[int, ...]) -> None:
+def _check_finite(grid: Grid, name: str, owned: np.ndarray) -> None:
+    """Raise on all ranks where a value is NaN or infinite, saying how many are and where the first one is."""
     bad = np.flatnonzero(~np.isfinite(owned))
-    count = grid.comm.allreduce(bad.size)
+    place = np.unravel_index(bad[0], owned.shape) if bad.size else ()
+    found = grid.comm.allgather((bad.size, tuple(int(i) + s for i, s in zip(place, grid.start, strict=False))))
+    count = sum(each for each, _ in found)
     if count:
-        none = math.prod(shape)
-        place = [i + s for i, s in zip(np.unravel_index(bad[0], owned.shape), grid.start, strict=True)] if bad.size else []
-        first = grid.comm.allreduce(int(np.ravel_multi_index(place, shape)) if bad.size else none, MPI.MIN)
-        index = tuple(int(i) for i in np.unravel_index(first, shape))
+        first = min(index for each, index in found if each)
         raise ConfigError(
-            f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at global index {index}: "
+            f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at global index {first}: "
             "fill the gaps in the input first"
         )
 

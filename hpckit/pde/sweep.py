@@ -1,10 +1,11 @@
-"""One kernel over the boxes of a block: the interior while the halo travels, then the shell; threads share the boxes."""
+"""One kernel over the boxes of a block: the interior while the halo travels, then the shell; threads share them."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Sweep:
         self, team: Team, kernel: Callable, arrays: Sequence[np.ndarray], interior: Slices, shell: Sequence[Slices]
     ) -> None:
         self._team, self._kernel = team, kernel
+        self._arrays = list(arrays)  # calls hold addresses only
         self._interior, self._shell = (
             [_place(arrays, piece) for box in boxes for piece in _divide(box, team.threads)]
             for boxes in ([interior], shell)
@@ -89,4 +91,4 @@ def _divide(box: Slices, threads: int) -> list[Slices]:
     if threads == 1 or along is None or np.prod(extents) < _WORTH:
         return [box]
     cuts = np.linspace(box[along].start, box[along].stop, threads + 1).astype(int).tolist()
-    return [(*box[:along], slice(a, b), *box[along + 1 :]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(*box[:along], slice(a, b), *box[along + 1 :]) for a, b in pairwise(cuts)]

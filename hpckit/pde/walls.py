@@ -28,9 +28,11 @@ def parse(walls: Wall | Sequence, ndim: int) -> Walls:
     each = [walls] * ndim if isinstance(walls, str | int | float) else list(walls)
     pairs = tuple((w, w) if isinstance(w, str | int | float) else tuple(w) for w in each)
     if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
-        raise ConfigError(f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per dimension")
+        raise ConfigError(
+            f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per dimension"
+        )
     for wall in (w for pair in pairs for w in pair):
-        if isinstance(wall, str) and wall != INSULATED or not isinstance(wall, str) and not math.isfinite(wall):
+        if (isinstance(wall, str) and wall != INSULATED) or (not isinstance(wall, str) and not math.isfinite(wall)):
             raise ConfigError(f"wall {wall!r} must be {INSULATED!r} or the (finite) value on the wall")
     return pairs
 
@@ -48,7 +50,7 @@ def sides(grid: Grid, walls: Walls) -> list[tuple[int, int, Wall]]:
 
 
 class Fill:
-    """Fills the ghosts beside this rank's walls in one array; dimension by dimension, so that corners are filled too."""
+    """Fills the ghosts beside this rank's walls in one array, dimension by dimension: corners are filled too."""
 
     def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
         self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []  # ghosts, cells, 2 value
