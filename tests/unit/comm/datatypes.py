@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import strategies as st
 from mpi4py import MPI
 
-# Not drawn, since MPI itself is wrong there. Open MPI 5.0.11: a stride of exactly -1 byte (taken for +1), DOUBLE_COMPLEX
-# with a stride that is no multiple of 16, a darray of empty types. MPICH 5.0.2: nested contiguous types with a negative
-# extent. So nothing is one byte wide, and extents are even and not negative.
+# Not drawn, since MPI itself is wrong there. Open MPI 5.0.11: a stride of exactly -1 byte, which it takes for +1,
+# double complex at a stride that is no multiple of 16, a darray of empty types. MPICH 5.0.2: contiguous types nested
+# with a negative extent. So nothing is one byte wide, and extents are even and not negative.
 NAMED = (MPI.INT16_T, MPI.FLOAT, MPI.DOUBLE)
 COUNTS = st.sampled_from([0, 1, 1, 2, 2, 2, 3, 3, 4])
 ORDERS = st.sampled_from([MPI.ORDER_C, MPI.ORDER_F])
