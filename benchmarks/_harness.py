@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -159,8 +160,8 @@ def main(name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: 
         os.sched_setaffinity(0, {cores[comm.rank]})
     try:
         report = run(comm, options.quick)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except Exception:
+        traceback.print_exc()
         comm.Abort(1)
         raise
     report.versions["MPI"] = MPI.Get_library_version().splitlines()[0].strip()

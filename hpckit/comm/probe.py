@@ -1,0 +1,177 @@
+"""Measures what `hpckit.comm.system` keeps: a few milliseconds for each step, on one rank or a pair of ranks."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit import native
+from hpckit.comm.pack_host import Move, Moves
+
+Table = dict[int, list[tuple[int, float]]]  # by bytes per contiguous row: (bytes, seconds), bytes ascending
+Step = Callable[[], object]
+Case = Callable[[int, int, int], tuple[np.ndarray, Step]]  # bytes, row, stride -> what was just written, what is timed
+
+MESSAGES = tuple(64 * 4**k for k in range(9))
+SIZES = tuple(512 * 8**k for k in range(5))
+ROWS = (8, 32, 256, 4096)
+AREA = 1 << 23  # bytes that strided data may span
+PATIENCE = 7e-4  # seconds a point may take, after its first six samples
+LIMIT = 0.06  # seconds a table may take; quiet machines need a third of it
+COUNTERS = 256
+
+
+def copies() -> dict[str, Table]:
+    """`pack` and `unpack`: the pack kernels on this rank alone."""
+    flat, area = _bytes(SIZES[-1]), _bytes(AREA)
+
+    def pack(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+        rows = _rows(area, nbytes, row, stride)
+        return rows, _copy(rows, _rows(flat, nbytes, row, row))
+
+    def unpack(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+        packed = _rows(flat, nbytes, row, row)
+        return packed, _copy(packed, _rows(area, nbytes, row, stride))
+
+    return {"pack": _table(MPI.COMM_SELF, _layouts(), pack), "unpack": _table(MPI.COMM_SELF, _layouts(), unpack)}
+
+
+def messages(pair: MPI.Intracomm) -> dict[str, Table]:
+    """`message` and `datatype`: a message each way between two ranks, by persistent requests."""
+    send, receive = _bytes(AREA), _bytes(AREA)
+
+    def message(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+        del row, stride
+        return send[:nbytes], _exchange(pair, [send, nbytes, MPI.BYTE], [receive, nbytes, MPI.BYTE])
+
+    def datatype(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+        rows = MPI.DOUBLE.Create_hvector(nbytes // row, row // 8, stride).Commit()
+        step = _exchange(pair, [send, 1, rows], [receive, 1, rows])
+        rows.Free()  # MPI keeps it for the requests
+        return _rows(send, nbytes, row, stride), step
+
+    contiguous = [(n, 1, 1) for n in MESSAGES]
+    return {"message": _table(pair, contiguous, message), "datatype": _table(pair, _layouts(), datatype)}
+
+
+def window(pair: MPI.Intracomm) -> dict[str, Table]:
+    """`flag`, `shared` and `direct`: a shared window of two ranks of one node; nothing where there can be none."""
+    try:
+        shared = MPI.Win.Allocate_shared(COUNTERS + AREA, 1, comm=pair)
+    except MPI.Exception:
+        return {}
+    mine, theirs = (np.frombuffer(shared.Shared_query(rank)[0], np.uint8) for rank in (pair.rank, 1 - pair.rank))
+    mine[:] = 0
+    pair.Barrier()
+    tables = {"flag": {1: [(0, _best(pair, lambda: None, _flags(mine, theirs)))]}} | _reads(pair, mine, theirs)
+    pair.Barrier()
+    shared.Free()
+    return tables
+
+
+def _reads(pair: MPI.Intracomm, mine: np.ndarray, theirs: np.ndarray) -> dict[str, Table]:
+    target = _bytes(AREA)
+
+    def read(nbytes: int, row: int, stride: int, step: int) -> tuple[np.ndarray, Step]:
+        written, seen = (_rows(memory[COUNTERS:], nbytes, row, step) for memory in (mine, theirs))
+        return written, _copy(seen, _rows(target, nbytes, row, stride))
+
+    return {
+        "shared": _table(pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, row)),
+        "direct": _table(pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, stride)),
+    }
+
+
+def _flags(mine: np.ndarray, theirs: np.ndarray) -> Step:
+    """One exchange by the counters of `hpckit.comm.moves`, without data."""
+    kernels = native.load("hpckit.comm.moves")
+    ours, other = native.address(mine), native.address(theirs)
+    link = np.array([other, other + 128, 0, 0, 0])
+    plan = np.array([ours, ours + 128, 1000, 1000, 0, 1, native.address(link), 0, 0, 0, 2])
+
+    def step(_needed: object = link) -> None:
+        for part in (kernels.post, kernels.collect):
+            while part(native.address(plan)):
+                pass
+
+    return step
+
+
+def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Case) -> Table:
+    """As many of the points, small ones first, as the time allows: on a busy machine a table may end early."""
+    table: Table = {}
+    end = time.perf_counter() + LIMIT
+    for nbytes, row, stride in points:
+        if table and pair.allreduce(time.perf_counter() > end, MPI.LOR):
+            break
+        written, step = case(nbytes, row, stride)
+        table.setdefault(row, []).append((nbytes, _best(pair, lambda written=written: written.fill(1), step)))
+    return {row: _rising(found) for row, found in table.items()}
+
+
+def _rising(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """More bytes never take less time: where they seem to, something else ran during the smaller point."""
+    return [(nbytes, min(seconds for _, seconds in points[i:])) for i, (nbytes, _) in enumerate(points)]
+
+
+def _best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
+    """Smallest time of `step` after `prepare`; in each sample the slower rank counts."""
+
+    def sample() -> float:
+        prepare()
+        pair.Barrier()
+        begin = time.perf_counter()
+        step()
+        return time.perf_counter() - begin
+
+    sample()
+    first = pair.allreduce(sample(), MPI.MAX)
+    samples = np.array([sample() for _ in range(int(np.clip(PATIENCE / first, 4, 30)))])
+    pair.Allreduce(MPI.IN_PLACE, samples, MPI.MAX)
+    return min(first, float(samples.min()))
+
+
+def _layouts() -> list[tuple[int, int, int]]:
+    """(bytes, row, stride), the strides off the powers of two that make cache lines collide."""
+    strides = {row: max(2 * row, 512) + 64 for row in ROWS}
+    return [(n, row, s) for n in SIZES for row, s in strides.items() if n >= row and n // row * s <= AREA]
+
+
+def is_whole(tables: dict[str, Table]) -> bool:
+    """Whether no table ended early."""
+    points = {"message": len(MESSAGES), "flag": 1}
+    return all(
+        sum(map(len, table.values())) == points.get(step.partition(",")[0], len(_layouts()))
+        for step, table in tables.items()
+    )
+
+
+def _bytes(n: int) -> np.ndarray:
+    return np.ones(n, np.uint8)
+
+
+def _rows(memory: np.ndarray, nbytes: int, row: int, stride: int) -> np.ndarray:
+    """The bytes at the start of `memory` as (rows, row), `stride` bytes from row to row."""
+    return np.lib.stride_tricks.as_strided(memory, (nbytes // row, row), (stride, 1))
+
+
+def _copy(source: np.ndarray, target: np.ndarray) -> Step:
+    """The pack kernels' copy between two (rows, row) views of bytes."""
+    (count, row), begin, end = source.shape, native.address(source), native.address(target)
+    return Moves([Move((count,), row, begin, source.strides[:1], end, target.strides[:1])]).run
+
+
+def _exchange(pair: MPI.Intracomm, send: list, receive: list) -> Step:
+    other = 1 - pair.rank
+    requests = [pair.Recv_init(receive, other), pair.Send_init(send, other)]
+
+    def step() -> None:
+        MPI.Prequest.Startall(requests)
+        MPI.Prequest.Waitall(requests)
+
+    weakref.finalize(step, lambda: [request.Free() for request in requests])
+    return step
