@@ -1,0 +1,289 @@
+"""A program's configuration: msgspec structs, filled from a TOML case file and `--section.key value` flags.
+
+A program describes its configuration once; names, types, defaults and help all come from it::
+
+    class Time(msgspec.Struct):
+        '''How far and how fast.'''
+        steps: Annotated[int, Meta(ge=1, description="time steps to take")] = 100
+        end: Annotated[float, Meta(description="end of the run, s")] | None = None      # the unit is said in words
+
+    class Config(msgspec.Struct):
+        '''Heat in a box.'''
+        shape: Annotated[tuple[int, ...], Meta(description="cells per dimension")] = (64, 64, 64)
+        time: Time = msgspec.field(default_factory=Time)
+
+    mpirun -n 4 python -m hpckit.apps.heat case.toml --shape 128,128,128 --time.steps 10
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import shutil
+import textwrap
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from hpckit.errors import ConfigError
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+class Options(msgspec.Struct):
+    """What every program understands besides its configuration."""
+
+    json: Annotated[bool, msgspec.Meta(description="print one JSON line on stdout, everything else on stderr")] = False
+    trace: Annotated[str, msgspec.Meta(description="write all timed spans here, for ui.perfetto.dev")] | None = None
+    dry_run: Annotated[bool, msgspec.Meta(description="print partition, bytes and memory; run nothing")] = False
+    ranks: Annotated[int, msgspec.Meta(ge=1, description="ranks that a dry run pretends to have")] | None = None
+    help: Annotated[bool, msgspec.Meta(description="print this")] = False
+
+
+def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
+    """Options and configuration from the command line and the case file it names; flags win.
+
+    Raises `ConfigError`, one line that names the key, for whatever is wrong.
+    """
+    case, given = _split(argv, config_type)
+    options = _convert({k: v for k, v in given.items() if k in _names(Options)}, Options, "command line")
+    if options.ranks is not None and not options.dry_run:
+        raise ConfigError("--ranks is for --dry-run; the ranks of a real run come from mpirun -n N")
+    if options.trace is not None and not Path(options.trace).parent.is_dir():
+        raise ConfigError(f"--trace {options.trace}: there is no folder {Path(options.trace).parent} to write to")
+    settings = _read(case) if case else {}
+    _check(settings, config_type, case)
+    for key, value in given.items():
+        if key not in _names(Options):
+            _set(settings, key.split("."), value)
+    return options, _convert(settings, config_type, case or "command line")
+
+
+def to_toml(config: msgspec.Struct) -> str:
+    """The configuration as a case file that gives the same again; `None` is what a missing key means."""
+    return "\n".join(_tables(msgspec.to_builtins(config), ())) + "\n"
+
+
+def help_text(config_type: type[msgspec.Struct], program: str) -> str:
+    """All keys with types, meaning and defaults."""
+    lines = [f"usage: mpirun -n N python -m {program} [case.toml] [--key value ...]", ""]
+    lines += [config_type.__doc__ or "", "", "Every key can stand in the case file or be a flag, which wins:", ""]
+    lines += _describe(config_type, "")
+    lines += ["", "For every program:", *_describe(Options, "")]
+    return "\n".join(lines)
+
+
+def _names(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """Key to field, as case files spell the key."""
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
+
+
+def _leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All `section.key` names with their types."""
+    for name, field in _names(struct).items():
+        section = _section(field.type)
+        if section:
+            yield from _leaves(section, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.type
+
+
+def _split(argv: Sequence[str], config_type: type[msgspec.Struct]) -> tuple[str | None, dict[str, Any]]:
+    """The case file, and the flags' values by key."""
+    types = dict([*_leaves(config_type), *_leaves(Options)])
+    case, given, rest = None, {}, list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            if case is not None:
+                raise ConfigError(f"only one case file at a time, but there are {case!r} and {word!r}")
+            case = word
+            continue
+        flag, equals, text = word.partition("=")
+        key = "help" if flag == "-h" else flag.removeprefix("--").replace("-", "_")
+        if key not in types or not (flag.startswith("--") or flag == "-h"):
+            raise ConfigError(f"unknown flag {flag}{_nearest(flag, [_flag(k) for k in types])}; --help lists them")
+        if not equals and _plain(types[key]) is bool and (not rest or rest[0] not in ("true", "false")):
+            text = "true"
+        elif not equals:
+            if not rest:
+                raise ConfigError(f"{flag} needs a value: {_type_name(types[key])}")
+            text = rest.pop(0)
+        given[key] = _value(text, types[key], flag)
+    return case, given
+
+
+def _value(text: str, kind: Any, flag: str) -> Any:
+    """What a flag's text means for its type: a TOML value, a list without its brackets, or the text itself."""
+    first_error = None
+    for candidate in _readings(text):
+        try:
+            _check_value(candidate, kind, f"{flag} {text}")
+        except ConfigError as error:
+            first_error = first_error or error
+        else:
+            return candidate
+    raise first_error or AssertionError("there is always a reading")
+
+
+def _readings(text: str) -> Iterator[Any]:
+    for toml in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            yield tomllib.loads(f"value = {toml}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    yield text
+
+
+def _read(case: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(case).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the case file {case!r}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{case} is not TOML: {error}") from None
+
+
+def _check(settings: dict[str, Any], struct: type[msgspec.Struct], where: str | None, path: str = "") -> None:
+    """Refuse unknown keys, naming the nearest one there is, and wrong values, naming what is allowed."""
+    names = _names(struct)
+    for key, value in settings.items():
+        if key not in names:
+            near = _nearest(key, list(names))
+            raise ConfigError(f"{where}: unknown key {path}{key}{near}; allowed: {', '.join(names)}")
+        section = _section(names[key].type)
+        if section is None:
+            _check_value(value, names[key].type, f"{where}: {path}{key} = {value!r}")
+        elif isinstance(value, dict):
+            _check(value, section, where, f"{path}{key}.")
+        else:
+            raise ConfigError(f"{where}: {path}{key} = {value!r}: expected a section [{path}{key}]")
+
+
+def _check_value(value: Any, kind: Any, what: str) -> None:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{what}: {_lower(error)} ({_type_name(kind)})") from None
+
+
+def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        settings = settings.setdefault(key, {})
+    settings[keys[-1]] = value
+
+
+def _convert(settings: dict[str, Any], struct: type[C], where: str) -> C:
+    """All keys are known and right by now: only required ones can be missing."""
+    try:
+        return msgspec.convert(settings, struct)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_lower(error)}") from None
+
+
+def _lower(error: Exception) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$[0]`" as the end of a sentence."""
+    text = str(error).replace("`", "").replace(" - at $", " at ").removesuffix(" at ")
+    return text[0].lower() + text[1:]
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _plain(kind: Any) -> Any:
+    """A type without its annotations and without None."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        options = [_plain(k) for k in get_args(kind) if k is not NoneType]
+        return options[0] if len(options) == 1 else kind
+    return kind
+
+
+def _section(kind: Any) -> type[msgspec.Struct] | None:
+    plain = _plain(kind)
+    return plain if isinstance(plain, type) and issubclass(plain, msgspec.Struct) else None
+
+
+def _type_name(kind: Any) -> str:
+    kind = _plain(kind)
+    origin, arguments = get_origin(kind), [a for a in get_args(kind) if a not in (NoneType, Ellipsis)]
+    if origin is Literal:
+        return "|".join(map(str, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type_name, arguments))
+    if origin in (list, tuple):
+        return ",".join(_type_name(a) for a in arguments) + (",..." if len(arguments) == 1 else "")
+    return {str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _describe(struct: type[msgspec.Struct], prefix: str) -> Iterator[str]:
+    """Help lines: the section's own keys first, then its sections."""
+    fields = _names(struct)
+    for name, field in fields.items():
+        if not _section(field.type):
+            text = f"{_description(field.type)}{_default(field)}".lstrip()
+            yield f"  {_flag(prefix + name)} {_type_name(field.type)}".removesuffix(" bool")
+            yield textwrap.fill(text, _columns(), initial_indent=" " * 8, subsequent_indent=" " * 8)
+    for name, field in fields.items():
+        section = _section(field.type)
+        if section:
+            title = (section.__doc__ or "").partition("\n")[0]
+            yield from ["", f"[{prefix}{name}] {title}", *_describe(section, f"{prefix}{name}.")]
+
+
+def _columns() -> int:
+    return min(shutil.get_terminal_size().columns, 110)
+
+
+def _description(kind: Any) -> str:
+    """The first description in a type's annotations, the outermost first."""
+    for note in getattr(kind, "__metadata__", ()):
+        if isinstance(note, msgspec.Meta) and note.description:
+            return note.description
+    inner = [_description(k) for k in get_args(kind)] if get_origin(kind) in (Annotated, Union, UnionType) else []
+    return next(filter(None, inner), "")
+
+
+def _default(field: Any) -> str:
+    if field.default is not msgspec.NODEFAULT:
+        value = field.default
+    elif field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    else:
+        return " (required)"
+    return "" if value is None or value is False or value == "" else f" (default: {_toml(value).strip('[]')})"
+
+
+def _tables(settings: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    yield from (f"{_key(k)} = {_toml(v)}" for k, v in settings.items() if v is not None and not isinstance(v, dict))
+    for name, inner in settings.items():
+        if isinstance(inner, dict):
+            here = (*path, _key(name))
+            yield from ["", f"[{'.'.join(here)}]", *_tables(inner, here)]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # inf, -inf, nan: TOML spells them as Python does, JSON has none
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)

@@ -1,0 +1,250 @@
+"""The one way to run a program: `run(Config, main, program="hpckit.apps.halo")`.
+
+Rank 0 reads the command line and the case file, all ranks get the same configuration or fail together. Exit codes:
+0 done, 1 failed, 2 wrong usage or input, 75 checkpointed: run it again to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import msgspec
+
+from hpckit import log, trace
+from hpckit.apps._config import Options, help_text, parse, to_toml
+from hpckit.errors import ConfigError, HpckitError, agree, ranges, together
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+C = TypeVar("C", bound=msgspec.Struct)
+PATIENCE = 2.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+
+
+def run(
+    config_type: type[C],
+    main: Callable[[MPI.Intracomm, C], dict[str, Any]],
+    *,
+    program: str,
+    dry_run: Callable[[C, int], str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Run `main(comm, config)` on all ranks and exit.
+
+    main : returns the results, by name with unit; rank 0's are printed. Spans that it records are printed as a table.
+    dry_run : text for `--dry-run`, from the configuration and a number of ranks; MPI is not started for it.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help", "--dry-run"} & set(words):
+        sys.exit(_explain(config_type, dry_run, program, words))
+    sys.exit(_compute(config_type, main, program, words))
+
+
+class StopSignal:
+    """Notices SIGTERM and SIGUSR1, which batch systems send before they end a job.
+
+    The program asks `requested()` between steps, saves a checkpoint and raises `Checkpointed`.
+    """
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm, self._received = comm, False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._notice)
+
+    def _notice(self, *_: object) -> None:
+        self._received = True
+
+    def requested(self) -> bool:
+        """Whether any rank got the signal: the same answer on all ranks (collective)."""
+        from mpi4py import MPI
+
+        flag = array("i", [self._received])
+        self._comm.Allreduce(MPI.IN_PLACE, flag, op=MPI.MAX)
+        return bool(flag[0])
+
+
+def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.PathLike[str]) -> None:
+    """Write the configuration that really runs, as a case file that runs it again (collective, atomic).
+
+    Raises `HpckitError` on all ranks where the file cannot be written.
+    """
+    with together(comm):
+        if comm.rank == 0:
+            partial = Path(f"{os.fspath(path)}.partial")
+            partial.write_text(f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8")
+            partial.replace(path)
+
+
+def version() -> str:
+    """The package's version, with the commit where it runs from a checkout."""
+    import importlib.metadata
+
+    root = Path(__file__).parents[2]
+    try:
+        number = importlib.metadata.version("hpckit")
+    except importlib.metadata.PackageNotFoundError:
+        number = "from source"
+    if not (root / ".git").exists():
+        return number
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return f"{number} ({done.stdout.strip()})"
+    return number
+
+
+def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> int:
+    """`--help` and `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
+    if _launched("RANK", "PROCID") > 0:
+        return 0
+    try:
+        if {"-h", "--help"} & set(words):
+            print(help_text(config_type, program))
+            return 0
+        options, config = parse(config_type, words)
+        if dry_run is None:
+            raise ConfigError("this program has no --dry-run")
+        print(dry_run(config, options.ranks or _launched("SIZE", "NTASKS") or 1))
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _launched(mpi: str, slurm: str) -> int:
+    """This process's rank or the number of ranks, as launchers tell it before MPI starts; 0 without a launcher."""
+    names = (f"PMI_{mpi}", f"OMPI_COMM_WORLD_{mpi}", f"PMIX_{mpi}", f"SLURM_{slurm}")
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
+
+
+def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    apart = comm.Dup()  # where failing ranks meet: nothing else is ever sent there
+    stdout = sys.stdout
+    try:
+        options, config = _parse_together(comm, config_type, words)
+        with contextlib.redirect_stdout(sys.stderr if options.json else stdout):
+            log.configure(comm)
+            _say(comm, _banner(comm, program, config))
+            trace.enable(comm, events=options.trace is not None)
+            results = main(comm, config)
+            _say(comm, trace.table(comm), *_readable(results))
+        if options.json and comm.rank == 0:
+            print(_json(comm, program, config, results), file=stdout, flush=True)
+        if options.trace:
+            trace.save(comm, options.trace)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        return _fail(apart, program, error)
+    return 0
+
+
+def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str]) -> tuple[Options, C]:
+    """Rank 0 parses; all ranks get the result, or its error (collective)."""
+    message = b""
+    if comm.rank == 0:
+        try:
+            message = msgspec.msgpack.encode((None, *parse(config_type, words)))
+        except ConfigError as error:
+            message = msgspec.msgpack.encode((str(error), None, None))
+    length = array("q", [len(message)])
+    comm.Bcast(length)
+    buffer = bytearray(message) if comm.rank == 0 else bytearray(length[0])
+    comm.Bcast(buffer)
+    error, options, config = msgspec.msgpack.decode(buffer, type=tuple[str | None, Options | None, config_type | None])
+    if options is None or config is None:
+        raise ConfigError(error)
+    return options, config
+
+
+def _fail(apart: MPI.Intracomm, program: str, error: BaseException) -> int:
+    """The exit code when all ranks failed; when the others go on, end the job at once."""
+    sys.stdout.flush()
+    if not _all_come(apart):
+        where = f"{program}: rank {apart.rank} of {apart.size} failed:\n"
+        sys.stderr.write(where + "".join(traceback.format_exception(error)))
+        sys.stderr.flush()
+        apart.Abort(getattr(error, "exit_code", 1))
+    try:
+        agree(apart, error)
+    except HpckitError as ours:
+        if apart.rank == 0:
+            bug = not isinstance(error, HpckitError)
+            sys.stderr.write("".join(traceback.format_exception(error)) if bug else "")
+            sys.stderr.write(f"{program}: {ours}\n")
+        return ours.exit_code
+    raise AssertionError("unreachable: agree raises")
+
+
+def _all_come(comm: MPI.Intracomm) -> bool:
+    """Whether all ranks get here within our patience."""
+    request, limit = comm.Ibarrier(), time.monotonic() + PATIENCE
+    while not request.Test():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _banner(comm: MPI.Intracomm, program: str, config: msgspec.Struct) -> str:
+    """Program, version, MPI, and where the ranks are (collective)."""
+    threads = getattr(config, "threads", 1)
+    ranks = f"{comm.size} rank{'s' * (comm.size > 1)} x {threads} thread{'s' * (threads > 1)}"
+    return f"{program}, hpckit {version() if comm.rank == 0 else ''}\n{mpi_library()}, {ranks} on {_hosts(comm)}"
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI library: `MPICH 5.0.2`."""
+    from mpi4py import MPI
+
+    name, numbers = MPI.get_vendor()
+    return f"{name} {'.'.join(map(str, numbers))}"
+
+
+def hosts(comm: MPI.Intracomm) -> dict[str, list[int]]:
+    """Ranks by host name (collective)."""
+    from mpi4py import MPI
+
+    found: dict[str, list[int]] = {}
+    for rank, name in enumerate(comm.allgather(MPI.Get_processor_name())):
+        found.setdefault(name, []).append(rank)
+    return found
+
+
+def _hosts(comm: MPI.Intracomm) -> str:
+    found = hosts(comm)
+    if len(found) == 1:
+        return next(iter(found))
+    each = [f"{name} (ranks {ranges(ranks)})" for name, ranks in found.items()]
+    return f"{len(found)} hosts: {', '.join(each[:4])}{', ...' if len(each) > 4 else ''}"
+
+
+def _readable(results: dict[str, Any]) -> list[str]:
+    width = max(map(len, results), default=0)
+    values = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in results.items()}
+    return [f"{name:<{width}}  {value}" for name, value in values.items()]
+
+
+def _json(comm: MPI.Intracomm, program: str, config: msgspec.Struct, results: dict[str, Any]) -> str:
+    run = {"program": program, "version": version(), "mpi": mpi_library(), "ranks": comm.size}
+    content = {**run, "config": config, "results": results}
+    return msgspec.json.encode(content, enc_hook=lambda array: array.tolist()).decode()
+
+
+def _say(comm: MPI.Intracomm, *lines: str) -> None:
+    if comm.rank == 0:
+        print(*lines, sep="\n", flush=True)
