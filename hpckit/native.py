@@ -134,7 +134,7 @@ def _bind(function: Any, signature: str) -> Any:
 
 def _compile(module: str) -> dict[str, tuple[Any, str]]:
     """Name to (numba cfunc, signature)."""
-    import numba  # noqa: PLC0415  (the point of this file)
+    import numba
 
     table = importlib.import_module(module).__exports__
     return {
@@ -152,7 +152,7 @@ def _build(module: str, library: Path) -> bool:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         return False
-    from llvmlite import binding as llvm  # noqa: PLC0415
+    from llvmlite import binding as llvm
 
     kernels = _compile(module)
     machine = llvm.Target.from_default_triple().create_target_machine(

@@ -5,7 +5,7 @@ Compiled by `hpckit.native`, used through `hpckit.comm.pack_host` and `hpckit.ha
 A *move* copies `c0*c1*c2*c3` rows of `row` bytes from one strided place to another. It is one line of an int64 table,
 `MOVE` words long; a table is run by one call, so a whole halo costs one trip out of Python::
 
-    0 source   1 target   2 twin source   3 twin target   4 row   5..8 counts   9..12 source strides   13..16 target strides
+    0 source  1 target  2 twin source  3 twin target  4 row  5-8 counts  9-12 source strides  13-16 target strides
 
 A twin is a second box with the same counts and strides, moved in the same sweep: the two unit-stride faces of a block
 touch the same cache lines, and moving them together halves the memory traffic.
@@ -145,9 +145,7 @@ def _run(table, n):
                     if twin_source == 0:
                         _rows(target + t, source + s, row, count, dt, ds)
                     else:
-                        _twin_rows(
-                            target + t, source + s, twin_target + t, twin_source + s, row, count, dt, ds
-                        )
+                        _twin_rows(target + t, source + s, twin_target + t, twin_source + s, row, count, dt, ds)
 
 
 @export("void(i8, i8)")
@@ -161,9 +159,9 @@ def run(table, n):
 # Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of exchange k can be read,
 # `finished` = k that it has read all of its neighbours' data of exchange k. A plan is an int64 table:
 #
-#     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link   5 number of links
-#     6 links   7 number of own moves   8, 9 own moves for even and odd k
-#     10 exchanges that a neighbour may lag behind: 2 with packed buffers (two alternate), 1 where arrays are read directly
+#     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link
+#     5 number of links   6 links   7 number of own moves   8, 9 own moves for even and odd k
+#     10 exchanges that a neighbour may lag behind: 2 with packed buffers (two alternate), 1 with direct reading
 #
 # and a link is: 0 its posted   1 its finished   2 number of moves   3, 4 moves for even and odd k.
 
@@ -230,7 +228,7 @@ _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 @njit
 def _wait(counter, value, patience, eager):
-    """Poll until the counter reaches `value`; False when patience ran out (the caller lets MPI progress, and retries)."""
+    """Poll until the counter reaches `value`; False when patience ran out: the caller retries."""
     for poll in range(patience):
         if _acquire(counter) >= value:
             return True
@@ -257,7 +255,7 @@ def _wait_for_all(plan, counter, value):
 
 @export("i8(i8)")
 def post(plan):
-    """Begin the next exchange: own moves, then `posted`. Returns 1 when a neighbour still reads the buffer: call again."""
+    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the buffer is in use."""
     k = _get(_get(plan, 0), 0) + 1
     if not _wait_for_all(plan, 1, k - _get(plan, 10)):
         return 1

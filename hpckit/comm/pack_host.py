@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from mpi4py import MPI
 from numpy.lib.array_utils import byte_bounds
 
 from hpckit import native
+from hpckit.comm.shared import free_with
 from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
 from hpckit.errors import HpckitError
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 _LOOPS, _WORDS = 4, 17  # of one line of the table
 _TWIN_ROW = 128  # twins pay where rows are shorter than this: longer ones share few cache lines
@@ -127,16 +126,17 @@ class Packer:
     def __init__(self, *layouts: StridedBlock | MPI.Datatype, count: int = 1) -> None:
         self._count = count
         self._blocks: list[tuple[int, int, StridedBlock]] = []  # (buffer number, offset in the packed bytes, block)
-        self._types: list[tuple[int, int, MPI.Datatype]] = []
+        self._types: list[tuple[int, int, MPI.Datatype]] = []  # the same, of what MPI packs
         self.nbytes = 0
         for number, layout in enumerate(layouts):
             try:
                 block = (layout if isinstance(layout, StridedBlock) else from_datatype(layout)).repeat(count)
                 self._blocks.append((number, self.nbytes, block))
                 self.nbytes += block.nbytes
-            except NotStrided:
-                self._types.append((number, self.nbytes, layout))  # pyright: ignore[reportArgumentType]
-                self.nbytes += layout.Get_size() * count  # pyright: ignore[reportAttributeAccessIssue]
+            except NotStrided:  # then `layout` is a datatype
+                self._types.append((number, self.nbytes, whole := _as_one(layout, count)))
+                self.nbytes += whole.Get_size()
+        free_with(self, *(datatype for _, _, datatype in self._types))
         self._buffers = len(layouts)
         self._bound: dict[str, tuple] = {}
 
@@ -144,14 +144,13 @@ class Packer:
         """Gather from `sources`, one array per layout, into `out` (contiguous, `nbytes` bytes or more)."""
         self._bind("pack", sources, out).run()
         for number, offset, datatype in self._types:
-            datatype.Pack([sources[number], self._count, datatype], out.reshape(-1).view(np.uint8)[offset:], 0, _self())
+            datatype.Pack(_first_byte(sources[number]), _bytes(out)[offset:], 0, MPI.COMM_SELF)
 
     def unpack(self, packed: np.ndarray, *targets: np.ndarray) -> None:
         """Scatter `packed` (contiguous, `nbytes` bytes or more) to `targets`, one array per layout."""
         self._bind("unpack", targets, packed).run()
         for number, offset, datatype in self._types:
-            packed_bytes = packed.reshape(-1).view(np.uint8)[offset:]
-            datatype.Unpack(packed_bytes, 0, [targets[number], self._count, datatype], _self())
+            datatype.Unpack(_bytes(packed)[offset:], 0, _first_byte(targets[number]), MPI.COMM_SELF)
 
     def _bind(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
         """The moves between these arrays and this buffer; kept, since the next call usually names the same ones."""
@@ -165,7 +164,9 @@ class Packer:
             address = native.address(arrays[number]) + block.start
             dense = dense_strides(block.counts, block.row)
             ends = (address, block.strides, base + offset, dense)
-            moves.append(Move(block.counts, block.row, *(ends if verb == "pack" else ends[2:] + ends[:2]), id(arrays[number])))
+            moves.append(
+                Move(block.counts, block.row, *(ends if verb == "pack" else ends[2:] + ends[:2]), id(arrays[number]))
+            )
         self._bound[verb] = (arrays, packed, Moves(moves))
         return self._bound[verb][2]
 
@@ -205,7 +206,18 @@ def _is(a: object, b: object) -> bool:
     return a is b
 
 
-def _self() -> Any:
-    from mpi4py import MPI
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
 
-    return MPI.COMM_SELF
+
+def _first_byte(array: np.ndarray) -> MPI.buffer:
+    """The array as MPI's Pack takes it, which divides the buffer's length by the type's extent: one each."""
+    return MPI.buffer.fromaddress(native.address(array), 1)
+
+
+def _as_one(datatype: MPI.Datatype, count: int) -> MPI.Datatype:
+    """`count` objects of a datatype as one object of extent 1."""
+    several = datatype.Create_contiguous(count)
+    whole = several.Create_resized(0, 1).Commit()
+    several.Free()
+    return whole

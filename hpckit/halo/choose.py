@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from itertools import product
+from logging import getLogger as get_logger
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from mpi4py import MPI
 
 from hpckit.comm.system import System
 from hpckit.errors import HpckitError
-from logging import getLogger as get_logger
 from hpckit.halo.packed import Bound
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way

@@ -1,4 +1,4 @@
-"""Way `datatype`: MPI walks the arrays itself, through one derived type per neighbouring rank, by persistent requests."""
+"""Way `datatype`: MPI walks the arrays itself, through one derived type per neighbour, by persistent requests."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Halo:
     grid : the `Grid` that the fields live on.
     width : ghost cells per dimension and side, as in `Grid`; the grid's own by default.
     fields : the arrays, or arrays like them (shape, strides, dtype): this rank's block with its ghosts, any order, any
-        dtype, views too. Staggered fields are one cell longer on the last rank. Without them the first `exchange` plans.
+        dtype, views too. Staggered fields are one cell longer on the last rank. By default the first `exchange` plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
     method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct" (see docs/halo.md).
 
@@ -142,13 +142,14 @@ class Halo:
         offset[d] = side
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
-    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> None:
+    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
         tag = next(_tags.setdefault(self.grid, itertools.count(1)))
         self._plan = Plan(self.grid, self.width, fields, self.corners)
         if self._method == "auto":
             self._way = Auto(self._plan, tag, fields, on_choice=self._bindings.clear)
         else:
             self._way = WAYS[self._method](self._plan, tag)
+        return self._way
 
     def _bind(self, fields: tuple[np.ndarray, ...]) -> Bound:
         """Start and wait for these arrays: found again by identity, since a solver passes the same ones each step."""
@@ -157,12 +158,11 @@ class Halo:
         return known[0] if known else self._bind_new(key, fields)
 
     def _bind_new(self, key: tuple[int, ...], fields: tuple[np.ndarray, ...]) -> Bound:
-        if self._way is None:
-            self._plan_for(fields)
+        way = self._way or self._plan_for(fields)
         self._plan.check(fields)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        bound, bindings = self._way.bind(fields), self._bindings
+        bound, bindings = way.bind(fields), self._bindings
         watch = [weakref.ref(field, lambda _: bindings.pop(key, None)) for field in fields]  # ids are reused
         bindings[key] = (bound, watch)
         return bound

@@ -19,7 +19,7 @@ from hpckit.halo.plan import Plan
 
 
 class Neighbor:
-    """`MPI_Neighbor_alltoallv` over a graph in which every neighbouring rank appears once. Nothing overlaps: it blocks."""
+    """`MPI_Neighbor_alltoallv` over a graph in which every neighbouring rank appears once. It blocks: no overlap."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -47,8 +47,8 @@ class Neighbor:
             for rank, _, received in self._buffers.messages():
                 if (received != (31 * rank + 7 * me) % 251).any():
                     raise HpckitError(
-                        f"MPI_Neighbor_alltoallv of {MPI.Get_library_version().splitlines()[0]} delivers wrong bytes from "
-                        f"rank {rank}: use another method"
+                        f"MPI_Neighbor_alltoallv of {MPI.Get_library_version().splitlines()[0]} delivers wrong bytes"
+                        f" from rank {rank}: use another method"
                     )
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:

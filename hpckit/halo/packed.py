@@ -44,7 +44,11 @@ class PackedBuffers:
     def messages(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """(rank, bytes to send, bytes to receive) of each link."""
         return [
-            (link.rank, self.send[s : s + self.plan.nbytes(link.sends)], self.receive[r : r + self.plan.nbytes(link.receives)])
+            (
+                link.rank,
+                self.send[s : s + self.plan.nbytes(link.sends)],
+                self.receive[r : r + self.plan.nbytes(link.receives)],
+            )
             for link, s, r in zip(self.links, self.send_offsets, self.receive_offsets, strict=False)
         ]
 

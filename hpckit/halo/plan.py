@@ -44,7 +44,7 @@ class Link:
 
 
 class Layout(NamedTuple):
-    """Shape, strides and dtype of one field's local array, ghosts included, and what the packed order of its boxes is."""
+    """Shape, strides and dtype of one field's local array, ghosts included, and the packed order of its boxes."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -92,12 +92,11 @@ class Plan:
         self.own = links.pop(grid.rank, Link(grid.rank, (), ()))
         self.links = [link for link in links.values() if link.sends or link.receives]
 
-    def _boxes(self, offset: tuple[int, ...], ranges) -> list[Box]:  # noqa: ANN001
+    def _boxes(self, offset: tuple[int, ...], ranges) -> list[Box]:
         boxes = []
         for field, layout in enumerate(self.layouts):
             spans = [ranges(o, n, *w) for o, n, w in zip(offset, layout.owned, self.width, strict=True)]
-            starts, stops = zip(*spans, strict=True)
-            box = Box(field, starts, tuple(b - a for a, b in spans))
+            box = Box(field, tuple(a for a, _ in spans), tuple(b - a for a, b in spans))
             if all(box.shape):
                 boxes.append(box)
         return boxes
@@ -141,7 +140,9 @@ class Plan:
     def unpack_moves(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], packed: int) -> list[Move]:
         """Copies from packed bytes at the address `packed` to the fields' boxes."""
         return [
-            m._replace(source=m.target, source_strides=m.target_strides, target=m.source, target_strides=m.source_strides)
+            m._replace(
+                source=m.target, source_strides=m.target_strides, target=m.source, target_strides=m.source_strides
+            )
             for m in self.pack_moves(arrays, boxes, packed)
         ]
 
@@ -157,9 +158,13 @@ class Plan:
         return self.copy_moves(arrays, self.own.receives, arrays, self.own.sends)
 
     def copy_moves(
-        self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], sources: Sequence[np.ndarray], source_boxes: Sequence[Box]
+        self,
+        arrays: Sequence[np.ndarray],
+        boxes: Sequence[Box],
+        sources: Sequence[np.ndarray],
+        source_boxes: Sequence[Box],
     ) -> list[Move]:
-        """Copies straight from boxes of other arrays (of this rank, or of one that shares its memory) to boxes of ours."""
+        """Copies straight from boxes of other arrays (ours, or of a rank that shares its memory) to boxes of ours."""
         moves = []
         for box, source_box in zip(boxes, source_boxes, strict=True):
             layout, array, source = self.layouts[box.field], arrays[box.field], sources[box.field]
@@ -184,8 +189,8 @@ class Plan:
         for i, (array, layout) in enumerate(zip(arrays, self.layouts, strict=True)):
             if (array.shape, array.strides, array.dtype) != layout[:3]:
                 raise ConfigError(
-                    f"field {i} has shape {array.shape}, strides {array.strides} and dtype {array.dtype}, but this halo was "
-                    f"planned for {layout.shape}, {layout.strides} and {layout.dtype}: make another Halo for such fields"
+                    f"field {i} has shape {array.shape}, strides {array.strides} and dtype {array.dtype}, but this halo"
+                    f" was planned for {layout.shape}, {layout.strides} and {layout.dtype}: make another Halo for it"
                 )
         _check_memory(arrays)
 
@@ -194,16 +199,14 @@ def _offset(index: Sequence[int], strides: Sequence[int]) -> int:
     return sum(i * s for i, s in zip(index, strides, strict=True))
 
 
-def _agree_on_layouts(
-    grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool
-) -> list[Layout]:
+def _agree_on_layouts(grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool) -> list[Layout]:
     """The fields' layouts, checked on every rank and against every other rank's."""
     with together(grid.comm):
         _check_width(grid, width)
-        _check_memory(fields)
         owned = [_owned(grid, width, i, field) for i, field in enumerate(fields)]
+        _check_memory(fields)
     orders = [tuple(sorted(range(grid.ndim), key=lambda d, f=f: -abs(f.strides[d]))) for f in fields]
-    # A rank at the high end of a dimension knows whether a field is staggered there; the others own as many cells either way.
+    # Only a rank at the high end of a dimension can tell whether a field is staggered there.
     staggered = [
         {d: shape[d] > grid.owned_shape()[d] for d in range(grid.ndim) if _at_high_end(grid, d)} for shape in owned
     ]
@@ -213,7 +216,9 @@ def _agree_on_layouts(
         for i, d in product(range(len(fields)), range(grid.ndim)):
             answers = {rank[1][i][d] for rank in everyone if d in rank[1][i]}
             if len(answers) > 1:
-                raise ConfigError(f"field {i} is staggered in dimension {d} on some ranks only: make it with grid.zeros(stagger=…)")
+                raise ConfigError(
+                    f"field {i} is staggered in dimension {d} on some ranks only: make it with grid.zeros(stagger=…)"
+                )
     natural = tuple(range(grid.ndim))
     agreed = [order if all(r[0][i] == order for r in everyone) else natural for i, order in enumerate(orders)]
     return [Layout(f.shape, f.strides, f.dtype, o, a) for f, o, a in zip(fields, owned, agreed, strict=True)]
@@ -241,17 +246,21 @@ def _check_width(grid: Grid, width: Width) -> None:
 def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
     """Shape of the owned part of a field; one more than the grid's at the high end where the field is staggered."""
     if not isinstance(field, np.ndarray):
-        raise ConfigError(f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's block with its ghosts")
+        raise ConfigError(
+            f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's block with its ghosts"
+        )
     if field.dtype.hasobject:
-        raise ConfigError(f"field {i} has dtype {field.dtype}: Python objects cannot be exchanged, use a numeric or structured dtype")
+        raise ConfigError(
+            f"field {i} has dtype {field.dtype}: Python objects cannot be exchanged, use a numeric or structured dtype"
+        )
     ghosts = [low + high for low, high in width]
     owned = tuple(n - g for n, g in zip(field.shape, ghosts, strict=False))
     expected = [{n, n + 1} if _at_high_end(grid, d) else {n} for d, n in enumerate(grid.owned_shape())]
     if field.ndim != grid.ndim or any(n not in e for n, e in zip(owned, expected, strict=True)):
         wanted = tuple(n + g for n, g in zip(grid.owned_shape(), ghosts, strict=True))
         raise ConfigError(
-            f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} cells and ghosts of width "
-            f"{width} make {wanted} (one more in a dimension where it is staggered, on the last rank): use grid.zeros()"
+            f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} cells and ghosts of"
+            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use grid.zeros()"
         )
     return owned
 
@@ -264,15 +273,19 @@ def _check_memory(arrays: Sequence[np.ndarray]) -> None:
         span = array.itemsize
         for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
             if stride < span:
-                raise ConfigError(f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy")
+                raise ConfigError(
+                    f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy"
+                )
             span = stride * (n - 1) + span
         for j in range(i):
             if _overlap(arrays[j], array):
-                raise ConfigError(f"fields {j} and {i} overlap in memory: pass each array once, and views that are apart")
+                raise ConfigError(
+                    f"fields {j} and {i} overlap in memory: pass each array once, and views that are apart"
+                )
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
     except np.exceptions.TooHardError:
         return False  # interleaved views are the hard case, and what users pass on purpose

@@ -1,4 +1,4 @@
-"""The ways to exchange a halo, by name. Each has `bind(arrays)`, which returns the `start` and `wait` of an exchange."""
+"""The ways to exchange a halo, by name; each has `bind(arrays)`, which returns an exchange's `start` and `wait`."""
 
 from __future__ import annotations
 
