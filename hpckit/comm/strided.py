@@ -165,7 +165,8 @@ def _nest(loops: Iterable[tuple[int, int]], block: StridedBlock, offset: int = 0
 def _concatenate(parts: Iterable[tuple[int, StridedBlock]]) -> StridedBlock:
     """Return the block that visits blocks, each moved by its displacement, one after another."""
     parts = [(place, block) for place, block in parts if block.row]
-    shapes = {replace(block, start=0) for block in {block for _, block in parts}}
+    different = {id(block): block for _, block in parts}.values()  # a million references to a few blocks, often
+    shapes = {replace(block, start=0) for block in different}
     if not shapes:
         return StridedBlock(0, (), (), 0, 0)
     if len(shapes) == 1:
@@ -204,18 +205,20 @@ def _runs(parts: list[tuple[int, StridedBlock]]) -> Iterator[tuple[int, int]]:
 def _loops(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return the nest of (count, stride) loops, outermost first, that visits `starts` in their order."""
     loops: list[tuple[int, int]] = []
-    size = starts.size
+    inside, size = 1, starts.size
     while starts.size > 1:
-        step = int(starts[1] - starts[0])
-        breaks = np.flatnonzero(np.diff(starts) != step)
-        count = int(breaks[0]) + 1 if breaks.size else starts.size
-        trip = np.arange(starts.size)
-        odd = np.flatnonzero(starts != starts[trip - trip % count] + step * (trip % count))
+        steps = np.diff(starts)
+        turns = np.flatnonzero(steps != steps[0]) + 1
+        count, step = int(turns[0]) if turns.size else starts.size, int(steps[0])
+        trip = np.arange(starts.size) % count
+        odd = np.flatnonzero(np.repeat(starts[::count], count)[: starts.size] + step * trip != starts)
         if odd.size or starts.size % count:
-            group = size // starts.size
-            where = (int(odd[0]) if odd.size else starts.size - starts.size % count) * group
-            raise NotStrided(f"blocks 0 to {count * group - 1} repeat every {step} B, block {where} of {size} does not")
+            where = inside * int(odd[0] if odd.size else starts.size - starts.size % count)
+            raise NotStrided(
+                f"blocks 0 to {inside * count - 1} repeat every {step} B, block {where} of {size} does not"
+            )
         loops.insert(0, (count, step))
+        inside *= count
         starts = starts[::count]
     return loops
 
@@ -258,8 +261,8 @@ def _array(cell: StridedBlock, order: int, sizes: list[int], deals: Iterable[tup
         whole = max(0, (n - first) // cycle + ((n - first) % cycle >= deal))
         end = first + whole * cycle
         rest = min(deal, max(0, n - end))  # a partial deal at the end
-        deals = _nest([(whole, cycle * stride), (deal, stride)], block)
-        block = _concatenate([(first * stride, deals), (end * stride, _nest([(rest, stride)], block))])
+        dealt = _nest([(whole, cycle * stride), (deal, stride)], block)
+        block = _concatenate([(first * stride, dealt), (end * stride, _nest([(rest, stride)], block))])
         stride *= n
     return block
 

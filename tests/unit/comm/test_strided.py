@@ -175,7 +175,7 @@ def test_64_bit():
     assert block_of(of(MPI.BYTE, "contiguous", large)).row == large
     flat = block_of(of(of(DOUBLE, "vector", 1 << 30, 1, 2), "hvector", 8, 1, 1 << 34))
     assert flat == StridedBlock(0, (large,), (16,), 8, 0)
-    far = block_of(of(of(DOUBLE, "vector", 3, 1, 1 << 33), "hindexed", [1], [-(1 << 50)]))
+    far = block_of(of(of(DOUBLE, "hvector", 3, 1, 1 << 36), "hindexed", [1], [-(1 << 50)]))
     assert far == StridedBlock(-(1 << 50), (3,), (1 << 36,), 8, 0)
     again = StridedBlock(5, (1 << 20, 3), (1 << 34, -9), 7, 1 << 60).to_datatype()
     assert from_datatype(again) == StridedBlock(5, (1 << 20, 3), (1 << 34, -9), 7, 0)
