@@ -16,6 +16,7 @@ from hpckit.halo import Halo
 from hpckit.pde import walls as boundary
 from hpckit.pde.solver import Solver, positive, spacings
 from hpckit.pde.sweep import Sweep
+from hpckit.trace import span
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -69,7 +70,7 @@ class Diffusion(Solver):
         self.fields[name] = self._arrays[0]
         self.bytes_per_step = 2 * int(np.prod(grid.owned_shape())) * self.dtype.itemsize
         self._stream = self._streams(2)
-        self._halo = Halo(grid, fields=self._arrays[:1], corners=self._corners, method=method)
+        self.halo = Halo(grid, fields=self._arrays[:1], corners=self._corners, method=method)
         self._fills = [boundary.Fill(grid, self.walls, array) for array in self._arrays]
         self._sweeps = [self._sweep(*self._arrays[::-1]), self._sweep(*self._arrays)]
 
@@ -82,13 +83,17 @@ class Diffusion(Solver):
     def _advance(self, arguments: tuple) -> None:
         """One sweep, the interior while the halo travels, and the arrays change places."""
         sweep, fill = self._sweeps[0], self._fills[0]
-        self._halo.start(self._arrays[0])
-        fill()
-        sweep.interior(*arguments)
-        self._halo.wait()
-        if self._corners:  # where a wall meets a neighbour
+        with span("halo start"):
+            self.halo.start(self._arrays[0])
+        with span("interior"):
             fill()
-        sweep.shell(*arguments)
+            sweep.interior(*arguments)
+        with span("halo wait"):
+            self.halo.wait()
+        with span("shell"):
+            if self._corners:  # where a wall meets a neighbour
+                fill()
+            sweep.shell(*arguments)
         for pair in (self._arrays, self._fills, self._sweeps):
             pair.reverse()
         self.fields[self.name] = self._arrays[0]
@@ -97,7 +102,7 @@ class Diffusion(Solver):
         """Problems with fewer dimensions than the kernel have leading ones of extent 1 and stride 0."""
         missing = (1,) * (3 - new.ndim)
         whole = (slice(0, 1),) * len(missing)
-        boxes = [(*whole, *box) for box in (self._halo.interior, *self._halo.shell)]
+        boxes = [(*whole, *box) for box in (self.halo.interior, *self.halo.shell)]
         arrays = [a[(None,) * len(missing)] for a in (new, old)]
         return Sweep(self._team, self._kernel("diffuse"), arrays, boxes[0], boxes[1:])
 

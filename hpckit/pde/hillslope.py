@@ -65,7 +65,7 @@ class Hillslope(Diffusion):
     def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
         if not self.critical_slope:
             return super()._sweep(new, old)
-        return Sweep(self._team, self._kernel("creep"), (new, old), self._halo.interior, self._halo.shell)
+        return Sweep(self._team, self._kernel("creep"), (new, old), self.halo.interior, self.halo.shell)
 
     def _arguments(self, dt: float) -> tuple:
         if not self.critical_slope:

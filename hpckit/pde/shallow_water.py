@@ -23,6 +23,7 @@ from hpckit.halo import Halo
 from hpckit.pde import walls
 from hpckit.pde.solver import Solver, positive, spacings
 from hpckit.pde.sweep import Slices, Sweep
+from hpckit.trace import span
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -102,18 +103,23 @@ class ShallowWater(Solver):
         Each rank moves the water through all faces of its own cells, so that one exchange a step suffices.
         """
         self._check_step(dt)
-        self._halo.start(*(self.fields[name] for name in ("eta", "hu", "hv")))
-        span = dt if self.time > 0 else dt / 2  # transports are half a step behind the heights, but not at the start
-        for push, layout in self._pushes:
-            push.interior(*layout, span)
-        self._halo.wait()
-        for push, layout in self._pushes:
-            push.shell(*layout, span)
-        for border in self._borders:
-            np.multiply(border.speed, border.height, out=border.flux)
+        reach = dt if self.time > 0 else dt / 2  # transports are half a step behind the heights, but not at the start
         self.time += dt
-        fill, layout = self._fill
-        fill.interior(*layout, dt, self.time, self.threshold)
+        with span("halo start"):
+            self.halo.start(*(self.fields[name] for name in ("eta", "hu", "hv")))
+        with span("interior"):
+            for push, layout in self._pushes:
+                push.interior(*layout, reach)
+        with span("halo wait"):
+            self.halo.wait()
+        with span("shell"):
+            for push, layout in self._pushes:
+                push.shell(*layout, reach)
+            for border in self._borders:
+                np.multiply(border.speed, border.height, out=border.flux)
+        with span("heights"):
+            fill, layout = self._fill
+            fill.interior(*layout, dt, self.time, self.threshold)
 
     def volume(self) -> float:
         """Water above the level of rest in m^3, of all ranks (collective): constant in a closed basin."""
@@ -156,7 +162,7 @@ class ShallowWater(Solver):
     def _plan(self, weight_u: np.ndarray, weight_v: np.ndarray) -> None:
         """The halo and the sweeps, each with the strides that its kernel takes after the extents."""
         eta, hu, hv = (self.fields[name] for name in ("eta", "hu", "hv"))
-        self._halo = Halo(self.grid, fields=[eta, hu, hv], method=self.method)
+        self.halo = Halo(self.grid, fields=[eta, hu, hv], method=self.method)
         per_x, per_y, per_face, shrink = (
             np.broadcast_to(a.astype(self.dtype)[:, None], (a.size, eta.shape[1])) for a in self._metric[:4]
         )
@@ -164,8 +170,8 @@ class ShallowWater(Solver):
         self._pushes = []
         for d, flux, weight, metric in ((1, hu, weight_u, per_x), (0, hv, weight_v, per_face)):
             last = tuple(slice(s.stop, s.stop + 1) if i == d else s for i, s in enumerate(self._cells))
-            arrays, shell = (flux, weight, eta, metric), [*self._halo.shell, last]
-            sweep = Sweep(self._team, self._kernel("push"), arrays, self._halo.interior, shell)
+            arrays, shell = (flux, weight, eta, metric), [*self.halo.shell, last]
+            sweep = Sweep(self._team, self._kernel("push"), arrays, self.halo.interior, shell)
             self._pushes.append((sweep, (pitch[id(flux)], pitch[id(eta)], 1 if d == 1 else pitch[id(eta)])))
         arrays = (eta, hu, hv, self.fields["peak"], self.fields["arrival"], per_x, per_y, shrink)
         sweep = Sweep(self._team, self._kernel("fill"), arrays, self._cells, [])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.halo import Halo
 
 
 class Solver:
@@ -26,12 +27,14 @@ class Solver:
     Attributes
     ----------
     fields : name to local array with ghosts. Owned cells are the state; a step may put another array under a name.
+    halo : how its ghosts are filled.
     time : seconds (or whatever unit the coefficients have) since the start.
     dt_max : the largest stable time step.
     bytes_per_step : bytes that one step must move between memory and this rank's core, each array once.
     """
 
     fields: dict[str, np.ndarray]
+    halo: Halo
     dt_max: float
     bytes_per_step: int
 
@@ -48,6 +51,10 @@ class Solver:
         self.fields = {}
         self._team = Team(threads)
         self._kernels = native.load("hpckit.pde.kernels")
+
+    def step(self, dt: float) -> None:
+        """Advance by `dt`. Raises `ConfigError` beyond `dt_max`."""
+        raise NotImplementedError
 
     def set(self, name: str, values: ArrayLike) -> None:
         """Set the owned cells of a field (collective); `values` : a number, or an array of this rank's owned shape.
