@@ -153,15 +153,18 @@ def _waves(path: Path, chart: Chart, waves: list) -> Path:
     return path
 
 
-def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: float, years: float) -> Path:
-    """A landscape before and after, and what was moved; elevations (ny, nx) in metres, row 0 in the north."""
+def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[float, float], years: float) -> Path:
+    """A landscape before and after, and what was moved; elevations (ny, nx) in metres, row 0 in the north.
+
+    spacing : (dy, dx), metres.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LightSource, LinearSegmentedColormap, Normalize
 
     ramp = LinearSegmentedColormap.from_list("relief", ["#4d6b57", "#8fa27a", "#d6c9a0", "#f3ecdf", "#ffffff"])
     norm = Normalize(np.min(before), np.max(before))
-    light, steps = LightSource(azdeg=315, altdeg=40), {"vert_exag": 2.0, "dx": spacing, "dy": spacing}
-    extent = (0, before.shape[1] * spacing / 1e3, before.shape[0] * spacing / 1e3, 0)
+    light, steps = LightSource(azdeg=315, altdeg=40), {"vert_exag": 2.0, "dx": spacing[1], "dy": spacing[0]}
+    extent = (0, before.shape[1] * spacing[1] / 1e3, before.shape[0] * spacing[0] / 1e3, 0)
     span = float(np.percentile(np.abs(after - before), 99.5)) or 1.0
     with _figure(path, (10.6, 3.4)) as figure:
         left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
@@ -181,22 +184,20 @@ def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: float, ye
     return path
 
 
-def heat(path: Path, computed: np.ndarray, exact: np.ndarray, when: str) -> Path:
-    """A slice through the temperature and its error against the analytic solution; (n, m) arrays on the unit square."""
-    error = computed - exact
-    span = float(np.max(np.abs(error))) or 1.0
-    with _figure(path, (9.4, 4.1)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        kind = {"extent": (0, 1, 0, 1), "origin": "lower", "interpolation": "nearest"}
-        image = left.imshow(computed, cmap="inferno", **kind)
-        figure.colorbar(image, ax=left, shrink=0.85, pad=0.02).set_label("temperature")
-        left.set_title(f"Temperature, {when}")
-        image = right.imshow(error, cmap="RdBu_r", vmin=-span, vmax=span, **kind)
-        figure.colorbar(image, ax=right, shrink=0.85, pad=0.02, format="%.1e").set_label("computed minus analytic")
-        right.set_title("Error")
-        left.set_ylabel("y")
-        for axes in (left, right):
+def heat(path: Path, temperature: np.ndarray, error: np.ndarray | None, when: str) -> Path:
+    """A slice through the temperature, and its error where it is known; (n, m) arrays on the unit square."""
+    panels: list[tuple] = [(f"Temperature, {when}", temperature, {"cmap": "inferno"}, "temperature", None)]
+    if error is not None:
+        span = float(np.max(np.abs(error))) or 1.0
+        panels.append(("Error", error, {"cmap": "RdBu_r", "vmin": -span, "vmax": span}, "computed minus exact", "%.1e"))
+    with _figure(path, (4.8 * len(panels), 4.1)) as figure:
+        row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (title, values, colours, label, form) in zip(row, panels, strict=True):
+            image = axes.imshow(values, extent=(0, 1, 0, 1), origin="lower", **colours)
+            figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02, format=form).set_label(label)
+            axes.set_title(title)
             axes.set_xlabel("x")
+        row[0].set_ylabel("y")
     return path
 
 

@@ -1,11 +1,23 @@
-"""Maps of elevation: read a coarse one, refine it, and find out where it lies."""
+"""Input fields: read one, refine it, and find out where on Earth it lies."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.grid import Grid
+from hpckit.errors import ConfigError, together
+from hpckit.io.input import read_field
+
+if TYPE_CHECKING:
+    from hpckit.apps.halo import Config
+
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 
@@ -19,16 +31,43 @@ class Bounds:
     south: float
     north: float
 
-    def centres(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def of(cls, bounds: Sequence[float]) -> Bounds:
+        """From [west, east, south, north]; raises `ConfigError` where they make no map."""
+        if len(bounds) != 4 or not (bounds[0] < bounds[1] and -90 < bounds[2] < bounds[3] < 90):
+            raise ConfigError(f"bounds {list(bounds)} must be [west, east, south, north], the map's edges in degrees")
+        return cls(*bounds)
+
+    def degrees(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """Degrees between rows and between columns."""
+        return (self.north - self.south) / shape[0], (self.east - self.west) / shape[1]
+
+    def centres(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Latitudes (ny,) and longitudes (nx,) of the cells' centres."""
         rows, columns = ((np.arange(n) + 0.5) / n for n in shape)
         return self.south + (self.north - self.south) * rows, self.west + (self.east - self.west) * columns
 
-    def spacing(self, shape: tuple[int, int]) -> tuple[float, float]:
+    def spacing(self, shape: tuple[int, ...]) -> tuple[float, float]:
         """Metres between rows and between columns, the latter at the middle latitude."""
         middle = math.cos(math.radians((self.south + self.north) / 2))
         height, width = self.north - self.south, (self.east - self.west) * middle
         return METRES_PER_DEGREE * height / shape[0], METRES_PER_DEGREE * width / shape[1]
+
+
+def read_input(grid: Grid, config: Config) -> np.ndarray:
+    """This rank's box of the input, refined where asked for: (owned shape), float64 (collective)."""
+    if config.refine == 1:
+        return read_field(config.input, grid, config.variable or None)
+    coarse = None
+    with together(grid.comm):
+        if grid.rank == 0:
+            coarse = read_coarse(config)
+    return refine(grid.comm.bcast(coarse), config.refine, grid.start, grid.stop)
+
+
+def read_coarse(config: Config) -> np.ndarray:
+    """The whole input as it lies in the file; for one rank."""
+    return read_field(Path(config.input), Grid(MPI.COMM_SELF, config.shape), config.variable or None)
 
 
 def refine(coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
