@@ -170,7 +170,8 @@ def _check_value(value: Any, kind: Any, what: str) -> None:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{what}: {_lower(error)} ({_type_name(kind)})") from None
+        choices = f", allowed: {_type_name(kind)}" if get_origin(_plain(kind)) is Literal else ""
+        raise ConfigError(f"{what}: {_lower(error)}{choices}") from None
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -282,8 +283,10 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # inf, -inf, nan: TOML spells them as Python does, JSON has none
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )  # a JSON string but for DEL is a TOML string
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
