@@ -104,6 +104,16 @@ def version() -> str:
     return number
 
 
+def launched_ranks() -> int:
+    """Ranks that the launcher says it started, known before MPI starts; 0 without a launcher."""
+    return _launched("SIZE", "NTASKS")
+
+
+def _launched(mpi: str, slurm: str) -> int:
+    names = (f"PMI_{mpi}", f"OMPI_COMM_WORLD_{mpi}", f"PMIX_{mpi}", f"SLURM_{slurm}")
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))
+
+
 def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> int:
     """`--help` and `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
     if _launched("RANK", "PROCID") > 0:
@@ -115,17 +125,11 @@ def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, prog
         options, config = parse(config_type, words)
         if dry_run is None:
             raise ConfigError("this program has no --dry-run")
-        print(dry_run(config, options.ranks or _launched("SIZE", "NTASKS") or 1))
+        print(dry_run(config, options.ranks or launched_ranks() or 1))
     except ConfigError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _launched(mpi: str, slurm: str) -> int:
-    """This process's rank or the number of ranks, as launchers tell it before MPI starts; 0 without a launcher."""
-    names = (f"PMI_{mpi}", f"OMPI_COMM_WORLD_{mpi}", f"PMIX_{mpi}", f"SLURM_{slurm}")
-    return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
 def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:

@@ -1,0 +1,225 @@
+"""What am I running on? MPI, GPU-awareness, where the ranks are, versions, memory, bandwidth; and what to do about it.
+
+mpirun -n 4 python -m hpckit.apps.doctor
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import psutil
+
+from hpckit import native
+from hpckit.apps import _run
+from hpckit.errors import ranges
+from hpckit.trace import span
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+PACKAGES = ("mpi4py", "numpy", "numba", "h5py", "msgspec", "psutil", "threadpoolctl", "matplotlib", "petsc4py")
+LINES = 16  # of the rank table; beyond, one line per host
+MIB = 2**20
+
+
+class Config(msgspec.Struct):
+    """What am I running on? Prints what matters for parallel programs, measures a little, and says what is off."""
+
+    copy: Annotated[int, msgspec.Meta(ge=1, description="size of the arrays that are copied, MiB")] = 32
+    threads: Annotated[int, msgspec.Meta(ge=1, description="threads per rank that you mean to use")] = 1
+
+
+class Place(NamedTuple):
+    """Where a rank runs, and what it finds there."""
+
+    host: str
+    cores: tuple[int, ...]
+    host_cores: int
+    memory: int  # bytes available on the host
+    shared_memory: int  # bytes free in /dev/shm
+    promised_ranks: int  # that the launcher says there are; 0 if it says nothing
+
+
+def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
+    """Print the findings on rank 0; return what was measured."""
+    places = [Place(*each) for each in comm.allgather(_place())]
+    memory = min(p.memory // sum(q.host == p.host for q in places) for p in places)
+    measured = _measure(comm, min(config.copy * MIB, memory // 8))
+    if comm.rank == 0:
+        print("\n".join([*_software(), *_ranks(places), *_advice(places, config.threads, comm.size)]))
+    return measured
+
+
+def _place() -> Place:
+    from mpi4py import MPI
+
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0  # noqa: PTH112
+    memory = psutil.virtual_memory().available
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    return Place(MPI.Get_processor_name(), cores, os.cpu_count() or 1, memory, shared, _run.launched_ranks())
+
+
+def _software() -> list[str]:
+    from mpi4py import MPI
+
+    levels = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    standard = ".".join(map(str, MPI.Get_version()))
+    folder = native.cache_directory()
+    return [
+        f"mpi       {_run.mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
+        f"gpu       {_gpu_awareness()}",
+        f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
+        f"hdf5      {_hdf5()}",
+        f"kernels   {len(list(folder.glob('*.so')))} compiled in {folder}",
+    ]
+
+
+def _gpu_awareness() -> str:
+    """What the MPI library says of itself; it may be wrong either way, and a wrong answer is a crash later."""
+    from mpi4py import MPI
+
+    try:
+        query = ctypes.CDLL(MPI.__file__).MPIX_Query_cuda_support
+    except (OSError, AttributeError):
+        return "this MPI has no MPIX_Query_cuda_support: take it as not GPU-aware"
+    return f"MPI says it is {'' if query() else 'not '}CUDA-aware (a hint only)"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if package == "petsc4py" and importlib.util.find_spec("dolfinx_solver"):
+            return "of dolfinx-solver"
+        return "(none)"
+
+
+def _hdf5() -> str:
+    import h5py
+
+    return (
+        f"{h5py.version.hdf5_version}, {'parallel' if h5py.get_config().mpi else 'serial: files are written by MPI-IO'}"
+    )
+
+
+def _ranks(places: list[Place]) -> list[str]:
+    """Table of ranks, hosts and cores; ranks with the same cores on one line, whole hosts where that is too long."""
+    same: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for rank, place in enumerate(places):
+        same.setdefault((place.host, place.cores), []).append(rank)
+    if len(same) > LINES:
+        same = _by_host(places)
+    lines = [f"{'host':<20} {'ranks':<16} {'cores':<24} {'memory GB':>9} {'/dev/shm GB':>11}"]
+    for (host, cores), ranks in same.items():
+        gigabytes = [places[ranks[0]].memory / 1e9, places[ranks[0]].shared_memory / 1e9]
+        lines.append(f"{host:<20} {ranges(ranks):<16} {ranges(cores):<24} {gigabytes[0]:9.1f} {gigabytes[1]:11.1f}")
+    return lines
+
+
+def _by_host(places: list[Place]) -> dict[tuple[str, tuple[int, ...]], list[int]]:
+    hosts: dict[str, list[int]] = {}
+    for rank, place in enumerate(places):
+        hosts.setdefault(place.host, []).append(rank)
+    cores = {host: tuple(sorted({c for r in ranks for c in places[r].cores})) for host, ranks in hosts.items()}
+    return {(host, cores[host]): ranks for host, ranks in hosts.items()}
+
+
+def _advice(places: list[Place], threads: int, size: int) -> list[str]:
+    """What is off, and what to do about it."""
+    found = []
+    if places[0].promised_ranks > size:
+        found.append(
+            f"the launcher started {places[0].promised_ranks} processes, but MPI sees {size}: mpirun belongs to another"
+            " MPI library; use the one beside this Python (python -m mpi4py --mpi-lib-version names the library)"
+        )
+    for (host, cores), ranks in _by_host(places).items():
+        found += _advice_for_host(host, cores, [places[rank] for rank in ranks], threads)
+    if not (os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))):
+        found.append("no C compiler: every process compiles its kernels in memory at each start; install gcc or set CC")
+    return [f"advice    {text}" for text in found] or ["advice    nothing is off"]
+
+
+def _advice_for_host(host: str, cores: tuple[int, ...], here: list[Place], threads: int) -> list[str]:
+    found = []
+    if len(here) * threads > len(cores):
+        found.append(
+            f"{host}: {len(here)} ranks x {threads} threads share {len(cores)} cores: fine to try things out,"
+            " but measure with at most one thread per core"
+        )
+    if len(cores) < min(len(here) * threads, here[0].host_cores):
+        found.append(
+            f"{host}: the ranks are bound to {len(cores)} of {here[0].host_cores} cores: ask the launcher for others"
+            " (mpirun --bind-to core, srun --cpu-bind=cores)"
+        )
+    if here[0].shared_memory < 64 * MIB * len(here):
+        found.append(f"{host}: /dev/shm is small: shared arrays will not fit; in a container, start it with --shm-size")
+    return found
+
+
+def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
+    """Copies by rank 0 alone and by all ranks at once; messages between rank 0 and the last rank (collective)."""
+    source, target, last = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8), comm.size - 1
+    target[:] = source
+    with span("copy, one rank"):
+        alone = _copy_rate(source, target) if comm.rank == 0 else 0
+        _sleep_until_all_are_here(comm)
+    with span("copy, all ranks"):
+        _sleep_until_all_are_here(comm)
+        all_ranks = comm.allreduce(_copy_rate(source, target))
+    results = {"copy by one rank, GB/s (read + written)": alone, "copy by all ranks, GB/s (read + written)": all_ranks}
+    if last > 0:
+        with span("messages"):
+            latency, transfer = _ping_pong(comm, 8), _ping_pong(comm, MIB)
+            _sleep_until_all_are_here(comm)
+        results[f"latency between ranks 0 and {last}, us"] = latency * 1e6
+        results[f"messages between ranks 0 and {last}, GB/s"] = MIB / transfer / 1e9
+    return results
+
+
+def _ping_pong(comm: MPI.Intracomm, nbytes: int) -> float:
+    """Seconds one way; only the first and the last rank take part."""
+    message, last = np.zeros(nbytes, np.uint8), comm.size - 1
+    if comm.rank not in (0, last):
+        return math.inf
+
+    def there_and_back() -> None:
+        if comm.rank == 0:
+            comm.Send(message, last)
+            comm.Recv(message, last)
+        else:
+            comm.Recv(message, 0)
+            comm.Send(message, 0)
+
+    return min(_seconds(there_and_back) for _ in range(100)) / 2
+
+
+def _copy_rate(source: np.ndarray, target: np.ndarray) -> float:
+    """GB/s, each byte counted when read and when written."""
+    return 2e-9 * source.nbytes / min(_seconds(lambda: np.copyto(target, source)) for _ in range(5))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _sleep_until_all_are_here(comm: MPI.Intracomm) -> None:
+    """A barrier that leaves the cores to the ranks that measure: MPI's own would spin."""
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    _run.run(Config, main, program="hpckit.apps.doctor")
