@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ def create(file: Path, plan: Plan) -> None:
     for part in plan.parts:
         with _new(part.file) as f:
             for field in plan.fields:
-                _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype)
+                _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype, plan)
     draft = file.with_name(file.name + ".tmp")
     with _new(draft) as f:
         f.create_dataset(plan.values, data=np.full(plan.steps, np.nan))
@@ -176,7 +175,7 @@ def _offset_paths(plan: Plan) -> list[str]:
     return [f"VTKHDF/Steps/CellDataOffsets/{name}" for name in shown]
 
 
-def _contiguous(f: h5py.File, path: str, shape: Sequence[int], dtype: np.dtype, _plan: Plan | None = None) -> None:
+def _contiguous(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, _plan: Plan) -> None:
     """A dataset whose bytes have their place in the file from the start, without being written."""
     import h5py
 
@@ -184,25 +183,32 @@ def _contiguous(f: h5py.File, path: str, shape: Sequence[int], dtype: np.dtype, 
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)  # equal runs make equal bytes
-    parent = f.require_group(path.rpartition("/")[0] or "/")
-    name = path.rpartition("/")[2].encode()
-    space = h5py.h5s.create_simple(tuple(shape))
-    h5py.h5d.create(parent.id, name, h5py.h5t.py_create(dtype, logical=True), space, properties)
+    _dataset(f, path, shape, dtype, properties)
 
 
-def _virtual(f: h5py.File, path: str, shape: Sequence[int], dtype: np.dtype, plan: Plan) -> None:
+def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, plan: Plan) -> None:
     """A dataset whose values lie in the files of the ranks; their names are relative to this file."""
     import h5py
 
-    name = path.rpartition("/")[2]
-    layout = h5py.VirtualLayout(tuple(shape), dtype)
+    name, space = path.rpartition("/")[2], h5py.h5s.create_simple(shape)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     for part in plan.parts:
         start, stop = part.boxes[name]
-        where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        source = f"{part.file.parent.name}/{part.file.name}"
-        layout[(slice(None), *where)] = h5py.VirtualSource(source, name, (plan.steps, *_extent((start, stop))), dtype)
-    f.create_virtual_dataset(path, layout)
+        box = (plan.steps, *_extent((start, stop)))
+        space.select_hyperslab((0, *start), (1,) * len(box), block=box)
+        source = f"{part.file.parent.name}/{part.file.name}".encode()
+        properties.set_virtual(space, source, name.encode(), h5py.h5s.create_simple(box))
+    _dataset(f, path, shape, dtype, properties)
+
+
+def _dataset(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, properties: Any) -> None:
+    import h5py
+
+    properties.set_obj_track_times(False)  # equal runs make equal bytes
+    group, _, name = path.rpartition("/")
+    parent = f.require_group(group or "/")
+    stored = h5py.h5t.py_create(dtype, logical=True)
+    h5py.h5d.create(parent.id, name.encode(), stored, h5py.h5s.create_simple(shape), properties)
 
 
 def _locate_part(part: Part, plan: Plan) -> dict[str, int]:
