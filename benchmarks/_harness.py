@@ -164,7 +164,7 @@ def main(name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: 
         traceback.print_exc()
         comm.Abort(1)
         raise
-    report.versions["MPI"] = MPI.Get_library_version().splitlines()[0].strip()
+    report.versions["MPI"] = " ".join(re.split(r"[,\n]", MPI.Get_library_version())[0].split())
     if comm.rank == 0:
         report.print_targets()
         if options.json:
