@@ -92,6 +92,11 @@ def disable() -> None:
     _on = False
 
 
+def seconds(name: str) -> float:
+    """All that this rank spent in spans of that name; 0 where there was none."""
+    return _totals.get(name, [0, 0, 0])[1] * 1e-9
+
+
 def table(comm: MPI.Intracomm) -> str:
     """Per span name: calls, and seconds as min, mean and max over the ranks; GB/s of the slowest rank (collective)."""
     totals = comm.gather(_totals)

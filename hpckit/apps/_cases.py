@@ -1,4 +1,4 @@
-"""What `hpckit.apps.halo` can compute: for each equation a solver, its start, what to show of it, and whether it is right."""
+"""What `hpckit.apps.halo` can compute: for each equation a solver, its start, what to show, and whether it is right."""
 
 from __future__ import annotations
 
@@ -10,29 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.apps._estimate import WIDTH, layout
 from hpckit.apps._relief import Bounds, read_coarse, read_input, refine
-from hpckit.comm import partition
 from hpckit.comm.grid import Grid
-from hpckit.errors import ConfigError, together
+from hpckit.errors import together
 from hpckit.pde.solver import Solver
 
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
+    from hpckit.pde.heat import Heat
+    from hpckit.pde.shallow_water import ShallowWater
 
-WIDTH = 1  # ghost cells of all these solvers
 _LARGEST = 1_000_000  # cells of a picture; larger fields are drawn with gaps
 Verdict = list[tuple[str, str]]  # what was checked, and the answer
-
-
-def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Global shape and process grid of a run on `size` ranks; no MPI."""
-    ndim = len(config.shape)
-    how = (size, (config.periodic,) * ndim, ((WIDTH, WIDTH),) * ndim)
-    cells = [n * config.refine for n in config.shape]
-    if config.per_rank:
-        processes = tuple(config.process_shape) or partition.process_shape([n * size for n in cells], *how)
-        return tuple(n * p for n, p in zip(cells, processes, strict=True)), processes
-    return tuple(cells), tuple(config.process_shape) or partition.process_shape(cells, *how)
 
 
 class Case:
@@ -46,7 +36,7 @@ class Case:
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.config = config
         shape, processes = layout(config, comm.size)
-        self.grid = Grid(comm, shape, periodic=config.periodic, process_shape=processes)
+        self.grid = Grid(comm, shape, periodic=config.periodic, process_shape=processes, width=WIDTH)
         self.common = {"dtype": config.dtype, "threads": config.threads, "method": config.method}
 
     def start(self) -> None:
@@ -73,6 +63,8 @@ class Case:
 
 class HeatCase(Case):
     """Heat in a unit box: a wave that decays as the analytic solution says, or any initial field from a file."""
+
+    solver: Heat
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         from hpckit.pde.heat import Heat, ImplicitHeat
@@ -122,6 +114,8 @@ class HeatCase(Case):
 
 class TsunamiCase(Case):
     """Long waves from a raised patch of sea over real bathymetry."""
+
+    solver: ShallowWater
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         from hpckit.pde.shallow_water import ShallowWater
@@ -173,6 +167,7 @@ class TsunamiCase(Case):
         chart = _pictures.Chart(
             elevation,
             self._depth(elevation) > 0,
+            np.isfinite(results.read("arrival")),
             longitude,
             latitude,
             self.bounds.spacing(elevation.shape)[0],

@@ -14,7 +14,7 @@ from mpi4py import MPI
 from hpckit.apps._cases import Case, Results
 from hpckit.apps._march import March
 from hpckit.apps._run import StopSignal, save_config
-from hpckit.errors import ConfigError, together
+from hpckit.errors import ConfigError, agree, together
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
 from hpckit.trace import span
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from hpckit.apps.halo import Config
 
 _SAFE = 0.9  # of the largest stable time step
-_COPIED = 64 << 20  # bytes that the ranks of a node copy together to see how fast memory is
+_STEPS = 50  # where neither their number nor the duration is given
+_COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
 
 
 class Job:
@@ -58,37 +59,46 @@ class Job:
         """Take all steps; raises `Checkpointed` on all ranks when asked to stop before the end."""
         if self.config.resume:
             self.march.resume()
-        self.begun_at = self.march.done
         if not self.march.snapshots:
-            self.seconds = self.march.run(self.stop)
+            self.march.run(self.stop)
             return
         times = [step * self.dt for step in self.march.snapshots]
         fields = {name: array.dtype for name, array in self.case.show().items()}
         how = {"spacing": self.case.spacing, "origin": self.case.origin, "layout": self.config.layout}
         with FieldFile(self.results, self.case.grid, fields, times, resume=self.march.done > 0, **how) as output:
             self.march.output = output
-            self.seconds = self.march.run(self.stop)
+            self.march.run(self.stop)
 
     def report(self) -> dict[str, Any]:
         """Was it right, was it fast (collective)."""
-        solver, steps = self.case.solver, self.steps - self.begun_at
-        seconds = max(self.comm.allreduce(self.seconds, MPI.MAX), 1e-9)
-        rate = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
-        copy = copy_rate(self.comm)
-        self.say(solver.halo.explain())
+        if self.march.counted < 1:  # nothing but the first step, or all was done before
+            return dict(self.case.verdict())
+        self.say(self.case.solver.halo.explain())
+        seconds = self.comm.allreduce(self.march.seconds, MPI.MAX)
+        cells = math.prod(self.case.grid.shape) * self.march.counted / seconds
+        traffic = self.comm.allreduce(self.case.solver.bytes_per_step) * self.march.counted / seconds
+        halo = self.comm.allreduce(self.march.halo_seconds) / self.comm.size / seconds
+        copy = copy_rate(self.comm, next(iter(self.case.solver.fields.values())).nbytes)
         return dict(self.case.verdict()) | {
-            "cell updates": f"{math.prod(self.case.grid.shape) * steps / seconds / 1e6:.4g} million/s",
-            "memory traffic": f"{rate / 1e9:.3g} GB/s, {100 * rate / copy:.0f} % of copying here ({copy / 1e9:.3g} GB/s)",
+            "cell updates": f"{cells / 1e6:.4g} million/s",
+            "memory traffic": f"{traffic / 1e9:.3g} GB/s, {100 * traffic / copy:.0f} % of copying's {copy / 1e9:.3g} GB/s",
+            "halo share": f"{100 * halo:.1f} % of the steps' time",
         }
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""
-        files = [self.results] if self.march.snapshots else []
-        with together(self.comm):
-            if self.comm.rank == 0 and files and self.config.pictures:
-                with span("pictures"), Results(self.results) as results:
-                    files += self.case.draw(results, self.folder)
-        return {"written": ", ".join(map(str, [*files, self.folder / "config.toml"]))}
+        files, error = [self.folder / "config.toml"], None
+        if self.march.snapshots:
+            files.append(self.results)
+            if self.config.pictures and self.comm.rank == 0:
+                try:
+                    with span("pictures"), Results(self.results) as results:
+                        files += self.case.draw(results, self.folder)
+                except Exception as caught:
+                    error = caught
+        sleep_until_all_are_here(self.comm)
+        agree(self.comm, error)
+        return {"written": ", ".join(map(str, files))}
 
     def say(self, *lines: object) -> None:
         """Print on rank 0."""
@@ -98,21 +108,19 @@ class Job:
 
 def schedule(config: Config, dt_max: float) -> tuple[int, float]:
     """Number and length of the time steps; raises `ConfigError` where they contradict each other or are unstable."""
-    steps, duration, dt = config.steps, config.duration, config.dt
-    if None not in (steps, duration, dt):
+    if None not in (config.steps, config.duration, config.dt):
         raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
-    if dt is None and not (steps and duration):
-        dt = _SAFE * dt_max
-        if math.isinf(dt):
-            raise ConfigError("implicit steps may have any length: give dt, or duration and steps")
-    if duration is not None:
-        steps = steps or math.ceil(duration / dt * (1 - 1e-12))
-        dt = duration / steps
+    steps, dt = config.steps or _STEPS, config.dt or _SAFE * dt_max
+    if config.duration is not None:
+        steps = config.steps or math.ceil(config.duration / dt)
+        dt = config.duration / steps
+    if math.isinf(dt):
+        raise ConfigError("implicit steps may have any length: give dt, or duration and steps")
     if dt > dt_max:
         raise ConfigError(
-            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}; use --dt {_SAFE * dt_max:.3g}"
+            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt {_SAFE * dt_max:.3g}"
         )
-    return steps or 50, dt
+    return steps, dt
 
 
 def marks(steps: int, count: int) -> dict[int, int]:
@@ -122,9 +130,9 @@ def marks(steps: int, count: int) -> dict[int, int]:
     return {step: i for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))}
 
 
-def copy_rate(comm: MPI.Intracomm) -> float:
-    """Bytes per second, read and written, when all ranks copy memory at once: the limit of every sweep (collective)."""
-    source = np.ones(max(1 << 16, _COPIED // comm.size) // 16)
+def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
+    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective)."""
+    source = np.ones(max(8192, min(nbytes, _COPIED // comm.size)) // 8)
     target, best = np.empty_like(source), math.inf
     for _ in range(6):
         comm.Barrier()
@@ -132,6 +140,13 @@ def copy_rate(comm: MPI.Intracomm) -> float:
         np.copyto(target, source)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
     return 2 * source.nbytes * comm.size / best
+
+
+def sleep_until_all_are_here(comm: MPI.Intracomm) -> None:
+    """A barrier that leaves the cores to those who still work (collective)."""
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(0.005)
 
 
 def _prepare(folder: Path, resume: bool) -> None:

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 from hpckit.log import progress
-from hpckit.trace import span
+from hpckit.trace import seconds, span
 
 if TYPE_CHECKING:
     from hpckit.apps._run import StopSignal
@@ -45,6 +45,9 @@ class March:
     every: int = 0
     until: float = math.inf
     done: int = 0
+    counted: int = -1  # steps that took `seconds`
+    seconds: float = 0.0
+    halo_seconds: float = 0.0  # thereof, for halos
 
     def resume(self) -> None:
         """Go on from the newest good checkpoint, if there is one (collective)."""
@@ -57,28 +60,37 @@ class March:
                 f" {self.identity}: choose another --output, or leave out --resume to start over"
             )
 
-    def run(self, stop: StopSignal) -> float:
-        """Take the steps that are left (collective); returns the seconds that this rank spent in them.
+    def run(self, stop: StopSignal) -> None:
+        """Take the steps that are left (collective).
 
         Raises `Checkpointed` on all ranks when one was asked to stop, `HpckitError` when the state is no longer finite.
         """
-        spent, first, meeting = 0.0, self.done, self.done + 1
         if self.done == 0:
             self._snapshot()
         with progress(self.steps, "steps", self.solver.grid.comm) as tell:
             tell(self.done)
-            while self.done < self.steps:
-                begin, count = time.perf_counter(), min(meeting, self._next_date()) - self.done
-                with span("steps", count * self.solver.bytes_per_step):
-                    for _ in range(count):
-                        self.solver.step(self.dt)
-                spent += time.perf_counter() - begin
-                self.done += count
+            count = min(1, self.steps - self.done)
+            while count:
+                per_step = self._advance(count) / count
                 tell(count)
-                meeting = self.done + self._meet(stop, spent / (self.done - first))
+                pace = self._meet(stop, per_step)
                 self._snapshot()
                 if self.every and self.done % self.every == 0:
                     self._save()
+                count = min(pace, self._next_date() - self.done)
+
+    def _advance(self, count: int) -> float:
+        """Take `count` steps; the seconds they took. The first step plans the exchange, and is not counted."""
+        begin, before, cold = time.perf_counter(), _halo_seconds(), self.counted < 0
+        with span("first step" if cold else "steps", count * self.solver.bytes_per_step):
+            for _ in range(count):
+                self.solver.step(self.dt)
+        spent = time.perf_counter() - begin
+        self.done += count
+        self.counted += count
+        if not cold:
+            self.seconds += spent
+            self.halo_seconds += _halo_seconds() - before
         return spent
 
     def _next_date(self) -> int:
@@ -119,3 +131,7 @@ class March:
             if self.output:
                 self.output.sync()
             self.checkpoint.save(self.done, self.solver.time, self.solver.fields, self.identity)
+
+
+def _halo_seconds() -> float:
+    return seconds("halo start") + seconds("halo wait")

@@ -32,12 +32,13 @@ _HALO = "#ffffffcc"
 class Chart:
     """A map: what is land, what is sea, and where on Earth.
 
-    elevation : (ny, nx), metres, negative under water; wet : (ny, nx) bool; longitude (nx,), latitude (ny,), degrees;
-    spacing : metres between cells; places : (name, longitude, latitude) to mark.
+    elevation : (ny, nx), metres, negative under water; wet, reached : (ny, nx) bool, sea, and where a wave came;
+    longitude (nx,), latitude (ny,) : degrees; spacing : metres between cells; places : (name, longitude, latitude).
     """
 
     elevation: np.ndarray
     wet: np.ndarray
+    reached: np.ndarray
     longitude: np.ndarray
     latitude: np.ndarray
     spacing: float
@@ -64,10 +65,10 @@ class Chart:
         return np.ma.masked_where(~self.wet | ~np.isfinite(field), field)
 
     def at(self, longitude: float, latitude: float) -> tuple[int, int]:
-        """Index (row, column) of the wet cell nearest to a place."""
+        """Index (row, column) of the cell nearest to a place that a wave reached."""
         dx = (self.longitude - longitude) / self.aspect
         dy = self.latitude - latitude
-        distance = np.where(self.wet, dy[:, None] ** 2 + dx[None, :] ** 2, np.inf)
+        distance = np.where(self.reached, dy[:, None] ** 2 + dx[None, :] ** 2, np.inf)
         row, column = np.unravel_index(np.argmin(distance), distance.shape)
         return int(row), int(column)
 
@@ -138,14 +139,14 @@ def _waves(path: Path, chart: Chart, waves: list) -> Path:
     rows = -(-len(waves) // columns)
     with _figure(path, (3.1 * columns + 0.9, 2.45 * rows + 0.2)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        norm = SymLogNorm(0.03, vmin=-3, vmax=3)
+        norm = SymLogNorm(0.1, vmin=-3, vmax=3)
         for axes in grid.flat[len(waves) :]:
             axes.set_visible(False)
         for axes, (seconds, eta) in zip(grid.flat, waves, strict=False):
             _land(axes, chart, shaded=False)
             _show(axes, chart, chart.sea(eta), cmap="RdBu_r", norm=norm)
             axes.set_title(_clock(seconds / 60), fontsize=10)
-        ticks = [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3]
+        ticks = [-3, -1, -0.3, 0, 0.3, 1, 3]
         scale = ScalarMappable(norm, "RdBu_r")
         bar = figure.colorbar(scale, ax=grid, shrink=0.75, pad=0.01, ticks=ticks, format=lambda v, _: f"{v:+g}")
         bar.set_label("sea level above rest (m)")
