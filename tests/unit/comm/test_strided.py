@@ -88,6 +88,27 @@ def test_types_that_others_pack_wrongly(recipe, count):
     check(recipe, count)
 
 
+PADDED = of(DOUBLE, "resized", 0, 16)
+CYCLIC, DEFAULT = MPI.DISTRIBUTE_CYCLIC, MPI.DISTRIBUTE_DFLT_DARG
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        of(PADDED, "vector", 3, 2, 4),
+        of(PADDED, "hvector", 3, 2, 100),
+        of(PADDED, "indexed_block", 2, [0, 3, 6]),
+        of(PADDED, "subarray", [4, 5], [2, 3], [1, 1], F),
+        of(of([PADDED], "struct", [3], [8]), "contiguous", 2),
+        of(MPI.INT16_T, "darray", 2, 0, [3, 3], [CYCLIC, CYCLIC], [DEFAULT, 2], [2, 1], F),  # rows touch where it turns
+        of(DOUBLE, "darray", 6, 4, [8, 9], [CYCLIC, MPI.DISTRIBUTE_BLOCK], [2, DEFAULT], [2, 3], C),
+    ],
+)
+def test_gaps_between_the_cells(recipe):
+    assert block_of(recipe).counts
+    check(recipe, 2)
+
+
 def test_equal_layouts_are_equal_blocks():
     cells = np.zeros((6, 7, 8))
     face = StridedBlock(start=784, counts=(4,), strides=(448,), row=24, extent=0)  # [1:5, 5, 2:5]
@@ -226,7 +247,14 @@ def test_blocks_read_well():
 
 
 def test_decoding_frees_what_it_makes():
-    with Made(of(of(of([DOUBLE, MPI.INT], "struct", [2, 1], [0, 16]), "vector", 3, 2, 4), "dup")) as datatype:
-        for _ in range(1000):
-            from_datatype(datatype).to_datatype().Free()
-        assert datatype.Get_size() == 120
+    gone = []
+    key = MPI.Datatype.Create_keyval(delete_fn=lambda datatype, key, name: gone.append(name))
+    inner = DOUBLE.Create_contiguous(3)
+    inner.Set_attr(key, "inner")
+    outer = MPI.Datatype.Create_struct([2, 2], [0, 96], [inner, inner])
+    inner.Free()
+    from_datatype(outer)
+    assert not gone
+    outer.Free()
+    assert gone == ["inner"]  # by now nobody holds it, not even a forgotten part
+    MPI.Datatype.Free_keyval(key)
