@@ -106,17 +106,17 @@ def version() -> str:
 
 def launched_ranks() -> int:
     """Ranks that the launcher says it started, known before MPI starts; 0 without a launcher."""
-    return _launched("SIZE", "NTASKS")
+    return _launched("SIZE")
 
 
-def _launched(mpi: str, slurm: str) -> int:
-    names = (f"PMI_{mpi}", f"OMPI_COMM_WORLD_{mpi}", f"PMIX_{mpi}", f"SLURM_{slurm}")
+def _launched(what: str) -> int:
+    names = (f"PMI_{what}", f"PMIX_{what}", f"OMPI_COMM_WORLD_{what}")
     return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
 def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> int:
     """`--help` and `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
-    if _launched("RANK", "PROCID") > 0:
+    if _launched("RANK") > 0:
         return 0
     try:
         if {"-h", "--help"} & set(words):
