@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +76,18 @@ def load(module: str) -> SimpleNamespace:
     handle = ctypes.CDLL(str(library))
     signatures = json.loads(library.with_suffix(".json").read_text())
     return SimpleNamespace(**{name: _bind(getattr(handle, name), text) for name, text in signatures.items()})
+
+
+def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
+    """A kernel of integers and addresses with its arguments for good: half the cost of a call that converts them.
+
+    keep : whatever owns the memory at these addresses; it lives as long as the result.
+    """
+    plain = type(function)(ctypes.cast(function, ctypes.c_void_p).value)
+    plain.restype = function.restype
+    bound = partial(plain, *map(ctypes.c_int64, arguments))
+    bound.keep = keep  # pyright: ignore[reportAttributeAccessIssue]
+    return bound
 
 
 def address(array: Any) -> int:

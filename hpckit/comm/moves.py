@@ -253,9 +253,8 @@ def _wait_for_all(plan, counter, value):
     return True
 
 
-@export("i8(i8)")
-def post(plan):
-    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the buffer is in use."""
+@njit
+def _post(plan):
     k = _get(_get(plan, 0), 0) + 1
     if not _wait_for_all(plan, 1, k - _get(plan, 10)):
         return 1
@@ -264,9 +263,8 @@ def post(plan):
     return 0
 
 
-@export("i8(i8)")
-def collect(plan):
-    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be called again."""
+@njit
+def _collect(plan):
     k = _get(_get(plan, 0), 0)
     link = _get(plan, 4)
     while link < _get(plan, 5):
@@ -281,7 +279,34 @@ def collect(plan):
     return 0
 
 
+@njit
+def _drain(plan):
+    return 0 if _wait_for_all(plan, 1, _get(_get(plan, 0), 0)) else 1
+
+
+@export("i8(i8)")
+def post(plan):
+    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the buffer is in use."""
+    return _post(plan)
+
+
+@export("i8(i8)")
+def collect(plan):
+    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be called again."""
+    return _collect(plan)
+
+
 @export("i8(i8)")
 def drain(plan):
     """Wait until every neighbour has read what was posted last. Returns 1 to be called again."""
-    return 0 if _wait_for_all(plan, 1, _get(_get(plan, 0), 0)) else 1
+    return _drain(plan)
+
+
+@export("i8(i8)")
+def whole(plan):
+    """All steps of an exchange (with direct reading, `drain` is the third). Returns how many of them are done."""
+    if _post(plan):
+        return 0
+    if _collect(plan):
+        return 1
+    return 2 if _get(plan, 10) == 1 and _drain(plan) else 3

@@ -40,7 +40,7 @@ class Move(NamedTuple):
 class Moves:
     """Strided copies that are run together, by one native call (the GIL is released meanwhile).
 
-    The copies may run in any order: no target may overlap another target or any source.
+    The copies may run in any order: no target may overlap another target or any source. `run()` makes them all.
     """
 
     def __init__(self, moves: Iterable[Move]) -> None:
@@ -59,14 +59,11 @@ class Moves:
                 lines.append(alone[key])
         self.table = np.array(lines, dtype=np.int64).reshape(-1, _WORDS)
         self.address = native.address(self.table)
-        self._run, self._lines = native.load("hpckit.comm.moves").run, len(self.table)
-
-    def run(self) -> None:
-        """Make all of the copies."""
-        self._run(self.address, self._lines)
+        kernel = native.load("hpckit.comm.moves").run
+        self.run = native.bind(kernel, self.address, len(self.table), keep=self.table) if len(self.table) else _nothing
 
     def __len__(self) -> int:
-        return self._lines
+        return len(self.table)
 
 
 def _fit(moves: Iterable[Move]) -> Iterable[Move]:
@@ -200,6 +197,10 @@ def pack(layout: StridedBlock | MPI.Datatype, source: np.ndarray, out: np.ndarra
 def unpack(layout: StridedBlock | MPI.Datatype, packed: np.ndarray, target: np.ndarray, count: int = 1) -> None:
     """Scatter `count` objects of one layout; for repeated use make a `Packer`."""
     Packer(layout, count=count).unpack(packed, target)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is(a: object, b: object) -> bool:

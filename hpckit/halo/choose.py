@@ -86,15 +86,15 @@ class Auto:
         def start() -> None:
             nonlocal spent
             begin = clock()
-            bound[self._next or self.method][0]()
+            bound[self._next or self.method].start()
             spent = clock() - begin
 
         def wait() -> None:
             begin = clock()
-            bound[self._next or self.method][1]()
+            bound[self._next or self.method].wait()
             self._next = self._tell(spent + clock() - begin)
 
-        return start, wait
+        return Bound.of(start, wait)
 
     def _tell(self, seconds: float) -> str | None:
         try:

@@ -43,7 +43,7 @@ class Datatype:
             wait_all(requests)
 
         free_with(wait, *requests, *types)
-        return start, wait
+        return Bound.of(start, wait)
 
     def _type(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box]) -> MPI.Datatype:
         """All boxes of one link, at absolute addresses."""

@@ -75,19 +75,18 @@ class Halo:
 
     def exchange(self, *fields: np.ndarray) -> None:
         """Fill the ghost cells of these fields (collective among neighbours)."""
-        start, wait = self._bind(fields)
+        bound = self._bind(fields)
         if self._waiting:
             raise HpckitError("exchange() between start() and wait() of the same Halo: call wait() first, or make two")
-        start()
-        wait()
+        bound.exchange()
 
     def start(self, *fields: np.ndarray) -> None:
         """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that is exchanged."""
-        start, wait = self._bind(fields)
+        bound = self._bind(fields)
         if self._waiting:
             raise HpckitError("start() twice without wait(): call wait() first, or make one Halo for each exchange")
-        start()
-        self._waiting = wait
+        bound.start()
+        self._waiting = bound.wait
 
     def wait(self) -> None:
         """Finish what `start` began: afterwards the ghost cells are filled."""

@@ -60,4 +60,4 @@ class Neighbor:
             exchange(send, receive)
             unpack.run()
 
-        return pack.run, wait
+        return Bound.of(pack.run, wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -12,7 +13,21 @@ from hpckit.comm.pack_host import Moves
 from hpckit.comm.shared import free_with
 from hpckit.halo.plan import ALIGN, Link, Plan
 
-Bound = tuple[Callable[[], object], Callable[[], object]]  # start and wait of an exchange of certain arrays
+
+class Bound(NamedTuple):
+    """An exchange of certain arrays: its two halves, and both in one."""
+
+    start: Callable[[], object]
+    wait: Callable[[], object]
+    exchange: Callable[[], object]
+
+    @classmethod
+    def of(cls, start: Callable[[], object], wait: Callable[[], object]) -> Bound:
+        def exchange() -> None:
+            start()
+            wait()
+
+        return cls(start, wait, exchange)
 
 
 class PackedBuffers:
@@ -79,7 +94,7 @@ class Packed:
             wait_all(requests)
             unpack.run()
 
-        return start, wait
+        return Bound.of(start, wait)
 
 
 def aligned(n: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,26 +88,34 @@ class Shared:
         return base, base + _COUNTERS // 2
 
     def _steps(self, table: np.ndarray, keep: object, far: Bound | None) -> Bound:
-        kernels, address, look = native.load("hpckit.comm.moves"), native.address(table), self._watch.look
-        post, collect, drain = kernels.post, kernels.collect, kernels.drain if self._direct else None
-        start_far, wait_far = far or (None, None)
+        """Native steps; each returns 1 while it must wait long, and is called again once MPI has had its turn."""
+        kernels, look = native.load("hpckit.comm.moves"), self._watch.look
+        step = partial(native.bind, keep=(table, keep))
+        post, collect, drain, whole = (
+            step(kernel, native.address(table))
+            for kernel in (kernels.post, kernels.collect, kernels.drain, kernels.whole)
+        )
+        last = (post, collect, drain) if self._direct else (post, collect)
 
-        def start(_keep: object = keep) -> None:
-            if start_far:
-                start_far()
-            while post(address):
+        def start() -> None:
+            if far:
+                far.start()
+            while post():
                 look()
 
         def wait() -> None:
-            while collect(address):
-                look()
-            if drain:
-                while drain(address):
+            for step in last[1:]:
+                while step():
                     look()
-            if wait_far:
-                wait_far()
+            if far:
+                far.wait()
 
-        return start, wait
+        def exchange() -> None:
+            for step in last[whole() :]:
+                while step():
+                    look()
+
+        return Bound.of(start, wait) if far else Bound(start, wait, exchange)
 
 
 def can_read_directly(grid: Grid, arrays: Sequence[np.ndarray]) -> bool:
