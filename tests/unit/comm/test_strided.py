@@ -1,4 +1,7 @@
-"""A datatype's canonical block visits the very bytes that MPI packs, in its order; equal layouts are equal blocks."""
+"""A datatype's canonical block visits the very bytes that MPI packs, in its order; equal layouts are equal blocks.
+
+No rank speaks to another here, so these tests are not marked `mpi`: they run once.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +11,6 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from hpckit.comm.strided import NotStrided, StridedBlock, from_array, from_datatype, from_slice
-
-pytestmark = pytest.mark.mpi
 
 DOUBLE = MPI.DOUBLE
 C, F = MPI.ORDER_C, MPI.ORDER_F
