@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -14,22 +14,24 @@ from hpckit.apps._estimate import WIDTH, layout
 from hpckit.apps._relief import Bounds, read_coarse, read_input, refine
 from hpckit.comm.grid import Grid
 from hpckit.errors import together
+from hpckit.pde.heat import Heat, ImplicitHeat
+from hpckit.pde.hillslope import Hillslope
+from hpckit.pde.shallow_water import ShallowWater
 from hpckit.pde.solver import Solver
 
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
-    from hpckit.pde.heat import Heat
-    from hpckit.pde.shallow_water import ShallowWater
 
 _LARGEST = 1_000_000  # cells of a picture; larger fields are drawn with gaps
+S = TypeVar("S", bound=Solver)
 Verdict = list[tuple[str, str]]  # what was checked, and the answer
 
 
-class Case:
+class Case(Generic[S]):
     """One run's science. `solver` is at its start; `dt` was asked for, or is the largest that is safe."""
 
     unit = "s"  # of time
-    solver: Solver
+    solver: S
     spacing: tuple[float, ...]  # of cells, in the unit of the results' coordinates
     origin: float | tuple[float, ...] = 0.0  # their lower corner
 
@@ -61,14 +63,10 @@ class Case:
         return self.grid.comm.allreduce(float(owned.sum(dtype=float)))
 
 
-class HeatCase(Case):
+class HeatCase(Case[Heat]):
     """Heat in a unit box: a wave that decays as the analytic solution says, or any initial field from a file."""
 
-    solver: Heat
-
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        from hpckit.pde.heat import Heat, ImplicitHeat
-
         super().__init__(comm, config)
         walls: Any = "insulated" if config.input else 0.0
         physics = {"kappa": config.heat.kappa, "walls": walls} | self.common
@@ -112,14 +110,10 @@ class HeatCase(Case):
         return error
 
 
-class TsunamiCase(Case):
+class TsunamiCase(Case[ShallowWater]):
     """Long waves from a raised patch of sea over real bathymetry."""
 
-    solver: ShallowWater
-
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        from hpckit.pde.shallow_water import ShallowWater
-
         super().__init__(comm, config)
         with together(comm):
             self.bounds = Bounds.of(config.bounds)
@@ -181,14 +175,12 @@ class TsunamiCase(Case):
         return np.where(elevation < 0, np.maximum(-elevation, self.config.tsunami.shallowest), 0.0)
 
 
-class HillslopeCase(Case):
+class HillslopeCase(Case[Hillslope]):
     """Soil that creeps downhill on real terrain."""
 
     unit = "yr"
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        from hpckit.pde.hillslope import Hillslope
-
         super().__init__(comm, config)
         with together(comm):
             self.spacing = Bounds.of(config.bounds).spacing(self.grid.shape)
@@ -220,7 +212,7 @@ class HillslopeCase(Case):
         return [_pictures.relief(folder / "terrain.png", before, after, spacing, self.solver.time)]
 
 
-CASES: dict[str, type[Case]] = {"heat": HeatCase, "tsunami": TsunamiCase, "hillslope": HillslopeCase}
+CASES: dict[str, type[Case[Any]]] = {"heat": HeatCase, "tsunami": TsunamiCase, "hillslope": HillslopeCase}
 
 
 class Results:

@@ -30,7 +30,7 @@ _COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fas
 class Job:
     """A case, its clock and its files. Everything that can be wrong is found before the first file is touched."""
 
-    def __init__(self, comm: MPI.Intracomm, config: Config, case: Case) -> None:
+    def __init__(self, comm: MPI.Intracomm, config: Config, case: Case[Any]) -> None:
         self.comm, self.config, self.case = comm, config, case
         self.stop, begin = StopSignal(comm), time.monotonic()
         self.steps, self.dt = schedule(config, case.solver.dt_max)
@@ -81,7 +81,7 @@ class Job:
         copy = copy_rate(self.comm, next(iter(self.case.solver.fields.values())).nbytes)
         return dict(self.case.verdict()) | {
             "cell updates": f"{cells / 1e6:.4g} million/s",
-            "memory traffic": f"{traffic / 1e9:.3g} GB/s, {100 * traffic / copy:.0f} % of copying's {copy / 1e9:.3g} GB/s",
+            "memory traffic": f"{traffic / 1e9:.3g} GB/s, {100 * traffic / copy:.0f} % of copying",
             "halo share": f"{100 * halo:.1f} % of the steps' time",
         }
 

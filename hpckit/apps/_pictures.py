@@ -167,7 +167,8 @@ def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[flo
     light, steps = LightSource(azdeg=315, altdeg=40), {"vert_exag": 2.0, "dx": spacing[1], "dy": spacing[0]}
     extent = (0, before.shape[1] * spacing[1] / 1e3, before.shape[0] * spacing[0] / 1e3, 0)
     span = float(np.percentile(np.abs(after - before), 99.5)) or 1.0
-    with _figure(path, (10.6, 3.4)) as figure:
+    tall = extent[2] / extent[1]
+    with _figure(path, (9.6, 0.9 + 2.45 * tall)) as figure:
         left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
         for axes, z, title in ((left, before, "Today"), (middle, after, f"After {years:,.0f} years")):
             axes.imshow(light.shade(z, cmap=ramp, norm=norm, blend_mode="soft", **steps), extent=extent)
