@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import mmap
+import shutil
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
-from hpckit.errors import HpckitError, agree
+from hpckit.errors import HpckitError, together
 
+SHARED_MEMORY = Path("/dev/shm")
 _KEY = MPI.Comm.Create_keyval()
 
 
@@ -65,7 +68,7 @@ class NodeMemory:
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
-        self.comm = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+        self.comm = MPI.Intracomm(comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank))
         free_with(self, self.comm)
         self.ranks = self.comm.allgather(comm.rank)
         self._windows: list[_Window] = []
@@ -74,7 +77,7 @@ class NodeMemory:
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The memory that belongs to `comm`, made at the first call (collective)."""
         memory = comm.Get_attr(_KEY)
-        if memory is None:
+        if not isinstance(memory, cls):
             memory = cls(comm)
             comm.Set_attr(_KEY, memory)
         return memory
@@ -108,16 +111,12 @@ class NodeMemory:
         return None
 
     def _allocate(self, nbytes: int) -> MPI.Win:
+        node_bytes = self.comm.allreduce(nbytes)
+        with together(self.comm):
+            _check_room(node_bytes)
         info = MPI.Info.Create({"alloc_shared_noncontig": "true"})  # else ranks share pages at their borders
-        error = handle = None
-        try:
-            handle = MPI.Win.Allocate_shared(nbytes, 1, info, self.comm)
-        except MPI.Exception as caught:
-            error = HpckitError(
-                f"cannot share {nbytes} bytes with the ranks of this node (is /dev/shm full?): {caught}"
-            )
+        handle = MPI.Win.Allocate_shared(nbytes, 1, info, self.comm)
         info.Free()
-        agree(self.comm, error)
         return handle
 
     def _free_unused(self) -> None:
@@ -127,6 +126,15 @@ class NodeMemory:
             for window in [w for w, free in zip(self._windows, unused, strict=True) if free]:
                 self._windows.remove(window)
                 window.handle.Free()
+
+
+def _check_room(nbytes: int) -> None:
+    """MPI hands out more than there is; the first touch would then end the process with SIGBUS."""
+    if SHARED_MEMORY.exists() and nbytes > shutil.disk_usage(SHARED_MEMORY).free:
+        raise HpckitError(
+            f"shared arrays of {nbytes / 1e9:.1f} GB do not fit into {SHARED_MEMORY}, which has"
+            f" {shutil.disk_usage(SHARED_MEMORY).free / 1e9:.1f} GB free: use shared=False or more nodes"
+        )
 
 
 def _identical(a: np.ndarray, b: Any) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
-from hpckit.errors import ConfigError
+from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
 
@@ -176,6 +176,12 @@ def test_windows_are_freed_when_no_rank_needs_them(comm):
     assert Grid(comm, (6, 6)).node_memory is memory
     assert third.shape == (2,)
     comm.Barrier()
+
+
+def test_shared_memory_that_is_not_there_is_refused(comm):
+    grid = Grid(comm, (2**46,), width=0)
+    with pytest.raises(HpckitError, match=r"shared arrays of .* GB do not fit into /dev/shm"):
+        grid.zeros(shared=True)
 
 
 def test_grids_come_and_go(comm):
