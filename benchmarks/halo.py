@@ -109,11 +109,11 @@ def derived_types(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
     return Way(exchange, faces, ghosts, lambda: [request.Free() for request in requests])
 
 
-def petsc(comm: Any, case: Case, in_place: bool) -> Way:
+def petsc(comm: Any, case: Case) -> dict[str, Way]:
     """DMDA with all fields interlaced (dof), PETSc's own layout for several: one message per neighbour.
 
-    globalToLocal copies the owned cells as well: PETSc's global vectors have no ghosts. localToLocal fills the ghosts
-    of a local vector in place.
+    globalToLocal copies the owned cells as well, since PETSc's global vectors have no ghosts; localToLocal fills the
+    ghosts of a local vector in place.
     """
     with contextlib.suppress(ImportError):
         import dolfinx_solver  # type: ignore[import-not-found]  # noqa: F401  (the wheel that carries petsc4py)
@@ -130,16 +130,18 @@ def petsc(comm: Any, case: Case, in_place: bool) -> Way:
         stencil_width=w,
         comm=comm,
     )
-    local, whole = da.createLocalVec(), slice(None)
+    local, owned, whole = da.createLocalVec(), da.createGlobalVec(), slice(None)
     ghosted = local.getArray().reshape(*case.along(n + 2 * w, n), case.fields)
-    ghosts = [case.cut(ghosted, start, whole) for start in (w + n, 0)]
-    if in_place:
-        faces = [case.cut(ghosted, start, whole) for start in (w, n)]
-        return Way(lambda: da.localToLocal(local, local), faces, ghosts, lambda: [x.destroy() for x in (local, da)])
-    owned = da.createGlobalVec()
     cells = owned.getArray().reshape(n, n, n, case.fields)
+    ghosts = [case.cut(ghosted, start, whole) for start in (w + n, 0)]
+    inner = [case.cut(ghosted, start, whole) for start in (w, n)]
     faces = [case.cut(cells, start, whole) for start in (0, n - w)]
-    return Way(lambda: da.globalToLocal(owned, local), faces, ghosts, lambda: [x.destroy() for x in (owned, local, da)])
+    return {
+        "petsc": Way(lambda: da.globalToLocal(owned, local), faces, ghosts),
+        "petsc-in": Way(
+            lambda: da.localToLocal(local, local), inner, ghosts, lambda: [x.destroy() for x in (owned, local, da)]
+        ),
+    }
 
 
 def ghex(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
@@ -198,16 +200,11 @@ def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[s
     found["numpy"] = numpy_slices(comm, case, plain)
     found["types"] = derived_types(comm, case, plain)
     missing = {}
-    installed: dict[str, Callable[[], Way]] = {
-        "ghex": lambda: ghex(comm, case, plain),
-        "petsc": lambda: petsc(comm, case, in_place=False),
-        "petsc-in": lambda: petsc(comm, case, in_place=True),
-    }
-    for name, make in installed.items():
+    for peer, make in (("ghex", lambda: {"ghex": ghex(comm, case, plain)}), ("petsc", lambda: petsc(comm, case))):
         try:
-            found[name] = make()
+            found |= make()
         except ImportError as error:
-            missing[name] = str(error)
+            missing[peer] = str(error)
     return found, halos, missing
 
 
@@ -278,8 +275,8 @@ def run(comm: Any, quick: bool) -> Report:
             print(".", end="", flush=True)
     if comm.rank == 0:
         print_table(("us, smallest of the repeats", *_columns(), "auto took"), rows)
-        for name, reason in missing.items():
-            print(f"without {PEERS[name]}: {reason}")
+        for peer, reason in missing.items():
+            print(f"without {peer}: {reason}")
     derived = 1.4 if "Open MPI" in MPI.Get_library_version() else 3.0
     summarise(report, cells, {"types": derived, "ghex": 2.5, "petsc": 2.0, "petsc-in": None})
     return report
