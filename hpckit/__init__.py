@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
     from hpckit.halo import Halo
     from hpckit.io.checkpoint import Checkpoint
-    from hpckit.io.fields import FieldFile, read_field
+    from hpckit.io.fields import FieldFile
+    from hpckit.io.input import read_field
     from hpckit.log import get_logger, progress
     from hpckit.trace import span
 
@@ -35,7 +36,7 @@ _MAP = {
     "agree": "hpckit.errors",
     "get_logger": "hpckit.log",
     "progress": "hpckit.log",
-    "read_field": "hpckit.io.fields",
+    "read_field": "hpckit.io.input",
     "span": "hpckit.trace",
     "together": "hpckit.errors",
 }
