@@ -56,6 +56,8 @@ class Bounds:
 
 def read_input(grid: Grid, config: Config) -> np.ndarray:
     """This rank's box of the input, refined where asked for: (owned shape), float64 (collective)."""
+    if not config.input:
+        raise ConfigError(f"equation {config.equation!r} needs an input: the file with the elevation")
     if config.refine == 1:
         return read_field(config.input, grid, config.variable or None)
     coarse = None

@@ -1,0 +1,224 @@
+"""The halo program from within: right results on any ranks, restarts, and one clear error for bad input."""
+
+import os
+import signal
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpckit.apps._estimate import estimate, layout
+from hpckit.apps._job import marks, schedule
+from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
+from hpckit.errors import Checkpointed, ConfigError, HpckitError
+from hpckit.pde.heat import Heat as Heat_
+
+SEA = Tsunami(source=Source(longitude=0.05, latitude=0.05, length=4, width=3), places=[Place("Town", 0.1, 0.1)])
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """The program listens to signals; pytest shall not go on doing so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _case(kind: str, folder: Path) -> Config:
+    """A small case of each kind; its input is written by the caller."""
+    common = {"output": str(folder / kind), "pictures": False, "snapshots": 3, "steps": 12}
+    if kind == "heat":
+        return Config(shape=(13, 12, 11), **common)
+    bounds = (0.0, 0.2, 0.0, 0.2)
+    relief = {"input": str(folder / "relief.npy"), "shape": (6, 7), "refine": 3, "bounds": bounds}
+    return Config(equation=kind, tsunami=SEA, **relief, **common)
+
+
+def _write_input(comm, folder: Path) -> None:
+    if comm.rank == 0:
+        rows, columns = np.mgrid[0:6, 0:7]
+        np.save(folder / "relief.npy", -100.0 - 20 * rows + 30 * columns)
+    comm.Barrier()
+
+
+def _results(config: Config) -> dict[str, np.ndarray]:
+    with h5py.File(Path(config.output) / f"{config.equation}.vtkhdf") as file:
+        return {name: data[:] for name, data in file["VTKHDF/CellData"].items()}
+
+
+def _equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("kind", ["heat", "tsunami", "hillslope"])
+def test_any_ranks_give_what_one_gives(comm, shared_path, kind):
+    _write_input(comm, shared_path)
+    parallel = _case(kind, shared_path)
+    assert main(comm, parallel)
+    alone = _case(kind, shared_path)
+    alone.output += "-alone"
+    if comm.rank == 0:
+        from mpi4py import MPI
+
+        main(MPI.COMM_SELF, alone)
+        _equal(_results(parallel), _results(alone))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("kind", ["heat", "tsunami", "hillslope"])
+def test_restart_on_other_ranks_changes_no_bit(comm, shared_path, kind):
+    _write_input(comm, shared_path)
+    straight = _case(kind, shared_path)
+    main(comm, straight)
+    stopped = _case(kind, shared_path)
+    stopped.output += "-stopped"
+    stopped.max_seconds = 1e-6
+    if comm.rank == 0:  # one rank is asked to stop after its first step, all ranks go on
+        from mpi4py import MPI
+
+        with pytest.raises(Checkpointed, match="after 1 of 12 steps: run again with --resume"):
+            main(MPI.COMM_SELF, stopped)
+    comm.Barrier()
+    stopped.max_seconds, stopped.resume = 0.0, True
+    main(comm, stopped)
+    _equal(_results(straight), _results(stopped))
+
+
+@pytest.mark.mpi
+def test_restart_refuses_another_case(comm, shared_path):
+    config = _case("heat", shared_path)
+    config.checkpoint_every = 4
+    main(comm, config)
+    config.resume, config.steps = True, 20
+    with pytest.raises(ConfigError, match=r"of another case.*leave out --resume"):
+        main(comm, config)
+
+
+@pytest.mark.mpi
+def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path):
+    def error(n: int) -> float:
+        config = Config(shape=(n, n, n), output=str(shared_path / "r"), snapshots=0, duration=0.05)
+        return float(main(comm, config)["error against the analytic solution"].split()[0])
+
+    assert 3.5 < error(8) / error(16) < 4.5
+    assert not list(shared_path.glob("r/*.vtkhdf"))
+
+
+@pytest.mark.mpi
+def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, monkeypatch):
+    step = Heat_.step
+
+    def signalled(solver, dt):
+        step(solver, dt)
+        if comm.rank == comm.size - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    config = _case("heat", shared_path)
+    monkeypatch.setattr(Heat_, "step", signalled)
+    with pytest.raises(Checkpointed, match="after 1 of 12 steps"):
+        main(comm, config)
+    assert list(Path(config.output).glob("checkpoint/*.json"))
+
+
+@pytest.mark.mpi
+def test_periodic_box_with_an_input_keeps_its_heat(comm, shared_path):
+    if comm.rank == 0:
+        np.save(shared_path / "u.npy", np.random.default_rng(3).normal(size=(9, 10)))
+    comm.Barrier()
+    config = Config(shape=(9, 10), periodic=True, input=str(shared_path / "u.npy"), output=str(shared_path / "r"))
+    change = float(main(comm, config)["heat gained or lost"].split()[0])
+    assert abs(change) < 1e-12
+
+
+BAD = {
+    "missing": ({"input": "none.npy", "shape": (8, 8)}, "there is no file"),
+    "truncated": ({"input": "short.npy", "shape": (8, 8)}, "cut short or damaged"),
+    "other shape": ({"input": "good.npy", "shape": (9, 8)}, r"has shape \(8, 8\)"),
+    "nan": ({"input": "nan.npy", "shape": (8, 8)}, "NaN or infinite"),
+    "nan, refined": ({"input": "nan.npy", "shape": (8, 8), "refine": 2}, "NaN or infinite"),
+    "no bounds": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami"}, r"\[west, east, south, north\]"),
+    "swapped bounds": (
+        {"input": "good.npy", "shape": (8, 8), "equation": "hillslope", "bounds": (1.0, 0.0, 0.0, 1.0)},
+        r"\[west, east, south, north\]",
+    ),
+    "no sea": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "water"),
+    "no input": ({"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "needs an input"),
+    "unstable": ({"shape": (8, 8), "dt": 1.0}, "unstable: the largest stable one is"),
+    "three times": ({"shape": (8, 8), "dt": 1e-4, "steps": 3, "duration": 1.0}, "leave one out"),
+    "process grid": ({"shape": (8, 8), "process_shape": (97, 1)}, "needs 97 ranks"),
+    "too many dimensions": ({"shape": (4, 4, 4, 4)}, "1 to 3 dimensions"),
+    "output below a file": ({"shape": (8, 8), "output": "good.npy/results"}, "cannot write results to"),
+}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_error_on_all_ranks_and_leaves_nothing(comm, shared_path, name):
+    if comm.rank == 0:
+        good = np.ones((8, 8))
+        np.save(shared_path / "good.npy", good)
+        (shared_path / "short.npy").write_bytes((shared_path / "good.npy").read_bytes()[:-99])
+        good[5, 3] = np.nan
+        np.save(shared_path / "nan.npy", good)
+    comm.Barrier()
+    wrong, message = BAD[name]
+    config = Config(**{"output": "results", **wrong})
+    config.output = str(shared_path / config.output)
+    config.input = config.input and str(shared_path / config.input)
+    with pytest.raises(ConfigError, match=message) as caught:
+        main(comm, config)
+    assert len(set(comm.allgather(str(caught.value)))) == 1
+    assert not (shared_path / "results").exists()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_more_ranks_than_cells(comm, shared_path):
+    with pytest.raises(ConfigError, match="no process grid"):
+        main(comm, Config(shape=(1,), output=str(shared_path / "results")))
+
+
+@pytest.mark.mpi
+def test_a_state_that_explodes_ends_the_run(comm, shared_path, monkeypatch):
+    config = Config(shape=(8, 8), output=str(shared_path / "r"))
+    monkeypatch.setattr(Heat_, "step", _spoil)
+    with pytest.raises(HpckitError, match="the state holds NaN after 1 of 50 steps"):
+        main(comm, config)
+    assert not (shared_path / "r" / "heat.vtkhdf").exists()
+
+
+def _spoil(solver, dt):
+    solver.fields["temperature"][...] = np.nan
+
+
+def test_schedule():
+    assert schedule(Config(), 1.0) == (50, 0.9)
+    assert schedule(Config(duration=10.0), 1.0) == (12, 10 / 12)
+    assert schedule(Config(duration=10.0, steps=20), 1.0) == (20, 0.5)
+    assert schedule(Config(duration=10.0, dt=0.5), 1.0) == (20, 0.5)
+    assert schedule(Config(steps=3, dt=0.5), 1.0) == (3, 0.5)
+    with pytest.raises(ConfigError, match="any length"):
+        schedule(Config(heat=Heat(implicit=True)), np.inf)
+
+
+def test_snapshots_are_even_and_end_at_the_end():
+    assert marks(10, 0) == {}
+    assert marks(10, 1) == {10: 0}
+    assert marks(10, 3) == {0: 0, 5: 1, 10: 2}
+    assert marks(2, 5) == {0: 0, 1: 1, 2: 2}
+
+
+def test_dry_run_of_4096_ranks():
+    text = estimate(Config(shape=(128, 128, 128), per_rank=True, snapshots=0), 4096)
+    assert "2048 x 2048 x 2048 = 8,589,934,592 cells on 4096 ranks" in text
+    assert "16 x 16 x 16, blocks of 2,097,152 to 2,097,152 cells" in text
+    assert "786 kB received per rank" in text
+
+
+def test_layout_refuses_what_no_run_could_have():
+    with pytest.raises(ConfigError, match=r"needs 6 ranks in 2 dimensions, but there are 4 in 3: use \(2, 2, 1\)"):
+        layout(Config(process_shape=(3, 2)), 4)
