@@ -13,7 +13,8 @@ from hpckit.comm.shared import free_with
 from hpckit.halo.packed import Bound
 from hpckit.halo.plan import Box, Plan
 
-# A derived type of words is walked faster than the same type of bytes.
+# A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly whose strides are no
+# multiples of the word, and takes a stride of -1 byte for +1 (docs/datatypes.md).
 _WORDS = ((8, MPI.INT64_T), (4, MPI.INT32_T), (2, MPI.INT16_T), (1, MPI.BYTE))
 
 
@@ -58,9 +59,13 @@ class Datatype:
         layout = self._plan.layouts[box.field]
         counts, strides = layout.walk(box)
         row = layout.dtype.itemsize
-        size, word = next((n, word) for n, word in _WORDS if row % n == 0)
+        size, word = next((n, word) for n, word in _WORDS if not any(step % n for step in (row, *strides)))
         datatype = word.Create_contiguous(row // size)
         for n, stride in zip(reversed(counts), reversed(strides), strict=True):
-            inner, datatype = datatype, datatype.Create_hvector(n, 1, stride)
+            backwards = [-i for i in range(n)] if stride == -1 else None
+            inner, datatype = (
+                datatype,
+                (datatype.Create_hindexed_block(1, backwards) if backwards else datatype.Create_hvector(n, 1, stride)),
+            )
             inner.Free()
         return datatype

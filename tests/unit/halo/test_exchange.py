@@ -112,7 +112,7 @@ def test_any_fields_widths_and_borders(comm, shape, wrap, sides, corners, kinds,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_views_of_larger_arrays(comm, method):
-    """Components of a vector, a reversed and a transposed array: nothing between their elements is touched."""
+    """Components of a vector and of a record, reversed and transposed arrays: nothing between elements is touched."""
     if method == "direct":
         pytest.skip("method direct reads whole arrays in shared windows only")
     grid = Grid(comm, (12, 10), periodic=True, width=(1, 2))
@@ -120,14 +120,17 @@ def test_views_of_larger_arrays(comm, method):
     vector = np.full((rows, columns, 2), -1.0)
     backwards = np.full((rows, columns), -1.0)[::-1, ::-1]
     turned = np.full((2 * columns, rows), -1.0)[::2].T
-    fields = [vector[..., 1], backwards, turned]
+    bytes_backwards = np.zeros((rows, columns), "u1")[::-1, ::-1]
+    records = np.zeros((rows, columns), np.dtype([("tag", "i2"), ("value", "f8")]))
+    fields = [vector[..., 1], backwards, turned, bytes_backwards, records["value"]]
     for field in fields:
-        field[...] = numbered(grid)
+        field[...] = numbered(grid, field.dtype)
     Halo(grid, fields=fields, method=method).exchange(*fields)
     for field in fields:
         np.testing.assert_array_equal(field, expected(grid, field, 0, False))
     assert (vector[..., 0] == -1).all()
     assert (turned.base[1::2] == -1).all()
+    assert not records["tag"].any()
 
 
 @pytest.mark.parametrize("method", ["shared", "direct"])
