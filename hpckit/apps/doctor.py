@@ -171,14 +171,20 @@ def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
     """Copies by rank 0 alone and by all ranks at once; messages between rank 0 and the last rank (collective)."""
     source, target, last = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8), comm.size - 1
     target[:] = source
+
+    def copy() -> None:
+        for _ in range(COPIES):
+            np.copyto(target, source)
+
+    gigabytes = 2e-9 * nbytes * COPIES  # each byte is read and written
     with span("copy, one rank"):
-        alone = _copy_rate(source, target) if comm.rank == 0 else 0
+        alone = _seconds(copy) if comm.rank == 0 else math.inf
         _sleep_until_all_are_here(comm)
     with span("copy, all ranks"):
-        each = comm.gather(_copy_rate(source, target)) or [0]
+        everywhere = _seconds(lambda: (copy(), _sleep_until_all_are_here(comm)))
     results = {
-        "copy by one rank, GB/s (read + written)": alone,
-        "copy by all ranks, GB/s (read + written)": len(each) * min(each),  # they end with the slowest
+        "copy by one rank, GB/s (read + written)": gigabytes / alone,
+        "copy by all ranks, GB/s (read + written)": comm.size * gigabytes / everywhere,
     }
     if last > 0:
         with span("messages"):
@@ -204,11 +210,6 @@ def _ping_pong(comm: MPI.Intracomm, nbytes: int) -> float:
             comm.Send(message, 0)
 
     return min(_seconds(there_and_back) for _ in range(100)) / 2
-
-
-def _copy_rate(source: np.ndarray, target: np.ndarray) -> float:
-    """GB/s, each byte counted when read and when written."""
-    return 2e-9 * source.nbytes * COPIES / _seconds(lambda: [np.copyto(target, source) for _ in range(COPIES)])
 
 
 def _seconds(work: Callable[[], object]) -> float:
