@@ -81,9 +81,8 @@ def _gather(grid: Any, u: np.ndarray, path: Path, synced: bool) -> Callable[[], 
 
     boxes = [tuple(slice(a, b) for a, b in zip(*grid.box(rank), strict=True)) for rank in range(grid.size)]
     shapes = [tuple(s.stop - s.start for s in box) for box in boxes]
-    if grid.rank == 0:
-        dataset = h5py.File(path, "w").create_dataset("u", grid.shape, float)
-        whole = np.empty(grid.shape)
+    dataset: Any = h5py.File(path, "w").create_dataset("u", grid.shape, float) if grid.rank == 0 else None
+    whole = np.empty(grid.shape if grid.rank == 0 else 0)
     buffers = [np.empty(shape) for shape in shapes] if grid.rank == 0 else []
 
     def once() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
+import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,40 +53,46 @@ def field_box(grid: Grid, rank: int, extra: Extra) -> tuple[tuple[int, ...], tup
 class Slabs:
     """Regroups the boxes of all ranks into slabs of whole rows, which lie contiguous in a file.
 
-    Rank r holds `rows` of the first dimension afterwards. Many small writes of a box cost 10 to 40 times more than
-    this exchange in memory and one long write.
+    Rank r holds `rows` of the first dimension afterwards. Writing a box row by row costs 10 to 40 times more than this
+    exchange in memory and one long write. What is sent is contiguous in the sender's box.
     """
 
     def __init__(self, grid: Grid, extra: Extra, dtype: np.dtype) -> None:
         self._comm, self._dtype = grid.comm, dtype
         shape = grid.global_shape(extra)
-        start, stop = field_box(grid, grid.rank, extra)
+        boxes = [field_box(grid, rank, extra) for rank in range(grid.size)]
+        start, stop = boxes[grid.rank]
         # Where only the first dimension is divided, the boxes are slabs already.
         self._direct = grid.process_shape[0] == grid.size
         self.rows = (start[0], stop[0]) if self._direct else block(shape[0], grid.size, grid.rank)
         self.shape, self.rows_of_all = (self.rows[1] - self.rows[0], *shape[1:]), shape[0]
-        if self._direct:
-            return
-        item = MPI.BYTE.Create_contiguous(dtype.itemsize)
-        mine = tuple(b - a for a, b in zip(start, stop, strict=True))
-        self._send, self._receive = [], []
-        for rank in range(grid.size):
-            a, b = _overlap((start[0], stop[0]), block(shape[0], grid.size, rank))
-            zeros = (0,) * (grid.ndim - 1)
-            self._send.append(_subarray(item, mine, (b - a, *mine[1:]), (a - start[0], *zeros)))
-            low, high = field_box(grid, rank, extra)
-            a, b = _overlap((low[0], high[0]), self.rows)
-            part = (b - a, *(y - x for x, y in zip(low[1:], high[1:], strict=True)))
-            self._receive.append(_subarray(item, self.shape, part, (a - self.rows[0], *low[1:])))
-        item.Free()
-        weakref.finalize(self, _free, self._send + self._receive)
+        wanted = [_overlap((start[0], stop[0]), block(shape[0], grid.size, rank)) for rank in range(grid.size)]
+        row = math.prod(b - a for a, b in zip(start[1:], stop[1:], strict=True))
+        self._send = [(b - a) * row for a, b in wanted], [(a - start[0]) * row for a, _ in wanted]
+        self._parts = [_part(low, high, self.rows) for low, high in boxes]
+        counts = [math.prod(s.stop - s.start for s in part) for part in self._parts]
+        self._receive = counts, [0, *itertools.accumulate(counts)][:-1]
 
-    def regroup(self, box: np.ndarray) -> np.ndarray:
-        """This rank's slab of the field whose contiguous `box` it owns (collective)."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the slab where it is not the box itself."""
+        return 0 if self._direct else math.prod(self.shape) * self._dtype.itemsize
+
+    def regroup(self, box: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+        """This rank's slab of the field whose contiguous `box` it owns (collective).
+
+        scratch : (2, at least `nbytes`) uint8, overwritten; the slab lies in it.
+        """
         if self._direct:
             return box
-        slab = np.empty(self.shape, self._dtype)
-        self._comm.Alltoallw(_message(box, self._send), _message(slab, self._receive))
+        arrived, slab = scratch[:, : self.nbytes].view(self._dtype)
+        slab = slab.reshape(self.shape)
+        item = MPI.BYTE.Create_contiguous(self._dtype.itemsize).Commit()
+        self._comm.Alltoallv([box, self._send, item], [arrived, self._receive, item])
+        item.Free()
+        for part, count, offset in zip(self._parts, *self._receive, strict=True):
+            target = slab[part]
+            target[...] = arrived[offset : offset + count].reshape(target.shape)
         return slab
 
 
@@ -100,21 +107,12 @@ def _excess(grid: Grid, name: str, array: np.ndarray) -> list[int]:
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    start = max(one[0], other[0])
+    """The common part of two ranges; an empty one lies within the first."""
+    start = min(max(one[0], other[0]), one[1])
     return start, max(start, min(one[1], other[1]))
 
 
-def _subarray(item: MPI.Datatype, shape, part, start) -> MPI.Datatype | None:
-    """The type of a part of an array; None for an empty one, which MPI does not allow."""
-    return item.Create_subarray(shape, part, start).Commit() if min(part) > 0 else None
-
-
-def _message(array: np.ndarray, types: list[MPI.Datatype | None]) -> list:
-    counts = [int(t is not None) for t in types]
-    return [array.reshape(-1).view(np.uint8), counts, [0] * len(types), [t or MPI.BYTE for t in types]]
-
-
-def _free(types: list[MPI.Datatype | None]) -> None:
-    if not MPI.Is_finalized():
-        for each in filter(None, types):
-            each.Free()
+def _part(low: tuple[int, ...], high: tuple[int, ...], rows: tuple[int, int]) -> tuple[slice, ...]:
+    """Where in the slab of `rows` the box from `low` to `high` belongs."""
+    a, b = _overlap((low[0], high[0]), rows)
+    return slice(a - rows[0], b - rows[0]), *(slice(x, y) for x, y in zip(low[1:], high[1:], strict=True))

@@ -29,12 +29,14 @@ class OneFile:
     ) -> None:
         self._comm, self._file, self._handle = grid.comm, file, _open(file)
         self._slabs = {field.name: Slabs(grid, extra[field.name], field.dtype) for field in plan.fields}
+        # New memory for every step would cost more than the exchange.
+        self._scratch = np.empty((2, max((slabs.nbytes for slabs in self._slabs.values()), default=0)), np.uint8)
         self._stride = {field.name: field.step_bytes for field in plan.fields}
         self._offset = offsets.fields[0]
 
     def write(self, step: int, name: str, box: np.ndarray) -> None:
         slabs = self._slabs[name]
-        slab = slabs.regroup(box)
+        slab = slabs.regroup(box, self._scratch)
         row = self._stride[name] // slabs.rows_of_all
         with together(self._comm):
             _write(self._handle, self._offset[name] + step * self._stride[name] + slabs.rows[0] * row, slab, self._file)
