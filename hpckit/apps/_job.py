@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -131,15 +132,21 @@ def marks(steps: int, count: int) -> dict[int, int]:
 
 
 def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
-    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective)."""
+    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective).
+
+    Ranks that share a core take turns.
+    """
     source = np.ones(max(8192, min(nbytes, _COPIED // comm.size)) // 8)
     target, best = np.empty_like(source), math.inf
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    share = min(1.0, (os.cpu_count() or 1) / node.size)
+    node.Free()
     for _ in range(6):
         comm.Barrier()
         begin = time.perf_counter()
         np.copyto(target, source)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
-    return 2 * source.nbytes * comm.size / best
+    return 2 * source.nbytes * comm.allreduce(share) / best
 
 
 def sleep_until_all_are_here(comm: MPI.Intracomm) -> None:
