@@ -11,7 +11,9 @@ MODULES = [module.name for module in pkgutil.walk_packages(hpckit.__path__, "hpc
 
 
 def _python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_import_hpckit_is_fast_and_starts_nothing():
