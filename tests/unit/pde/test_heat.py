@@ -182,10 +182,10 @@ def test_a_difference_on_one_rank_fails_on_all(comm):
 
 @pytest.mark.usefixtures("petsc")
 class TestImplicit:
-    @pytest.mark.parametrize(("ndim", "periodic", "walls"), [(1, True, 0.0), (2, False, "insulated"), (3, False, 0.0)])
+    @pytest.mark.parametrize(("ndim", "periodic", "walls"), [(1, True, 0.0), (3, False, "insulated")])
     def test_crank_nicolson_converges_with_second_order(self, comm, ndim, periodic, walls):
         def make(*arguments, **options):
-            return ImplicitHeat(*arguments, scheme="crank-nicolson", **options)
+            return ImplicitHeat(*arguments, scheme="crank-nicolson", options="-pc_type jacobi", **options)
 
         errors = [error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)]  # dt ~ dx
         assert 3 < errors[0] / errors[1] < 5
@@ -202,8 +202,7 @@ class TestImplicit:
         assert largest(comm, heat.fields["temperature"][heat.grid.owned] - expected) < 1e-10
         assert heat.iterations > 0
 
-    @pytest.mark.parametrize("scheme", ["backward-euler", "crank-nicolson"])
-    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    @pytest.mark.parametrize(("scheme", "dtype"), [("backward-euler", np.float64), ("crank-nicolson", np.float32)])
     def test_ranks_agree_to_the_solvers_tolerance(self, comm, scheme, dtype):
         shape, walls = (9, 10, 11), [(1.0, "insulated"), "insulated", (0.0, 2.0)]
         whole = np.random.default_rng(3).random(shape)
@@ -213,7 +212,7 @@ class TestImplicit:
                 grid, 0.1, source=0.5, walls=walls, scheme=scheme, dtype=dtype, options="-ksp_rtol 1e-12"
             )
             heat.set("temperature", mine(grid, whole))
-            for dt in (0.05, 0.05, 0.1):
+            for dt in (0.05, 0.1):
                 heat.step(dt)
             results.append(heat.fields["temperature"][grid.owned])
         assert largest(comm, mine(grid, results[0]) - results[1]) < (1e-9 if dtype == np.float64 else 1e-5)
