@@ -11,7 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.apps._estimate import WIDTH, layout
-from hpckit.apps._relief import Bounds, read_coarse, read_input, refine
+from hpckit.apps._relief import Bounds, read_input
 from hpckit.comm.grid import Grid
 from hpckit.errors import together
 from hpckit.pde.heat import Heat, ImplicitHeat
@@ -118,10 +118,11 @@ class TsunamiCase(Case[ShallowWater]):
         with together(comm):
             self.bounds = Bounds.of(config.bounds)
         self.spacing, self.origin = self.bounds.degrees(self.grid.shape), (self.bounds.south, self.bounds.west)
-        self.elevation = read_input(self.grid, config)
+        self.elevation = self.grid.zeros(config.dtype)
+        self.elevation[self.grid.owned] = read_input(self.grid, config)
         self.solver = ShallowWater(
             self.grid,
-            self._depth(self.elevation),
+            self._depth(self.elevation[self.grid.owned]),
             self.spacing,
             south=self.bounds.south,
             border="open",
@@ -139,7 +140,7 @@ class TsunamiCase(Case[ShallowWater]):
     def show(self) -> Mapping[str, np.ndarray]:
         fields = self.solver.fields
         arrival = np.where(np.isfinite(fields["arrival"]), fields["arrival"], np.nan)
-        return {"eta": fields["eta"], "peak": fields["peak"], "arrival": arrival}
+        return {"eta": fields["eta"], "peak": fields["peak"], "arrival": arrival, "elevation": self.elevation}
 
     def verdict(self) -> Verdict:
         """Water is neither made nor lost, but leaves through the open sea."""
@@ -155,8 +156,7 @@ class TsunamiCase(Case[ShallowWater]):
     def draw(self, results: Results, folder: Path) -> list[Path]:
         from hpckit.apps import _pictures
 
-        elevation = refine(read_coarse(self.config), self.config.refine, (0, 0), self.grid.shape)
-        elevation = results.thin(elevation)
+        elevation = results.read("elevation")
         latitude, longitude = self.bounds.centres(elevation.shape)
         chart = _pictures.Chart(
             elevation,
@@ -240,7 +240,3 @@ class Results:
         return data[
             (range(len(data))[step], *middle, ..., slice(None, None, self._stride), slice(None, None, self._stride))
         ]
-
-    def thin(self, field: np.ndarray) -> np.ndarray:
-        """The cells of a 2-D field that `read` gives."""
-        return field[:: self._stride, :: self._stride]

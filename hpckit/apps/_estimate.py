@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from hpckit.apps.halo import Config
 
 WIDTH = 1  # ghost cells of all these solvers
-_ARRAYS = {"heat": 2, "tsunami": 9, "hillslope": 2}  # that a rank holds
+_ARRAYS = {"heat": 2, "tsunami": 10, "hillslope": 2}  # that a rank holds
 _EXCHANGED = {"heat": 1, "tsunami": 3, "hillslope": 1}  # whose ghosts are filled each step
-_WRITTEN = {"heat": 2, "tsunami": 3, "hillslope": 1}  # in each snapshot
+_WRITTEN = {"heat": 2, "tsunami": 4, "hillslope": 1}  # in each snapshot
 _PROCESS = 55e6  # bytes of a rank that does nothing: Python, NumPy, MPI
 
 
 def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Global shape and process grid of a run on `size` ranks; raises `ConfigError` where there is none."""
     ndim = len(config.shape)
+    if config.equation != "heat" and (ndim != 2 or not config.input):
+        raise ConfigError(
+            f"equation {config.equation!r} needs an input, the file with the elevation, and its 2-D shape"
+        )
+    if config.per_rank and config.input:
+        raise ConfigError("per_rank = true has no input: its shape would have to grow with the ranks")
     how = (size, (config.periodic,) * ndim, ((WIDTH, WIDTH),) * ndim)
     cells = [n * config.refine for n in config.shape]
     if config.process_shape and (len(config.process_shape) != ndim or math.prod(config.process_shape) != size):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,6 @@ from hpckit.io.input import read_field
 
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
-
 
 METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 
@@ -56,20 +54,13 @@ class Bounds:
 
 def read_input(grid: Grid, config: Config) -> np.ndarray:
     """This rank's box of the input, refined where asked for: (owned shape), float64 (collective)."""
-    if not config.input:
-        raise ConfigError(f"equation {config.equation!r} needs an input: the file with the elevation")
     if config.refine == 1:
         return read_field(config.input, grid, config.variable or None)
     coarse = None
     with together(grid.comm):
         if grid.rank == 0:
-            coarse = read_coarse(config)
+            coarse = read_field(config.input, Grid(MPI.COMM_SELF, config.shape), config.variable or None)
     return refine(grid.comm.bcast(coarse), config.refine, grid.start, grid.stop)
-
-
-def read_coarse(config: Config) -> np.ndarray:
-    """The whole input as it lies in the file; for one rank."""
-    return read_field(Path(config.input), Grid(MPI.COMM_SELF, config.shape), config.variable or None)
 
 
 def refine(coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:

@@ -148,6 +148,8 @@ BAD = {
     ),
     "no sea": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "water"),
     "no input": ({"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "needs an input"),
+    "one dimension": ({"input": "good.npy", "shape": (64,), "equation": "hillslope"}, "its 2-D shape"),
+    "weak scaling": ({"input": "good.npy", "shape": (8, 8), "per_rank": True}, "per_rank = true has no input"),
     "unstable": ({"shape": (8, 8), "dt": 1.0}, "unstable: the largest stable one is"),
     "three times": ({"shape": (8, 8), "dt": 1e-4, "steps": 3, "duration": 1.0}, "leave one out"),
     "process grid": ({"shape": (8, 8), "process_shape": (97, 1)}, "needs 97 ranks"),
