@@ -72,19 +72,18 @@ class Job:
 
     def report(self) -> dict[str, Any]:
         """Was it right, was it fast (collective)."""
-        if self.march.counted < 1:  # nothing but the first step, or all was done before
-            return dict(self.case.verdict())
-        self.say(self.case.solver.halo.explain())
-        seconds = self.comm.allreduce(self.march.seconds, MPI.MAX)
-        cells = math.prod(self.case.grid.shape) * self.march.counted / seconds
-        traffic = self.comm.allreduce(self.case.solver.bytes_per_step) * self.march.counted / seconds
-        halo = self.comm.allreduce(self.march.halo_seconds) / self.comm.size / seconds
-        copy = copy_rate(self.comm, next(iter(self.case.solver.fields.values())).nbytes)
-        return dict(self.case.verdict()) | {
-            "cell updates": f"{cells / 1e6:.4g} million/s",
-            "memory traffic": f"{traffic / 1e9:.3g} GB/s, {100 * traffic / copy:.0f} % of copying",
-            "halo share": f"{100 * halo:.1f} % of the steps' time",
-        }
+        verdict, steps, solver = dict(self.case.verdict()), self.march.counted, self.case.solver
+        if steps < 1:  # nothing but the first step, or all was done before
+            return verdict
+        self.say(solver.halo.explain())
+        seconds, halo = (self.comm.allreduce(s, MPI.MAX) for s in (self.march.seconds, self.march.halo_seconds))
+        verdict["cell updates"] = f"{math.prod(self.case.grid.shape) * steps / seconds / 1e6:.4g} million/s"
+        if halo:  # the implicit solver exchanges within PETSc
+            traffic = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
+            limit = copy_rate(self.comm, next(iter(solver.fields.values())).nbytes)
+            verdict["memory traffic"] = f"{traffic / 1e9:.3g} GB/s, {100 * traffic / limit:.0f} % of copying"
+            verdict["halo share"] = f"{100 * halo / seconds:.1f} % of the steps' time"
+        return verdict
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""

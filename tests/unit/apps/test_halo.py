@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hpckit import linear
 from hpckit.apps._estimate import estimate, layout
 from hpckit.apps._job import marks, schedule
 from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
@@ -107,6 +108,16 @@ def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path
 
     assert 3.5 < error(8) / error(16) < 4.5
     assert not list(shared_path.glob("r/*.vtkhdf"))
+
+
+@pytest.mark.mpi
+def test_implicit_steps(comm, shared_path):
+    try:
+        linear.petsc()
+    except HpckitError as missing:
+        pytest.skip(str(missing))
+    config = Config(shape=(8, 8), heat=Heat(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r"))
+    assert "halo share" not in main(comm, config)
 
 
 @pytest.mark.mpi
