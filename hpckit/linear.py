@@ -116,7 +116,7 @@ class System:
         if reason < 0:
             raise HpckitError(
                 f"the linear solver stopped after {iterations} iterations with residual "
-                f"{self._solver.getResidualNorm():.3g} ({self._reasons.get(reason, reason)}): take a smaller time step, "
+                f"{self._solver.getResidualNorm():.3g} ({self._reasons.get(reason, reason)}): take smaller steps, "
                 "or other options, such as -ksp_max_it 1000 -pc_type jacobi"
             )
         x[...] = self._x.array_r.reshape(shape)

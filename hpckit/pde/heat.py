@@ -74,7 +74,7 @@ class ImplicitHeat(Heat):
     Parameters
     ----------
     scheme : `"backward-euler"` (first order in time, damps everything) or `"crank-nicolson"` (second order).
-    options : PETSc options for the solver, as `"-ksp_rtol 1e-12 -pc_type jacobi"`; CG with algebraic multigrid if empty.
+    options : PETSc options, as `"-ksp_rtol 1e-12 -pc_type jacobi"`; CG with algebraic multigrid if empty.
 
     Attributes
     ----------
@@ -118,7 +118,8 @@ class ImplicitHeat(Heat):
         grid, weights = self.grid, [self._theta * dt * self.kappa * w for w in self._per_square]
         diagonal = np.full(grid.owned_shape(), 1 + 2 * sum(weights))
         self._inflow = np.full(grid.owned_shape(), self._theta * dt * self.source)
-        for d, side, wall in boundary.sides(grid, self.walls):
+        for d, side in boundary.sides(grid):
+            wall = self.walls[d][side]
             edge = (slice(None),) * d + (slice(None, 1) if side == 0 else slice(-1, None),)
             diagonal[edge] += -weights[d] if wall == boundary.INSULATED else weights[d]
             self._inflow[edge] += 0 if wall == boundary.INSULATED else 2 * weights[d] * float(wall)

@@ -180,15 +180,15 @@ class ShallowWater(Solver):
     def _open_borders(self) -> list[_Border]:
         """The borders of the grid that this rank touches."""
         borders = []
-        for d, side, _ in walls.sides(self.grid, ((None, None),) * 2):
+        for d, side in walls.sides(self.grid):
             span, outward = self._cells[d], (-1, 1)[side]
             cell = span.start if side == 0 else span.stop - 1
             cells, faces = (
                 (*self._cells[:d], slice(at, at + 1), *self._cells[d + 1 :]) for at in (cell, cell + (side == 1))
             )
-            speed = outward * np.sqrt(GRAVITY * np.maximum(self.depth[cells], 0)).astype(self.dtype)
+            speed = np.sqrt(GRAVITY * np.maximum(self.depth[cells], 0)).astype(self.dtype)
             flux = self.fields[("hv", "hu")[d]][faces]
-            borders.append(_Border(d, outward, cells, flux, self.fields["eta"][cells], speed))
+            borders.append(_Border(d, outward, cells, flux, self.fields["eta"][cells], np.copysign(speed, outward)))
         return borders
 
 

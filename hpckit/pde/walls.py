@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
@@ -26,7 +26,7 @@ INSULATED = "insulated"
 def parse(walls: Wall | Sequence, ndim: int) -> Walls:
     """One wall, one per dimension, or one (low, high) pair per dimension, as pairs."""
     each = [walls] * ndim if isinstance(walls, str | int | float) else list(walls)
-    pairs = tuple((w, w) if isinstance(w, str | int | float) else tuple(w) for w in each)
+    pairs: Any = tuple((w, w) if isinstance(w, str | int | float) else tuple(w) for w in each)
     if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
         raise ConfigError(
             f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per dimension"
@@ -37,15 +37,15 @@ def parse(walls: Wall | Sequence, ndim: int) -> Walls:
     return pairs
 
 
-def sides(grid: Grid, walls: Walls) -> list[tuple[int, int, Wall]]:
-    """(dimension, 0 or 1 for low or high, wall) of the walls that this rank's block touches."""
+def sides(grid: Grid) -> list[tuple[int, int]]:
+    """(dimension, 0 or 1 for low or high) of the walls that this rank's block touches."""
     found = []
-    for d, pair in enumerate(walls):
-        for side, wall in enumerate(pair):
+    for d in range(grid.ndim):
+        for side in (0, 1):
             offset = [0] * grid.ndim
             offset[d] = (-1, 1)[side]
             if grid.neighbor(offset) == MPI.PROC_NULL:
-                found.append((d, side, wall))
+                found.append((d, side))
     return found
 
 
@@ -54,7 +54,8 @@ class Fill:
 
     def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
         self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []  # ghosts, cells, 2 value
-        for d, side, wall in sides(grid, walls):
+        for d, side in sides(grid):
+            wall = walls[d][side]
             edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
             ghost = edge - 1 if side == 0 else edge + 1
             near, beyond = (array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost))
