@@ -227,7 +227,9 @@ class TestImplicit:
     def test_options_reach_the_solver(self, comm):
         heat = ImplicitHeat(Grid(comm, (10, 10)), 0.1, options="-ksp_type cg -pc_type jacobi -ksp_max_it 2")
         heat.set("temperature", np.random.default_rng(comm.rank).random(heat.grid.owned_shape()))
-        with pytest.raises(HpckitError, match=r"stopped after 2 iterations .*DIVERGED_(MAX_IT|ITS).*take smaller steps"):
+        with pytest.raises(
+            HpckitError, match=r"stopped after 2 iterations .*DIVERGED_(MAX_IT|ITS).*take smaller steps"
+        ):
             heat.step(10.0)
 
     def test_unknown_scheme(self, comm):
