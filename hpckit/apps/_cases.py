@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 1_000_000  # cells of a picture; larger fields are drawn with gaps
 S = TypeVar("S", bound=Solver)
-Verdict = list[tuple[str, str]]  # what was checked, and the answer
+Verdict = dict[str, float]  # what was checked, with its unit, and the answer
 
 
 class Case(Generic[S]):
@@ -87,11 +87,11 @@ class HeatCase(Case[Heat]):
         """Distance from the analytic solution; from a file, the heat that insulated walls should have kept."""
         if self.config.input:
             drift = self.total("temperature") / self.before - 1 if self.before else 0.0
-            return [("heat gained or lost", f"{drift:.1e} of all")]
+            return {"heat gained or lost, of all": drift}
         owned = self.grid.owned
         largest = [np.abs(a[owned]).max() for a in (self._error(), self.solver.fields["temperature"])]
         error, scale = (self.grid.comm.allreduce(float(a), MPI.MAX) for a in largest)
-        return [("error against the analytic solution", f"{error:.2e} at worst, of temperatures up to {scale:.4f}")]
+        return {"largest error against the analytic solution": error, "largest temperature": scale}
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
         from hpckit.apps import _pictures
@@ -147,11 +147,12 @@ class TsunamiCase(Case[ShallowWater]):
         highest = float(self.solver.fields["peak"][self.grid.owned].max(initial=0.0))
         reached = np.isfinite(self.solver.fields["arrival"][self.grid.owned])
         wet = self.grid.comm.allreduce(int((self.solver.depth[self.grid.owned] > 0).sum()))
-        return [
-            ("water raised, m3", f"{self.before:.3e} at first, {self.solver.volume():.3e} now"),
-            ("highest water", f"{self.grid.comm.allreduce(highest, MPI.MAX):.2f} m"),
-            ("sea reached", f"{100 * self.grid.comm.allreduce(int(reached.sum())) / max(wet, 1):.1f} %"),
-        ]
+        return {
+            "water above rest at first, m3": self.before,
+            "water above rest at the end, m3": self.solver.volume(),
+            "highest water, m": self.grid.comm.allreduce(highest, MPI.MAX),
+            "sea reached, %": 100 * self.grid.comm.allreduce(int(reached.sum())) / max(wet, 1),
+        }
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
         from hpckit.apps import _pictures
@@ -202,7 +203,7 @@ class HillslopeCase(Case[Hillslope]):
         cells = math.prod(self.grid.shape)
         now, uplift = self.total("elevation"), self.config.hillslope.uplift * self.solver.time
         drift = (now - self.before) / cells - uplift
-        return [("mean elevation", f"{now / cells:.3f} m, {drift:+.1e} m more than creep and uplift explain")]
+        return {"mean elevation, m": now / cells, "soil made or lost, m on average": drift}
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
         from hpckit.apps import _pictures

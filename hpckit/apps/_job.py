@@ -72,18 +72,20 @@ class Job:
 
     def report(self) -> dict[str, Any]:
         """Was it right, was it fast (collective)."""
-        verdict, steps, solver = dict(self.case.verdict()), self.march.counted, self.case.solver
+        results: dict[str, Any] = {name: rounded(value) for name, value in self.case.verdict().items()}
+        steps, solver = self.march.counted, self.case.solver
         if steps < 1:  # nothing but the first step, or all was done before
-            return verdict
+            return results
         self.say(solver.halo.explain())
         seconds, halo = (self.comm.allreduce(s, MPI.MAX) for s in (self.march.seconds, self.march.halo_seconds))
-        verdict["cell updates"] = f"{math.prod(self.case.grid.shape) * steps / seconds / 1e6:.4g} million/s"
+        results["cell updates, million/s"] = rounded(math.prod(self.case.grid.shape) * steps / seconds / 1e6)
         if halo:  # the implicit solver exchanges within PETSc
             traffic = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
             limit = copy_rate(self.comm, next(iter(solver.fields.values())).nbytes)
-            verdict["memory traffic"] = f"{traffic / 1e9:.3g} GB/s, {100 * traffic / limit:.0f} % of copying"
-            verdict["halo share"] = f"{100 * halo / seconds:.1f} % of the steps' time"
-        return verdict
+            results["memory traffic, GB/s"] = rounded(traffic / 1e9)
+            results["memory traffic, % of copying"] = rounded(100 * traffic / limit)
+            results["halo share, % of the steps"] = rounded(100 * halo / seconds)
+        return results
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""
@@ -128,6 +130,11 @@ def marks(steps: int, count: int) -> dict[int, int]:
     if count == 1:
         return {steps: 0}
     return {step: i for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))}
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: no more is known of times, or of interest in a report."""
+    return float(f"{value:.4g}")
 
 
 def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:

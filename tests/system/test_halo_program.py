@@ -33,7 +33,9 @@ def test_one_json_line(mpirun, tmp_path):
     done = mpirun(2, *PROGRAM, "apps/halo/quick.toml", *shape, "--json", "--trace", trace)
     assert done.returncode == 0, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    assert "error against the analytic solution" in json.loads(line)["results"]
+    results = json.loads(line)["results"]
+    assert 0 < results["largest error against the analytic solution"] < 0.01
+    assert {"cell updates, million/s", "memory traffic, GB/s", "halo share, % of the steps"} <= results.keys()
     assert {event["pid"] for event in json.loads(trace.read_text())["traceEvents"]} == {0, 1}
     assert {path.name for path in (tmp_path / "r").iterdir()} >= {"heat.png", "heat.vtkhdf", "config.toml"}
 
