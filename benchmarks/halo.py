@@ -266,15 +266,16 @@ def run(comm: Any, quick: bool) -> Report:
     report = Report("halo")
     cells: dict[Case, dict[str, Times]] = {}
     missing: dict[str, str] = {}
-    rows = []
-    for case in sweep(quick):
-        times, missing, chosen = measure(comm, case, 0.3 if quick else 4.0)
-        cells[case] = times
-        rows.append((str(case), *(times[k].best * 1e6 if k in times else "" for k in _columns()), chosen))
+    for (fields, n), group in itertools.groupby(sweep(quick), lambda case: (case.fields, case.n)):
+        rows = []
+        for case in group:
+            cells[case], missing, chosen = measure(comm, case, 0.3 if quick else 4.0)
+            best = [cells[case][k].best * 1e6 if k in cells[case] else "" for k in _columns()]
+            rows.append((f"{case.width}, {case.axis}", *best, chosen))
         if comm.rank == 0:
-            print(".", end="", flush=True)
+            head = ("width, axis", *_columns(), "auto took")
+            print_table(head, rows, f"{fields} field{'s' * (fields > 1)} of {n}^3: us, smallest of the repeats")
     if comm.rank == 0:
-        print_table(("us, smallest of the repeats", *_columns(), "auto took"), rows)
         for peer, reason in missing.items():
             print(f"without {peer}: {reason}")
     derived = 1.4 if "Open MPI" in MPI.Get_library_version() else 3.0
