@@ -5,6 +5,7 @@ Kernels and the meaning of the table: `hpckit.comm.moves`. Reached on rows of 25
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -126,13 +127,13 @@ class Packer:
         self._types: list[tuple[int, int, MPI.Datatype]] = []  # the same, of what MPI packs
         self.nbytes = 0
         for number, layout in enumerate(layouts):
-            try:
-                block = (layout if isinstance(layout, StridedBlock) else from_datatype(layout)).repeat(count)
-                self._blocks.append((number, self.nbytes, block))
-                self.nbytes += block.nbytes
-            except NotStrided:  # then `layout` is a datatype
-                self._types.append((number, self.nbytes, whole := _as_one(layout, count)))
-                self.nbytes += whole.Get_size()
+            found = _canonical(layout, count)
+            if isinstance(found, StridedBlock):
+                self._blocks.append((number, self.nbytes, found))
+                self.nbytes += found.nbytes
+            else:
+                self._types.append((number, self.nbytes, found))
+                self.nbytes += found.Get_size()
         free_with(self, *(datatype for _, _, datatype in self._types))
         self._buffers = len(layouts)
         self._bound: dict[str, tuple] = {}
@@ -216,9 +217,13 @@ def _first_byte(array: np.ndarray) -> MPI.buffer:
     return MPI.buffer.fromaddress(native.address(array), 1)
 
 
-def _as_one(datatype: MPI.Datatype, count: int) -> MPI.Datatype:
-    """`count` objects of a datatype as one object of extent 1."""
-    several = datatype.Create_contiguous(count)
+def _canonical(layout: StridedBlock | MPI.Datatype, count: int) -> StridedBlock | MPI.Datatype:
+    """`count` objects as one strided block; where there is none, as one object of a new datatype of extent 1."""
+    if isinstance(layout, StridedBlock):
+        return layout.repeat(count)
+    with contextlib.suppress(NotStrided):
+        return from_datatype(layout).repeat(count)
+    several = layout.Create_contiguous(count)
     whole = several.Create_resized(0, 1).Commit()
     several.Free()
     return whole

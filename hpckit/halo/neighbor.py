@@ -25,7 +25,8 @@ class Neighbor:
         self._plan = plan
         self._buffers = PackedBuffers(plan, plan.links)
         ranks = [link.rank for link in plan.links]
-        plain = plan.grid.comm.Split()  # Open MPI takes a graph made from a Cartesian communicator for Cartesian
+        # A plain communicator: Open MPI takes a graph made from a Cartesian one for Cartesian.
+        plain = MPI.Intracomm(plan.grid.comm.Split())
         self._graph = plain.Create_dist_graph_adjacent(ranks, ranks)
         free_with(self, self._graph, plain)
         messages = self._buffers.messages()
