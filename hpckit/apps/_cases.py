@@ -13,7 +13,7 @@ from mpi4py import MPI
 from hpckit.apps._estimate import WIDTH, layout
 from hpckit.apps._relief import Bounds, read_input
 from hpckit.comm.grid import Grid
-from hpckit.errors import together
+from hpckit.errors import ConfigError, together
 from hpckit.pde.heat import Heat, ImplicitHeat
 from hpckit.pde.hillslope import Hillslope
 from hpckit.pde.shallow_water import ShallowWater
@@ -28,7 +28,7 @@ Verdict = dict[str, float]  # what was checked, with its unit, and the answer
 
 
 class Case(Generic[S]):
-    """One run's science. `solver` is at its start; `dt` was asked for, or is the largest that is safe."""
+    """The science of one run; the subclasses are the equations."""
 
     unit = "s"  # of time
     solver: S
@@ -103,10 +103,8 @@ class HeatCase(Case[Heat]):
 
     def _error(self) -> np.ndarray:
         """Computed minus exact, with ghosts."""
-        error = self.grid.zeros(self.config.dtype)
-        error[self.grid.owned] = self.solver.fields["temperature"][self.grid.owned] - self.solver.exact(
-            self.solver.time
-        )
+        error, owned = self.grid.zeros(self.config.dtype), self.grid.owned
+        error[owned] = self.solver.fields["temperature"][owned] - self.solver.exact(self.solver.time)
         return error
 
 
@@ -136,6 +134,8 @@ class TsunamiCase(Case[ShallowWater]):
         latitude, longitude = self.bounds.centres(self.grid.shape)
         self.solver.set("eta", self.config.tsunami.source.height(latitude[rows], longitude[columns]))
         self.before = self.solver.volume()
+        if self.before == 0:
+            raise ConfigError(f"the source raises no water: does it lie within {self.bounds}, in the sea?")
 
     def show(self) -> Mapping[str, np.ndarray]:
         fields = self.solver.fields
@@ -238,6 +238,5 @@ class Results:
         """A field, or the middle plane of one in space."""
         data = self._fields[name]
         middle = tuple(n // 2 for n in data.shape[1:-2])
-        return data[
-            (range(len(data))[step], *middle, ..., slice(None, None, self._stride), slice(None, None, self._stride))
-        ]
+        thin = (slice(None, None, self._stride),) * 2
+        return data[(range(len(data))[step], *middle, *thin)]

@@ -114,8 +114,8 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
         raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
     steps, dt = config.steps or _STEPS, config.dt or _SAFE * dt_max
     if config.duration is not None:
-        steps = config.steps or math.ceil(config.duration / dt)
-        dt = config.duration / steps
+        steps = config.steps or max(1, math.ceil(config.duration / dt))
+        dt = config.duration / steps if config.steps or math.isfinite(dt) else dt
     if math.isinf(dt):
         raise ConfigError("implicit steps may have any length: give dt, or duration and steps")
     if dt > dt_max:

@@ -84,7 +84,9 @@ class Config(msgspec.Struct):
     """Heat, tsunamis or creeping hills on a grid that is divided among the ranks."""
 
     equation: Annotated[Literal["heat", "tsunami", "hillslope"], _note("what to solve")] = "heat"
-    shape: Annotated[tuple[Count, ...], _note("cells per dimension, of the input where there is one")] = (128, 128, 128)
+    shape: Annotated[
+        tuple[Count, ...], _note("cells per dimension, of the input where there is one", min_length=1, max_length=3)
+    ] = (128, 128, 128)
     refine: Annotated[Count, _note("cells per cell of the input and dimension, interpolated by cubics")] = 1
     per_rank: Annotated[bool, _note("shape is what each rank gets (weak scaling)")] = False
     process_shape: Annotated[tuple[Count, ...], _note("ranks per dimension; none: the least halo")] = ()

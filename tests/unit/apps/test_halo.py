@@ -157,6 +157,10 @@ BAD = {
         r"\[west, east, south, north\]",
     ),
     "no sea": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "water"),
+    "source on land": (
+        {"input": "coast.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)},
+        "the source raises no water",
+    ),
     "no input": ({"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "needs an input"),
     "one dimension": ({"input": "good.npy", "shape": (64,), "equation": "hillslope"}, "its 2-D shape"),
     "weak scaling": ({"input": "good.npy", "shape": (8, 8), "per_rank": True}, "per_rank = true has no input"),
@@ -175,6 +179,7 @@ def test_bad_input_is_one_error_on_all_ranks_and_leaves_nothing(comm, shared_pat
         good = np.ones((8, 8))
         np.save(shared_path / "good.npy", good)
         (shared_path / "short.npy").write_bytes((shared_path / "good.npy").read_bytes()[:-99])
+        np.save(shared_path / "coast.npy", np.where(np.arange(8) > 5, -100.0, good))
         good[5, 3] = np.nan
         np.save(shared_path / "nan.npy", good)
     comm.Barrier()
@@ -213,8 +218,10 @@ def test_schedule():
     assert schedule(Config(duration=10.0, steps=20), 1.0) == (20, 0.5)
     assert schedule(Config(duration=10.0, dt=0.5), 1.0) == (20, 0.5)
     assert schedule(Config(steps=3, dt=0.5), 1.0) == (3, 0.5)
-    with pytest.raises(ConfigError, match="any length"):
-        schedule(Config(heat=Heat(implicit=True)), np.inf)
+    for config in (Config(), Config(duration=1.0), Config(steps=5)):
+        with pytest.raises(ConfigError, match="any length"):
+            schedule(config, np.inf)
+    assert schedule(Config(duration=1.0, steps=4), np.inf) == (4, 0.25)
 
 
 def test_snapshots_are_even_and_end_at_the_end():
