@@ -90,3 +90,18 @@ def test_unknown_key_in_the_case_file(mpirun, tmp_path):
     done = mpirun(2, *PROGRAM, case)
     assert done.returncode == 2
     assert "unknown key tsunami.treshold, did you mean threshold?" in done.stdout
+
+
+def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
+    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or numba."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from mpi4py import MPI\n"
+        "from hpckit.apps.halo import Config, main\n"
+        f"main(MPI.COMM_WORLD, Config(shape=(16, 16), output={str(tmp_path / 'r')!r}))\n"
+        "if MPI.COMM_WORLD.rank == 1:\n"
+        "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'petsc4py', 'PIL'} & sys.modules.keys()))\n"
+    )
+    done = mpirun(2, script, PYTHONPATH=str(ROOT))
+    assert "heavy: []" in done.stdout, done.stdout
