@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _RACERS = 3
 _TURN = 5  # exchanges in a row per way and round: the first warms up and is not counted
 _ROUNDS = 8
-_BUDGET = 0.5  # seconds: the race ends with the round in which it has used them
-_HOPELESS = 1.3  # times the fastest: a slower way leaves the race
+_LEAST = 3  # rounds at least
+_BUDGET = 0.5  # seconds: after the least rounds the race ends with the round in which it has used them
 
 _systems: weakref.WeakKeyDictionary[Grid, System] = weakref.WeakKeyDictionary()
 _chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDictionary()
@@ -106,7 +106,7 @@ class Auto:
         """Yields the way to take next, is sent its time, and ends with a choice."""
         names, began = list(self._ways), time.perf_counter()
         best = dict.fromkeys(names, float("inf"))
-        for last in (number == _ROUNDS - 1 for number in range(_ROUNDS)):
+        for number in range(1, _ROUNDS + 1):
             if len(names) == 1:
                 break
             for name, turn in product(names, range(_TURN)):
@@ -116,7 +116,8 @@ class Auto:
             spent = time.perf_counter() - began
             *times, spent = self._slowest([*(best[name] for name in names), spent])
             self._measured.update(zip(names, times, strict=True))
-            limit = min(times) * (1 if last or spent > _BUDGET else _HOPELESS)
+            over = number == _ROUNDS or (number >= _LEAST and spent > _BUDGET)
+            limit = min(times) * (1 if over else 1 + 2 / number)  # on a noisy machine the first rounds say little
             names = [name for name, seconds in zip(names, times, strict=True) if seconds <= limit]
         self._choices[self._key] = names[0]
         self._ways = {names[0]: self._ways[names[0]]}
