@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from hpckit import native
+from hpckit.comm import partition
 
 Slices = tuple[slice, ...]
 _LINE = 64  # bytes of a cache line
@@ -90,5 +91,5 @@ def _divide(box: Slices, threads: int) -> list[Slices]:
     along = next((d for d, n in enumerate(extents) if n >= threads), None)
     if threads == 1 or along is None or np.prod(extents) < _WORTH:
         return [box]
-    cuts = np.linspace(box[along].start, box[along].stop, threads + 1).astype(int).tolist()
+    cuts = [box[along].start + first for first in partition.starts(extents[along], threads)]
     return [(*box[:along], slice(a, b), *box[along + 1 :]) for a, b in pairwise(cuts)]
