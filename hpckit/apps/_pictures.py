@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _DPI = 150
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 12,
@@ -239,7 +239,7 @@ def _land(axes: Any, chart: Chart, shaded: bool = True) -> None:
 
     ramp = LinearSegmentedColormap.from_list("land", ["#e9e5da", "#cfc8b8", "#aaa292"])
     land = np.where(chart.wet, 0.0, np.maximum(chart.elevation, 0.0))
-    steps = {"vert_exag": 1.5, "dx": chart.spacing, "dy": -chart.spacing}
+    steps: dict[str, Any] = {"vert_exag": 1.5, "dx": chart.spacing, "dy": -chart.spacing}
     light = LightSource(azdeg=315, altdeg=45)
     picture = light.shade(land, cmap=ramp, vmin=0, vmax=1800, blend_mode="soft", **steps) if shaded else None
     if picture is None:

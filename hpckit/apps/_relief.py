@@ -78,6 +78,6 @@ def refine(coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[
 def _cubic(values: np.ndarray, axis: int, where: np.ndarray) -> np.ndarray:
     """Catmull-Rom interpolation along one axis at positions `where` (in cells); constant beyond the ends."""
     cell = np.floor(where).astype(np.int64)
-    f = np.expand_dims(where - cell, [a for a in range(values.ndim) if a != axis])
+    f = np.expand_dims(where - cell, tuple(a for a in range(values.ndim) if a != axis))
     p0, p1, p2, p3 = (np.take(values, cell + k, axis, mode="clip") for k in (-1, 0, 1, 2))
     return p1 + 0.5 * f * (p2 - p0 + f * (2 * p0 - 5 * p1 + 4 * p2 - p3 + f * (3 * (p1 - p2) + p3 - p0)))

@@ -27,7 +27,7 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PACKAGES = ("mpi4py", "numpy", "numba", "h5py", "msgspec", "psutil", "threadpoolctl", "matplotlib", "petsc4py")
+PACKAGES = ("mpi4py", "numpy", "numba", "h5py", "msgspec", "psutil", "matplotlib", "petsc4py")
 LINES = 16  # of the rank table; beyond, one line per host
 COPIES = 10
 MIB = 2**20

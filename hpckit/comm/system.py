@@ -194,7 +194,7 @@ def _measure(comm: MPI.Intracomm, nodes: Sequence[int]) -> dict[str, Table]:
     tables = probe.copies() if comm.rank == 0 else {}
     for same_node in (True, False):
         partner = _partner(nodes, same_node)
-        pair = comm.Split(0 if partner and comm.rank in (0, partner) else MPI.UNDEFINED, comm.rank)
+        pair = MPI.Intracomm(comm.Split(0 if partner and comm.rank in (0, partner) else MPI.UNDEFINED, comm.rank))
         if pair != MPI.COMM_NULL:
             tables |= {f"{step}, {_place(same_node)}": table for step, table in probe.messages(pair).items()}
             tables |= probe.window(pair) if same_node else {}
