@@ -119,9 +119,15 @@ def _height(path: Path, chart: Chart, height: np.ndarray) -> Path:
     with _figure(path, (8.4, 5.6)) as figure:
         axes = figure.subplots()
         _land(axes, chart)
-        reached = height[chart.wet & (height > 0)]
+        reached = height[chart.reached & (height > 0)]
         low, high = np.percentile(reached, [2, 99.8]) if reached.size else (0.01, 1.0)
-        image = _show(axes, chart, chart.sea(height), cmap="magma_r", norm=LogNorm(low, high, clip=True))
+        image = _show(
+            axes,
+            chart,
+            chart.sea(np.where(chart.reached, height, np.nan)),
+            cmap="magma_r",
+            norm=LogNorm(low, high, clip=True),
+        )
         _places(axes, chart, lambda at: f"{height[at]:.2f} m")
         bar = figure.colorbar(image, ax=axes, shrink=0.72, pad=0.015, format=lambda v, _: f"{v:g}")
         bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
@@ -223,9 +229,14 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     sample = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))  # choosing from all pixels takes seconds
-    palette = sample.quantize(256, kmeans=4)
+    palette = sample.quantize(255, kmeans=4)
     picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(palette=palette, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True, dpi=(_DPI, _DPI))
+    numbers = np.array(picture)
+    numbers[(pixels == 255).all(axis=-1)] = 255  # the last colour: no mean of whites and near whites is white
+    colours = [*(palette.getpalette() or []), *[0] * 768][: 3 * 255]
+    whole = Image.fromarray(numbers)
+    whole.putpalette([*colours, 255, 255, 255])
+    whole.save(path, optimize=True, dpi=(_DPI, _DPI))
 
 
 def _show(axes: Any, chart: Chart, values: np.ndarray, **how: Any) -> Any:
