@@ -11,16 +11,18 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "apps").glob("*/README.md")])
 
 
-def _blocks(language, pages=PAGES):
-    """(page and number, text) of every fenced block in `language`."""
-    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
-    texts = {page: pattern.findall(page.read_text()) for page in pages}
-    return [pytest.param(text, id=f"{page.name}-{i}") for page, found in texts.items() for i, text in enumerate(found)]
+def _name(page):
+    return str(page.relative_to(ROOT))
+
+
+def _blocks(page, language):
+    """The text of all fenced blocks in `language` on a page: one script, as one reads it from top to bottom."""
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
 
 
 def _commands(word):
     """Every line of a shell block that starts with `word` (a folder before it does not matter), without its comment."""
-    lines = [line for block in _blocks("sh") for line in block.values[0].splitlines()]
+    lines = [line for page in PAGES for line in _blocks(page, "sh").splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return sorted({tuple(line[1:]) for line in words if line and Path(line[0]).name == word})
 
@@ -33,10 +35,10 @@ def elsewhere(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("text", _blocks("python"))
-def test_python_blocks_run(text, mpirun, tmp_path):
-    (tmp_path / "block.py").write_text(text)
-    result = mpirun(2, "block.py", cwd=tmp_path)
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=_name)
+def test_python_blocks_run(page, mpirun, tmp_path):
+    (tmp_path / "blocks.py").write_text(_blocks(page, "python"))
+    result = mpirun(2, "blocks.py", cwd=tmp_path)
     assert result.returncode == 0, result.stdout
 
 
@@ -50,6 +52,9 @@ def test_mpirun_commands_run(arguments, mpirun, elsewhere):
 
 @pytest.mark.parametrize("arguments", _commands("python"), ids=" ".join)
 def test_python_commands_run(arguments, mpirun, elsewhere):
+    if arguments[1].startswith("benchmarks."):  # they take minutes
+        assert (ROOT / arguments[1].replace(".", "/")).with_suffix(".py").exists()
+        return
     result = mpirun(None, *arguments, cwd=elsewhere)
     assert result.returncode == 0, result.stdout
 
@@ -64,7 +69,7 @@ def test_sbatch_commands_name_files_that_exist(arguments):
     assert all((ROOT / name).is_file() for name in arguments if not name.startswith("-"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
