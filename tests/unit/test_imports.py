@@ -1,8 +1,8 @@
 """What importing costs: nothing heavy is loaded before it is needed."""
 
 import pkgutil
-import subprocess
-import sys
+
+import pytest
 
 import hpckit
 
@@ -10,21 +10,27 @@ HEAVY = {"numba", "llvmlite", "h5py", "matplotlib", "petsc4py"}
 MODULES = [module.name for module in pkgutil.walk_packages(hpckit.__path__, "hpckit.")]
 
 
-def _python(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def python(mpirun):
+    """`python(code)`: the words that a fresh process prints."""
+
+    def python(code):
+        result = mpirun(None, "-c", code)
+        assert result.returncode == 0, result.stdout
+        return result.stdout.split()
+
+    return python
 
 
-def test_import_hpckit_is_fast_and_starts_nothing():
+def test_import_hpckit_is_fast_and_starts_nothing(python):
     code = "import sys, time; t = time.perf_counter(); import hpckit; print(time.perf_counter() - t, *sys.modules)"
-    seconds, *loaded = min((_python(code).split() for _ in range(5)), key=lambda words: float(words[0]))
+    seconds, *loaded = min((python(code) for _ in range(5)), key=lambda words: float(words[0]))
     assert float(seconds) < 0.05
     assert not (HEAVY | {"mpi4py", "numpy"}) & set(loaded)
 
 
-def test_no_module_loads_what_it_may_not_need():
+def test_no_module_loads_what_it_may_not_need(python):
     kernels = {"hpckit.comm.moves"} | {name for name in MODULES if name.endswith(".kernels")}
     names = ", ".join(name for name in MODULES if name not in kernels)
-    loaded = _python(f"import sys, {names}; print(*sys.modules)").split()
+    loaded = python(f"import sys, {names}; print(*sys.modules)")
     assert not HEAVY & set(loaded)
