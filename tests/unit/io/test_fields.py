@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -278,7 +279,8 @@ print(["h5py" in sys.modules, MPI.COMM_WORLD.rank])
 
 def test_only_rank_0_imports_h5py(mpirun, tmp_path):
     done = mpirun(3, "-c", IMPORTS, str(tmp_path / "a.vtkhdf"))
-    assert sorted(json.loads(line.lower()) for line in done.stdout.splitlines()) == [[False, 1], [False, 2], [True, 0]]
+    lists = re.findall(r"\[.*?\]", done.stdout.lower())  # launchers may join the lines of two ranks
+    assert sorted(json.loads(each) for each in lists) == [[False, 1], [False, 2], [True, 0]]
 
 
 VTK = """
