@@ -8,6 +8,7 @@ faces, as a solver does (otherwise the receiver finds last time's values in its 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -248,7 +249,10 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
     for name, way in found.items():
         check(comm, name, case, way)
         way.close()
-    return times, missing, " ".join(halos[name].method for name in ("auto", WINDOW[1]))
+    chosen = " ".join(halos[name].method for name in ("auto", WINDOW[1]))
+    del found, halos
+    gc.collect()  # gigabytes hang on reference cycles
+    return times, missing, chosen
 
 
 # --- the sweep ------------------------------------------------------------------------------------------------------
