@@ -238,21 +238,18 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
         for face in found[name].faces:
             face[...] = value
 
-    for name, halo in halos.items():
-        while halo.method == "auto":  # it races the ways in its first exchanges
+    while any(halo.method == "auto" for halo in halos.values()):  # it races, among the same traffic as when it is timed
+        for name, way in found.items():
             rewrite(name)
             comm.Barrier()
-            found[name].exchange()
+            way.exchange()
     for name, way in found.items():
         check(comm, name, case, way)
     times = interleaved({k: w.exchange for k, w in found.items()}, seconds=seconds, comm=comm, prepare=rewrite)
     for name, way in found.items():
         check(comm, name, case, way)
         way.close()
-    chosen = " ".join(halos[name].method for name in ("auto", WINDOW[1]))
-    del found, halos
-    gc.collect()  # gigabytes hang on reference cycles
-    return times, missing, chosen
+    return times, missing, " ".join(halos[name].method for name in ("auto", WINDOW[1]))
 
 
 # --- the sweep ------------------------------------------------------------------------------------------------------
@@ -274,6 +271,7 @@ def run(comm: Any, quick: bool) -> Report:
         rows = []
         for case in group:
             cells[case], missing, chosen = measure(comm, case, 0.3 if quick else 4.0)
+            gc.collect()  # gigabytes hang on reference cycles
             best = [cells[case][k].best * 1e6 if k in cells[case] else "" for k in _columns()]
             rows.append((f"{case.width}, {case.axis}", *best, chosen))
         if comm.rank == 0:
