@@ -127,7 +127,7 @@ def petsc(comm: Any, case: Case) -> dict[str, Way]:
         sizes=case.along(2 * n, n)[::-1],  # PETSc counts x first
         proc_sizes=case.along(2, 1)[::-1],
         boundary_type=case.along(PETSc.DM.BoundaryType.PERIODIC, PETSc.DM.BoundaryType.NONE)[::-1],
-        stencil_type=PETSc.DMDA.StencilType.STAR,
+        stencil_type=PETSc.DMDA.StencilType.STAR,  # pyright: ignore[reportArgumentType]  (its stub)
         stencil_width=w,
         comm=comm,
     )
