@@ -133,7 +133,7 @@ def _value(text: str, kind: Any, flag: str) -> Any:
 
 
 def _readings(text: str) -> Iterator[Any]:
-    for toml in (text, f"[{text}]") if "," in text else (text,):
+    for toml in (text, f"[{text}]"):
         try:
             yield tomllib.loads(f"value = {toml}")["value"]
         except tomllib.TOMLDecodeError:

@@ -15,6 +15,7 @@ from mpi4py import MPI
 from hpckit.apps._cases import Case, Results
 from hpckit.apps._march import March
 from hpckit.apps._run import StopSignal, save_config
+from hpckit.comm.system import meet
 from hpckit.errors import ConfigError, agree, together
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
@@ -98,7 +99,7 @@ class Job:
                         files += self.case.draw(results, self.folder)
                 except Exception as caught:
                     error = caught
-        sleep_until_all_are_here(self.comm)
+        meet(self.comm)
         agree(self.comm, error)
         return {"written": ", ".join(map(str, files))}
 
@@ -153,13 +154,6 @@ def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
         np.copyto(target, source)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
     return 2 * source.nbytes * comm.allreduce(share) / best
-
-
-def sleep_until_all_are_here(comm: MPI.Intracomm) -> None:
-    """A barrier that leaves the cores to those who still work (collective)."""
-    request = comm.Ibarrier()
-    while not request.Test():
-        time.sleep(0.005)
 
 
 def _prepare(folder: Path, resume: bool) -> None:

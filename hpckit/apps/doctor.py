@@ -169,6 +169,8 @@ def _advice_for_host(host: str, cores: tuple[int, ...], here: list[Place], threa
 
 def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
     """Copies by rank 0 alone and by all ranks at once; messages between rank 0 and the last rank (collective)."""
+    from hpckit.comm.system import meet
+
     source, target, last = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8), comm.size - 1
     target[:] = source
 
@@ -179,9 +181,9 @@ def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
     gigabytes = 2e-9 * nbytes * COPIES  # each byte is read and written
     with span("copy, one rank"):
         alone = _seconds(copy) if comm.rank == 0 else math.inf
-        _sleep_until_all_are_here(comm)
+        meet(comm)
     with span("copy, all ranks"):
-        everywhere = _seconds(lambda: (copy(), _sleep_until_all_are_here(comm)))
+        everywhere = _seconds(lambda: (copy(), meet(comm)))
     results = {
         "copy by one rank, GB/s (read + written)": gigabytes / alone,
         "copy by all ranks, GB/s (read + written)": comm.size * gigabytes / everywhere,
@@ -189,7 +191,7 @@ def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
     if last > 0:
         with span("messages"):
             latency, transfer = _ping_pong(comm, 8), _ping_pong(comm, MIB)
-            _sleep_until_all_are_here(comm)
+            meet(comm)
         results[f"latency between ranks 0 and {last}, us"] = latency * 1e6
         results[f"messages between ranks 0 and {last}, GB/s"] = MIB / transfer / 1e9
     return results
@@ -216,13 +218,6 @@ def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
-
-
-def _sleep_until_all_are_here(comm: MPI.Intracomm) -> None:
-    """A barrier that leaves the cores to the ranks that measure: MPI's own would spin."""
-    request = comm.Ibarrier()
-    while not request.Test():
-        time.sleep(0.001)
 
 
 if __name__ == "__main__":

@@ -199,11 +199,12 @@ def _measure(comm: MPI.Intracomm, nodes: Sequence[int]) -> dict[str, Table]:
             tables |= {f"{step}, {_place(same_node)}": table for step, table in probe.messages(pair).items()}
             tables |= probe.window(pair) if same_node else {}
             pair.Free()
-        _sleep_until(comm.Ibarrier())
+        meet(comm)
     return comm.bcast(tables)
 
 
-def _sleep_until(request: MPI.Request) -> None:
-    """MPI itself would spin, on cores that the measuring ranks need."""
+def meet(comm: MPI.Intracomm) -> None:
+    """A barrier that sleeps (collective): MPI's own would spin, on cores that other ranks need."""
+    request = comm.Ibarrier()
     while not request.Test():
-        time.sleep(0.002)
+        time.sleep(0.001)

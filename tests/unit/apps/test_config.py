@@ -65,7 +65,7 @@ def test_flags_win_over_the_case(case):
         (["--name", "a,b"], {"name": "a,b"}),
         (["--name", ""], {"name": ""}),
         (["--shape", "[1, 2]"], {"shape": (1, 2)}),
-        (["--shape", "3"], None),
+        (["--shape", "3"], {"shape": (3,)}),
         (["--speed-of-sound", "-1e3"], {"speed_of_sound": -1000.0}),
         (["--speed_of_sound", "2"], {"speed_of_sound": 2.0}),
         (["--resume", "false"], {"resume": False}),
@@ -73,11 +73,7 @@ def test_flags_win_over_the_case(case):
     ],
 )
 def test_flags_mean_what_their_type_says(flags, expected):
-    if expected is None:
-        with pytest.raises(ConfigError, match="--shape 3: expected array, got int"):
-            parse(Config, flags)
-    else:
-        assert parse(Config, flags)[1] == Config(**expected)
+    assert parse(Config, flags)[1] == Config(**expected)
 
 
 @pytest.mark.parametrize(
