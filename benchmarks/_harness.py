@@ -77,7 +77,7 @@ def interleaved(
     run(2)  # plans, page faults, caches
     begin = time.perf_counter()
     run(3)
-    repeats = int(np.clip(seconds / max(time.perf_counter() - begin, 1e-9) * 3, 2 * _BLOCKS, most))
+    repeats = int(np.clip(seconds / max(time.perf_counter() - begin, 1e-9) * 3, 4 * _BLOCKS, most))
     if comm is not None:
         repeats = comm.bcast(repeats)
     samples = run(repeats)
