@@ -161,7 +161,8 @@ def run(table, n):
 #
 #     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link
 #     5 number of links   6 links   7 number of own moves   8, 9 own moves for even and odd k
-#     10 exchanges that a neighbour may lag behind: 2 with packed buffers (two alternate), 1 with direct reading
+#     10 exchanges that a neighbour may lag behind: as many as there are buffers, which alternate
+#     11 whether the exchange ends only when the neighbours have read, as with direct reading
 #
 # and a link is: 0 its posted   1 its finished   2 number of moves   3, 4 moves for even and odd k.
 
@@ -309,4 +310,4 @@ def whole(plan):
         return 0
     if _collect(plan):
         return 1
-    return 2 if _get(plan, 10) == 1 and _drain(plan) else 3
+    return 2 if _get(plan, 11) and _drain(plan) else 3

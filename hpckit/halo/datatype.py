@@ -1,4 +1,4 @@
-"""Way `datatype`: MPI walks the arrays itself, through one derived type per neighbour, by persistent requests."""
+"""Way `datatype`: MPI walks the arrays itself, through derived types, by persistent requests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from hpckit import native
-from hpckit.comm.pack_host import Moves
+from hpckit.comm.pack_host import Move, Moves, simplify
 from hpckit.comm.shared import free_with
 from hpckit.halo.packed import Bound
-from hpckit.halo.plan import Box, Plan
+from hpckit.halo.plan import Plan
 
 # A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly whose strides are no
 # multiples of the word, and takes a stride of -1 byte for +1 (docs/datatypes.md).
 _WORDS = ((8, MPI.INT64_T), (4, MPI.INT32_T), (2, MPI.INT16_T), (1, MPI.BYTE))
+_FEW = (
+    4  # boxes that go one by one, since MPI walks a plain nest faster; more share a message, since each has its price
+)
 
 
 class Datatype:
@@ -28,12 +30,14 @@ class Datatype:
         comm, own = self._plan.grid.comm, Moves(self._plan.own_moves(arrays))
         types, receives, sends = [], [], []
         for link in self._plan.links:
-            if link.receives:
-                types.append(self._type(arrays, link.receives))
-                receives.append(comm.Recv_init([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag))
-            if link.sends:
-                types.append(self._type(arrays, link.sends))
-                sends.append(comm.Send_init([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag))
+            for requests, make, boxes in (
+                (receives, comm.Recv_init, link.receives),
+                (sends, comm.Send_init, link.sends),
+            ):
+                nests = [simplify(move) for move in self._plan.pack_moves(arrays, boxes, 0)]
+                for i, together in enumerate([[n] for n in nests] if len(nests) <= _FEW else [nests]):
+                    types.append(_type(together))
+                    requests.append(make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i))
         requests, start_all, wait_all = receives + sends, MPI.Prequest.Startall, MPI.Prequest.Waitall
 
         def start() -> None:
@@ -46,26 +50,29 @@ class Datatype:
         free_with(wait, *requests, *types)
         return Bound.of(start, wait)
 
-    def _type(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box]) -> MPI.Datatype:
-        """All boxes of one link, at absolute addresses."""
-        parts = [self._box_type(box) for box in boxes]
-        starts = [native.address(arrays[b.field]) + self._plan.layouts[b.field].offset(b) for b in boxes]
-        whole = MPI.Datatype.Create_struct([1] * len(parts), starts, parts).Commit()
-        for part in parts:
-            part.Free()
-        return whole
 
-    def _box_type(self, box: Box) -> MPI.Datatype:
-        layout = self._plan.layouts[box.field]
-        counts, strides = layout.walk(box)
-        row = layout.dtype.itemsize
-        size, word = next((n, word) for n, word in _WORDS if not any(step % n for step in (row, *strides)))
-        datatype = word.Create_contiguous(row // size)
-        for n, stride in zip(reversed(counts), reversed(strides), strict=True):
-            backwards = [-i for i in range(n)] if stride == -1 else None
-            inner, datatype = (
-                datatype,
-                (datatype.Create_hindexed_block(1, backwards) if backwards else datatype.Create_hvector(n, 1, stride)),
-            )
-            inner.Free()
-        return datatype
+def _type(nests: Sequence[Move]) -> MPI.Datatype:
+    """The sources of some moves, at their absolute addresses."""
+    parts = [_nest(nest) for nest in nests]
+    starts = [nest.source for nest in nests]
+    if len(parts) == 1:
+        whole = parts[0].Create_hindexed([1], starts).Commit()
+    else:
+        whole = MPI.Datatype.Create_struct([1] * len(parts), starts, parts).Commit()
+    for part in parts:
+        part.Free()
+    return whole
+
+
+def _nest(nest: Move) -> MPI.Datatype:
+    steps = nest.source_strides
+    size, word = next((n, word) for n, word in _WORDS if not any(step % n for step in (nest.row, *steps)))
+    datatype = word.Create_contiguous(nest.row // size)
+    for n, step in zip(reversed(nest.shape), reversed(steps), strict=True):
+        inner = datatype
+        if step == -1:
+            datatype = inner.Create_hindexed_block(1, [-i for i in range(n)])
+        else:
+            datatype = inner.Create_hvector(n, 1, step)
+        inner.Free()
+    return datatype

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *WAYS)
+TAGS = 8  # message tags of one halo
 _BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -75,14 +76,16 @@ class Halo:
 
     def exchange(self, *fields: np.ndarray) -> None:
         """Fill the ghost cells of these fields (collective among neighbours)."""
-        bound = self._bind(fields)
+        known = self._bindings.get(tuple(map(id, fields)))  # by identity: a solver passes the same arrays each step
+        bound = known[0] if known else self._bind(fields)
         if self._waiting:
             raise HpckitError("exchange() between start() and wait() of the same Halo: call wait() first, or make two")
         bound.exchange()
 
     def start(self, *fields: np.ndarray) -> None:
         """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that is exchanged."""
-        bound = self._bind(fields)
+        known = self._bindings.get(tuple(map(id, fields)))
+        bound = known[0] if known else self._bind(fields)
         if self._waiting:
             raise HpckitError("start() twice without wait(): call wait() first, or make one Halo for each exchange")
         bound.start()
@@ -142,7 +145,7 @@ class Halo:
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
     def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
-        tag = next(_tags.setdefault(self.grid, itertools.count(1)))
+        tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS)))
         self._plan = Plan(self.grid, self.width, fields, self.corners)
         if self._method == "auto":
             self._way = Auto(self._plan, tag, fields, on_choice=self._bindings.clear)
@@ -151,17 +154,23 @@ class Halo:
         return self._way
 
     def _bind(self, fields: tuple[np.ndarray, ...]) -> Bound:
-        """Start and wait for these arrays: found again by identity, since a solver passes the same ones each step."""
+        """Start and wait for arrays that were not exchanged before, or not lately."""
         key = tuple(map(id, fields))
-        known = self._bindings.get(key)
-        return known[0] if known else self._bind_new(key, fields)
-
-    def _bind_new(self, key: tuple[int, ...], fields: tuple[np.ndarray, ...]) -> Bound:
         way = self._way or self._plan_for(fields)
         self._plan.check(fields)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        bound, bindings = way.bind(fields), self._bindings
-        watch = [weakref.ref(field, lambda _: bindings.pop(key, None)) for field in fields]  # ids are reused
-        bindings[key] = (bound, watch)
+        bound = way.bind(fields)
+        self._bindings[key] = (bound, [weakref.ref(field, _forget(self, key)) for field in fields])
         return bound
+
+
+def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
+    """What to do when one of these arrays dies: its identity may be another array's next."""
+    me = weakref.ref(halo)  # not the halo itself, which would live until the garbage collector finds the circle
+
+    def forget(_: object) -> None:
+        if (halo := me()) is not None:
+            halo._bindings.pop(key, None)
+
+    return forget

@@ -1,9 +1,10 @@
 """Ways `shared` and `direct`: ranks of one node read each other's memory, without a message.
 
-`shared`: each rank packs into its part of a shared window, and its neighbours unpack from there; two buffers alternate,
-so nobody waits for slow readers. `direct`: neighbours read straight from the fields, where all fields live in shared
-windows (`grid.zeros(shared=True)`); one copy less, but an exchange ends only when the neighbours have read.
-Neighbours on other nodes get packed messages meanwhile. The flag protocol is in `hpckit.comm.moves`.
+`shared`: each rank packs into its part of a shared window, and its neighbours unpack from there; two buffers alternate
+unless they are large, so that nobody waits for slow readers. `direct`: neighbours read straight from the fields, where
+all fields live in shared windows (`grid.zeros(shared=True)`); one copy less, but an exchange ends only when the
+neighbours have read. Neighbours on other nodes get packed messages meanwhile. The flag protocol is in
+`hpckit.comm.moves`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hpckit.halo.plan import Link, Plan
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
+_LARGE = 1 << 18  # bytes: larger packed data is not kept twice, for the sake of the caches
 _COUNTERS = 256  # bytes before the packed data: `posted` and `finished`, 128 bytes apart (two lines, fetched in pairs)
 
 
@@ -39,21 +41,22 @@ class Shared:
         far = [link for link in plan.links if link not in self._links]
         self._far = Packed(plan, tag, far, own=False) if far else None
         self._offsets = plan.offsets([link.sends for link in self._links])
-        self._memory = grid.node_memory.zeros((_COUNTERS + (0 if direct else 2 * self._offsets[-1]),), np.uint8)
+        self._buffers = 2 if self._offsets[-1] <= _LARGE else 1
+        self._memory = grid.node_memory.zeros((_COUNTERS + (not direct) * self._buffers * self._offsets[-1],), np.uint8)
         self._peers = grid.shared_peers(self._memory) or {}
         self._watch = _Watch(grid, self._links)
-        # What each neighbour has for us: its boxes, and where it packs them in each of its two buffers.
+        # What each neighbour has for us: its boxes, and where it packs them in even and in odd exchanges.
         ours = [(link.sends, self._packed_at(0, i), self._packed_at(1, i)) for i, link in enumerate(self._links)]
         self._theirs = plan.swap(self._links, ours, tag)
         self._polls = _polls(grid)
         grid.node_comm.Barrier()  # nobody reads a counter before it is zero
 
-    def _packed_at(self, slot: int, link: int) -> int:
-        return _COUNTERS + slot * self._offsets[-1] + self._offsets[link]
+    def _packed_at(self, parity: int, link: int) -> int:
+        return _COUNTERS + parity % self._buffers * self._offsets[-1] + self._offsets[link]
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
-        own = [Moves(self._own_moves(arrays, slot)) for slot in (0, 1)]
-        incoming = [[Moves(self._link_moves(arrays, i, slot)) for slot in (0, 1)] for i in range(len(self._links))]
+        own = [Moves(self._own_moves(arrays, parity)) for parity in (0, 1)]
+        incoming = [[Moves(self._link_moves(arrays, i, parity)) for parity in (0, 1)] for i in range(len(self._links))]
         links = np.array(
             [
                 [*self._counters(link.rank), len(moves[0]), moves[0].address, moves[1].address]
@@ -62,25 +65,26 @@ class Shared:
             dtype=np.int64,
         ).reshape(-1, 5)
         head = [*self._counters(self._plan.grid.rank), *self._polls, 0, len(links), native.address(links)]
-        tail = [len(own[0]), own[0].address, own[1].address, 1 if self._direct else 2]
+        tail = [len(own[0]), own[0].address, own[1].address, self._buffers, self._direct]
         table = np.array([*head, *tail], dtype=np.int64)
         keep = (table, links, own, incoming, arrays if self._direct else None)
         return self._steps(table, keep, self._far.bind(arrays) if self._far else None)
 
-    def _own_moves(self, arrays: Sequence[np.ndarray], slot: int) -> list:
+    def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list:
         moves = self._plan.own_moves(arrays)
         if not self._direct:
             for i, link in enumerate(self._links):
-                packed = native.address(self._memory) + self._packed_at(slot, i)
+                packed = native.address(self._memory) + self._packed_at(parity, i)
                 moves += self._plan.pack_moves(arrays, link.sends, packed)
         return moves
 
-    def _link_moves(self, arrays: Sequence[np.ndarray], i: int, slot: int) -> list:
+    def _link_moves(self, arrays: Sequence[np.ndarray], i: int, parity: int) -> list:
         """What we read from the memory of link `i`'s rank."""
         link, (boxes, *packed_at) = self._links[i], self._theirs[i]
         if self._direct:
             return self._plan.copy_moves(arrays, link.receives, _of_peer(self._plan.grid, arrays, link.rank), boxes)
-        return self._plan.unpack_moves(arrays, link.receives, native.address(self._peers[link.rank]) + packed_at[slot])
+        packed = native.address(self._peers[link.rank]) + packed_at[parity]
+        return self._plan.unpack_moves(arrays, link.receives, packed)[::-1]  # what was packed last is still in a cache
 
     def _counters(self, rank: int) -> tuple[int, int]:
         """Addresses of `posted` and `finished` of a rank of this node."""
