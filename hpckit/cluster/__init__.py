@@ -1,0 +1,5 @@
+"""k-medoids on one or many ranks: the same medoids, labels, loss and swaps, bit for bit, on any number of them."""
+
+from hpckit.cluster.kmedoids import Result, fasterpam, pam
+
+__all__ = ["Result", "fasterpam", "pam"]

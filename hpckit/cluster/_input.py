@@ -1,0 +1,138 @@
+"""What users pass, checked on every rank alike."""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpckit.cluster import _quant
+from hpckit.cluster._metrics import METRICS
+from hpckit.cluster._ranks import Ranks
+from hpckit.errors import ConfigError
+
+INITS = ("random", "first", "build")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """data : (n, n) float32 or float64, or points (n, d) float64; init: a name or (k,) int64; limit: most iterations.
+
+    weights : (n,) float64, whole numbers, in units of 2**weight_exponent
+    """
+
+    data: np.ndarray
+    metric: str
+    n: int
+    k: int
+    init: str | np.ndarray
+    limit: float
+    weights: np.ndarray
+    weight_exponent: int
+
+
+def check(
+    ranks: Ranks, data: Any, k: Any, *, metric: Any, init: Any, max_iter: Any, sample_weight: Any, **integers: Any
+) -> Problem:
+    """The problem, once it is sound and the same on all ranks; else `ConfigError` on all of them (collective).
+
+    integers : further arguments that must be whole numbers above 0
+    """
+    with ranks.together():
+        array = _matrix(data) if _known(metric) == "precomputed" else _points(data)
+        n = len(array)
+        k = _integer(k, "k")
+        if not 1 <= k <= n:
+            raise ConfigError(f"k={k} medoids of {n} objects: k must be 1 to {n}")
+        start = init if isinstance(init, str) else _indices(init, n, k)
+        if isinstance(start, str) and start not in INITS:
+            raise ConfigError(f"init={init!r} must be one of {', '.join(INITS)}, or {k} indices of objects")
+        for name, value in {"max_iter": max_iter, **integers}.items():
+            if value is not None and _integer(value, name) < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        weights, unit = _quant.weights(_weights(sample_weight, n))
+        text = start if isinstance(start, str) else start.tolist()
+        content = None if metric == "precomputed" else zlib.crc32(np.ascontiguousarray(array))
+        given = (array.shape, np.asarray(data).dtype.name, k, metric, text, max_iter, integers)
+        problem = Problem(array, metric, n, k, start, np.inf if max_iter is None else max_iter, weights, unit)
+    ranks.same("shape and type of the data, k, metric, init and the other arguments", given)
+    ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
+    return problem
+
+
+def _known(metric: Any) -> str:
+    if not isinstance(metric, str) or metric not in ("precomputed", *METRICS):
+        raise ConfigError(f"metric={metric!r} must be one of precomputed, {', '.join(METRICS)}")
+    return metric
+
+
+def _integer(value: Any, name: str) -> int:
+    """Python's and NumPy's integers, but no bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise ConfigError(f"{name}={value!r} must be a whole number")
+
+
+def _numbers(value: Any, what: str) -> np.ndarray:
+    """An array of real numbers, float32 and float64 as they are, all else as float64."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ConfigError(f"{what} must be an array of numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{what} must be a dense array of real numbers, not of {array.dtype}")
+    plain = array.dtype in (np.dtype("=f4"), np.dtype("=f8"))
+    plain = plain and all(stride % array.itemsize == 0 for stride in array.strides)
+    return array if plain else array.astype(np.float64)
+
+
+def _matrix(data: Any) -> np.ndarray:
+    matrix = _numbers(data, "the distance matrix")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ConfigError(
+            f"the distance matrix has shape {matrix.shape}, it must be square and not empty;"
+            f" for points pass metric='euclidean' or another"
+        )
+    return matrix
+
+
+def _points(data: Any) -> np.ndarray:
+    points = _numbers(data, "the points").astype(np.float64, copy=False)
+    if points.ndim != 2 or not points.size:
+        raise ConfigError(f"the points have shape {points.shape}, they must be (n, d) with n and d above 0")
+    if not np.isfinite(points).all():
+        o, c = np.argwhere(~np.isfinite(points))[0]
+        raise ConfigError(f"points must be finite, but coordinate {c} of point {o} is {points[o, c]}")
+    return points
+
+
+def _indices(init: Any, n: int, k: int) -> np.ndarray:
+    try:
+        given = np.asarray(init)
+    except ValueError:
+        given = np.empty(0, object)
+    if given.shape != (k,) or given.dtype.kind not in "iu":
+        raise ConfigError(f"init must be a name or {k} whole numbers, got shape {given.shape} of {given.dtype}")
+    if ((given < 0) | (given >= n)).any():
+        raise ConfigError(f"init has {given[(given < 0) | (given >= n)][0]}, objects are 0 to {n - 1}")
+    values, counts = np.unique(given, return_counts=True)
+    if len(values) < k:
+        raise ConfigError(f"init has object {values[counts > 1][0]} twice: medoids must differ")
+    return given.astype(np.int64)
+
+
+def _weights(given: Any, n: int) -> np.ndarray:
+    if given is None:
+        return np.ones(n)
+    weights = _numbers(given, "sample_weight").astype(np.float64, copy=False)
+    if weights.shape != (n,):
+        raise ConfigError(f"sample_weight has shape {weights.shape}, it must be ({n},): one weight per object")
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise ConfigError("sample_weight must be finite, not negative, and not all zero")
+    return weights

@@ -1,0 +1,75 @@
+"""The ranks of one run: those of a communicator, or this process alone, which then needs no MPI."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hpckit import errors, native
+from hpckit.comm import partition
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Bid(NamedTuple):
+    """The best of all ranks' proposals: `candidate` into `slot` changes the loss by `change` ticks."""
+
+    change: float
+    candidate: int
+    slot: int
+
+
+class Ranks:
+    """What the algorithms say to each other; every method is collective.
+
+    bid : (3,) float64, this rank's proposal (change, candidate, slot), for kernels to fill in before `settle`
+    """
+
+    def __init__(self, comm: MPI.Intracomm | None) -> None:
+        self.comm = comm
+        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self.bid = np.empty(3)
+        self._bids = np.empty((self.size, 3))
+        self._kernels = native.load("hpckit.cluster.kernels")
+
+    def block(self, n: int) -> tuple[int, int]:
+        """Start and stop of this rank's part of `range(n)`."""
+        return partition.block(n, self.size, self.rank)
+
+    def together(self) -> AbstractContextManager[object]:
+        """`errors.together`: a block of checks that fails on all ranks if it fails on one."""
+        return nullcontext() if self.comm is None else errors.together(self.comm)
+
+    def same(self, what: str, value: object) -> None:
+        """Raise `ConfigError` on all ranks unless `value` is equal on all of them."""
+        if self.comm is not None:
+            errors.same(self.comm, what, value)
+
+    def maximum(self, value: float) -> float:
+        """The largest value of all ranks."""
+        if self.comm is None:
+            return value
+        from mpi4py import MPI
+
+        return self.comm.allreduce(value, MPI.MAX)
+
+    def share(self, values: np.ndarray, n: int, item: int) -> None:
+        """Copy `values` from the rank whose block of `range(n)` holds `item` to all others."""
+        if self.comm is not None:
+            self.comm.Bcast(values, bisect_right(partition.starts(n, self.size), item) - 1)
+
+    def settle(self) -> Bid | None:
+        """The winning bid; None where nobody made one."""
+        if self.comm is None:
+            self._bids[0] = self.bid
+        else:
+            self.comm.Allgather(self.bid, self._bids)
+        winner = self._kernels.winner(native.address(self._bids), self.size)
+        if winner < 0:
+            return None
+        change, candidate, slot = self._bids[winner].tolist()
+        return Bid(change, int(candidate), int(slot))

@@ -1,0 +1,131 @@
+"""Distances in ticks: how near they are to the true ones, and that their bits do not depend on who asks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpckit import native
+from hpckit.cluster import _dist, _quant
+from hpckit.cluster._metrics import METRICS
+from hpckit.cluster._ranks import Ranks
+from hpckit.errors import ConfigError
+
+
+def plain(points, metric):
+    """All distances in float64, straight from the definitions."""
+    difference = points[:, None] - points
+    if metric == "cosine":
+        lengths = np.linalg.norm(points, axis=1)
+        return 1 - points @ points.T / np.outer(lengths, lengths)
+    return {
+        "euclidean": lambda: np.sqrt((difference**2).sum(axis=-1)),
+        "sqeuclidean": lambda: (difference**2).sum(axis=-1),
+        "manhattan": lambda: np.abs(difference).sum(axis=-1),
+        "chebyshev": lambda: np.abs(difference).max(axis=-1),
+        "hamming": lambda: (difference != 0).mean(axis=-1),
+    }[metric]()
+
+
+def load(points, metric, by_candidate=False, comm=None):
+    return _dist.load(np.asarray(points, float), metric, Ranks(comm), by_candidate=by_candidate)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-70, 1e60])
+@pytest.mark.parametrize("metric", METRICS)
+def test_distances_are_right_to_a_tick(metric, scale):
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(290, 5)), rng.integers(1, 3, (20, 5))])
+    expected = plain(points, metric)
+    degree = {"cosine": 0, "hamming": 0, "sqeuclidean": 2}.get(metric, 1)
+    loaded = load(points * scale, metric)
+    got = np.ldexp(loaded.view.astype(float), loaded.exponent) / scale**degree
+    tick = np.ldexp(1.0, loaded.exponent) / scale**degree
+    assert expected.max() * 2.0**-25 < tick <= expected.max() * 2.0**-23
+    assert np.abs(got - expected).max() <= 0.76 * tick  # rounded to float32, then to ticks
+    np.testing.assert_array_equal(got, got.T)
+    assert not got.diagonal().any()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_equal_points_far_from_the_origin_are_at_distance_zero(metric):
+    points = np.random.default_rng(1).normal(size=(40, 30)) + 1e6
+    distances = load(np.concatenate([points, points]), metric).view
+    assert not distances[np.arange(40), np.arange(40) + 40].any()
+    if metric != "cosine":
+        np.testing.assert_allclose(
+            distances[:40, :40] / distances.max(), plain(points, metric) / plain(points, metric).max(), atol=1e-7
+        )
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_rank_has_its_part_of_the_same_matrix(comm, metric):
+    points = np.random.default_rng(2).normal(size=(517, 11))
+    whole = load(points, metric)
+    for by_candidate in (False, True):
+        mine = load(points, metric, by_candidate, comm)
+        np.testing.assert_array_equal(mine.view, whole.view[:, mine.first : mine.first + mine.m])
+        assert mine.exponent == whole.exponent
+
+
+@given(st.lists(st.floats(0, 1e100, allow_subnormal=False), min_size=1, max_size=50), st.sampled_from(["f4", "f8"]))
+def test_ticks_are_the_nearest_whole_numbers(values, dtype):
+    x = np.minimum(np.array([values]), 1e30).astype(dtype)
+    top = _quant.largest(x)
+    assert top == x.max()
+    if 0 < top < 1e-140:
+        with pytest.raises(ConfigError, match="use other units"):
+            _quant.exponent(top, 24, "largest distance")
+        return
+    exponent = _quant.exponent(top, 24, "largest distance")
+    ticks = np.empty(x.shape, np.float32)
+    _quant.to_ticks(x, exponent, ticks)
+    assert ticks.max() <= 2**24
+    np.testing.assert_array_equal(ticks, np.rint(np.ldexp(x.astype(float), -exponent)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, -1e-300])
+def test_bad_values_are_found_anywhere(bad):
+    for place in range(40):
+        x = np.linspace(0, 5, 40).reshape(5, 8)
+        x.flat[place] = bad
+        for layout in (x, x.T, x[:, ::-1]):
+            with pytest.raises(ConfigError, match="finite and not negative"):
+                _quant.largest(layout)
+    assert _quant.largest(np.array([[-0.0, 0.5]])) == 0.5
+
+
+def test_whole_weights_are_kept_and_others_nearly():
+    whole, unit = _quant.weights(np.array([1.0, 2, 3, 2**27]))
+    assert np.ldexp(whole, unit).tolist() == [1, 2, 3, 2**27]
+    given_weights = np.random.default_rng(3).random(1000)
+    rounded, unit = _quant.weights(given_weights)
+    assert rounded.sum() <= 2**29
+    np.testing.assert_allclose(np.ldexp(rounded, unit), given_weights, atol=given_weights.sum() * 2**-28)
+
+
+def test_masks_find_what_single_comparisons_find():
+    """Both evaluations of all candidates: the same bid, and the same list of candidates that improve."""
+    kernels, rng = native.load("hpckit.cluster.kernels"), np.random.default_rng(4)
+    for n, k in [(1, 1), (64, 3), (65, 2), (500, 7), (500, 400)]:
+        length = -(-n // 64) * 64
+        rows = np.zeros((n, length), np.float32)
+        rows[:, :n] = rng.integers(0, 50, (n, n))
+        dn, ds = np.sort(rng.integers(0, 50, (2, n)), axis=0).astype(np.float32)
+        ds = np.concatenate([ds, np.zeros(length - n, np.float32)])
+        near, weights = rng.integers(0, k, n, dtype=np.int32), rng.integers(1, 9, n).astype(float)
+        taken, todo, removal = (rng.random(n) < 0.1).astype(np.int64), np.arange(n), rng.integers(0, 999, k) * 1.0
+        found = []
+        for evaluate in (kernels.evaluate, kernels.evaluate_scalar):
+            after, hits, improving, bid = (
+                np.empty(k),
+                np.empty(length + 4, np.int64),
+                np.zeros(n, np.int64),
+                np.empty(3),
+            )
+            objects = map(native.address, (taken, near, dn, ds, weights))
+            out = map(native.address, (removal, after, hits, improving, bid))
+            count = evaluate(native.address(rows), length, 0, native.address(todo), n, *objects, k, *out)
+            found.append((improving[:count].tolist(), bid.tolist()))
+        assert found[0] == found[1]
