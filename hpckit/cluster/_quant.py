@@ -36,8 +36,7 @@ def exponent(largest: float, bits: int, what: str, scale: int = 0) -> int:
 
 def largest(x: np.ndarray) -> float:
     """Largest value of a 2-D float32 or float64 array; `ConfigError` where one is negative, infinite or NaN."""
-    if x.shape[0] > x.shape[1] and x.strides[0] < x.strides[1]:
-        x = x.T
+    x = x.T if x.strides[0] < x.strides[1] else x  # the order does not matter, reading along rows does
     top = _kernel("largest", x)(native.address(x), *x.shape, *_steps(x))
     if not 0 <= top < math.inf:
         o, j = np.argwhere(~((x >= 0) & (x < math.inf)))[0]

@@ -32,9 +32,10 @@ class Ranks:
     def __init__(self, comm: MPI.Intracomm | None) -> None:
         self.comm = comm
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
-        self.bid = np.empty(3)
-        self._bids = np.empty((self.size, 3))
-        self._kernels = native.load("hpckit.cluster.kernels")
+        bids = np.empty((self.size, 3))
+        self.bid, self._bids = bids[self.rank], bids
+        winner = native.load("hpckit.cluster.kernels").winner
+        self._winner = native.bind(winner, native.address(bids), self.size, keep=bids)
 
     def block(self, n: int) -> tuple[int, int]:
         """Start and stop of this rank's part of `range(n)`."""
@@ -64,11 +65,11 @@ class Ranks:
 
     def settle(self) -> Bid | None:
         """The winning bid; None where nobody made one."""
-        if self.comm is None:
-            self._bids[0] = self.bid
-        else:
-            self.comm.Allgather(self.bid, self._bids)
-        winner = self._kernels.winner(native.address(self._bids), self.size)
+        if self.comm is not None:
+            from mpi4py import MPI
+
+            self.comm.Allgather(MPI.IN_PLACE, self._bids)
+        winner = self._winner()
         if winner < 0:
             return None
         change, candidate, slot = self._bids[winner].tolist()

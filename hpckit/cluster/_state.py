@@ -44,6 +44,8 @@ class State:
         near = self.near, self.seco, self.dn, self.ds
         self._table_at, self._column_at, *self._near_at = map(native.address, (self._table, self._column, *near))
         self._changes_at = [*map(native.address, (self.changed, self.near_was, self.dn_was, self.ds_was))]
+        weighed = self.near, self.dn, self.ds, self.weights, self.removal
+        self._weigh = native.bind(self._kernels.removal_loss, n, k, *map(native.address, weighed), keep=weighed)
         self._kernels.assign(self._table_at, n, k, *self._near_at)
         self.loss = self._kernels.total(n, native.address(self.dn), native.address(self.weights))
         self._weigh()
@@ -70,7 +72,3 @@ class State:
     def trace(self) -> np.ndarray:
         """(n_swap,) of `SWAP`: which object became a medoid, for which, and the loss then."""
         return np.array(self._swaps, SWAP)
-
-    def _weigh(self) -> None:
-        near, dn, ds, weights, removal = map(native.address, (self.near, self.dn, self.ds, self.weights, self.removal))
-        self._kernels.removal_loss(self.n, self.k, near, dn, ds, weights, removal)

@@ -23,19 +23,21 @@ def eager(state: State, block: int, limit: float) -> int:
     """
     judge, order = _Judge(state), visiting_order(state.n)
     mine = (order >= state.distances.first) & (order < state.distances.first + state.distances.m)
-    blocks = [order[p : p + block][mine[p : p + block]] for p in range(0, state.n, block)]
+    parts = [order[p : p + block][mine[p : p + block]] for p in range(0, state.n, block)]
+    blocks = [(native.address(part), len(part)) for part in parts]
+    improving = native.address(judge.improving)
     passes = quiet = 0
     while passes < limit:
         passes += 1
-        for candidates in blocks:
-            count = judge(candidates)
+        for candidates, many in blocks:
+            count = judge(candidates, many)
             quiet += 1
             while bid := state.ranks.settle():
                 state.swap(bid)
                 quiet = 0
                 if len(blocks) == 1:
                     break
-                count = judge(judge.improving[:count])
+                count = judge(improving, count)
             if quiet == len(blocks):
                 return passes
     return passes
@@ -91,6 +93,6 @@ class _Judge:
         self._objects = [*map(native.address, objects), state.k, native.address(state.removal)]
         self._out = [*map(native.address, (*self._scratch, self.improving, state.ranks.bid))]
 
-    def __call__(self, candidates: np.ndarray) -> int:
-        """How many of the candidates (int64, contiguous) would lower the loss."""
-        return self._evaluate(*self._rows, native.address(candidates), len(candidates), *self._objects, *self._out)
+    def __call__(self, candidates: int, count: int) -> int:
+        """How many of `count` candidates, int64 at this address, would lower the loss."""
+        return self._evaluate(*self._rows, candidates, count, *self._objects, *self._out)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hpckit.native import export
@@ -42,6 +43,16 @@ def _bits(typing, x):
 def _value(typing, bits):
     """The float64 of these bits."""
     return types.float64(types.uint64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
+
+
+@intrinsic
+def _scratch(typing, like):
+    """Room for a tile of the type that `like` points to, on the stack."""
+
+    def codegen(context, builder, signature, arguments):
+        return cgutils.alloca_once(builder, context.get_value_type(like.dtype), size=_TILE * _TILE)
+
+    return like(like), codegen
 
 
 @intrinsic
@@ -84,17 +95,42 @@ def largest(x, n0, n1, s0, s1):
     return _value(top)
 
 
+@njit(inline="always")
+def _round(x, scale):
+    return types.float32((types.float64(x) * scale + _ROUND) - _ROUND)
+
+
+@njit
+def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
+    """Transpose x[i + j*s1] by tiles; the scratch tile lets both the reads and the writes run along rows."""
+    tile = _scratch(ticks)
+    for i0 in range(0, n0, _TILE):
+        rows = min(_TILE, n0 - i0)
+        for j0 in range(0, n1, _TILE):
+            columns = min(_TILE, n1 - j0)
+            for j in range(columns):
+                start = i0 + (j0 + j) * s1
+                for i in range(rows):
+                    tile[j * _TILE + i] = _round(x[start + i], scale)
+            for i in range(rows):
+                start = (i0 + i) * t0 + j0
+                for j in range(columns):
+                    ticks[start + j] = tile[j * _TILE + i]
+
+
 @export("void(f4*, i8, i8, i8, i8, f8, f4*, i8)", "void(f8*, i8, i8, i8, i8, f8, f4*, i8)")
 def to_ticks(x, n0, n1, s0, s1, scale, ticks, t0):
-    """ticks[i*t0 + j] = round(x[i*s0 + j*s1] * scale), by tiles, because x may be read across its rows."""
-    for i0 in range(0, n0, _TILE):
-        i1 = min(i0 + _TILE, n0)
-        for j0 in range(0, n1, _TILE):
-            j1 = min(j0 + _TILE, n1)
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    value = types.float64(x[i * s0 + j * s1]) * scale
-                    ticks[i * t0 + j] = types.float32((value + _ROUND) - _ROUND)
+    """ticks[i*t0 + j] = round(x[i*s0 + j*s1] * scale)"""
+    if s1 == 1:
+        for i in range(n0):
+            for j in range(n1):
+                ticks[i * t0 + j] = _round(x[i * s0 + j], scale)
+    elif s0 == 1:
+        _to_ticks_across(x, n0, n1, s1, scale, ticks, t0)
+    else:
+        for i in range(n0):
+            for j in range(n1):
+                ticks[i * t0 + j] = _round(x[i * s0 + j * s1], scale)
 
 
 # -- state of the objects ----------------------------------------------------------------------------------------------
@@ -240,6 +276,16 @@ def _hits_scalar(row, start, ds, length, hits):
     return count
 
 
+@njit
+def _least(values, n):
+    """The least of values that are not negative: compared by their bits, which vectorises."""
+    least = _bits(values[0])
+    for i in range(1, n):
+        bits = _bits(values[i])
+        least = bits if bits < least else least
+    return _value(least)
+
+
 def _evaluation(find):
     @njit
     def evaluate(rows, length, first, todo, count, taken, near, dn, ds, w, k, removal, after, hits, improving, bid):
@@ -258,14 +304,13 @@ def _evaluation(find):
                 d, a = rows[start + o], dn[o]
                 gain += w[o] * types.float64(min(d, a) - a)
                 after[near[o]] += w[o] * types.float64(max(d, a) - ds[o])
-            slot = 0
-            for i in range(1, k):
-                if after[i] < after[slot]:
-                    slot = i
-            change = gain + after[slot]
+            change = gain + _least(after, k)
             if change < 0:
                 improving[kept] = j
                 kept += 1
+                slot = 0
+                while gain + after[slot] != change:
+                    slot += 1
                 _offer(bid, change, types.float64(j), types.float64(slot))
         return kept
 
@@ -357,17 +402,28 @@ def approach(n, row, dn, changed, dn_was):
     return count
 
 
+@njit(inline="always")
+def _nearer(d, new, old):
+    """How much more a candidate at distance d gains by an object whose medoid was at `old` and is at `new`."""
+    return types.float64((new - min(d, new)) - (old - min(d, old)))
+
+
 @export("void(f4*, i8, i8, i8, i8*, i8, f4*, f4*, f8*, f8*)")
 def build_update(block, so, sj, m, changed, count, dn_was, dn, w, gain):
     """gain[j] = sum of w max(dn - d, 0) after the changed objects came nearer; block[o*so + j*sj] = d."""
-    for j0 in range(0, m, _TILE):
-        j1 = min(j0 + _TILE, m)
+    if sj == 1:
         for c in range(count):
             o = changed[c]
-            new, old, weight = dn[o], dn_was[c], w[o]
-            for j in range(j0, j1):
-                d = block[o * so + j * sj]
-                gain[j] += weight * types.float64((new - min(d, new)) - (old - min(d, old)))
+            start, new, old, weight = o * so, dn[o], dn_was[c], w[o]
+            for j in range(m):
+                gain[j] += weight * _nearer(block[start + j], new, old)
+    else:
+        for j in range(m):
+            start, sum = j * sj, 0.0
+            for c in range(count):
+                o = changed[c]
+                sum += w[o] * _nearer(block[start + o * so], dn[o], dn_was[c])
+            gain[j] += sum
 
 
 @export("void(f8*, i8, i8, i8*, f8*)")
