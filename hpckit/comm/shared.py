@@ -18,17 +18,18 @@ from hpckit.errors import HpckitError, together
 
 SHARED_MEMORY = Path("/dev/shm")
 _KEY = MPI.Comm.Create_keyval()
+_UNOWNED: list[Any] = []  # handles to free
 
 
 def free_with(owner: object, *handles: Any) -> None:
-    """Free these MPI handles when `owner` is gone, unless MPI is over: objects may live until the interpreter ends."""
-    weakref.finalize(owner, _free, handles)
+    """Free these MPI handles after `owner` is gone: at the next call of this function.
 
-
-def _free(handles: tuple[Any, ...]) -> None:
-    if not MPI.Is_finalized():
-        for handle in handles:
-            handle.Free()
+    Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which freeing a communicator
+    takes, and the rank would wait for itself. What is left at the end is MPI_Finalize's.
+    """
+    while _UNOWNED:
+        _UNOWNED.pop().Free()
+    weakref.finalize(owner, _UNOWNED.extend, handles)
 
 
 class _Owner:
