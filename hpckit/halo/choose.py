@@ -31,7 +31,7 @@ _RACERS = 3
 _TURN = 5  # exchanges in a row per way and round: the first warms up and is not counted
 _ROUNDS = 8
 _LEAST = 3  # rounds at least
-_BUDGET = 0.5  # seconds: after the least rounds the race ends with the round in which it has used them
+_BUDGET = 1.0  # seconds: after the least rounds the race ends with the round in which it has used them
 
 _systems: weakref.WeakKeyDictionary[Grid, System] = weakref.WeakKeyDictionary()
 _chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDictionary()
