@@ -45,21 +45,21 @@ def load(data: np.ndarray, metric: str, ranks: Ranks, *, by_candidate: bool) -> 
     n = len(data)
     first, stop = ranks.block(n)
     m = stop - first
-    shape = (m, -(-n // LANES) * LANES) if by_candidate else (n, m)
-    ticks, scale, top = np.empty(shape, np.float32), 0, 0.0
-    mine = ticks[:, :n] if by_candidate else ticks
-    given = mine
-    with ranks.together():
+    scale, top = 0, 0.0
+    ticks = mine = given = np.empty((0, 0), np.float32)
+    with ranks.together():  # the largest array of all: there may be no room for it
+        ticks = np.empty((m, -(-n // LANES) * LANES) if by_candidate else (n, m), np.float32)
+        mine = ticks[:, :n] if by_candidate else ticks
         if metric == "precomputed":
             given = data[:, first:stop].T if by_candidate else data[:, first:stop]
         else:
             tiles = Tiles(data, metric)
-            scale = tiles.scale
+            scale, given = tiles.scale, mine
             _fill(tiles, mine.T if by_candidate else mine, first)
         top = _quant.largest(given)
     exponent = _quant.exponent(ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", scale)
     _quant.to_ticks(given, exponent, mine)
-    ticks[:, n if by_candidate else m :] = 0
+    ticks[:, mine.shape[1] :] = 0
     return Distances(ticks, n, first, m, by_candidate, exponent + scale)
 
 

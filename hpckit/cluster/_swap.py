@@ -52,7 +52,10 @@ def best(state: State, limit: float) -> int:
     """
     kernels = native.load("hpckit.cluster.kernels")
     n, k, m, first = state.n, state.k, state.distances.m, state.distances.first
-    gain, shift, lowest, slots = np.zeros(m), np.zeros((k, m)), np.empty(m), np.empty(m)
+    shift = np.empty((0, 0))
+    with state.ranks.together():  # there may be no room for it
+        shift = np.zeros((k, m))
+    gain, lowest, slots = np.zeros(m), np.empty(m), np.empty(m)
     state.near_was[:] = state.near  # no object has contributed yet: as if its medoids were at distance 0
     old = state.changed, state.near_was, state.dn_was, state.ds_was
     block, changed, *was = map(native.address, (state.distances.ticks, *old))
