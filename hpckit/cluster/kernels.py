@@ -30,7 +30,7 @@ from hpckit.native import export
 _FAR = 16777216.0  # 2**24, no distance is larger
 _LANES = 64  # objects per compare mask; rows of candidates are padded to a multiple
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
-_TILE = 32
+_TILE = 64
 
 
 @intrinsic
@@ -53,6 +53,39 @@ def _scratch(typing, like):
         return cgutils.alloca_once(builder, context.get_value_type(like.dtype), size=_TILE * _TILE)
 
     return like(like), codegen
+
+
+@intrinsic
+def _transpose(typing, tile, ticks, start, stride):
+    """ticks[start + i*stride + j] = tile[j*_TILE + i] for i, j < 16: blocks of 8, 4, 2 and 1 change places."""
+
+    def codegen(context, builder, signature, arguments):
+        tile, ticks, start, stride = arguments
+        word, line = ir.IntType(64), ir.VectorType(ir.FloatType(), 16).as_pointer()
+
+        def place(base, index):
+            return builder.bitcast(builder.gep(base, [index]), line)
+
+        rows = [builder.load(place(tile, word(j * _TILE)), align=4) for j in range(16)]
+        for s in (8, 4, 2, 1):
+            low = [lane if not lane & s else 16 + lane - s for lane in range(16)]
+            high = [lane + s if not lane & s else 16 + lane for lane in range(16)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes) for lanes in (low, high)]
+            for i in range(16):
+                if not i & s:
+                    pair = rows[i], rows[i + s]
+                    rows[i], rows[i + s] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for i, row in enumerate(rows):
+            builder.store(row, place(ticks, builder.add(start, builder.mul(stride, word(i)))), align=4)
+        return context.get_dummy_value()
+
+    return types.none(tile, ticks, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _from(typing, pointer, index):
+    """The address of pointer[index], as a pointer."""
+    return pointer(pointer, types.int64), lambda _, builder, __, args: builder.gep(args[0], [args[1]])
 
 
 @intrinsic
@@ -112,19 +145,35 @@ def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
                 start = i0 + (j0 + j) * s1
                 for i in range(rows):
                     tile[j * _TILE + i] = _round(x[start + i], scale)
-            for i in range(rows):
-                start = (i0 + i) * t0 + j0
-                for j in range(columns):
-                    ticks[start + j] = tile[j * _TILE + i]
+            if rows == _TILE and columns == _TILE:
+                for i in range(0, _TILE, 16):
+                    for j in range(0, _TILE, 16):
+                        _transpose(_from(tile, j * _TILE + i), ticks, (i0 + i) * t0 + j0 + j, t0)
+            else:
+                for i in range(rows):
+                    start = (i0 + i) * t0 + j0
+                    for j in range(columns):
+                        ticks[start + j] = tile[j * _TILE + i]
+
+
+@njit
+def _to_ticks_along(x, n0, n1, s0, scale, ticks, t0):
+    """Rows, piece by piece through the scratch tile, so that LLVM vectorises although `ticks` may be `x`."""
+    tile = _scratch(ticks)
+    for i in range(n0):
+        for j0 in range(0, n1, _TILE * _TILE):
+            columns = min(_TILE * _TILE, n1 - j0)
+            for j in range(columns):
+                tile[j] = _round(x[i * s0 + j0 + j], scale)
+            for j in range(columns):
+                ticks[i * t0 + j0 + j] = tile[j]
 
 
 @export("void(f4*, i8, i8, i8, i8, f8, f4*, i8)", "void(f8*, i8, i8, i8, i8, f8, f4*, i8)")
 def to_ticks(x, n0, n1, s0, s1, scale, ticks, t0):
-    """ticks[i*t0 + j] = round(x[i*s0 + j*s1] * scale)"""
+    """ticks[i*t0 + j] = round(x[i*s0 + j*s1] * scale); `ticks` may be `x` if s1 = 1."""
     if s1 == 1:
-        for i in range(n0):
-            for j in range(n1):
-                ticks[i * t0 + j] = _round(x[i * s0 + j], scale)
+        _to_ticks_along(x, n0, n1, s0, scale, ticks, t0)
     elif s0 == 1:
         _to_ticks_across(x, n0, n1, s1, scale, ticks, t0)
     else:

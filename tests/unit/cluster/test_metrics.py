@@ -85,6 +85,29 @@ def test_ticks_are_the_nearest_whole_numbers(values, dtype):
     np.testing.assert_array_equal(ticks, np.rint(np.ldexp(x.astype(float), -exponent)))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_ticks_of_any_layout(dtype):
+    """Whole tiles and their rests, along and across the rows, into padded rows and in place."""
+    x = np.random.default_rng(5).random((300, 400)).astype(dtype)
+    for part in (
+        x[:150, :203],
+        x[:203, :150].T,
+        np.asfortranarray(x)[::2, ::3],
+        x[:, ::-2],
+        x[:1, :128],
+        x[:64, :64].T,
+    ):
+        expected = np.rint(part.astype(float) * 2**24)
+        ticks = np.full((len(part), part.shape[1] + 5), -1, np.float32)
+        _quant.to_ticks(part, -24, ticks[:, :-5])
+        np.testing.assert_array_equal(ticks[:, :-5], expected)
+        assert (ticks[:, -5:] == -1).all()
+        if dtype == "f4":
+            same = part.copy()
+            _quant.to_ticks(same, -24, same)
+            np.testing.assert_array_equal(same, expected)
+
+
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, -1e-300])
 def test_bad_values_are_found_anywhere(bad):
     for place in range(40):
