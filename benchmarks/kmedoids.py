@@ -33,8 +33,10 @@ def distances(n: int) -> np.ndarray:
         rows = slice(start, start + 500)
         square = squares[rows, None] + squares - 2 * points[rows] @ points.T
         result[rows] = np.sqrt(np.maximum(square, 0))
+        result[:start, rows] = result[rows, :start].T
+        result[rows, rows] = np.maximum(result[rows, rows], result[rows, rows].T)
     np.fill_diagonal(result, 0)
-    return (result + result.T) / 2
+    return result
 
 
 def ways(comm: Any, n: int, losses: dict[str, float]) -> dict[str, Callable[[], None]]:

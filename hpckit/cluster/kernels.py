@@ -219,24 +219,28 @@ def swap(table, n, k, slot, row, near, seco, dn, ds, changed, near_was, dn_was, 
         d = row[o]
         table[o * k + slot] = d
         a, s, da, db = near[o], seco[o], dn[o], ds[o]
-        first, second = a, s
+        first, second, new, next_new = a, s, da, db
         if a == slot:
             if d < db or (d == db and slot < s) or s < 0:
-                first = slot
+                new = d
             else:
-                first, second = s, _nearest_but(table, o, k, s)
+                first, new = s, db
+                second = _nearest_but(table, o, k, s)
+                next_new = table[o * k + second]
         elif d < da or (d == da and slot < a):
-            first, second = slot, a
+            first, second, new, next_new = slot, a, d, da
         elif s == slot:
             if d > db:
                 second = _nearest_but(table, o, k, a)
+                next_new = table[o * k + second]
+            else:
+                next_new = d
         elif d < db or (d == db and slot < s):
-            second = slot
-        new, next_new = _distance(table, o, k, first), _distance(table, o, k, second)
-        if first != a or new != da or next_new != db:
+            second, next_new = slot, d
+        if first != a or second != s or new != da or next_new != db:
             changed[count], near_was[count], dn_was[count], ds_was[count] = o, a, da, db
             count += 1
-        near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
+            near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
     return count
 
 
