@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hpckit.comm.grid import Grid
 
-_TILE = 160 * 1024  # bytes of a plane's tile: three of them stay in a second-level cache of 512 KB
+_TILE = 512 * 1024  # bytes of a plane's tile: three of them stay in a core's share of the caches
 
 
 class Diffusion(Solver):

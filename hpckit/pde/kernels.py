@@ -127,7 +127,7 @@ def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
     """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source, the explicit step of u_t = div(k grad u) + q.
 
     Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero. The middle dimension
-    is cut into tiles of `tile` rows, of which three planes stay in the second-level cache.
+    is cut into tiles of `tile` rows, of which three planes stay in the caches.
     """
     line = _scratch(new)
     lead = s0 if s0 > 0 else s1
