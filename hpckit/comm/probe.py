@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.comm.pack_host import Move, Moves
+from hpckit.comm.shared import free_with
 
 Table = dict[int, list[tuple[int, float]]]  # by bytes per contiguous row: (bytes, seconds), bytes ascending
 Step = Callable[[], object]
@@ -173,5 +173,5 @@ def _exchange(pair: MPI.Intracomm, send: list, receive: list) -> Step:
         MPI.Prequest.Startall(requests)
         MPI.Prequest.Waitall(requests)
 
-    weakref.finalize(step, lambda: [request.Free() for request in requests])
+    free_with(step, *requests)
     return step
