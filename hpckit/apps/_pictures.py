@@ -140,6 +140,7 @@ def _height(path: Path, chart: Chart, height: np.ndarray) -> Path:
 def _waves(path: Path, chart: Chart, waves: list) -> Path:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import SymLogNorm
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(3, len(waves))
     rows = -(-len(waves) // columns)
@@ -152,6 +153,8 @@ def _waves(path: Path, chart: Chart, waves: list) -> Path:
             _land(axes, chart, shaded=False)
             _show(axes, chart, chart.sea(eta), cmap="RdBu_r", norm=norm)
             axes.set_title(_clock(seconds / 60), fontsize=10)
+            # The labels at the edges would touch the neighbours'.
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5], prune="both"))
         ticks = [-3, -1, -0.3, 0, 0.3, 1, 3]
         scale = ScalarMappable(norm, "RdBu_r")
         bar = figure.colorbar(scale, ax=grid, shrink=0.75, pad=0.01, ticks=ticks, format=lambda v, _: f"{v:+g}")
