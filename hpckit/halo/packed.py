@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.pack_host import Moves
+from hpckit.comm.pack_host import Move, Moves
 from hpckit.comm.shared import free_with
 from hpckit.halo.plan import ALIGN, Link, Plan
 
@@ -39,16 +39,17 @@ class PackedBuffers:
         self.receive_offsets = plan.offsets([link.receives for link in links])
         self.send, self.receive = aligned(self.send_offsets[-1]), aligned(self.receive_offsets[-1])
 
-    def outgoing(self, arrays: Sequence[np.ndarray], send: int | None = None) -> list:
-        """Pack moves of all links, into the send buffer or one of the same size at the address `send`."""
-        base = native.address(self.send) if send is None else send
+    def outgoing(self, arrays: Sequence[np.ndarray]) -> list[Move]:
+        """From the fields to the send buffer, all links."""
+        base = native.address(self.send)
         return [
             move
             for link, offset in zip(self.links, self.send_offsets, strict=False)
             for move in self.plan.pack_moves(arrays, link.sends, base + offset)
         ]
 
-    def incoming(self, arrays: Sequence[np.ndarray]) -> list:
+    def incoming(self, arrays: Sequence[np.ndarray]) -> list[Move]:
+        """From the receive buffer to the fields, all links."""
         base = native.address(self.receive)
         return [
             move

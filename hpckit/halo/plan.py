@@ -51,6 +51,7 @@ class Layout(NamedTuple):
     dtype: np.dtype
     owned: tuple[int, ...]
     order: tuple[int, ...]  # dimensions, outermost first, in packed boxes; the same on all ranks
+    staggered: tuple[int, ...]  # dimensions in which the last rank owns one more
 
     def offset(self, box: Box) -> int:
         """Bytes from the first element of the array to the first of the box."""
@@ -121,8 +122,8 @@ class Plan:
         return [(self.nbytes([box]), row) for box, row in zip(boxes, rows, strict=True)]
 
     def signature(self) -> tuple:
-        """What two plans on one grid share when the same way is best for both."""
-        return self.width, self.corners, tuple((lay.shape, lay.order, str(lay.dtype)) for lay in self.layouts)
+        """What two plans on one grid share when the same way is best for both; the same on all ranks."""
+        return self.width, self.corners, tuple((lay.staggered, lay.order, str(lay.dtype)) for lay in self.layouts)
 
     def offsets(self, lists: Sequence[Sequence[Box]]) -> list[int]:
         """Where each list of boxes starts in one buffer that holds them all, and the size of that buffer."""
@@ -219,9 +220,12 @@ def _agree_on_layouts(grid: Grid, width: Width, fields: Sequence[np.ndarray], co
                 raise ConfigError(
                     f"field {i} is staggered in dimension {d} on some ranks only: make it with grid.zeros(stagger=…)"
                 )
-    natural = tuple(range(grid.ndim))
-    agreed = [order if all(r[0][i] == order for r in everyone) else natural for i, order in enumerate(orders)]
-    return [Layout(f.shape, f.strides, f.dtype, o, a) for f, o, a in zip(fields, owned, agreed, strict=True)]
+    dimensions, layouts = tuple(range(grid.ndim)), []
+    for i, field in enumerate(fields):
+        order = orders[i] if all(rank[0][i] == orders[i] for rank in everyone) else dimensions
+        longer = tuple(d for d in dimensions if any(rank[1][i].get(d) for rank in everyone))
+        layouts.append(Layout(field.shape, field.strides, field.dtype, owned[i], order, longer))
+    return layouts
 
 
 def _at_high_end(grid: Grid, d: int) -> bool:

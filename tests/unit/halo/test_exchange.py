@@ -191,6 +191,15 @@ def test_explain_names_the_choice(comm):
     assert f"method {halo.method}" in halo.explain()
 
 
+def test_a_choice_is_kept_for_like_plans_alone(comm):
+    """Staggered fields look like the others except on the last rank, which must not be alone in racing."""
+    grid = Grid(comm, (12, 11))
+    for kind in (("f8", 0, "C"), ("f8", (1, 0), "C"), ("f8", 0, "C")):
+        check(grid, "auto", False, [kind], rounds=ROUNDS)
+    field = numbered(grid)
+    assert Halo(grid, fields=[field]).method != "auto"  # known from the first
+
+
 # -- bad input: one clear error on every rank
 
 
