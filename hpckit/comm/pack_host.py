@@ -122,7 +122,6 @@ class Packer:
     """
 
     def __init__(self, *layouts: StridedBlock | MPI.Datatype, count: int = 1) -> None:
-        self._count = count
         self._blocks: list[tuple[int, int, StridedBlock]] = []  # (buffer number, offset in the packed bytes, block)
         self._types: list[tuple[int, int, MPI.Datatype]] = []  # the same, of what MPI packs
         self.nbytes = 0

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from itertools import product
-from logging import getLogger as get_logger
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from hpckit.errors import HpckitError
 from hpckit.halo.packed import Bound
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
+from hpckit.log import get_logger
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

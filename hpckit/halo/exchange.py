@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *WAYS)
-TAGS = 8  # message tags of one halo
+_TAGS = 8  # message tags of one halo
 _BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -145,7 +145,7 @@ class Halo:
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
     def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
-        tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS)))
+        tag = next(_tags.setdefault(self.grid, itertools.count(0, _TAGS)))
         self._plan = Plan(self.grid, self.width, fields, self.corners)
         if self._method == "auto":
             self._way = Auto(self._plan, tag, fields, on_choice=self._bindings.clear)
