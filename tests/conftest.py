@@ -194,6 +194,18 @@ def shared_path(comm: Any) -> Iterator[Path]:
 
 
 @pytest.fixture
+def petsc() -> Any:
+    """The module `petsc4py.PETSc`; without it the test is skipped, and says how to get it."""
+    from hpckit import linear
+    from hpckit.errors import ConfigError
+
+    try:
+        return linear.petsc()
+    except ConfigError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks of its own.
 

@@ -12,14 +12,6 @@ pytestmark = pytest.mark.mpi
 CROSS = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
 
 
-@pytest.fixture
-def petsc():
-    try:
-        return linear.petsc()
-    except ConfigError as missing:
-        pytest.skip(str(missing))
-
-
 @pytest.mark.parametrize("shape", [(7,), (5, 6), (5, 4, 7)])
 @pytest.mark.parametrize("periodic", [False, True])
 def test_rows_are_numbered_rank_by_rank_and_ghosts_alike(comm, shape, periodic):

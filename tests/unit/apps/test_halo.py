@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit import linear
 from hpckit.apps._estimate import estimate, layout
 from hpckit.apps._job import marks, schedule
 from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
@@ -111,11 +110,8 @@ def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path
 
 
 @pytest.mark.mpi
+@pytest.mark.usefixtures("petsc")
 def test_implicit_steps(comm, shared_path):
-    try:
-        linear.petsc()
-    except HpckitError as missing:
-        pytest.skip(str(missing))
     config = Config(shape=(8, 8), heat=Heat(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r"))
     assert "halo share, % of the steps" not in main(comm, config)
 

@@ -5,20 +5,11 @@ import numpy as np
 import pytest
 from serial import alone, largest, mine
 
-from hpckit import linear
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, HpckitError
 from hpckit.pde.heat import Heat, ImplicitHeat
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture
-def petsc():
-    try:
-        return linear.petsc()
-    except ConfigError as missing:
-        pytest.skip(str(missing))
 
 
 def error_at(comm, make, n, ndim, periodic, walls, time, factor):
