@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,51 @@ def medoids(problem: Problem, distances: Distances, ranks: Ranks, random_state: 
         return problem.init.copy()
     if problem.init == "first":
         return np.arange(problem.k)
+    if problem.init == "build":
+        return _build(distances, problem.weights, problem.k, ranks)
+    draws = generator(random_state, ranks)
     if problem.init == "random":
-        return _random(problem.n, problem.k, ranks, random_state)
-    return _build(distances, problem.weights, problem.k, ranks)
+        return draws.choice(problem.n, problem.k, replace=False)
+    add = _best_of_sample if problem.init == "lab" else _far_away
+    start = _Start(distances, problem.weights, ranks)
+    return np.array([add(start, draws) for _ in range(problem.k)])
 
 
-def _random(n: int, k: int, ranks: Ranks, random_state: Any) -> np.ndarray:
-    """Rank 0 draws for all, so that a generator, or no seed at all, is as good as a number."""
-    drawn = np.empty(k, np.int64)
+def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
+    """What draws the same numbers on all ranks, whatever they passed: rank 0 draws its seed (collective)."""
+    seed = np.empty(1, np.int64)
     with ranks.together():
         try:
-            generator = np.random.default_rng(random_state)
+            seed[0] = np.random.default_rng(random_state).integers(2**63)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"random_state={random_state!r} is neither a seed nor a generator: {error}") from error
-        if ranks.rank == 0:
-            drawn[:] = generator.choice(n, k, replace=False)
-    ranks.share(drawn, n, 0)
-    return drawn
+    ranks.share(seed, 1, 0)
+    return np.random.default_rng(seed)
+
+
+class _Start:
+    """Medoids that are chosen one after another.
+
+    taken : (n,) int64, 1 for medoids; nearest : (n,) float32, ticks to the nearest of them, 2**24 while there is none
+    changed, was : the first `count` are the objects that the last medoid came nearer to, and their `nearest` before
+    """
+
+    def __init__(self, distances: Distances, weights: np.ndarray, ranks: Ranks) -> None:
+        n = distances.n
+        self.distances, self.weights, self.ranks = distances, weights, ranks
+        self.taken, self.nearest = np.zeros(n, np.int64), np.full(n, 2**24, np.float32)
+        self.changed, self.was, self.count = np.arange(n), np.zeros(n, np.float32), n
+        self._column = np.empty(n, np.float32)
+        arrays = self._column, self.nearest, self.changed, self.was
+        approach = native.load("hpckit.cluster.kernels").approach
+        self._approach = native.bind(approach, n, *map(native.address, arrays), keep=arrays)
+
+    def add(self, j: int) -> int:
+        """Make object j a medoid; j (collective)."""
+        self.taken[j] = 1
+        self.distances.fetch(j, self._column, self.ranks)
+        self.count = self._approach()
+        return j
 
 
 def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> np.ndarray:
@@ -46,22 +75,50 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
     lowest objects that are no medoids follow.
     """
     kernels = native.load("hpckit.cluster.kernels")
-    n, m, view = distances.n, distances.m, distances.view
-    steps = (s // view.itemsize for s in view.strides)
-    chosen, taken = np.empty(k, np.int64), np.zeros(n, np.int64)
-    column, nearest, was = np.empty(n, np.float32), np.full(n, 2**24, np.float32), np.zeros(n, np.float32)
-    changed, gain = np.arange(n), np.zeros(m)
-    at_block, at_column, at_nearest, at_was, at_changed, at_weights, at_gain, at_taken, at_bid = map(
-        native.address, (view, column, nearest, was, changed, weights, gain, taken, ranks.bid)
-    )
-    count, (so, sj) = n, steps
+    start, view, gain = _Start(distances, weights, ranks), distances.view, np.zeros(distances.m)
+    strides = (s // view.itemsize for s in view.strides)
+    block = native.address(view), *strides, distances.m
+    at_changed, at_gain, at_taken, at_bid = map(native.address, (start.changed, gain, start.taken, ranks.bid))
+    nearer = [*map(native.address, (start.was, start.nearest, weights, gain))]
+    chosen = np.empty(k, np.int64)
     for slot in range(k):
-        kernels.build_update(at_block, so, sj, m, at_changed, count, at_was, at_nearest, at_weights, at_gain)
-        kernels.best_addition(at_gain, m, distances.first, at_taken, at_bid)
-        bid = ranks.settle()
-        assert bid is not None  # k <= n: somebody has an object left
-        chosen[slot] = bid.candidate
-        taken[bid.candidate] = 1
-        distances.fetch(bid.candidate, column, ranks)
-        count = kernels.approach(n, at_column, at_nearest, at_changed, at_was)
+        kernels.build_update(*block, at_changed, start.count, *nearer)
+        kernels.best_addition(at_gain, distances.m, distances.first, at_taken, at_bid)
+        chosen[slot] = start.add(_won(ranks))
     return chosen
+
+
+def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
+    """LAB's step: add the best of about sqrt(n) candidates, judged by as many objects (Schubert & Rousseeuw 2021)."""
+    distances = start.distances
+    others = np.flatnonzero(start.taken == 0)
+    candidates = np.sort(others[_sample(len(others), draws)])
+    objects = _sample(distances.n, draws)
+    mine = candidates[(candidates >= distances.first) & (candidates < distances.first + distances.m)]
+    nearer = start.nearest[objects, None] - distances.view[np.ix_(objects, mine - distances.first)]
+    gain = start.weights[objects] @ np.maximum(nearer, 0).astype(np.float64)  # whole numbers: exact
+    best = gain.argmax() if len(mine) else 0
+    start.ranks.bid[:] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
+    return start.add(_won(start.ranks))
+
+
+def _far_away(start: _Start, draws: np.random.Generator) -> int:
+    """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to the medoids."""
+    share = start.weights * start.nearest
+    share[start.taken == 1] = 0  # not everybody's distance to itself is 0
+    below = share.cumsum()  # exact
+    if not below[-1]:
+        return start.add(int(start.taken.argmin()))
+    return start.add(int(below.searchsorted(draws.integers(int(below[-1])), side="right")))
+
+
+def _sample(n: int, draws: np.random.Generator) -> np.ndarray:
+    """10 + sqrt(n) of n, as LAB looks at."""
+    return draws.choice(n, min(n, 11 + math.isqrt(n - 1)), replace=False)
+
+
+def _won(ranks: Ranks) -> int:
+    """The candidate of the best bid (collective)."""
+    bid = ranks.settle()
+    assert bid is not None  # k <= n: somebody has an object left
+    return bid.candidate

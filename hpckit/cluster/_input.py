@@ -14,7 +14,7 @@ from hpckit.cluster._metrics import METRICS
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
-INITS = ("random", "first", "build")
+INITS = ("random", "first", "build", "lab", "k-medoids++")
 
 
 @dataclass(frozen=True)
