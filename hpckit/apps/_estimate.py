@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpckit.apps._report import PROCESS, amount
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
 
@@ -17,7 +18,6 @@ WIDTH = 1  # ghost cells of all these solvers
 _ARRAYS = {"heat": 2, "tsunami": 10, "hillslope": 2}  # that a rank holds
 _EXCHANGED = {"heat": 1, "tsunami": 3, "hillslope": 1}  # whose ghosts are filled each step
 _WRITTEN = {"heat": 2, "tsunami": 4, "hillslope": 1}  # in each snapshot
-_PROCESS = 55e6  # bytes of a rank that does nothing: Python, NumPy, MPI
 
 
 def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -50,27 +50,18 @@ def estimate(config: Config, ranks: int) -> str:
     owned = partition.owned_cells(shape, processes)
     halo = partition.halo_cells(shape, processes, (config.periodic,) * len(shape), width)
     halo = halo * item * _EXCHANGED[config.equation]
-    memory = _PROCESS + partition.local_cells(shape, processes, width) * item * _ARRAYS[config.equation]
+    memory = PROCESS + partition.local_cells(shape, processes, width) * item * _ARRAYS[config.equation]
     written = math.prod(shape) * item * _WRITTEN[config.equation] * config.snapshots
     rows = {
         "equation": config.equation,
         "grid": f"{_times(shape)} = {math.prod(shape):,} cells on {ranks} ranks",
         "process grid": f"{_times(processes)}, blocks of {owned.min():,} to {owned.max():,} cells",
-        "halo": f"{_size(halo.max())} received per rank and exchange at most, {_size(halo.sum())} by all ranks",
-        "memory": f"about {_size(memory.max())} per rank, {_size(memory.sum())} in all",
-        "results": f"{config.snapshots} snapshots, {_size(written)}",
+        "halo": f"{amount(halo.max())} received per rank and exchange at most, {amount(halo.sum())} by all ranks",
+        "memory": f"about {amount(memory.max())} per rank, {amount(memory.sum())} in all",
+        "results": f"{config.snapshots} snapshots, {amount(written)}",
     }
     return "\n".join(f"{name:<14}{text}" for name, text in rows.items())
 
 
 def _times(numbers: tuple[int, ...]) -> str:
     return " x ".join(map(str, numbers))
-
-
-def _size(nbytes: float) -> str:
-    """`512 B`, `1.5 MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if nbytes < 1000 or unit == "TB":
-            break
-        nbytes /= 1000
-    return f"{nbytes:.3g} {unit}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mpi4py import MPI
 
 from hpckit.apps._cases import Case, Results
 from hpckit.apps._march import March
-from hpckit.apps._run import StopSignal, save_config
+from hpckit.apps._report import copy_rate, rounded
+from hpckit.apps._run import StopSignal, prepare
 from hpckit.comm.system import meet
-from hpckit.errors import ConfigError, agree, together
+from hpckit.errors import ConfigError, agree
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
 from hpckit.trace import span
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 _SAFE = 0.9  # of the largest stable time step
 _STEPS = 50  # where neither their number nor the duration is given
-_COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
 
 
 class Job:
@@ -40,10 +37,7 @@ class Job:
             case.start()
         self.folder = Path(config.output)
         self.results = self.folder / f"{config.equation}.vtkhdf"
-        with together(comm):
-            if comm.rank == 0:
-                _prepare(self.folder, config.resume)
-        save_config(comm, config, self.folder / "config.toml")
+        prepare(comm, config, self.folder, config.resume)
         self.march = March(
             case.solver,
             self.steps,
@@ -131,36 +125,3 @@ def marks(steps: int, count: int) -> dict[int, int]:
     if count == 1:
         return {steps: 0}
     return {step: i for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))}
-
-
-def rounded(value: float) -> float:
-    """Four significant digits: no more is known of times, or of interest in a report."""
-    return float(f"{value:.4g}")
-
-
-def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
-    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective).
-
-    Ranks that share a core take turns.
-    """
-    source = np.ones(max(8192, min(nbytes, _COPIED // comm.size)) // 8)
-    target, best = np.empty_like(source), math.inf
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    share = min(1.0, (os.cpu_count() or 1) / node.size)
-    node.Free()
-    for _ in range(6):
-        comm.Barrier()
-        begin = time.perf_counter()
-        np.copyto(target, source)
-        best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
-    return 2 * source.nbytes * comm.allreduce(share) / best
-
-
-def _prepare(folder: Path, resume: bool) -> None:
-    """The folder for results; a run that starts over does away with the checkpoints of the one before."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume and (folder / "checkpoint").exists():
-            shutil.rmtree(folder / "checkpoint")
-    except OSError as error:
-        raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None

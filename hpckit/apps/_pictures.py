@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_DPI = 150
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#444444",
-    "xtick.direction": "out",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "figure.dpi": _DPI,
-    "figure.constrained_layout.use": True,
-}
+from hpckit.apps._figure import drawing
+
 _HALO = "#ffffffcc"
 
 
@@ -89,7 +75,7 @@ def _arrival(path: Path, chart: Chart, minutes: np.ndarray) -> Path:
     from matplotlib import patheffects
     from matplotlib.ticker import MultipleLocator
 
-    with _figure(path, (8.4, 5.6)) as figure:
+    with drawing(path, (8.4, 5.6)) as figure:
         axes = figure.subplots()
         _land(axes, chart)
         sea = chart.sea(minutes)
@@ -116,7 +102,7 @@ def _height(path: Path, chart: Chart, height: np.ndarray) -> Path:
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogLocator
 
-    with _figure(path, (8.4, 5.6)) as figure:
+    with drawing(path, (8.4, 5.6)) as figure:
         axes = figure.subplots()
         _land(axes, chart)
         reached = height[chart.reached & (height > 0)]
@@ -144,7 +130,7 @@ def _waves(path: Path, chart: Chart, waves: list) -> Path:
 
     columns = min(3, len(waves))
     rows = -(-len(waves) // columns)
-    with _figure(path, (3.1 * columns + 0.9, 2.45 * rows + 0.2)) as figure:
+    with drawing(path, (3.1 * columns + 0.9, 2.45 * rows + 0.2)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         norm = SymLogNorm(0.1, vmin=-3, vmax=3)
         for axes in grid.flat[len(waves) :]:
@@ -177,7 +163,7 @@ def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[flo
     extent = (0, before.shape[1] * spacing[1] / 1e3, before.shape[0] * spacing[0] / 1e3, 0)
     span = float(np.percentile(np.abs(after - before), 99.5)) or 1.0
     tall = extent[2] / extent[1]
-    with _figure(path, (9.6, 0.9 + 2.45 * tall)) as figure:
+    with drawing(path, (9.6, 0.9 + 2.45 * tall)) as figure:
         left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
         for axes, z, title in ((left, before, "Today"), (middle, after, f"After {years:,.0f} years")):
             axes.imshow(light.shade(z, cmap=ramp, norm=norm, blend_mode="soft", **steps), extent=extent)
@@ -201,7 +187,7 @@ def heat(path: Path, temperature: np.ndarray, error: np.ndarray | None, when: st
     if error is not None:
         span = float(np.max(np.abs(error))) or 1.0
         panels.append(("Error", error, {"cmap": "RdBu_r", "vmin": -span, "vmax": span}, "computed minus exact", "%.1e"))
-    with _figure(path, (4.8 * len(panels), 4.1)) as figure:
+    with drawing(path, (4.8 * len(panels), 4.1)) as figure:
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, values, colours, label, form) in zip(row, panels, strict=True):
             image = axes.imshow(values, extent=(0, 1, 0, 1), origin="lower", **colours)
@@ -210,36 +196,6 @@ def heat(path: Path, temperature: np.ndarray, error: np.ndarray | None, when: st
             axes.set_xlabel("x")
         row[0].set_ylabel("y")
     return path
-
-
-@contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """A figure, saved and closed at the end; drawn without a display."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size)
-        canvas = FigureCanvasAgg(figure)
-        yield figure
-        canvas.draw()
-    _save(path, np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _save(path: Path, pixels: np.ndarray) -> None:
-    """As PNG in 256 colours chosen for this picture: to the eye the same, and a third of the size."""
-    from PIL import Image
-
-    sample = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))  # choosing from all pixels takes seconds
-    palette = sample.quantize(255, kmeans=4)
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(palette=palette, dither=Image.Dither.NONE)
-    numbers = np.array(picture)
-    numbers[(pixels == 255).all(axis=-1)] = 255  # the last colour: no mean of whites and near whites is white
-    colours = [*(palette.getpalette() or []), *[0] * 768][: 3 * 255]
-    whole = Image.fromarray(numbers)
-    whole.putpalette([*colours, 255, 255, 255])
-    whole.save(path, optimize=True, dpi=(_DPI, _DPI))
 
 
 def _show(axes: Any, chart: Chart, values: np.ndarray, **how: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,23 @@ class StopSignal:
         flag = array("i", [self._received])
         self._comm.Allreduce(MPI.IN_PLACE, flag, op=MPI.MAX)
         return bool(flag[0])
+
+
+def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
+    """Make the folder for results and save the configuration there (collective).
+
+    A run that starts over does away with the checkpoints of the one before. Raises `ConfigError` on all ranks where
+    nothing can be written.
+    """
+    with together(comm):
+        if comm.rank == 0:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not resume and (folder / "checkpoint").exists():
+                    shutil.rmtree(folder / "checkpoint")
+            except OSError as error:
+                raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
+    save_config(comm, config, folder / "config.toml")
 
 
 def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.PathLike[str]) -> None:

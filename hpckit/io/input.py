@@ -1,23 +1,24 @@
-"""Read a global array from a file, each rank its own box: .npy, .npz and HDF5."""
+"""Read a global array from a file, each rank its own part: .npy, .npz, HDF5 and tables of text."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
+from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, together
 from hpckit.io.box import field_box
+from hpckit.io.formats import Found, Place, find
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _TAG = 71
 
 
@@ -44,108 +45,66 @@ def read_field(
     Raises `ConfigError` on all ranks when the file or the array is missing, damaged or of another shape.
     """
     comm, path = grid.comm, Path(path)
-    found: _Found | None = None
+    found: Found | None = None
     with together(comm):
         if grid.rank == 0:
-            found = _find(path, name)
+            found = find(path, name)
             _check(path, found, grid, np.dtype(dtype))
-    where: _Place = comm.bcast(found and found.place)
+    where: Place = comm.bcast(found and found.place)
     with together(comm):
         out = _target(grid, out, np.dtype(dtype))
         if where.offset is not None:
-            mapped = np.memmap(path, where.dtype, "r", where.offset, grid.shape, where.order)
-            out[...] = mapped[_slices(grid, grid.rank)]
+            out[...] = _mapped(path, where)[_slices(grid, grid.rank)]
     if where.offset is None:
-        _scatter(path, grid, found, where.dtype, out)
+        _scatter(path, comm, found, where, [_slices(grid, rank) for rank in range(grid.size)], out)
     if finite:
         with together(comm):
             _check_finite(path, out)
     return out
 
 
-@dataclass(frozen=True)
-class _Place:
-    """What the other ranks need to know; `offset` in bytes where the array lies plainly in the file, else None."""
+def read_rows(
+    path: str | os.PathLike[str],
+    comm: MPI.Intracomm,
+    name: str | None = None,
+    columns: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """This rank's block of the rows of a table, (m, columns), none on ranks too many (collective).
 
-    dtype: np.dtype
-    offset: int | None = None
-    order: Literal["C", "F"] = "C"
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The array as rank 0 found it; `data` can be indexed with slices."""
-
-    name: str
-    shape: tuple[int, ...]
-    data: Any
-    place: _Place
-
-
-def _find(path: Path, name: str | None) -> _Found:
-    """Recognise the file by its first bytes and find the array in it."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-        if head.startswith(b"\x93NUMPY"):
-            return _in_npy(path)
-        if head.startswith(b"PK"):
-            return _in_npz(path, name)
-        if head == _HDF5:
-            return _in_hdf5(path, name)
-    except ConfigError:
-        raise
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {path}") from None
-    except Exception as error:  # the libraries raise all kinds of errors on damaged files
-        raise ConfigError(
-            f"cannot read {path}: {type(error).__name__}: {error}; is it cut short or damaged?"
-        ) from error
-    raise ConfigError(f"{path} is neither .npy nor .npz nor HDF5: its first bytes are {head!r}")
+    Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory until looked at.
+    Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first and the one after their last, may be
+    chosen.
+    """
+    path, found = Path(path), None
+    with together(comm):
+        if comm.rank == 0:
+            found = find(path, name, columns)
+            _check_table(path, found)
+    where: Place = comm.bcast(found and found.place)
+    parts = [(slice(*block(where.shape[0], comm.size, rank)),) for rank in range(comm.size)]
+    mine = parts[comm.rank]
+    rows = np.empty((0, 0))
+    with together(comm):
+        rows = np.empty(_shape(mine, where), where.dtype) if where.offset is None else _mapped(path, where)[mine]
+    if where.offset is None:
+        _scatter(path, comm, found, where, parts, rows)
+    return rows
 
 
-def _in_npy(path: Path) -> _Found:
-    data = np.load(path, mmap_mode="r", allow_pickle=False)
-    order = "C" if data.flags.c_contiguous else "F"
-    return _Found(path.name, data.shape, data, _Place(data.dtype, data.offset, order))
+def _check(path: Path, found: Found, grid: Grid, dtype: np.dtype) -> None:
+    shape, its = found.place.shape, found.place.dtype
+    if shape != grid.shape:
+        raise ConfigError(f"{path}: {found.name} has shape {shape}, but the grid has shape {grid.shape}")
+    if not np.can_cast(its, dtype, "same_kind"):
+        raise ConfigError(f"{path}: {found.name} is {its}, which cannot become {dtype} without loss")
 
 
-def _in_npz(path: Path, name: str | None) -> _Found:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        name = _choose(path, name, list(arrays.files))
-        data = arrays[name]
-    return _Found(name, data.shape, data, _Place(data.dtype))
-
-
-def _in_hdf5(path: Path, name: str | None) -> _Found:
-    import h5py
-
-    file = h5py.File(path, "r")  # closed when the dataset is no longer needed
-    names: list[str] = []
-    file.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
-    data: Any = file[_choose(path, name and name.strip("/"), names)]
-    plain = data.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not data.external
-    offset = data.id.get_offset() if plain else None
-    if offset is not None and offset + data.nbytes > path.stat().st_size:
-        raise ConfigError(f"{path} is cut short: {data.name} ends at byte {offset + data.nbytes}")
-    return _Found(data.name, data.shape, data, _Place(data.dtype, offset))
-
-
-def _choose(path: Path, name: str | None, names: list[str]) -> str:
-    if name in names:
-        return name
-    if name is None and len(names) == 1:
-        return names[0]
-    wanted = "more than one array" if name is None else f"no array {name!r}"
-    listed = ", ".join(names) or "none at all"
-    raise ConfigError(f"{path} has {wanted if names else 'no array'}: give one of these names: {listed}")
-
-
-def _check(path: Path, found: _Found, grid: Grid, dtype: np.dtype) -> None:
-    if found.shape != grid.shape:
-        raise ConfigError(f"{path}: {found.name} has shape {found.shape}, but the grid has shape {grid.shape}")
-    if not np.can_cast(found.place.dtype, dtype, "same_kind"):
-        raise ConfigError(f"{path}: {found.name} is {found.place.dtype}, which cannot become {dtype} without loss")
+def _check_table(path: Path, found: Found) -> None:
+    shape, dtype = found.place.shape, found.place.dtype
+    if len(shape) != 2 or 0 in shape:
+        raise ConfigError(f"{path}: {found.name} has shape {shape}, but a table has rows and columns")
+    if dtype.kind not in "biuf":
+        raise ConfigError(f"{path}: {found.name} is {dtype}, but a table has real numbers")
 
 
 def _target(grid: Grid, out: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
@@ -161,25 +120,32 @@ def _slices(grid: Grid, rank: int) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in zip(*field_box(grid, rank, (0,) * grid.ndim), strict=True))
 
 
-def _scatter(path: Path, grid: Grid, found: _Found | None, dtype: np.dtype, out: np.ndarray) -> None:
-    """Rank 0 reads box after box and sends each to its rank, as the bytes that are in the file."""
-    error = None
+def _mapped(path: Path, where: Place) -> np.ndarray:
+    return np.memmap(path, where.dtype, "r", where.offset or 0, where.shape, where.order)
+
+
+def _shape(part: tuple[slice, ...], where: Place) -> tuple[int, ...]:
+    return (*(each.stop - each.start for each in part), *where.shape[len(part) :])
+
+
+def _scatter(
+    path: Path, comm: MPI.Intracomm, found: Found | None, where: Place, parts: Sequence[tuple], out: np.ndarray
+) -> None:
+    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file."""
+    error, box = None, np.empty(out.shape, where.dtype)
     if found is not None:
-        for rank in reversed(range(grid.size)):
-            box = np.zeros([b - a for a, b in zip(*grid.box(rank), strict=True)], dtype)
+        for rank in reversed(range(comm.size)):
+            box = np.zeros(_shape(parts[rank], where), where.dtype)
             try:
-                box[...] = found.data[_slices(grid, rank)]
-            except Exception as caught:  # a damaged file; the other ranks wait for their boxes all the same
+                box[...] = found.data[parts[rank]]
+            except Exception as caught:  # a damaged file; the other ranks wait for their parts all the same
                 error = ConfigError(f"cannot read {path}: {caught}; is it cut short or damaged?")
             if rank:
-                grid.comm.Send(_bytes(box), rank, _TAG)
-            else:
-                out[...] = box
+                comm.Send(_bytes(box), rank, _TAG)
     else:
-        box = np.empty(out.shape, dtype)
-        grid.comm.Recv(_bytes(box), 0, _TAG)
-        out[...] = box
-    with together(grid.comm):
+        comm.Recv(_bytes(box), 0, _TAG)
+    out[...] = box
+    with together(comm):
         if error:
             raise error
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.io.input import read_field
+from hpckit.io.input import read_field, read_rows
 
 SHAPE = (7, 6, 5)
 WHOLE = np.random.default_rng(1).standard_normal(SHAPE)
@@ -146,3 +147,51 @@ def test_missing_file(grid, shared_path):
         read_field(shared_path / "none.npy", grid)
     with pytest.raises(ConfigError, match=r"use u\[grid.owned\]"):
         read_field(written(grid, shared_path / "u.npy", FILES["c.npy"]), grid, out=grid.zeros())
+
+
+TABLE = np.random.default_rng(4).integers(0, 99, (7, 3)).astype(float)
+LINES = ["name;a;b;c", *(f"n{i};{a};{b};{c}" for i, (a, b, c) in enumerate(TABLE))]
+TABLES = {
+    "t.npy": (lambda path: np.save(path, TABLE), None),
+    "t.npz": (lambda path: np.savez_compressed(path, t=TABLE), None),
+    "t.h5": (hdf5(t={"data": TABLE, "chunks": (2, 3)}), None),
+    "plain.txt": (lambda path: np.savetxt(path, TABLE), None),
+    "t.csv": (lambda path: path.write_text("\n".join(LINES)), (1, 4)),
+    "headless.csv": (lambda path: path.write_text("\n".join(LINES[1:])), (1, 4)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_rank_reads_its_rows(comm, shared_path, name):
+    write, columns = TABLES[name]
+    if comm.rank == 0:
+        write(shared_path / name)
+    comm.Barrier()
+    rows = read_rows(shared_path / name, comm, columns=columns)
+    assert np.array_equal(rows, TABLE[slice(*block(len(TABLE), comm.size, comm.rank))])
+
+
+def test_rows_as_the_file_has_them_and_none_on_ranks_too_many(comm, shared_path):
+    if comm.rank == 0:
+        np.savez(shared_path / "one.npz", np.ones((1, 2), np.float16))
+    comm.Barrier()
+    rows = read_rows(shared_path / "one.npz", comm)
+    assert rows.shape == (int(comm.rank == 0), 2) and rows.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "columns", "message"),
+    [
+        ("line.npy", lambda path: np.save(path, np.arange(3)), None, r"has shape \(3,\), but a table has rows"),
+        ("text.npy", lambda path: np.save(path, np.array([["a"]])), None, "but a table has real numbers"),
+        ("t.npy", TABLES["t.npy"][0], (0, 1), "columns can be chosen of tables of text only"),
+        ("t.csv", TABLES["t.csv"][0], None, "'n0'.*choose the columns that hold numbers"),
+        ("short.csv", lambda path: path.write_text("1,2\n3\n"), None, "choose the columns"),
+    ],
+)
+def test_bad_tables(comm, shared_path, name, write, columns, message):
+    if comm.rank == 0:
+        write(shared_path / name)
+    comm.Barrier()
+    with pytest.raises(ConfigError, match=message):
+        read_rows(shared_path / name, comm, columns=columns)

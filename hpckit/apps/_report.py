@@ -1,0 +1,50 @@
+"""What programs say before and after a run: sizes, rounded figures, and how fast this machine's memory is."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+PROCESS = 55e6  # bytes of a rank that does nothing: Python, NumPy, MPI
+_COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
+
+
+def amount(nbytes: float) -> str:
+    """`512 B`, `1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if nbytes < 1000 or unit == "TB":
+            break
+        nbytes /= 1000
+    return f"{nbytes:.3g} {unit}"
+
+
+def rounded(value: float) -> float:
+    """Four significant digits: no more is known of times, or of interest in a report."""
+    return float(f"{value:.4g}")
+
+
+def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
+    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective).
+
+    Ranks that share a core take turns.
+    """
+    from mpi4py import MPI
+
+    source = np.ones(max(8192, min(nbytes, _COPIED // comm.size)) // 8)
+    target, best = np.empty_like(source), math.inf
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    share = min(1.0, (os.cpu_count() or 1) / node.size)
+    node.Free()
+    for _ in range(6):
+        comm.Barrier()
+        begin = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
+    return 2 * source.nbytes * comm.allreduce(share) / best
