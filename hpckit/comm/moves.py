@@ -11,12 +11,11 @@ A twin is a second box with the same counts and strides, moved in the same sweep
 touch the same cache lines, and moving them together halves the memory traffic.
 """
 
-import platform
-
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from hpckit.comm.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 MOVE = 17
@@ -25,7 +24,7 @@ _WORD = ir.IntType(64)
 
 
 @intrinsic
-def _copy_bytes(typing, target, source, n):
+def copy_bytes(typing, target, source, n):
     """memcpy(target, source, n)"""
 
     def generate(context, builder, signature, arguments):
@@ -95,7 +94,7 @@ _sweep64, _twins64 = _sweep(64)
 def _rows(t, s, row, n, dt, ds):
     if row >= 128:
         for i in range(n):
-            _copy_bytes(t + i * dt, s + i * ds, row)
+            copy_bytes(t + i * dt, s + i * ds, row)
     elif row >= 64:
         _sweep64(t, s, row, n, dt, ds)
     elif row >= 32:
@@ -134,14 +133,14 @@ def _twin_rows(t, s, u, v, row, n, dt, ds):
 def _run(table, n):
     for m in range(n):
         p = table + 8 * MOVE * m
-        source, target, twin_source, twin_target = _get(p, 0), _get(p, 1), _get(p, 2), _get(p, 3)
-        row, count = _get(p, 4), _get(p, 8)
-        ds, dt = _get(p, 12), _get(p, 16)
-        for i in range(_get(p, 5)):
-            for j in range(_get(p, 6)):
-                for k in range(_get(p, 7)):
-                    s = i * _get(p, 9) + j * _get(p, 10) + k * _get(p, 11)
-                    t = i * _get(p, 13) + j * _get(p, 14) + k * _get(p, 15)
+        source, target, twin_source, twin_target = get(p, 0), get(p, 1), get(p, 2), get(p, 3)
+        row, count = get(p, 4), get(p, 8)
+        ds, dt = get(p, 12), get(p, 16)
+        for i in range(get(p, 5)):
+            for j in range(get(p, 6)):
+                for k in range(get(p, 7)):
+                    s = i * get(p, 9) + j * get(p, 10) + k * get(p, 11)
+                    t = i * get(p, 13) + j * get(p, 14) + k * get(p, 15)
                     if twin_source == 0:
                         _rows(target + t, source + s, row, count, dt, ds)
                     else:
@@ -169,120 +168,49 @@ def run(table, n):
 LINK = 5
 
 
-@intrinsic
-def _get(typing, pointer, index):
-    """The int64 at `pointer`, `index` words on."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], _WORD.as_pointer())
-        return builder.load(builder.gep(pointer, [arguments[1]]), align=8)
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _put(typing, pointer, index, value):
-    def generate(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], _WORD.as_pointer())
-        builder.store(arguments[2], builder.gep(pointer, [arguments[1]]), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def _acquire(typing, pointer):
-    """Read a counter; nothing that follows in the program is read before it."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load_atomic(builder.inttoptr(arguments[0], _WORD.as_pointer()), "acquire", 8)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def _release(typing, pointer, value):
-    """Write a counter; everything that precedes it in the program is visible to whoever reads it."""
-
-    def generate(context, builder, signature, arguments):
-        builder.store_atomic(arguments[1], builder.inttoptr(arguments[0], _WORD.as_pointer()), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def _pause(typing):
-    """Tell the core that it is spinning."""
-
-    def generate(context, builder, signature, arguments):
-        if platform.machine() == "x86_64":
-            function = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", fnty=function), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-_yield_core = types.ExternalFunction("sched_yield", types.int32())
-
-
-@njit
-def _wait(counter, value, patience, eager):
-    """Poll until the counter reaches `value`; False when patience ran out: the caller retries."""
-    for poll in range(patience):
-        if _acquire(counter) >= value:
-            return True
-        if poll < eager:
-            _pause()
-        else:
-            _yield_core()
-    return False
-
-
 @njit
 def _wait_for_all(plan, counter, value):
     """Wait until `counter` (0 posted, 1 finished) of every neighbour has reached `value`; False to be called again."""
-    link = _get(plan, 4)
-    while link < _get(plan, 5):
-        p = _get(plan, 6) + 8 * LINK * link
-        if not _wait(_get(p, counter), value, _get(plan, 2), _get(plan, 3)):
-            _put(plan, 4, link)
+    link = get(plan, 4)
+    while link < get(plan, 5):
+        p = get(plan, 6) + 8 * LINK * link
+        if not reaches(get(p, counter), value, get(plan, 2), get(plan, 3)):
+            put(plan, 4, link)
             return False
         link += 1
-    _put(plan, 4, 0)
+    put(plan, 4, 0)
     return True
 
 
 @njit
 def _post(plan):
-    k = _get(_get(plan, 0), 0) + 1
-    if not _wait_for_all(plan, 1, k - _get(plan, 10)):
+    k = get(get(plan, 0), 0) + 1
+    if not _wait_for_all(plan, 1, k - get(plan, 10)):
         return 1
-    _run(_get(plan, 8 + (k & 1)), _get(plan, 7))
-    _release(_get(plan, 0), k)
+    _run(get(plan, 8 + (k & 1)), get(plan, 7))
+    release(get(plan, 0), k)
     return 0
 
 
 @njit
 def _collect(plan):
-    k = _get(_get(plan, 0), 0)
-    link = _get(plan, 4)
-    while link < _get(plan, 5):
-        p = _get(plan, 6) + 8 * LINK * link
-        if not _wait(_get(p, 0), k, _get(plan, 2), _get(plan, 3)):
-            _put(plan, 4, link)
+    k = get(get(plan, 0), 0)
+    link = get(plan, 4)
+    while link < get(plan, 5):
+        p = get(plan, 6) + 8 * LINK * link
+        if not reaches(get(p, 0), k, get(plan, 2), get(plan, 3)):
+            put(plan, 4, link)
             return 1
-        _run(_get(p, 3 + (k & 1)), _get(p, 2))
+        _run(get(p, 3 + (k & 1)), get(p, 2))
         link += 1
-    _put(plan, 4, 0)
-    _release(_get(plan, 1), k)
+    put(plan, 4, 0)
+    release(get(plan, 1), k)
     return 0
 
 
 @njit
 def _drain(plan):
-    return 0 if _wait_for_all(plan, 1, _get(_get(plan, 0), 0)) else 1
+    return 0 if _wait_for_all(plan, 1, get(get(plan, 0), 0)) else 1
 
 
 @export("i8(i8)")
@@ -310,4 +238,4 @@ def whole(plan):
         return 0
     if _collect(plan):
         return 1
-    return 2 if _get(plan, 11) and _drain(plan) else 3
+    return 2 if get(plan, 11) and _drain(plan) else 3

@@ -9,20 +9,18 @@ neighbours have read. Neighbours on other nodes get packed messages meanwhile. T
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit import native
 from hpckit.comm.pack_host import Moves
-from hpckit.errors import ConfigError, HpckitError
+from hpckit.comm.spin import Watch, patience
+from hpckit.errors import ConfigError
 from hpckit.halo.packed import Bound, Packed
-from hpckit.halo.plan import Link, Plan
+from hpckit.halo.plan import Plan
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
@@ -44,11 +42,11 @@ class Shared:
         self._buffers = 2 if self._offsets[-1] <= _LARGE else 1
         self._memory = grid.node_memory.zeros((_COUNTERS + (not direct) * self._buffers * self._offsets[-1],), np.uint8)
         self._peers = grid.shared_peers(self._memory) or {}
-        self._watch = _Watch(grid, self._links)
+        self._watch = Watch(grid.comm, grid.node_memory, [link.rank for link in self._links], "a halo exchange")
         # What each neighbour has for us: its boxes, and where it packs them in even and in odd exchanges.
         ours = [(link.sends, self._packed_at(0, i), self._packed_at(1, i)) for i, link in enumerate(self._links)]
         self._theirs = plan.swap(self._links, ours, tag)
-        self._polls = _polls(grid)
+        self._polls = patience(grid.node_comm)
         grid.node_comm.Barrier()  # nobody reads a counter before it is zero
 
     def _packed_at(self, parity: int, link: int) -> int:
@@ -136,39 +134,3 @@ def _of_peer(grid: Grid, arrays: Sequence[np.ndarray], rank: int) -> list[np.nda
                 "make it with grid.zeros(shared=True), or use method='shared'"
             )
     return [peer[rank] for peer in peers if peer]
-
-
-def _polls(grid: Grid) -> tuple[int, int]:
-    """(polls before giving up, polls before yielding the core): a rank without a core of its own yields at once."""
-    cores = set().union(*grid.node_comm.allgather(os.sched_getaffinity(0)))
-    eager = 4000 if len(cores) >= grid.node_comm.size else 20
-    return eager + 1000, eager
-
-
-class _Watch:
-    """What a rank does while it waits long: let MPI progress, and look whether the neighbours are still alive."""
-
-    def __init__(self, grid: Grid, links: Sequence[Link]) -> None:
-        self._comm = grid.comm
-        processes = dict(zip(grid.node_memory.ranks, grid.node_comm.allgather(os.getpid()), strict=True))
-        self._processes = {link.rank: processes[link.rank] for link in links if _alive(processes[link.rank])}
-        self._next = 0.0
-
-    def look(self) -> None:
-        self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
-        now = time.monotonic()
-        if now > self._next:
-            self._next = now + 1.0
-            for rank, process in self._processes.items():
-                if not _alive(process):
-                    raise HpckitError(f"rank {rank} (process {process} on this node) died during a halo exchange")
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
