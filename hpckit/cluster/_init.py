@@ -14,19 +14,19 @@ from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
 
-def medoids(problem: Problem, distances: Distances, ranks: Ranks, random_state: Any) -> np.ndarray:
+def medoids(problem: Problem, distances: Distances) -> np.ndarray:
     """(k,) int64, all different, the same on all ranks (collective)."""
     if not isinstance(problem.init, str):
         return problem.init.copy()
     if problem.init == "first":
         return np.arange(problem.k)
     if problem.init == "build":
-        return _build(distances, problem.weights, problem.k, ranks)
-    draws = generator(random_state, ranks)
+        return _build(distances, problem.weights, problem.k, problem.ranks)
+    draws = generator(problem.random_state, problem.ranks)
     if problem.init == "random":
         return draws.choice(problem.n, problem.k, replace=False)
     add = _best_of_sample if problem.init == "lab" else _far_away
-    start = _Start(distances, problem.weights, ranks)
+    start = _Start(distances, problem.weights, problem.ranks)
     return np.array([add(start, draws) for _ in range(problem.k)])
 
 
@@ -45,18 +45,19 @@ def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
 class _Start:
     """Medoids that are chosen one after another.
 
-    taken : (n,) int64, 1 for medoids; nearest : (n,) float32, ticks to the nearest of them, 2**24 while there is none
+    taken : (candidates,) int64, 1 for medoids
+    nearest : (n,) float32, ticks to the nearest of them, 2**24 while there is none
     changed, was : the first `count` are the objects that the last medoid came nearer to, and their `nearest` before
     """
 
     def __init__(self, distances: Distances, weights: np.ndarray, ranks: Ranks) -> None:
         n = distances.n
         self.distances, self.weights, self.ranks = distances, weights, ranks
-        self.taken, self.nearest = np.zeros(n, np.int64), np.full(n, 2**24, np.float32)
+        self.taken, self.nearest = np.zeros(distances.candidates, np.int64), np.full(n, 2**24, np.float32)
         self.changed, self.was, self.count = np.arange(n), np.zeros(n, np.float32), n
         self._column = np.empty(n, np.float32)
         arrays = self._column, self.nearest, self.changed, self.was
-        approach = native.load("hpckit.cluster.kernels").approach
+        approach = native.load("hpckit.cluster.kernels.build").approach
         self._approach = native.bind(approach, n, *map(native.address, arrays), keep=arrays)
 
     def add(self, j: int) -> int:
@@ -74,18 +75,31 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
     step reads the whole matrix, and the others together about ln k times as much. Where nothing gains any more, the
     lowest objects that are no medoids follow.
     """
-    kernels = native.load("hpckit.cluster.kernels")
-    start, view, gain = _Start(distances, weights, ranks), distances.view, np.zeros(distances.m)
-    strides = (s // view.itemsize for s in view.strides)
-    block = native.address(view), *strides, distances.m
-    at_changed, at_gain, at_taken, at_bid = map(native.address, (start.changed, gain, start.taken, ranks.bid))
-    nearer = [*map(native.address, (start.was, start.nearest, weights, gain))]
-    chosen = np.empty(k, np.int64)
+    best_addition = native.load("hpckit.cluster.kernels.build").best_addition
+    start, gain, chosen = _Start(distances, weights, ranks), np.zeros(distances.m), np.empty(k, np.int64)
+    at_gain, at_taken, at_bid = map(native.address, (gain, start.taken, ranks.bid))
     for slot in range(k):
-        kernels.build_update(*block, at_changed, start.count, *nearer)
-        kernels.best_addition(at_gain, distances.m, distances.first, at_taken, at_bid)
+        _update(start, gain)
+        best_addition(at_gain, distances.m, distances.first, at_taken, at_bid)
         chosen[slot] = start.add(_won(ranks))
     return chosen
+
+
+def _update(start: _Start, gain: np.ndarray) -> None:
+    """Replace what the changed objects contribute to the gains, (m,) float64, of this rank's candidates."""
+    kernels, distances = native.load("hpckit.cluster.kernels.build"), start.distances
+    nearest, weights, at_gain, changed, was = map(
+        native.address, (start.nearest, start.weights, gain, start.changed, start.was)
+    )
+    if distances.by_candidate:
+        own = np.arange(distances.first, distances.first + distances.m)
+        for p, rows in distances.pieces(own):
+            size = len(rows.places)
+            kernels.update_by_candidate(*rows.at, size, changed, was, start.count, nearest, weights, at_gain + 8 * p)
+    else:
+        for p, rows in distances.pieces(start.changed[: start.count]):
+            part = changed + 8 * p, was + 4 * p, len(rows.places)
+            kernels.update_by_object(*rows.at, distances.m, *part, nearest, weights, at_gain)
 
 
 def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
@@ -95,7 +109,7 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
     candidates = np.sort(others[_sample(len(others), draws)])
     objects = _sample(distances.n, draws)
     mine = candidates[(candidates >= distances.first) & (candidates < distances.first + distances.m)]
-    nearer = start.nearest[objects, None] - distances.view[np.ix_(objects, mine - distances.first)]
+    nearer = start.nearest[objects, None] - distances.part(objects, mine)
     gain = start.weights[objects] @ np.maximum(nearer, 0).astype(np.float64)  # whole numbers: exact
     best = gain.argmax() if len(mine) else 0
     start.ranks.bid[:] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)

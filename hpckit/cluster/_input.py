@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -14,16 +15,39 @@ from hpckit.cluster._metrics import METRICS
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
 INITS = ("random", "first", "build", "lab", "k-medoids++")
+
+
+class Common(TypedDict, total=False):
+    """What all searches take.
+
+    metric : "precomputed" (the default) for a matrix of distances; for points euclidean, sqeuclidean, cosine,
+        manhattan, chebyshev or hamming
+    random_state : seed or `numpy.random.Generator`; that of rank 0 counts
+    sample_weight : (n,) weight of each object in the loss
+    comm : the ranks; None for this process alone
+    threads : how many of them each rank uses
+    """
+
+    metric: str
+    random_state: Any
+    sample_weight: Any
+    comm: MPI.Intracomm | None
+    threads: int
 
 
 @dataclass(frozen=True)
 class Problem:
-    """data : (n, n) float32 or float64, or points (n, d) float64; init: a name or (k,) int64; limit: most iterations.
+    """What to do, once it is sound and the same on all ranks.
 
+    data : (n, n) float32 or float64, or points (n, d) float64; init: a name or (k,) int64; limit: most iterations
     weights : (n,) float64, whole numbers, in units of 2**weight_exponent
     """
 
+    ranks: Ranks
     data: np.ndarray
     metric: str
     n: int
@@ -32,32 +56,45 @@ class Problem:
     limit: float
     weights: np.ndarray
     weight_exponent: int
+    random_state: Any
 
 
 def check(
-    ranks: Ranks, data: Any, k: Any, *, metric: Any, init: Any, max_iter: Any, sample_weight: Any, **integers: Any
+    data: Any,
+    k: Any,
+    *,
+    init: Any,
+    max_iter: Any = None,
+    metric: Any = "precomputed",
+    random_state: Any = None,
+    sample_weight: Any = None,
+    comm: MPI.Intracomm | None = None,
+    threads: Any = 1,
+    **integers: Any,
 ) -> Problem:
-    """The problem, once it is sound and the same on all ranks; else `ConfigError` on all of them (collective).
+    """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
 
     integers : further arguments that must be whole numbers above 0
     """
+    ranks = Ranks(comm, threads)
     with ranks.together():
         array = _matrix(data) if _known(metric) == "precomputed" else _points(data)
         n = len(array)
         k = _integer(k, "k")
         if not 1 <= k <= n:
             raise ConfigError(f"k={k} medoids of {n} objects: k must be 1 to {n}")
-        start = init if isinstance(init, str) else _indices(init, n, k)
+        start = init if isinstance(init, str) else indices(init, "init", n, k)
         if isinstance(start, str) and start not in INITS:
             raise ConfigError(f"init={init!r} must be one of {', '.join(INITS)}, or {k} indices of objects")
-        for name, value in {"max_iter": max_iter, **integers}.items():
+        for name, value in {"max_iter": max_iter, "threads": threads, **integers}.items():
             if value is not None and _integer(value, name) < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
         weights, unit = _quant.weights(_weights(sample_weight, n))
         text = start if isinstance(start, str) else start.tolist()
         content = None if metric == "precomputed" else zlib.crc32(np.ascontiguousarray(array))
         given = (array.shape, np.asarray(data).dtype.name, k, metric, text, max_iter, integers)
-        problem = Problem(array, metric, n, k, start, np.inf if max_iter is None else max_iter, weights, unit)
+        limit = math.inf if max_iter is None else max_iter
+        problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state)
     ranks.same("shape and type of the data, k, metric, init and the other arguments", given)
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
     return problem
@@ -112,18 +149,19 @@ def _points(data: Any) -> np.ndarray:
     return points
 
 
-def _indices(init: Any, n: int, k: int) -> np.ndarray:
+def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
+    """(k,) int64, different objects; `ConfigError` for anything else."""
     try:
         given = np.asarray(init)
     except ValueError:
         given = np.empty(0, object)
     if given.shape != (k,) or given.dtype.kind not in "iu":
-        raise ConfigError(f"init must be a name or {k} whole numbers, got shape {given.shape} of {given.dtype}")
+        raise ConfigError(f"{name} must be {k} whole numbers, got shape {given.shape} of {given.dtype}")
     if ((given < 0) | (given >= n)).any():
-        raise ConfigError(f"init has {given[(given < 0) | (given >= n)][0]}, objects are 0 to {n - 1}")
+        raise ConfigError(f"{name} has {given[(given < 0) | (given >= n)][0]}, objects are 0 to {n - 1}")
     values, counts = np.unique(given, return_counts=True)
     if len(values) < k:
-        raise ConfigError(f"init has object {values[counts > 1][0]} twice: medoids must differ")
+        raise ConfigError(f"{name} has object {values[counts > 1][0]} twice: medoids must differ")
     return given.astype(np.int64)
 
 

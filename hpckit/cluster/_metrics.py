@@ -34,7 +34,7 @@ class Tiles:
         self._x[:n] = points if metric == "hamming" else self._prepared(points)
         self._squares = np.einsum("ij,ij->i", self._x, self._x)
         self._tile = np.empty((TILE, TILE))
-        self._kernels = native.load("hpckit.cluster.kernels")
+        self._kernels = native.load("hpckit.cluster.kernels.metrics")
 
     def tile(self, a: int, b: int) -> np.ndarray:
         """Distances of objects 256 a... (rows) to 256 b... (columns): (256, 256) float64, valid until the next call."""
@@ -44,6 +44,8 @@ class Tiles:
             y = np.ascontiguousarray(self._points(b).T)
             kernel = getattr(self._kernels, self.metric)
             kernel(native.address(self._points(a)), native.address(y), TILE, self.dim, native.address(self._tile))
+            if self.metric == "hamming":
+                self._tile /= self.dim
         else:
             self._square_distances(a, b)
             if self.metric == "euclidean":

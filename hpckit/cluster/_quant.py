@@ -64,4 +64,4 @@ def _steps(x: np.ndarray) -> tuple[int, int]:
 
 
 def _kernel(name: str, x: np.ndarray) -> Callable[..., float]:
-    return getattr(native.load("hpckit.cluster.kernels"), f"{name}_f{x.itemsize}")
+    return getattr(native.load("hpckit.cluster.kernels.ticks"), f"{name}_f{x.itemsize}")

@@ -1,10 +1,13 @@
-"""The ranks of one run: those of a communicator, or this process alone, which then needs no MPI."""
+"""The ranks of one run and their threads: those of a communicator, or this process alone, which then needs no MPI."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +16,8 @@ from hpckit.comm import partition
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_T = TypeVar("_T")
 
 
 class Bid(NamedTuple):
@@ -24,22 +29,32 @@ class Bid(NamedTuple):
 
 
 class Ranks:
-    """What the algorithms say to each other; every method is collective.
+    """What the algorithms say to each other; every method but `block` and `each` is collective.
 
+    threads : how many threads this rank may use
     bid : (3,) float64, this rank's proposal (change, candidate, slot), for kernels to fill in before `settle`
     """
 
-    def __init__(self, comm: MPI.Intracomm | None) -> None:
-        self.comm = comm
+    def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
+        self.comm, self.threads = comm, threads
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         bids = np.empty((self.size, 3))
         self.bid, self._bids = bids[self.rank], bids
-        winner = native.load("hpckit.cluster.kernels").winner
+        winner = native.load("hpckit.cluster.kernels.bids").winner
         self._winner = native.bind(winner, native.address(bids), self.size, keep=bids)
 
     def block(self, n: int) -> tuple[int, int]:
         """Start and stop of this rank's part of `range(n)`."""
         return partition.block(n, self.size, self.rank)
+
+    def each(self, call: Callable[[int], _T]) -> list[_T]:
+        """[call(0), ..., call(threads - 1)], at the same time where they are kernels."""
+        others = [self._pool.submit(call, thread) for thread in range(1, self.threads)]
+        return [call(0), *(other.result() for other in others)]
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads - 1)
 
     def together(self) -> AbstractContextManager[object]:
         """`errors.together`: a block of checks that fails on all ranks if it fails on one."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpckit.cluster import _dist, _init, _input, _swap, fasterpam, pam
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster._search import Search
 from hpckit.cluster._state import State
 
 
@@ -81,13 +81,12 @@ def test_build_adds_the_best_object(problem):
 @given(problems(), st.booleans())
 def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate):
     distances, init, weights = problem
-    ranks = Ranks(None)
-    checks = {"metric": "precomputed", "init": init, "max_iter": None, "sample_weight": weights}
-    sound = _input.check(ranks, distances, len(init), **checks)
-    loaded = _dist.load(sound.data, sound.metric, ranks, by_candidate=by_candidate)
-    state = State(sound, loaded, ranks, _init.medoids(sound, loaded, ranks, None))
-    _swap.eager(state, 3, 9) if by_candidate else _swap.best(state, 9)
-    fresh = State(sound, loaded, ranks, state.medoids.copy())
+    sound = _input.check(distances, len(init), init=init, sample_weight=weights)
+    loaded = _dist.load(sound, by_candidate=by_candidate)
+    rest = sound.weights, sound.weight_exponent
+    state = State(loaded, *rest, _init.medoids(sound, loaded), sound.ranks)
+    _swap.eager(state, Search(state, 3, 9)) if by_candidate else _swap.best(state, Search(state, sound.n, 9))
+    fresh = State(loaded, *rest, state.medoids.copy(), sound.ranks)
     for name in ("taken", "near", "seco", "dn", "ds", "removal", "loss"):
         np.testing.assert_array_equal(getattr(state, name), getattr(fresh, name), name)
 

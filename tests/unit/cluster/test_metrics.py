@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpckit import native
-from hpckit.cluster import _dist, _quant
+from hpckit.cluster import _dist, _input, _quant
 from hpckit.cluster._metrics import METRICS
-from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
 
@@ -28,7 +27,8 @@ def plain(points, metric):
 
 
 def load(points, metric, by_candidate=False, comm=None):
-    return _dist.load(np.asarray(points, float), metric, Ranks(comm), by_candidate=by_candidate)
+    problem = _input.check(points, 1, init="first", metric=metric, comm=comm)
+    return _dist.load(problem, by_candidate=by_candidate)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-70, 1e60])
@@ -130,7 +130,7 @@ def test_whole_weights_are_kept_and_others_nearly():
 
 def test_masks_find_what_single_comparisons_find():
     """Both evaluations of all candidates: the same bid, and the same list of candidates that improve."""
-    kernels, rng = native.load("hpckit.cluster.kernels"), np.random.default_rng(4)
+    kernels, rng = native.load("hpckit.cluster.kernels.evaluate"), np.random.default_rng(4)
     for n, k in [(1, 1), (64, 3), (65, 2), (500, 7), (500, 400)]:
         length = -(-n // 64) * 64
         rows = np.zeros((n, length), np.float32)
@@ -138,17 +138,14 @@ def test_masks_find_what_single_comparisons_find():
         dn, ds = np.sort(rng.integers(0, 50, (2, n)), axis=0).astype(np.float32)
         ds = np.concatenate([ds, np.zeros(length - n, np.float32)])
         near, weights = rng.integers(0, k, n, dtype=np.int32), rng.integers(1, 9, n).astype(float)
-        taken, todo, removal = (rng.random(n) < 0.1).astype(np.int64), np.arange(n), rng.integers(0, 999, k) * 1.0
+        taken, removal = (rng.random(n) < 0.1).astype(np.int64), rng.integers(0, 999, k) * 1.0
         found = []
         for evaluate in (kernels.evaluate, kernels.evaluate_scalar):
-            after, hits, improving, bid = (
-                np.empty(k),
-                np.empty(length + 4, np.int64),
-                np.zeros(n, np.int64),
-                np.empty(3),
-            )
+            after, hits, bid = np.empty(k), np.empty(length + 4, np.int64), np.empty(3)
+            candidates, places = np.arange(n), np.arange(n)
             objects = map(native.address, (taken, near, dn, ds, weights))
-            out = map(native.address, (removal, after, hits, improving, bid))
-            count = evaluate(native.address(rows), length, 0, native.address(todo), n, *objects, k, *out)
-            found.append((improving[:count].tolist(), bid.tolist()))
+            out = map(native.address, (removal, after, hits, bid))
+            todo = native.address(candidates), native.address(places), n
+            count = evaluate(native.address(rows), length, *todo, length, *objects, k, *out)
+            found.append((candidates[:count].tolist(), places[:count].tolist(), bid.tolist()))
         assert found[0] == found[1]

@@ -1,0 +1,100 @@
+"""Where a search is: what a monitor may look at, and all that is needed to go on later, on any number of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hpckit.cluster import _input
+from hpckit.cluster._state import SWAP, State
+from hpckit.errors import ConfigError
+
+Monitor = Callable[["Search"], object]
+
+
+class Search:
+    """A search under way, the same on all ranks.
+
+    block : candidates judged together; blocks : how many of them are a pass over all candidates
+    visited : blocks since the start; quiet : how many of the last ones offered no swap
+    """
+
+    def __init__(
+        self,
+        state: State,
+        block: int,
+        limit: float = math.inf,
+        monitor: Monitor | None = None,
+        resume: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.block, self.blocks = block, -(-state.distances.candidates // block)
+        self.visited = self.quiet = 0
+        self._state, self._limit, self._monitor = state, limit, monitor
+        if resume is not None:
+            self._resume(resume)
+
+    @property
+    def passes(self) -> int:
+        """Passes over all candidates, the present one included."""
+        return -(-self.visited // self.blocks)
+
+    @property
+    def position(self) -> int:
+        """How many candidates the present pass has judged."""
+        return min(((self.visited - 1) % self.blocks + 1) * self.block, self._state.distances.candidates)
+
+    @property
+    def n_swap(self) -> int:
+        """Swaps done."""
+        return len(self._state.swaps)
+
+    @property
+    def loss(self) -> float:
+        """The loss now, in units of the data."""
+        return self._state.true_loss
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the last blocks, one whole pass, offered no swap."""
+        return self.quiet >= self.blocks
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a block to visit."""
+        return not self.found_nothing and self.visited < self._limit * self.blocks
+
+    def step(self, swapped: bool) -> None:
+        """One block more has been visited."""
+        self.visited += 1
+        self.quiet = 0 if swapped else self.quiet + 1
+        if self._monitor is not None:
+            self._monitor(self)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `resume=` takes: plain numbers, and the arrays medoids (k,) and trace (n_swap,)."""
+        plain = {"block": self.block, "visited": self.visited, "quiet": self.quiet, "loss": self.loss}
+        return plain | {"medoids": self._state.medoids.copy(), "trace": self._state.trace}
+
+    def _resume(self, snapshot: Mapping[str, Any]) -> None:
+        was, now = (snapshot["block"], snapshot["loss"]), (self.block, self.loss)
+        if was != now:
+            raise ConfigError(
+                f"resume is from a search by blocks of {was[0]} at loss {was[1]}, but here are blocks of {now[0]}, and"
+                f" its medoids have loss {now[1]}: resume with the data and the arguments of the run that stopped"
+            )
+        self.visited, self.quiet = int(snapshot["visited"]), int(snapshot["quiet"])
+        self._state.swaps.extend(np.asarray(snapshot["trace"], SWAP).tolist())
+
+
+def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
+    """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit (collective)."""
+    with problem.ranks.together():
+        missing = {"block", "visited", "quiet", "loss", "medoids", "trace"} - set(snapshot)
+        if missing:
+            raise ConfigError(f"resume lacks {', '.join(sorted(missing))}: pass what Search.snapshot() returned")
+        found = _input.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
+    problem.ranks.same("resume", (found.tolist(), snapshot["visited"], snapshot["quiet"], snapshot["loss"]))
+    return found

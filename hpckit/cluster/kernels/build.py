@@ -1,0 +1,56 @@
+"""BUILD: the gains of all candidates, kept up to date by rows of candidates or of objects."""
+
+from __future__ import annotations
+
+from numba import njit, types
+
+from hpckit.cluster.kernels.bids import no_bid, offer
+from hpckit.native import export
+
+
+@export("i8(i8, f4*, f4*, i8*, f4*)")
+def approach(n, row, dn, changed, dn_was):
+    """dn = min(dn, row); how many objects changed, and what they were before."""
+    count = 0
+    for o in range(n):
+        if row[o] < dn[o]:
+            changed[count], dn_was[count] = o, dn[o]
+            dn[o] = row[o]
+            count += 1
+    return count
+
+
+@njit(inline="always")
+def _nearer(d, new, old):
+    """How much more a candidate at distance d gains by an object whose medoid was at `old` and is at `new`."""
+    return types.float64((new - min(d, new)) - (old - min(d, old)))
+
+
+@export("void(f4*, i8, i8*, i8, i8*, f4*, i8, f4*, f8*, f8*)")
+def update_by_object(rows, stride, places, m, changed, dn_was, count, dn, w, gain):
+    """gain[j] = sum of w max(dn - d, 0) after objects came nearer; rows[places[c]*stride + j] = d of changed[c]."""
+    for c in range(count):
+        o, start = changed[c], places[c] * stride
+        new, old, weight = dn[o], dn_was[c], w[o]
+        for j in range(m):
+            gain[j] += weight * _nearer(rows[start + j], new, old)
+
+
+@export("void(f4*, i8, i8*, i8, i8*, f4*, i8, f4*, f8*, f8*)")
+def update_by_candidate(rows, stride, places, m, changed, dn_was, count, dn, w, gain):
+    """The same for m candidates; rows[places[j]*stride + o] = d."""
+    for j in range(m):
+        start, sum = places[j] * stride, 0.0
+        for c in range(count):
+            o = changed[c]
+            sum += w[o] * _nearer(rows[start + o], dn[o], dn_was[c])
+        gain[j] += sum
+
+
+@export("void(f8*, i8, i8, i8*, f8*)")
+def best_addition(gain, m, first, taken, bid):
+    """The candidate whose addition gains most, as a bid."""
+    no_bid(bid)
+    for j in range(m):
+        if not taken[first + j]:
+            offer(bid, -gain[j], types.float64(first + j), 0.0)

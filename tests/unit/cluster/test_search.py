@@ -1,0 +1,82 @@
+"""Looking at a search under way, stopping it, and going on with the very same bits; and its threads."""
+
+import numpy as np
+import pytest
+import reference
+
+from hpckit.cluster import fasterpam, pam
+from hpckit.errors import Checkpointed, ConfigError
+
+POINTS = np.random.default_rng(0).normal(size=(301, 3))
+START = {"metric": "euclidean", "init": "first"}
+
+
+class Stop:
+    """A monitor that keeps a snapshot and ends the run once it has been called `after` times."""
+
+    def __init__(self, after):
+        self.after, self.seen = after, []
+
+    def __call__(self, search):
+        self.seen.append((search.passes, search.position, search.n_swap, search.loss))
+        if len(self.seen) == self.after:
+            self.snapshot = search.snapshot()
+            raise Checkpointed("stopped")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("search", [fasterpam, pam])
+def test_what_is_resumed_ends_with_the_same_bits_on_any_number_of_ranks(comm, search):
+    whole = search(POINTS, 12, **START)
+    for after in (1, 2, 7):
+        stop = Stop(after)
+        with pytest.raises(Checkpointed):
+            search(POINTS, 12, monitor=stop, **START)
+        result = search(POINTS, 12, resume=stop.snapshot, metric="euclidean", comm=comm)
+        assert reference.digest(result) == reference.digest(whole)
+        assert 0 < len(stop.snapshot["trace"]) < whole.n_swap
+
+
+def test_a_monitor_sees_all_blocks_and_swaps():
+    seen = Stop(0)
+    result = fasterpam(POINTS, 12, block=100, monitor=seen, **START)
+    assert [position for _, position, _, _ in seen.seen[:5]] == [100, 200, 300, 301, 100]
+    assert [passes for passes, _, _, _ in seen.seen[:5]] == [1, 1, 1, 1, 2]
+    assert seen.seen[-1][2:] == (result.n_swap, result.loss) and seen.seen[-1][0] == result.n_iter
+    seen = Stop(0)
+    result = pam(POINTS, 12, monitor=seen, **START)
+    assert [n_swap for _, _, n_swap, _ in seen.seen] == [*range(1, result.n_swap + 1), result.n_swap]
+    assert [loss for _, _, _, loss in seen.seen[:-1]] == result.trace["loss"].tolist()
+
+
+@pytest.mark.mpi
+def test_a_finished_search_stays_finished(comm):
+    stop = Stop(0)
+    whole = fasterpam(POINTS, 12, monitor=lambda search: setattr(stop, "snapshot", search.snapshot()), **START)
+    again = fasterpam(POINTS, 12, resume=stop.snapshot, comm=comm, **START)
+    assert reference.digest(again) == reference.digest(whole)
+
+
+@pytest.mark.mpi
+def test_a_snapshot_that_does_not_fit_is_one_error(comm):
+    stop = Stop(3)
+    with pytest.raises(Checkpointed):
+        fasterpam(POINTS, 12, monitor=stop, **START)
+    for change, data, message in [
+        ({}, POINTS * 2, "resume with the data and the arguments of the run that stopped"),
+        ({"block": 3}, POINTS, "from a search by blocks of 3"),
+        ({"medoids": [1, 2]}, POINTS, r"the medoids of resume must be 12 whole numbers, got shape \(2,\)"),
+        ({"medoids": None}, POINTS, "the medoids of resume must be 12"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            fasterpam(data, 12, resume=stop.snapshot | change, metric="euclidean", comm=comm)
+    with pytest.raises(ConfigError, match="resume lacks block, loss, quiet, trace, visited"):
+        fasterpam(POINTS, 12, resume={"medoids": []}, metric="euclidean", comm=comm)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("search", [fasterpam, pam])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(comm, search, threads):
+    alone = search(POINTS, 12, **START)
+    assert reference.digest(search(POINTS, 12, threads=threads, comm=comm, **START)) == reference.digest(alone)
