@@ -18,7 +18,7 @@ class HpckitError(Exception):
     exit_code = 1
 
 
-class ConfigError(HpckitError):
+class ConfigError(HpckitError, ValueError):
     """The user asked for something impossible: the arguments, the case file or the input are wrong."""
 
     exit_code = 2

@@ -1,0 +1,168 @@
+"""k-medoids as scikit-learn estimators: for pipelines, searches over parameters, and labels of new objects."""
+
+from __future__ import annotations
+
+import copy
+from inspect import signature
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+try:
+    from scipy.spatial.distance import cdist
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+    from sklearn.utils import check_random_state, gen_batches
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        f"hpckit.cluster.estimators needs scikit-learn ({error}): pip install 'hpckit[sklearn]'"
+    ) from error
+
+from hpckit.cluster import fasterpam, pam
+from hpckit.cluster._ranks import Ranks
+from hpckit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpi4py import MPI
+
+    from hpckit.cluster import Result
+
+_SEARCHES = {"fasterpam": fasterpam, "pam": pam}
+_BATCH = 1024  # objects that are labelled at once
+
+
+class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """What the medoids are good for, once they are found."""
+
+    metric: Any
+    comm: MPI.Intracomm | None
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels (n,) int64: for each object the position in `medoid_indices_` of the nearest medoid.
+
+        X : points (n, d); with metric="precomputed" distances (n, n_fitted) to the objects of `fit`. Not collective.
+        """
+        check_is_fitted(self)
+        return self._labels(self._checked(X, reset=False))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Distances (n, k) float64 to the medoids; X as for `predict`."""
+        check_is_fitted(self)
+        return self._distances(self._checked(X, reset=False))
+
+    def _checked(self, X: Any, *, reset: bool) -> np.ndarray:
+        options: Any = {"dtype": [np.float64, np.float32], "ensure_non_negative": self.metric == "precomputed"}
+        return np.asarray(validate_data(self, X, reset=reset, **options))
+
+    def _keep(self, X: np.ndarray, result: Result) -> None:
+        self.medoid_indices_ = result.medoids
+        self.cluster_centers_: Any = None if self.metric == "precomputed" else X[result.medoids]
+        self.labels_ = self._labels(X)
+        self.inertia_, self.n_iter_ = result.loss, result.n_iter
+        self._n_features_out = len(result.medoids)
+
+    def _distances(self, X: np.ndarray) -> np.ndarray:
+        if self.metric == "precomputed":
+            return X[:, self.medoid_indices_].astype(np.float64)
+        return cdist(X, self.cluster_centers_, "cityblock" if self.metric == "manhattan" else self.metric)
+
+    def _labels(self, X: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._distances(X[rows]).argmin(axis=1) for rows in gen_batches(len(X), _BATCH)])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = tags.input_tags.positive_only = self.metric == "precomputed"
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A communicator cannot be pickled: an estimator that is loaded fits alone."""
+        state: Any = super().__getstate__()
+        return state | {"comm": None}
+
+    def __sklearn_clone__(self) -> _Medoids:
+        """Nor can it be copied: clones share it."""
+        twin: Any = BaseEstimator.__sklearn_clone__(copy.copy(self))
+        return twin.set_params(comm=self.comm)
+
+
+class KMedoids(_Medoids):
+    """The k objects with the least sum of distances from all objects to the nearest of them.
+
+    n_clusters : k, a whole number
+    metric : as in `hpckit.cluster.fasterpam`; "precomputed": X is the matrix of distances
+    method : "fasterpam" or "pam"
+    init, block, max_iter : arguments of the method; None: its own default
+    n_init : searches, each with its own random start, of which the one with the least loss is kept
+    threads : per rank
+    random_state : int, `numpy.random.RandomState` or None; that of rank 0 counts
+    comm : communicator whose ranks all call `fit` with the same X; None for this process alone
+
+    After `fit`: `medoid_indices_` (k,) and `labels_` (n,) int64, `cluster_centers_` (k, d) or None for matrices,
+    `inertia_` the loss, `n_iter_`, `n_features_in_`. Bad arguments raise `ValueError`, on all ranks.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        metric: Any = "euclidean",
+        method: str = "fasterpam",
+        init: Any = None,
+        n_init: int = 1,
+        block: int | None = None,
+        max_iter: int | None = None,
+        threads: int = 1,
+        random_state: Any = None,
+        comm: MPI.Intracomm | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.method = method
+        self.init = init
+        self.n_init = n_init
+        self.block = block
+        self.max_iter = max_iter
+        self.threads = threads
+        self.random_state = random_state
+        self.comm = comm
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> KMedoids:
+        """Find the medoids (collective over `comm`).
+
+        X : points (n, d), or distances (n, n) if metric="precomputed"; whole on every rank
+        sample_weight : (n,) weight of each object in the loss
+        """
+        ranks = Ranks(self.comm)
+        with ranks.together():
+            X = self._checked(X, reset=True)
+            search, options = self._search()
+            seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self._starts())
+        ranks.same("method and n_init", (search.__name__, len(seeds)))
+        options |= {"metric": self.metric, "sample_weight": sample_weight, "comm": self.comm, "threads": self.threads}
+        results = [search(X, self.n_clusters, random_state=seed, **options) for seed in seeds]
+        self._keep(X, min(results, key=attrgetter("loss")))
+        return self
+
+    def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
+        """Minus the weighted sum of the distances to the nearest medoids; X as for `predict`."""
+        nearest = self.transform(X).min(axis=1)
+        return -float(nearest.sum() if sample_weight is None else nearest @ np.asarray(sample_weight))
+
+    def _search(self) -> tuple[Callable[..., Result], dict[str, Any]]:
+        """What searches, and the arguments that not all searches take."""
+        if self.method not in _SEARCHES:
+            raise ConfigError(f"method={self.method!r} must be one of {', '.join(_SEARCHES)}")
+        search = _SEARCHES[self.method]
+        given = {name: getattr(self, name) for name in ("init", "block", "max_iter")}
+        options = {name: value for name, value in given.items() if value is not None}
+        if foreign := options.keys() - signature(search).parameters.keys():
+            raise ConfigError(f"method={self.method!r} takes no {' and no '.join(sorted(foreign))}: leave it at None")
+        return search, options
+
+    def _starts(self) -> int:
+        if self.n_init < 1:
+            raise ConfigError(f"n_init={self.n_init} must be at least 1")
+        return self.n_init
