@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpckit.cluster import _input
-from hpckit.cluster._state import SWAP, State
+from hpckit.cluster._state import SWAP, Medoids
 from hpckit.errors import ConfigError
 
 Monitor = Callable[["Search"], object]
@@ -24,7 +24,7 @@ class Search:
 
     def __init__(
         self,
-        state: State,
+        state: Medoids,
         block: int,
         limit: float = math.inf,
         monitor: Monitor | None = None,

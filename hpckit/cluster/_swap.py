@@ -12,11 +12,11 @@ import numpy as np
 
 from hpckit import native
 from hpckit.cluster._search import Search
-from hpckit.cluster._state import State
+from hpckit.cluster._state import Medoids, State
 from hpckit.comm import partition
 
 
-def eager(state: State, search: Search) -> None:
+def eager(state: Medoids, search: Search) -> None:
     """FasterPAM by blocks of candidates (needs distances by candidate).
 
     All candidates of a block are judged against the same medoids, and the best swap is done; those that had offered
@@ -78,15 +78,13 @@ def visiting_order(n: int) -> np.ndarray:
 class _Judge:
     """Evaluates candidates of this rank on all its threads, and puts its bid."""
 
-    def __init__(self, state: State, block: int) -> None:
+    def __init__(self, state: Medoids, block: int) -> None:
         self._distances, self._ranks = state.distances, state.ranks
         threads, length = self._ranks.threads, len(state.ds)
-        self._evaluate = native.load("hpckit.cluster.kernels.evaluate").evaluate
+        self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
         self._bids, self._after = np.empty((threads, 3)), np.empty((threads, state.k))
         self._hits = np.empty((threads, length + 4), np.int64)
-        objects = state.taken, state.near, state.dn, state.ds, state.weights
-        self._objects = [length, *map(native.address, objects), state.k, native.address(state.removal)]
 
     def first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""
