@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing for it w
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpckit.cluster import fasterpam, pam
+    from hpckit.cluster import alternate, fasterpam, pam
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
@@ -35,6 +35,7 @@ _MAP = {
     "HpckitError": "hpckit.errors",
     "StridedBlock": "hpckit.comm.strided",
     "agree": "hpckit.errors",
+    "alternate": "hpckit.cluster",
     "fasterpam": "hpckit.cluster",
     "get_logger": "hpckit.log",
     "pam": "hpckit.cluster",

@@ -73,6 +73,13 @@ class Ranks:
 
         return self.comm.allreduce(value, MPI.MAX)
 
+    def add(self, values: np.ndarray) -> None:
+        """Sum over all ranks, in place; exact for whole numbers."""
+        if self.comm is not None:
+            from mpi4py import MPI
+
+            self.comm.Allreduce(MPI.IN_PLACE, values, MPI.SUM)
+
     def share(self, values: np.ndarray, n: int, item: int) -> None:
         """Copy `values` from the rank whose block of `range(n)` holds `item` to all others."""
         if self.comm is not None:

@@ -1,0 +1,66 @@
+"""Voronoi iteration, as k-means does it: quick rounds, to worse optima than swaps find."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import numpy as np
+
+from hpckit import native
+from hpckit.cluster import _dist, _init, _input
+from hpckit.cluster._state import SWAP, State
+from hpckit.cluster.kmedoids import Result
+from hpckit.trace import span
+
+
+def alternate(
+    data: Any, k: int, *, init: Any = "random", max_iter: int | None = None, **common: Unpack[_input.Common]
+) -> Result:
+    """Objects go to their nearest medoids, clusters take the member that serves them best, in turn: for comparison.
+
+    Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid that changed, with
+    the loss after its round. Source: Maranzana, Operational Research Quarterly 15, 1964.
+    """
+    problem = _input.check(data, k, init=init, max_iter=max_iter, **common)
+    with span("distances"):
+        distances = _dist.load(problem, by_candidate=True)
+    with span("init"):
+        medoids = _init.medoids(problem, distances)
+    rest = problem.weights, problem.weight_exponent
+    state, swaps, rounds = State(distances, *rest, medoids, problem.ranks), [], 0
+    with span("rounds"):
+        while rounds < problem.limit:
+            rounds += 1
+            before, medoids = medoids, _central(state)
+            moved = np.flatnonzero(medoids != before).tolist()
+            if not moved:
+                break
+            state = State(distances, *rest, medoids, problem.ranks)
+            swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
+    trace = np.array(swaps, SWAP)
+    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace)
+
+
+def _central(state: State) -> np.ndarray:
+    """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among equals (collective).
+
+    The medoid stays unless another is better. Medoids of other clusters, which may be members where objects coincide,
+    do not count, so that medoids stay different.
+    """
+    distances, ranks = state.distances, state.ranks
+    members = np.argsort(state.near, kind="stable")
+    starts = np.searchsorted(state.near[members], np.arange(state.k + 1))
+    least = np.bincount(state.near, state.weights * state.dn, state.k)
+    best = np.full(state.k, -1)
+    mine = np.arange(distances.first, distances.first + distances.m)
+    mine = mine[state.taken[mine] == 0]
+    centre = native.load("hpckit.cluster.kernels.alternate").centre
+    clusters = [*map(native.address, (state.near, members, starts, state.weights, least, best))]
+    for start, rows in distances.pieces(mine):
+        centre(*rows.at, native.address(mine[start:]), len(rows.places), *clusters)
+    offers = np.zeros((ranks.size, 2, state.k))
+    offers[ranks.rank] = least, best
+    ranks.add(offers)
+    winner = offers[:, 0].argmin(axis=0)  # the first among equals has the lowest candidate
+    best = offers[winner, 1, np.arange(state.k)].astype(np.int64)
+    return np.where(best < 0, state.medoids, best)
