@@ -5,41 +5,9 @@ from __future__ import annotations
 from numba import njit, types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.intrinsics import LANES, below, bits, lowest, population, value
+from hpckit.cluster.kernels.hits import hits_below, hits_below_scalar
+from hpckit.cluster.kernels.intrinsics import bits, value
 from hpckit.native import export
-
-
-@njit
-def _hits(row, start, ds, length, hits):
-    """Objects with d < ds, the only ones that a candidate changes; `length` is a multiple of LANES.
-
-    Four places are written whatever the mask, so that sparse masks cost no mispredicted branch; `hits` has room.
-    """
-    count = 0
-    for o in range(0, length, LANES):
-        mask = below(row, ds, start, o)
-        end = count + population(mask)
-        for t in range(4):
-            hits[count + t] = o + lowest(mask)
-            mask &= mask - types.uint64(1)
-        count += 4
-        while count < end:
-            hits[count] = o + lowest(mask)
-            mask &= mask - types.uint64(1)
-            count += 1
-        count = end
-    return count
-
-
-@njit
-def _hits_scalar(row, start, ds, length, hits):
-    """The same, object by object."""
-    count = 0
-    for o in range(length):
-        if row[start + o] < ds[o]:
-            hits[count] = o
-            count += 1
-    return count
 
 
 @njit
@@ -83,8 +51,8 @@ def _evaluation(find):
     return evaluate
 
 
-_evaluate = _evaluation(_hits)
-_evaluate_scalar = _evaluation(_hits_scalar)
+_evaluate = _evaluation(hits_below)
+_evaluate_scalar = _evaluation(hits_below_scalar)
 _EVALUATE = "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, f8*, f8*, i8*, f8*)"
 
 
