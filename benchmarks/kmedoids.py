@@ -2,8 +2,7 @@
 
 Every way gets the same float32 distances, k = 100 and the same first medoids, and is timed as a user calls it: ours
 includes its checks, the rounding to ticks and the distribution. The peer is called with the matrix as NumPy stores it,
-and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same). The
-points are drawn from 200 normal distributions in 16 dimensions.
+and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._datasets import euclidean, mixture
 from benchmarks._harness import Report, Times, interleaved, main, print_table
 from hpckit.cluster import fasterpam
 from hpckit.comm.system import meet
@@ -23,27 +23,11 @@ ONE, TWO, PEER, TRANSPOSED = "hpckit, 1 rank", "hpckit, 2 ranks", "kmedoids", "k
 TARGETS = {(10000, PEER): 15.0, (20000, PEER): 20.0, (10000, TRANSPOSED): 3.0, (20000, TRANSPOSED): 3.0}
 
 
-def distances(n: int) -> np.ndarray:
-    """(n, n) float32, symmetric, in C order, the same on all ranks."""
-    rng = np.random.default_rng(0)
-    points = rng.normal(scale=5, size=(200, 16))[rng.integers(0, 200, n)] + rng.normal(size=(n, 16))
-    squares = (points**2).sum(axis=1)
-    result = np.empty((n, n), np.float32)
-    for start in range(0, n, 500):
-        rows = slice(start, start + 500)
-        square = squares[rows, None] + squares - 2 * points[rows] @ points.T
-        result[rows] = np.sqrt(np.maximum(square, 0))
-        result[:start, rows] = result[rows, :start].T
-        result[rows, rows] = np.maximum(result[rows, rows], result[rows, rows].T)
-    np.fill_diagonal(result, 0)
-    return result
-
-
 def ways(comm: Any, n: int, losses: dict[str, float]) -> dict[str, Callable[[], None]]:
     """Each way runs on all ranks at once; where it needs one only, the other ranks sleep."""
     import kmedoids  # type: ignore[import-not-found]
 
-    matrix = distances(n)
+    matrix = euclidean(mixture(n))
     init = np.random.default_rng(1).permutation(n)[:K].astype(np.uint64)
 
     def alone(name: str, call: Callable[[], Any]) -> Callable[[], None]:
