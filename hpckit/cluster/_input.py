@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -70,11 +71,11 @@ def check(
     sample_weight: Any = None,
     comm: MPI.Intracomm | None = None,
     threads: Any = 1,
-    **integers: Any,
+    counts: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
 
-    integers : further arguments that must be whole numbers above 0
+    counts : further arguments that must be whole numbers above 0, or None
     """
     ranks = Ranks(comm, threads)
     with ranks.together():
@@ -86,13 +87,13 @@ def check(
         start = init if isinstance(init, str) else indices(init, "init", n, k)
         if isinstance(start, str) and start not in INITS:
             raise ConfigError(f"init={init!r} must be one of {', '.join(INITS)}, or {k} indices of objects")
-        for name, value in {"max_iter": max_iter, "threads": threads, **integers}.items():
+        for name, value in {"max_iter": max_iter, "threads": threads, **(counts or {})}.items():
             if value is not None and _integer(value, name) < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
         weights, unit = _quant.weights(_weights(sample_weight, n))
         text = start if isinstance(start, str) else start.tolist()
         content = None if metric == "precomputed" else zlib.crc32(np.ascontiguousarray(array))
-        given = (array.shape, np.asarray(data).dtype.name, k, metric, text, max_iter, integers)
+        given = (array.shape, np.asarray(data).dtype.name, k, metric, text, max_iter, counts)
         limit = math.inf if max_iter is None else max_iter
         problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state)
     ranks.same("shape and type of the data, k, metric, init and the other arguments", given)

@@ -60,7 +60,7 @@ def fasterpam(
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
     """
-    problem = _input.check(data, k, init=init, max_iter=max_iter, block=block, **common)
+    problem = _input.check(data, k, init=init, max_iter=max_iter, counts={"block": block}, **common)
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
