@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing for it w
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpckit.cluster import alternate, fasterpam, pam
+    from hpckit.cluster import alternate, clarans, fasterpam, pam
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
@@ -36,6 +36,7 @@ _MAP = {
     "StridedBlock": "hpckit.comm.strided",
     "agree": "hpckit.errors",
     "alternate": "hpckit.cluster",
+    "clarans": "hpckit.cluster",
     "fasterpam": "hpckit.cluster",
     "get_logger": "hpckit.log",
     "pam": "hpckit.cluster",

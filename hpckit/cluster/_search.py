@@ -20,6 +20,7 @@ class Search:
 
     block : candidates judged together; blocks : how many of them are a pass over all candidates
     visited : blocks since the start; quiet : how many of the last ones offered no swap
+    patience : how many candidates in a row may offer none before the search ends; None: all of them
     """
 
     def __init__(
@@ -29,8 +30,10 @@ class Search:
         limit: float = math.inf,
         monitor: Monitor | None = None,
         resume: Mapping[str, Any] | None = None,
+        patience: int | None = None,
     ) -> None:
         self.block, self.blocks = block, -(-state.distances.candidates // block)
+        self._patience = state.distances.candidates if patience is None else patience
         self.visited = self.quiet = 0
         self._state, self._limit, self._monitor = state, limit, monitor
         if resume is not None:
@@ -58,8 +61,8 @@ class Search:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether the last blocks, one whole pass, offered no swap."""
-        return self.quiet >= self.blocks
+        """Whether the last candidates, all of them or as many as `patience`, offered no swap."""
+        return self.quiet * self.block >= self._patience
 
     @property
     def goes_on(self) -> bool:

@@ -16,14 +16,17 @@ from hpckit.cluster._state import Medoids, State
 from hpckit.comm import partition
 
 
-def eager(state: Medoids, search: Search) -> None:
+def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> None:
     """FasterPAM by blocks of candidates (needs distances by candidate).
+
+    order : all candidates, as they are visited; None: in `visiting_order`
 
     All candidates of a block are judged against the same medoids, and the best swap is done; those that had offered
     one are judged again, until none is left. The search ends when a whole pass has found nothing. With blocks of one
     this is FasterPAM. A block of all is judged again as a whole, which is PAM.
     """
-    judge, order = _Judge(state, search.block), visiting_order(state.distances.candidates)
+    judge = _Judge(state, search.block)
+    order = visiting_order(state.distances.candidates) if order is None else order
     mine = (order >= state.distances.first) & (order < state.distances.first + state.distances.m)
     blocks = [slice(p, p + search.block) for p in range(0, len(order), search.block)]
     parts = [order[block][mine[block]] for block in blocks]

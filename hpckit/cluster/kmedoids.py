@@ -65,7 +65,7 @@ def fasterpam(
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
         _swap.eager(state, search)
-    return _finish(state, search)
+    return finish(state, search)
 
 
 def pam(
@@ -88,7 +88,7 @@ def pam(
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
         _swap.best(state, search)
-    return _finish(state, search)
+    return finish(state, search)
 
 
 def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candidate: bool) -> State:
@@ -99,7 +99,8 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
 
 
-def _finish(state: State, search: Search) -> Result:
+def finish(state: State, search: Search) -> Result:
+    """The result of a search that has ended, and a note of what its user may not expect."""
     if state.ranks.rank == 0 and not search.found_nothing:
         _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
     if state.ranks.rank == 0 and not state.loss and len(np.unique(state.near)) < state.k:
