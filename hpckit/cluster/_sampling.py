@@ -30,8 +30,8 @@ def clarans(
 
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
-    checks = {"restarts": restarts, "max_neighbors": max_neighbors, "block": block}
-    problem = _input.check(data, k, init=init, **checks, **common)
+    counts = {"restarts": restarts, "max_neighbors": max_neighbors, "block": block}
+    problem = _input.check(data, k, init=init, counts=counts, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
     patience = max_neighbors or 1 + (problem.n - problem.k) // 40
