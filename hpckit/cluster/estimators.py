@@ -19,7 +19,7 @@ except ImportError as error:
         f"hpckit.cluster.estimators needs scikit-learn ({error}): pip install 'hpckit[sklearn]'"
     ) from error
 
-from hpckit.cluster import fasterpam, pam
+from hpckit.cluster import alternate, clarans, fasterpam, pam
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hpckit.cluster import Result
 
-_SEARCHES = {"fasterpam": fasterpam, "pam": pam}
+_SEARCHES = {search.__name__: search for search in (fasterpam, pam, clarans, alternate)}
 _BATCH = 1024  # objects that are labelled at once
 
 
@@ -93,7 +93,7 @@ class KMedoids(_Medoids):
 
     n_clusters : k, a whole number
     metric : as in `hpckit.cluster.fasterpam`; "precomputed": X is the matrix of distances
-    method : "fasterpam" or "pam"
+    method : "fasterpam", "pam", "clarans" or "alternate"
     init, block, max_iter : arguments of the method; None: its own default
     n_init : searches, each with its own random start, of which the one with the least loss is kept
     threads : per rank

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
-from hpckit.cluster import fasterpam, pam
+from hpckit.cluster import alternate, clarans, fasterpam, pam
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
 POINTS = np.random.default_rng(0).normal(size=(30, 2))
-SEARCHES = (fasterpam, pam)
-COUNTS = {fasterpam: ["block"]}  # whole numbers above 0 that these searches take
+SEARCHES = {  # and the whole numbers above 0 that they take
+    fasterpam: ["threads", "max_iter", "block"],
+    pam: ["threads", "max_iter"],
+    clarans: ["threads", "block", "restarts", "max_neighbors"],
+    alternate: ["threads", "max_iter"],
+}
 
 
 def fails(comm, search, message, /, k=3, **arguments):
@@ -36,7 +40,7 @@ def test_k_is_no_more_than_the_objects(comm, search, value):
 def test_integers_of_any_type_will_do(comm, search):
     medoids = search(POINTS, 3, metric="euclidean", init=[0, 1, 2], comm=comm).medoids.tolist()
     for kind in (np.int8, np.uint16, np.int64, np.array):  # an array of no dimensions is an index too
-        counts = dict.fromkeys(COUNTS.get(search, []), kind(64)) | {"max_iter": kind(99), "threads": kind(1)}
+        counts = dict.fromkeys(SEARCHES[search], kind(64)) | {"threads": kind(1)}
         start = np.array([0, 1, 2], "u1")
         assert search(POINTS, kind(3), metric="euclidean", init=start, comm=comm, **counts).medoids.tolist() == medoids
 
@@ -44,7 +48,7 @@ def test_integers_of_any_type_will_do(comm, search):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("value", [0, -5, 1.5, "2", True, [1]])
 def test_counts_are_whole_numbers_above_zero(comm, search, value):
-    for name in ["max_iter", "threads", *COUNTS.get(search, [])]:
+    for name in SEARCHES[search]:
         fails(comm, search, f"{name}=.* must be (at least 1|a whole number)", **{name: value})
 
 
@@ -93,7 +97,7 @@ def test_one_medoid_and_all_objects(comm, search):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_ranks_that_disagree_fail_together(comm, search):
     last = comm.rank == comm.size - 1
-    for name, value in [("k", 4), ("max_iter", 7), ("init", "first"), ("metric", "manhattan"), ("metric", "wrong")]:
-        arguments = {"k": 3, "metric": "euclidean"} | ({name: value} if last else {})
+    for mine in ({"k": 4}, {"init": "first"}, {"metric": "manhattan"}, {"metric": "fancy"}, {SEARCHES[search][-1]: 7}):
+        arguments = {"k": 3, "metric": "euclidean"} | (mine if last else {})
         with pytest.raises(ConfigError, match=r"must be the same on all ranks|1 of \d ranks failed"):
             search(POINTS, **arguments, comm=comm)

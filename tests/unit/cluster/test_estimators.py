@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hpckit.cluster import fasterpam, pam
+from hpckit.cluster import alternate, clarans, fasterpam, pam
 from hpckit.cluster._metrics import METRICS
 from hpckit.cluster.estimators import KMedoids
 from hpckit.errors import HpckitError
@@ -48,9 +48,10 @@ def test_labels_are_of_the_nearest_medoid_and_predicted_again(metric):
 
 
 def test_fit_is_the_search():
-    for method, search in {"fasterpam": fasterpam, "pam": pam}.items():
-        found = KMedoids(np.int32(4), method=method, init="build").fit(IRIS)
-        result = search(IRIS, 4, metric="euclidean", init="build")
+    for search in (fasterpam, pam, clarans, alternate):
+        found = KMedoids(np.int32(4), method=search.__name__, init="build", random_state=0).fit(IRIS)
+        seed = np.random.RandomState(0).randint(2**31 - 1)
+        result = search(IRIS, 4, metric="euclidean", init="build", random_state=seed)
         assert found.medoid_indices_.tolist() == result.medoids.tolist()
         assert (found.inertia_, found.n_iter_) == (result.loss, result.n_iter)
 
@@ -91,7 +92,7 @@ def test_pipelines_searches_and_pickles():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"method": "fast"}, "method='fast' must be one of fasterpam, pam"),
+        ({"method": "fast"}, "method='fast' must be one of fasterpam, pam, clarans, alternate"),
         ({"method": "pam", "block": 8}, "method='pam' takes no block"),
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_clusters": 200}, "k=200 medoids of 150 objects"),
@@ -105,7 +106,7 @@ def test_bad_parameters(parameters, message):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("method", ["fasterpam", "pam"])
+@pytest.mark.parametrize("method", ["fasterpam", "pam", "clarans", "alternate"])
 def test_ranks_fit_what_one_fits(comm, method):
     alone = KMedoids(7, method=method, n_init=2, random_state=3).fit(IRIS)
     found = clone(alone).set_params(comm=comm).fit(IRIS)
