@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _quant
+from hpckit.cluster import _metrics, _quant
+from hpckit.cluster._file import TicksFile
 from hpckit.cluster._input import Problem
-from hpckit.cluster._metrics import TILE, Tiles
+from hpckit.cluster._matrix import Matrix
 from hpckit.cluster._ranks import Ranks
+from hpckit.comm import partition
+from hpckit.log import get_logger
 
 LANES = 64  # rows of candidates are padded to whole masks of the kernel `evaluate`
+_AT_ONCE = 2**22  # distances computed at once that are not kept
+_SAMPLE = 64  # candidates of each rank among which symmetry is looked for
+_LOG = get_logger(__name__)
 
 
 class Rows(NamedTuple):
@@ -73,7 +82,7 @@ class Distances(ABC):
 
 @dataclass(frozen=True)
 class Stored(Distances):
-    """All in memory. ticks : float32; (m, padded n) if `by_candidate`, else (n, m)."""
+    """In memory, or in a file that is mapped into it. ticks : float32; (m, padded n) if `by_candidate`, else (n, m)."""
 
     ticks: np.ndarray
 
@@ -91,46 +100,168 @@ class Stored(Distances):
         ranks.share(column, self.candidates, j)
 
 
-def load(problem: Problem, *, by_candidate: bool) -> Distances:
-    """This rank's distances (collective)."""
-    data, metric, ranks, n = problem.data, problem.metric, problem.ranks, problem.n
-    first, stop = ranks.block(n)
-    m = stop - first
-    scale, top = 0, 0.0
-    ticks = mine = given = np.empty((0, 0), np.float32)
-    with ranks.together():  # the largest array of all: there may be no room for it
-        ticks = np.empty((m, -(-n // LANES) * LANES) if by_candidate else (n, m), np.float32)
-        mine = ticks[:, :n] if by_candidate else ticks
-        if metric == "precomputed":
-            given = data[:, first:stop].T if by_candidate else data[:, first:stop]
+@dataclass(frozen=True)
+class Computed(Distances):
+    """Not kept, but computed each time they are asked for, to the very same bits."""
+
+    points: _Points
+    tables: list[np.ndarray] = field(default_factory=list)  # one: the last rows, and room for as many as ever asked for
+
+    def rows(self, items: np.ndarray) -> Rows:
+        if not self.tables or len(self.tables[0]) < len(items):
+            self.tables[:] = [np.zeros((len(items), self.points.width), np.float32)]
+        which = items if self.by_candidate else self.points.objects[items]
+        self.points.compute(which, self.exponent, self.tables[0])
+        return Rows(self.tables[0], np.arange(len(items)))
+
+    def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
+        self.points.to_objects.fill(np.array([j]), self.exponent, column[None])
+
+
+def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = None) -> Distances:
+    """Distances of `objects`, ascending, or else of all, to this rank's candidates (collective).
+
+    Raises `ConfigError` on all ranks: values that are no distances, units out of range, a file that cannot be made.
+    """
+    ranks = problem.ranks
+    some = np.arange(problem.n) if objects is None else objects
+    source = (_Given if isinstance(problem.data, Matrix) else _Points)(problem, some, by_candidate)
+    top = 0.0
+    with ranks.together():
+        top = source.largest()
+    exponent = _quant.exponent(ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", source.scale)
+    exponent += source.scale
+    shape = len(some), problem.n, source.first, source.m, by_candidate, exponent
+    if isinstance(source, _Points) and source.on_demand():
+        return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
+    stored = Stored(*shape, max(len(some), source.m), source.stored(exponent))
+    if objects is None and problem.metric not in _metrics.METRICS:
+        _look_over(stored, ranks)
+    return stored
+
+
+class _Source(ABC):
+    """Where this rank's distances come from.
+
+    rows, columns : own candidates and objects, in this order if `by_candidate`; width : that of a row, padded
+    """
+
+    scale = 0
+
+    def __init__(self, problem: Problem, objects: np.ndarray, by_candidate: bool) -> None:
+        self.problem, self.ranks, self.data = problem, problem.ranks, problem.data
+        self.objects, self.by_candidate = objects, by_candidate
+        self.first, stop = self.ranks.block(problem.n)
+        self.m, own = stop - self.first, np.arange(self.first, stop)
+        self.rows, self.columns = (own, objects) if by_candidate else (objects, own)
+        self.width = -(-len(objects) // LANES) * LANES if by_candidate else self.m
+
+    @abstractmethod
+    def largest(self) -> float:
+        """Of all ranks, the largest is no less than any distance, in units of 2**scale."""
+
+    @abstractmethod
+    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+        """All rows in ticks of 2**exponent (collective)."""
+
+    @property
+    def content(self) -> str | None:
+        """What tells these distances from others; None: nothing short does."""
+        return None
+
+    def stored(self, exponent: int) -> np.ndarray:
+        """All rows, in memory or in the file that `memory` names (collective)."""
+        file, ticks = None, np.empty((0, 0), np.float32)
+        if isinstance(self.problem.memory, Path):
+            n, mine = self.problem.n, slice(self.first, self.first + self.m)
+            shape = (n, self.width) if self.by_candidate else (len(self.objects), n)
+            file = TicksFile(self.problem.memory, shape, self.content, exponent, self.ranks)
+            ticks = file.ticks[mine] if self.by_candidate else file.ticks[:, mine]
+            if file.complete:
+                return ticks
         else:
-            tiles = Tiles(data, metric)
-            scale, given = tiles.scale, mine
-            _fill(tiles, mine.T if by_candidate else mine, first)
-        top = _quant.largest(given)
-    exponent = _quant.exponent(ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", scale)
-    _quant.to_ticks(given, exponent, mine)
-    ticks[:, mine.shape[1] :] = 0
-    return Stored(n, n, first, m, by_candidate, exponent + scale, max(n, m), ticks)
+            with self.ranks.together():  # the largest array of all: there may be no room for it
+                ticks = np.empty((len(self.rows), self.width), np.float32)
+        self.fill(exponent, ticks)
+        ticks[:, len(self.columns) :] = 0
+        if file:
+            file.finish()
+        return ticks
 
 
-def _fill(tiles: Tiles, view: np.ndarray, first: int) -> None:
-    """All tiles that touch candidates first... into view[o, j]; a tile between two own blocks is computed once."""
-    m = view.shape[1]
-    own = range(first // TILE, -(-(first + m) // TILE) if m else first // TILE)
-    for b in own:
-        for a in range(tiles.count):
-            if a > b and a in own:
-                continue  # its transpose is or will be computed
-            values = tiles.tile(a, b)
-            _place(view, values, a, b, first)
-            if a != b and a in own:
-                _place(view, values.T, b, a, first)
+class _Given(_Source):
+    """From a matrix."""
+
+    def largest(self) -> float:
+        return self.data.largest(self.objects, self.first, self.first + self.m)
+
+    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+        for p, values in self.data.pieces(self.objects, self.first, self.first + self.m):
+            if self.by_candidate:
+                _quant.to_ticks(values.T, exponent, ticks[:, p : p + len(values)])
+            else:
+                _quant.to_ticks(values, exponent, ticks[p : p + len(values)])
 
 
-def _place(view: np.ndarray, values: np.ndarray, a: int, b: int, first: int) -> None:
-    """The part of tile (a, b) that lies within view[o, j], which begins at candidate `first`."""
-    n, m = view.shape
-    o, j = a * TILE, b * TILE
-    lo, hi = max(j, first), min(j + TILE, first + m)
-    view[o : o + TILE, lo - first : hi - first] = values[: n - o, lo - j : hi - j]
+class _Points(_Source):
+    """From points."""
+
+    @cached_property
+    def pairs(self) -> _metrics.Pairs:
+        """Of rows to columns."""
+        return _metrics.pairs(self.data, self.problem.metric, self.columns, by_candidate=self.by_candidate)
+
+    @cached_property
+    def to_objects(self) -> _metrics.Pairs:
+        """Of candidates to the objects."""
+        if self.by_candidate:
+            return self.pairs
+        return _metrics.pairs(self.data, self.problem.metric, self.objects, by_candidate=True)
+
+    def largest(self) -> float:
+        self.scale = self.pairs.scale
+        return self.pairs.largest(self.rows)
+
+    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+        with self.ranks.together():
+            self.compute(self.rows, exponent, ticks)
+
+    def compute(self, points: np.ndarray, exponent: int, table: np.ndarray) -> None:
+        """The rows of these points, by all threads."""
+        starts = partition.starts(len(points), self.ranks.threads)
+
+        def part(thread: int) -> None:
+            mine = slice(starts[thread], starts[thread + 1])
+            self.pairs.fill(points[mine], exponent, table[mine])
+
+        self.ranks.each(part)
+
+    @property
+    def content(self) -> str | None:
+        metric = self.problem.metric
+        if not isinstance(metric, str):
+            return None
+        checksums = (zlib.crc32(np.ascontiguousarray(array)) for array in (self.data, self.objects))
+        return f"{metric} {'by candidate' if self.by_candidate else 'by object'} {' '.join(map(str, checksums))}"
+
+    def on_demand(self) -> bool:
+        """Whether not to keep them, because half of the free memory would not be enough (collective)."""
+        if self.problem.memory != "auto":
+            return self.problem.memory == "free"
+        import psutil
+
+        free = psutil.virtual_memory().available / self.ranks.on_this_node
+        return self.ranks.maximum(8 * len(self.rows) * self.width / free) > 1
+
+
+def _look_over(stored: Stored, ranks: Ranks) -> None:
+    """Warn of what is allowed, but seldom meant: distances of objects to themselves, and D[o, j] other than D[j, o]."""
+    own = stored.view[stored.first : stored.first + stored.m]
+    some = np.arange(0, stored.m, stored.m // _SAMPLE + 1)
+    sample = own[np.ix_(some, some)]
+    found = own.diagonal(), sample != sample.T
+    diagonal, asymmetric = (ranks.maximum(float(each.any())) for each in found)
+    if diagonal and ranks.rank == 0:
+        _LOG.warning("some objects are not at distance 0 from themselves: their medoid may be another object")
+    if asymmetric and ranks.rank == 0:
+        _LOG.warning("the distances are not symmetric: D[o, j] is what it costs to serve object o by medoid j")

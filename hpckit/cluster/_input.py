@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from hpckit.cluster import _quant
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster import _data, _file, _quant
+from hpckit.cluster._matrix import Matrix
+from hpckit.cluster._metrics import METRICS, Metric
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
@@ -26,31 +29,38 @@ class Common(TypedDict, total=False):
     """What all searches take.
 
     metric : "precomputed" (the default) for a matrix of distances; for points euclidean, sqeuclidean, cosine,
-        manhattan, chebyshev or hamming
+        manhattan, chebyshev, hamming, or a function of an object and a medoid, two 1-D float64 points, to a number; it
+        is called for all pairs to find the largest distance, and then again; what numba has compiled stays compiled
     random_state : seed or `numpy.random.Generator`; that of rank 0 counts
     sample_weight : (n,) weight of each object in the loss
     comm : the ranks; None for this process alone
     threads : how many of them each rank uses
+    distributed : data and sample_weight are this rank's slice of the rows, in rank order, of any length
+    memory : where distances are kept: "matrix", in 4 n² / ranks bytes; "free", nowhere, they are computed from points
+        whenever they are needed; a path that ends in .h5, in this file; "auto", in memory where half of it is enough
     """
 
-    metric: str
+    metric: Metric
     random_state: Any
     sample_weight: Any
     comm: MPI.Intracomm | None
     threads: int
+    distributed: bool
+    memory: str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Problem:
     """What to do, once it is sound and the same on all ranks.
 
-    data : (n, n) float32 or float64, or points (n, d) float64; init: a name or (k,) int64; limit: most iterations
+    data : a `Matrix`, or points (n, d) float64; init : a name or (k,) int64; limit : most iterations
     weights : (n,) float64, whole numbers, in units of 2**weight_exponent
+    memory : "auto", "matrix", "free", or a path
     """
 
     ranks: Ranks
-    data: np.ndarray
-    metric: str
+    data: Any
+    metric: Metric
     n: int
     k: int
     init: str | np.ndarray
@@ -58,6 +68,7 @@ class Problem:
     weights: np.ndarray
     weight_exponent: int
     random_state: Any
+    memory: str | Path
 
 
 def check(
@@ -71,6 +82,8 @@ def check(
     sample_weight: Any = None,
     comm: MPI.Intracomm | None = None,
     threads: Any = 1,
+    distributed: Any = False,
+    memory: Any = "auto",
     counts: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
@@ -78,9 +91,15 @@ def check(
     counts : further arguments that must be whole numbers above 0, or None
     """
     ranks = Ranks(comm, threads)
+    name, place = "", ""
     with ranks.together():
-        array = _matrix(data) if _known(metric) == "precomputed" else _points(data)
-        n = len(array)
+        name = _known(metric)
+        place = _place(memory, name)
+    ranks.same("metric and memory", (name, place))
+    points = name != "precomputed"
+    array, given_weights = _data.read(ranks, data, sample_weight, points=points, distributed=bool(distributed))
+    n = len(given_weights)
+    with ranks.together():
         k = _integer(k, "k")
         if not 1 <= k <= n:
             raise ConfigError(f"k={k} medoids of {n} objects: k must be 1 to {n}")
@@ -90,21 +109,36 @@ def check(
         for name, value in {"max_iter": max_iter, "threads": threads, **(counts or {})}.items():
             if value is not None and _integer(value, name) < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
-        weights, unit = _quant.weights(_weights(sample_weight, n))
+        weights, unit = _quant.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
-        content = None if metric == "precomputed" else zlib.crc32(np.ascontiguousarray(array))
-        given = (array.shape, np.asarray(data).dtype.name, k, metric, text, max_iter, counts)
+        content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
         limit = math.inf if max_iter is None else max_iter
-        problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state)
-    ranks.same("shape and type of the data, k, metric, init and the other arguments", given)
+        problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state, place)
+    ranks.same("k, init and the other arguments", (k, text, max_iter, counts))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
     return problem
 
 
 def _known(metric: Any) -> str:
+    """Its name."""
+    if callable(metric):
+        return f"{metric.__module__}.{getattr(metric, '__qualname__', type(metric).__qualname__)}"
     if not isinstance(metric, str) or metric not in ("precomputed", *METRICS):
-        raise ConfigError(f"metric={metric!r} must be one of precomputed, {', '.join(METRICS)}")
+        raise ConfigError(f"metric={metric!r} must be one of precomputed, {', '.join(METRICS)}, or a function")
     return metric
+
+
+def _place(memory: Any, metric: str) -> str | Path:
+    if isinstance(memory, str) and memory in ("auto", "matrix", "free"):
+        if memory == "free" and metric == "precomputed":
+            raise ConfigError(
+                "memory='free' computes distances from points: pass them and a metric, or memory='matrix'"
+            )
+        return memory
+    if isinstance(memory, (str, os.PathLike)) and Path(memory).suffix in _file.ENDINGS:
+        return Path(memory)
+    endings = " or ".join(_file.ENDINGS)
+    raise ConfigError(f"memory={memory!r} must be auto, matrix, free, or the name of a file that ends in {endings}")
 
 
 def _integer(value: Any, name: str) -> int:
@@ -115,39 +149,6 @@ def _integer(value: Any, name: str) -> int:
         except TypeError:
             pass
     raise ConfigError(f"{name}={value!r} must be a whole number")
-
-
-def _numbers(value: Any, what: str) -> np.ndarray:
-    """An array of real numbers, float32 and float64 as they are, all else as float64."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ConfigError(f"{what} must be an array of numbers: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{what} must be a dense array of real numbers, not of {array.dtype}")
-    plain = array.dtype in (np.dtype("=f4"), np.dtype("=f8"))
-    plain = plain and all(stride % array.itemsize == 0 for stride in array.strides)
-    return array if plain else array.astype(np.float64)
-
-
-def _matrix(data: Any) -> np.ndarray:
-    matrix = _numbers(data, "the distance matrix")
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
-        raise ConfigError(
-            f"the distance matrix has shape {matrix.shape}, it must be square and not empty;"
-            f" for points pass metric='euclidean' or another"
-        )
-    return matrix
-
-
-def _points(data: Any) -> np.ndarray:
-    points = _numbers(data, "the points").astype(np.float64, copy=False)
-    if points.ndim != 2 or not points.size:
-        raise ConfigError(f"the points have shape {points.shape}, they must be (n, d) with n and d above 0")
-    if not np.isfinite(points).all():
-        o, c = np.argwhere(~np.isfinite(points))[0]
-        raise ConfigError(f"points must be finite, but coordinate {c} of point {o} is {points[o, c]}")
-    return points
 
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
@@ -164,14 +165,3 @@ def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
     if len(values) < k:
         raise ConfigError(f"{name} has object {values[counts > 1][0]} twice: medoids must differ")
     return given.astype(np.int64)
-
-
-def _weights(given: Any, n: int) -> np.ndarray:
-    if given is None:
-        return np.ones(n)
-    weights = _numbers(given, "sample_weight").astype(np.float64, copy=False)
-    if weights.shape != (n,):
-        raise ConfigError(f"sample_weight has shape {weights.shape}, it must be ({n},): one weight per object")
-    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
-        raise ConfigError("sample_weight must be finite, not negative, and not all zero")
-    return weights

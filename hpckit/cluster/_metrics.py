@@ -1,80 +1,122 @@
-"""Distances between points, in tiles whose bits do not depend on who computes them.
+"""Distances between points, in ticks; their bits depend neither on who computes them nor on what is computed with them.
 
-A matrix product rounds differently in blocks of different shapes. So the matrix is cut into tiles of 256 x 256 that
-are anchored globally and padded with zeros, and only tiles (a, b) with a <= b are computed: whichever rank needs a
-tile makes the very same call. The others are transposes, so the matrix is exactly symmetric.
+Each pair is one loop over its coordinates in float64, in their order: D[o, j] = D[j, o], and equal points are at
+distance 0. A matrix product would round differently in blocks of different shapes.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from hpckit import native
+from hpckit.cluster import _quant
 from hpckit.errors import ConfigError
 
-TILE = 256
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
-_CANCELLED = 1e-6  # squared distances below this part of |x|^2 + |y|^2 are computed again, from differences
+Metric = str | Callable[[np.ndarray, np.ndarray], float]
+_LANES = 64  # columns that the kernels take together
+_ROWS = 256  # points gathered at once
+_VALUES = 2**20  # of a callable, kept in float64 at once
 
 
-class Tiles:
-    """Distances between all points of (n, d) float64, by tiles; `distance = value * 2**scale`.
+class Pairs(ABC):
+    """Distances of any points, the rows, to some that are fixed, the columns.
 
-    Points are scaled by a power of two, so that squares neither overflow nor vanish, and, where only differences
-    matter, moved to their mean, so that |x|^2 + |y|^2 - 2 x.y loses few digits.
+    scale : what `largest` returns is in units of 2**scale
     """
 
-    def __init__(self, points: np.ndarray, metric: str) -> None:
-        n, self.dim = points.shape
-        self.metric, self.scale = metric, 0
-        self.count = -(-n // TILE)
-        self._x = np.zeros((self.count * TILE, self.dim))
-        self._x[:n] = points if metric == "hamming" else self._prepared(points)
-        self._squares = np.einsum("ij,ij->i", self._x, self._x)
-        self._tile = np.empty((TILE, TILE))
-        self._kernels = native.load("hpckit.cluster.kernels.metrics")
+    scale: int
 
-    def tile(self, a: int, b: int) -> np.ndarray:
-        """Distances of objects 256 a... (rows) to 256 b... (columns): (256, 256) float64, valid until the next call."""
-        if a > b:
-            return self.tile(b, a).T
-        if self.metric in ("manhattan", "chebyshev", "hamming"):
-            y = np.ascontiguousarray(self._points(b).T)
-            kernel = getattr(self._kernels, self.metric)
-            kernel(native.address(self._points(a)), native.address(y), TILE, self.dim, native.address(self._tile))
-            if self.metric == "hamming":
-                self._tile /= self.dim
-        else:
-            self._square_distances(a, b)
-            if self.metric == "euclidean":
-                np.sqrt(self._tile, out=self._tile)
-            elif self.metric == "cosine":
-                self._tile *= 0.5  # 1 - x.y = |x - y|^2 / 2 for unit vectors
-        return self._tile
+    @abstractmethod
+    def largest(self, rows: np.ndarray) -> float:
+        """No less than the largest distance of these points to the columns."""
 
-    def _prepared(self, points: np.ndarray) -> np.ndarray:
-        if self.metric == "cosine":
-            return _unit_vectors(points)
-        exponent = math.frexp(np.abs(points).max())[1]
-        self.scale = 2 * exponent if self.metric == "sqeuclidean" else exponent
-        scaled = np.ldexp(points, -exponent)
-        return scaled - scaled.mean(axis=0) if self.metric in ("euclidean", "sqeuclidean") else scaled
+    @abstractmethod
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
+        """Distances of these points to all columns, in ticks of 2**exponent, into the first places of rows of `out`."""
 
-    def _points(self, a: int) -> np.ndarray:
-        return self._x[a * TILE : (a + 1) * TILE]
 
-    def _square_distances(self, a: int, b: int) -> None:
-        x, y = self._points(a), self._points(b)
-        xx, yy = (self._squares[t * TILE : (t + 1) * TILE] for t in (a, b))
-        np.matmul(x, y.T, out=self._tile)
-        self._tile *= -2
-        self._tile += xx[:, None]
-        self._tile += yy
-        self._kernels.refine(
-            *map(native.address, (x, y, xx, yy)), TILE, self.dim, _CANCELLED, native.address(self._tile)
-        )
+def pairs(points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candidate: bool) -> Pairs:
+    """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate if `by_candidate`.
+
+    Raises `ConfigError` where cosine meets a point that is zero.
+    """
+    if isinstance(metric, str):
+        return _Computed(points, metric, columns)
+    return _Called(points, metric, columns, by_candidate)
+
+
+class _Computed(Pairs):
+    """By the kernels, which are symmetric.
+
+    Points are scaled by a power of two, so that squares do not overflow. The largest distance is bounded by the
+    triangle inequality, through the mean: the bound is at most twice the largest distance, or four times its square.
+    """
+
+    def __init__(self, points: np.ndarray, metric: str, columns: np.ndarray) -> None:
+        self._x, exponent = _prepared(points, metric)
+        self.scale = 2 * exponent if metric == "sqeuclidean" else exponent
+        kernel = "sqeuclidean" if metric == "cosine" else metric  # 1 - x.y = |x - y|^2 / 2 for unit vectors
+        self._kernel = getattr(native.load("hpckit.cluster.kernels.metrics"), kernel)
+        self._factor = {"cosine": 0.5, "hamming": 1 / points.shape[1]}.get(metric, 1.0)
+        self._bound = self._factor * _bound(self._x, kernel)
+        self._size = len(columns)
+        self._y = np.zeros((-(-self._size // _LANES), points.shape[1], _LANES))
+        for block, start in zip(self._y, range(0, self._size, _LANES), strict=True):
+            block[:, : self._size - start] = self._x[columns[start : start + _LANES]].T
+
+    def largest(self, rows: np.ndarray) -> float:
+        return self._bound
+
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
+        ticks, stride = math.ldexp(self._factor, self.scale - exponent), out.strides[0] // out.itemsize
+        columns = native.address(self._y), self._size, self._x.shape[1]
+        for start in range(0, len(rows), _ROWS):
+            x = self._x[rows[start : start + _ROWS]]
+            self._kernel(native.address(x), len(x), *columns, ticks, native.address(out[start:]), stride)
+
+
+class _Called(Pairs):
+    """By a function of two points; what numba has compiled stays compiled."""
+
+    scale = 0
+
+    def __init__(self, points: np.ndarray, metric: Callable, columns: np.ndarray, by_candidate: bool) -> None:
+        self._x, self._y, self._by_candidate = points, points[columns], by_candidate
+        self._values = _each_pair(metric)
+
+    def largest(self, rows: np.ndarray) -> float:
+        return max((_quant.largest(values) for _, values in self._pieces(rows)), default=0.0)
+
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
+        for start, values in self._pieces(rows):
+            _quant.to_ticks(values, exponent, out[start : start + len(values), : len(self._y)])
+
+    def _pieces(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        step = _VALUES // max(1, len(self._y)) + 1
+        for start in range(0, len(rows), step):
+            x = self._x[rows[start : start + step]]
+            values = np.empty((len(x), len(self._y)))
+            if self._by_candidate:
+                self._values(self._y, x, values.T)
+            else:
+                self._values(x, self._y, values)
+            yield start, values
+
+
+def _prepared(points: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
+    """Points such that no square overflows, and the exponent of their unit."""
+    if metric == "hamming":
+        return points, 0
+    if metric == "cosine":
+        return _unit_vectors(points), 0
+    exponent = math.frexp(np.abs(points).max())[1]
+    return np.ldexp(points, -exponent), exponent
 
 
 def _unit_vectors(points: np.ndarray) -> np.ndarray:
@@ -84,3 +126,30 @@ def _unit_vectors(points: np.ndarray) -> np.ndarray:
         raise ConfigError(f"point {zero} is zero and has no direction: metric='cosine' needs points other than zero")
     scaled = points / largest
     return scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
+
+
+def _bound(points: np.ndarray, metric: str) -> float:
+    """No less than the largest distance, in differences, or numbers of coordinates, of these points."""
+    if metric == "hamming":
+        return float(points.shape[1])
+    away = np.abs(points - points.mean(axis=0))
+    if metric == "manhattan":
+        return 2 * away.sum(axis=1).max()
+    if metric == "chebyshev":
+        return 2 * away.max()
+    square = 4 * np.einsum("ij,ij->i", away, away).max()
+    return square if metric == "sqeuclidean" else math.sqrt(square)
+
+
+def _each_pair(metric: Callable) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
+    """`each(objects, candidates, values)`: values[o, j] = metric(objects[o], candidates[j])."""
+    if hasattr(metric, "py_func"):  # numba's, so numba is there
+        from hpckit.cluster.kernels.called import each_pair
+
+        return each_pair(metric)
+
+    def each(objects: np.ndarray, candidates: np.ndarray, values: np.ndarray) -> None:
+        for o, x in enumerate(objects):
+            values[o] = [metric(x, y) for y in candidates]
+
+    return each

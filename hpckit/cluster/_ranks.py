@@ -56,6 +56,18 @@ class Ranks:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads - 1)
 
+    @cached_property
+    def on_this_node(self) -> int:
+        """How many of the ranks share this node's memory."""
+        if self.comm is None:
+            return 1
+        from mpi4py import MPI
+
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        size = node.size
+        node.Free()
+        return size
+
     def together(self) -> AbstractContextManager[object]:
         """`errors.together`: a block of checks that fails on all ranks if it fails on one."""
         return nullcontext() if self.comm is None else errors.together(self.comm)
@@ -72,6 +84,23 @@ class Ranks:
         from mpi4py import MPI
 
         return self.comm.allreduce(value, MPI.MAX)
+
+    def gather(self, value: _T) -> list[_T]:
+        """The values of all ranks."""
+        return [value] if self.comm is None else self.comm.allgather(value)
+
+    def join(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of all ranks, in their order; at least one rank has some."""
+        if self.comm is None:
+            return rows
+        from mpi4py import MPI
+
+        counts = self.gather(len(rows))
+        joined = np.empty((sum(counts), *rows.shape[1:]), rows.dtype)
+        row = MPI.BYTE.Create_contiguous(joined[:1].nbytes).Commit()  # so that counts stay below 2**31
+        self.comm.Allgatherv([np.ascontiguousarray(rows), len(rows), row], [joined, counts, row])
+        row.Free()
+        return joined
 
     def add(self, values: np.ndarray) -> None:
         """Sum over all ranks, in place; exact for whole numbers."""

@@ -1,61 +1,113 @@
-"""Tiles of distances: tile[i*t + j] from objects x[i*dim + c] and, transposed, y[c*t + j]."""
+"""Distances in ticks between points: out[i*stride + j] from x[i*dim + c] and y[(block*dim + c)*LANES + lane].
+
+Column j is block*LANES + lane. The coordinates c of a pair are gone through in their order, whatever surrounds it:
+vectors run across columns, and two rows share what they load. `scale` is the number of ticks in one unit.
+"""
 
 from __future__ import annotations
 
-from numba import njit
+import math
 
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from hpckit.cluster.kernels.intrinsics import LANES
+from hpckit.cluster.kernels.ticks import whole
 from hpckit.native import export
 
 
-def _by_coordinates(combine):
+@intrinsic
+def _fused(typing, a, b, c):
+    """a*b + c, rounded once."""
+    return types.float64(a, b, c), lambda _, builder, __, args: builder.fma(*args)
+
+
+@intrinsic
+def _lane_sums(typing, like):
+    """Room for LANES values, in registers."""
+
+    def codegen(context, builder, signature, arguments):
+        return cgutils.alloca_once(builder, ir.DoubleType(), size=LANES)
+
+    return like(like), codegen
+
+
+def _pairs(add, end):
+    """The loop that all metrics share: `add(sum, difference)` over the coordinates, then `end(sum)`."""
+
     @njit
-    def fill(x, y, t, dim, tile):
-        for i in range(t):
-            for j in range(t):
-                tile[i * t + j] = 0.0
-            for c in range(dim):
-                a = x[i * dim + c]
-                for j in range(t):
-                    tile[i * t + j] = combine(tile[i * t + j], abs(a - y[c * t + j]))
+    def store(sums, count, scale, out, at):
+        if count >= LANES:
+            for lane in range(LANES):
+                out[at + lane] = whole(end(sums[lane]), scale)
+        else:
+            for lane in range(count):
+                out[at + lane] = whole(end(sums[lane]), scale)
+
+    @njit
+    def fill(x, rows, y, columns, dim, scale, out, stride):
+        one, two = _lane_sums(x), _lane_sums(x)
+        for block in range((columns + LANES - 1) // LANES):
+            first = block * LANES
+            for pair in range((rows + 1) // 2):
+                i = 2 * pair
+                k = i + 1 if i + 1 < rows else i
+                for lane in range(LANES):
+                    one[lane] = 0.0
+                    two[lane] = 0.0
+                for c in range(dim):
+                    a, b = x[i * dim + c], x[k * dim + c]
+                    start = (first * dim) + c * LANES
+                    for lane in range(LANES):
+                        one[lane] = add(one[lane], a - y[start + lane])
+                        two[lane] = add(two[lane], b - y[start + lane])
+                store(one, columns - first, scale, out, i * stride + first)
+                store(two, columns - first, scale, out, k * stride + first)
 
     return fill
 
 
-_sum = _by_coordinates(njit(lambda total, difference: total + difference))
-_largest = _by_coordinates(njit(lambda total, difference: max(total, difference)))
-_count = _by_coordinates(njit(lambda total, difference: total + (1.0 if difference != 0 else 0.0)))
-_TILE = "void(f8*, f8*, i8, i8, f8*)"
+_itself = njit(lambda total: total)
+_square = njit(lambda total, difference: _fused(difference, difference, total))
+_sum = njit(lambda total, difference: total + abs(difference))
+_largest = njit(lambda total, difference: abs(difference) if abs(difference) > total else total)
+_count = njit(lambda total, difference: total + (1.0 if difference != 0 else 0.0))
+
+_euclidean = _pairs(_square, njit(lambda total: math.sqrt(total)))
+_sqeuclidean = _pairs(_square, _itself)
+_manhattan = _pairs(_sum, _itself)
+_chebyshev = _pairs(_largest, _itself)
+_hamming = _pairs(_count, _itself)
+_PAIRS = "void(f8*, i8, f8*, i8, i8, f8, f4*, i8)"
 
 
-@export(_TILE)
-def manhattan(x, y, t, dim, tile):
-    """Sum of |x - y|, coordinate after coordinate."""
-    _sum(x, y, t, dim, tile)
+@export(_PAIRS)
+def euclidean(x, rows, y, columns, dim, scale, out, stride):
+    """Root of the sum of the squared differences."""
+    _euclidean(x, rows, y, columns, dim, scale, out, stride)
 
 
-@export(_TILE)
-def chebyshev(x, y, t, dim, tile):
-    """Largest |x - y|."""
-    _largest(x, y, t, dim, tile)
+@export(_PAIRS)
+def sqeuclidean(x, rows, y, columns, dim, scale, out, stride):
+    """Sum of the squared differences."""
+    _sqeuclidean(x, rows, y, columns, dim, scale, out, stride)
 
 
-@export(_TILE)
-def hamming(x, y, t, dim, tile):
+@export(_PAIRS)
+def manhattan(x, rows, y, columns, dim, scale, out, stride):
+    """Sum of the differences."""
+    _manhattan(x, rows, y, columns, dim, scale, out, stride)
+
+
+@export(_PAIRS)
+def chebyshev(x, rows, y, columns, dim, scale, out, stride):
+    """The largest difference."""
+    _chebyshev(x, rows, y, columns, dim, scale, out, stride)
+
+
+@export(_PAIRS)
+def hamming(x, rows, y, columns, dim, scale, out, stride):
     """Number of coordinates that differ."""
-    _count(x, y, t, dim, tile)
-
-
-@export("void(f8*, f8*, f8*, f8*, i8, i8, f8, f8*)")
-def refine(x, y, xx, yy, t, dim, tolerance, tile):
-    """Squared distances that lost their digits in |x|^2 + |y|^2 - 2 x.y, again from the differences.
-
-    Those below tolerance * (xx[i] + yy[j]); y[j*dim + c] is not transposed here.
-    """
-    for i in range(t):
-        for j in range(t):
-            if tile[i * t + j] < tolerance * (xx[i] + yy[j]):
-                square = 0.0
-                for c in range(dim):
-                    difference = x[i * dim + c] - y[j * dim + c]
-                    square += difference * difference
-                tile[i * t + j] = square
+    _hamming(x, rows, y, columns, dim, scale, out, stride)

@@ -22,7 +22,7 @@ def largest(x, n0, n1, s0, s1):
 
 
 @njit(inline="always")
-def _round(x, scale):
+def whole(x, scale):
     return types.float32((types.float64(x) * scale + _ROUND) - _ROUND)
 
 
@@ -37,7 +37,7 @@ def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
             for j in range(columns):
                 start = i0 + (j0 + j) * s1
                 for i in range(rows):
-                    tile[j * TILE + i] = _round(x[start + i], scale)
+                    tile[j * TILE + i] = whole(x[start + i], scale)
             if rows == TILE and columns == TILE:
                 for i in range(0, TILE, 16):
                     for j in range(0, TILE, 16):
@@ -57,7 +57,7 @@ def _to_ticks_along(x, n0, n1, s0, scale, ticks, t0):
         for j0 in range(0, n1, TILE * TILE):
             columns = min(TILE * TILE, n1 - j0)
             for j in range(columns):
-                tile[j] = _round(x[i * s0 + j0 + j], scale)
+                tile[j] = whole(x[i * s0 + j0 + j], scale)
             for j in range(columns):
                 ticks[i * t0 + j0 + j] = tile[j]
 
@@ -72,4 +72,4 @@ def to_ticks(x, n0, n1, s0, s1, scale, ticks, t0):
     else:
         for i in range(n0):
             for j in range(n1):
-                ticks[i * t0 + j] = _round(x[i * s0 + j * s1], scale)
+                ticks[i * t0 + j] = whole(x[i * s0 + j * s1], scale)

@@ -41,8 +41,9 @@ def test_distances_are_right_to_a_tick(metric, scale):
     loaded = load(points * scale, metric)
     got = np.ldexp(loaded.view.astype(float), loaded.exponent) / scale**degree
     tick = np.ldexp(1.0, loaded.exponent) / scale**degree
-    assert expected.max() * 2.0**-25 < tick <= expected.max() * 2.0**-23
-    assert np.abs(got - expected).max() <= 0.76 * tick  # rounded to float32, then to ticks
+    lost = 2 if metric in ("sqeuclidean", "cosine") else 1  # bits: the largest distance is only bounded
+    assert expected.max() * 2.0**-25 < tick <= expected.max() * 2.0 ** (lost - 23)
+    assert np.abs(got - expected).max() <= 0.5001 * tick
     np.testing.assert_array_equal(got, got.T)
     assert not got.diagonal().any()
 
