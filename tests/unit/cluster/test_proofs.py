@@ -82,12 +82,13 @@ def build(distances, k):
     return medoids
 
 
-def check(distances, init, comm=None):
+def check(distances, init, **common):
     """PAM and FasterPAM do these swaps and no others, and stop where none is left."""
     n, k = len(distances), len(init)
     whole, e = in_ticks(distances)
     for block in (None, 1, 16, n):
-        ours = fasterpam(distances, k, init=init, block=block, comm=comm) if block else pam(distances, k, init=init)
+        method, options = (fasterpam, {"block": block}) if block else (pam, {})
+        ours = method(distances, k, init=init, **options, **common)
         blocks = np.split(_swap.visiting_order(n), range(block or n, n, block or n))
         medoids, trace, passes = search(whole, init, blocks)
         assert ours.medoids.tolist() == medoids
@@ -128,10 +129,10 @@ def test_build(problem):
         assert ours == reference.digest(method(distances, len(init), init=start))
 
 
-@pytest.mark.parametrize("name", ["pmed1", "pmed5"])
-def test_every_swap_on_graphs(comm, name):
+@pytest.mark.parametrize(("name", "threads"), [("pmed1", 1), ("pmed5", 2)])
+def test_every_swap_on_graphs(comm, name, threads):
     distances, k = graph(name)
-    check(distances, list(range(k)), comm)
+    check(distances, list(range(k)), comm=comm, threads=threads)
 
 
 @pytest.mark.parametrize("name", OPTIMA)
