@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing for it w
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpckit.cluster import alternate, clarans, fasterpam, pam
+    from hpckit.cluster import alternate, clarans, dynmsc, fastermsc, fasterpam, medoid_silhouette, pam, silhouette
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
@@ -37,11 +37,15 @@ _MAP = {
     "agree": "hpckit.errors",
     "alternate": "hpckit.cluster",
     "clarans": "hpckit.cluster",
+    "dynmsc": "hpckit.cluster",
+    "fastermsc": "hpckit.cluster",
     "fasterpam": "hpckit.cluster",
     "get_logger": "hpckit.log",
+    "medoid_silhouette": "hpckit.cluster",
     "pam": "hpckit.cluster",
     "progress": "hpckit.log",
     "read_field": "hpckit.io.input",
+    "silhouette": "hpckit.cluster",
     "span": "hpckit.trace",
     "together": "hpckit.errors",
 }

@@ -2,6 +2,18 @@
 
 from hpckit.cluster._alternate import alternate
 from hpckit.cluster._sampling import clarans
+from hpckit.cluster._silhouette import DynResult, dynmsc, fastermsc, medoid_silhouette, silhouette
 from hpckit.cluster.kmedoids import Result, fasterpam, pam
 
-__all__ = ["Result", "alternate", "clarans", "fasterpam", "pam"]
+__all__ = [
+    "DynResult",
+    "Result",
+    "alternate",
+    "clarans",
+    "dynmsc",
+    "fastermsc",
+    "fasterpam",
+    "medoid_silhouette",
+    "pam",
+    "silhouette",
+]

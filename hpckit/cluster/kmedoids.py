@@ -9,7 +9,7 @@ import numpy as np
 
 from hpckit.cluster import _dist, _init, _input, _search, _swap
 from hpckit.cluster._search import Search
-from hpckit.cluster._state import State
+from hpckit.cluster._state import Medoids, State
 from hpckit.log import get_logger
 from hpckit.trace import span
 
@@ -99,7 +99,7 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
 
 
-def finish(state: State, search: Search) -> Result:
+def finish(state: Medoids, search: Search) -> Result:
     """The result of a search that has ended, and a note of what its user may not expect."""
     if state.ranks.rank == 0 and not search.found_nothing:
         _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)

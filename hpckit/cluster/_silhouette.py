@@ -1,0 +1,209 @@
+"""Silhouettes: of any clustering, and of medoids, which a search raises and which choose k."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from hpckit import native
+from hpckit.cluster import _dist, _init, _input, _swap
+from hpckit.cluster._dist import Distances
+from hpckit.cluster._ranks import Ranks
+from hpckit.cluster._search import Search
+from hpckit.cluster._state import Medoids
+from hpckit.cluster.kmedoids import Result, finish
+from hpckit.errors import ConfigError
+from hpckit.trace import span
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+SCORE = np.dtype([("k", np.int64), ("silhouette", np.float64)])
+
+
+@dataclass(frozen=True)
+class DynResult(Result):
+    """What `dynmsc` found: the result with the best number of medoids, and how all of them did.
+
+    scores : (k_max - k_min + 1,) with fields k, rising, and silhouette, the average medoid silhouette reached
+    """
+
+    scores: np.ndarray
+
+
+def fastermsc(
+    data: Any,
+    k: int,
+    *,
+    init: Any = "random",
+    block: int = 64,
+    max_iter: int | None = None,
+    **common: Unpack[_input.Common],
+) -> Result:
+    """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam` (collective over `comm`).
+
+    The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the second). The result's
+    `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
+    arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
+    """
+    problem = _input.check(data, k, init=init, max_iter=max_iter, counts={"block": block}, **common)
+    _at_least_two(problem.k)
+    with span("distances"):
+        distances = _dist.load(problem, by_candidate=True)
+    with span("init"):
+        medoids = _init.medoids(problem, distances)
+    return _search(problem, distances, medoids, block)[0]
+
+
+def dynmsc(
+    data: Any,
+    k_max: int,
+    *,
+    k_min: int = 2,
+    init: Any = "random",
+    block: int = 64,
+    max_iter: int | None = None,
+    **common: Unpack[_input.Common],
+) -> DynResult:
+    """DynMSC: the number of medoids with the highest average medoid silhouette (collective over `comm`).
+
+    FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal costs least. Among
+    equals the lowest k is best; n_iter, n_swap and trace are those of its search. init: k_max medoids; max_iter: for
+    each k; other arguments, errors and source as for `fastermsc`.
+    """
+    problem = _input.check(data, k_max, init=init, max_iter=max_iter, counts={"block": block, "k_min": k_min}, **common)
+    _at_least_two(problem.k, "k_max")
+    _at_least_two(k_min, "k_min")
+    if k_min > problem.k:
+        raise ConfigError(f"k_min={k_min} is above k_max={k_max}: it must be 2 to {k_max}")
+    with span("distances"):
+        distances = _dist.load(problem, by_candidate=True)
+    with span("init"):
+        medoids = _init.medoids(problem, distances)
+    best, removal = _search(problem, distances, medoids, block)
+    scores = [(problem.k, 1 - best.loss)]
+    medoids = best.medoids
+    while len(medoids) > k_min:
+        result, removal = _search(problem, distances, np.delete(medoids, removal.argmin()), block)
+        medoids = result.medoids
+        scores.append((len(medoids), 1 - result.loss))
+        best = min(result, best, key=lambda each: each.loss)
+    return DynResult(**vars(best), scores=np.array(scores[::-1], SCORE))
+
+
+def silhouette(data: Any, labels: Any, *, metric: str = "precomputed", comm: MPI.Intracomm | None = None) -> np.ndarray:
+    """Silhouette of each object, (n,) float64: (b - a) / max(a, b) (collective over `comm`).
+
+    a is its average distance to the others of its cluster, b the least average distance to another one. It is 0 for an
+    object that is alone, or has a = b. Needs 8 n bytes for each cluster.
+
+    labels : (n,) whole numbers, 2 or more different ones
+    data, metric and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
+    """
+    problem = _input.check(data, 1, init="first", metric=metric, comm=comm)
+    ranks, sums = problem.ranks, np.empty((0, 0))
+    with ranks.together():
+        clusters, sizes = _clusters(labels, problem.n)
+        sums = np.zeros((len(sizes), problem.n))
+    ranks.same("labels (checksum)", zlib.crc32(clusters))
+    distances = _dist.load(problem, by_candidate=True)
+    _add_up(distances, clusters, sums)
+    ranks.add(sums)
+    own = clusters, np.arange(problem.n)
+    with np.errstate(invalid="ignore"):  # 0 by 0, where an object is alone or at distance 0 of all others
+        a = sums[own] / (sizes[clusters] - 1)
+        sums /= sizes[:, None]
+        sums[own] = math.inf
+        b = sums.min(axis=0)
+        return np.nan_to_num((b - a) / np.maximum(a, b))
+
+
+def medoid_silhouette(
+    data: Any, medoids: Any, *, metric: str = "precomputed", comm: MPI.Intracomm | None = None
+) -> np.ndarray:
+    """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective over `comm`).
+
+    dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects. data, metric and
+    errors as for `fasterpam`. Source as for `fastermsc`.
+    """
+    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, comm=comm)
+    _at_least_two(problem.k)
+    distances = _dist.load(problem, by_candidate=True)
+    state = _Silhouette(distances, problem.weights, _init.medoids(problem, distances), problem.ranks)
+    ds = state.ds[: problem.n].astype(np.float64)
+    return 1 - state.dn / np.where(ds, ds, 1)
+
+
+def _at_least_two(k: int, name: str = "k") -> None:
+    if k < 2:
+        raise ConfigError(f"{name}={k} must be at least 2: a medoid silhouette compares the nearest two medoids")
+
+
+def _search(
+    problem: _input.Problem, distances: Distances, medoids: np.ndarray, block: int
+) -> tuple[Result, np.ndarray]:
+    """The search from these medoids, and what losing each one costs at its end."""
+    state = _Silhouette(distances, problem.weights, medoids, problem.ranks)
+    search = Search(state, min(block, problem.n), problem.limit)
+    with span("swaps"):
+        _swap.eager(state, search)
+    return finish(state, search), state.removal
+
+
+def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters of the objects, (n,) int64 from 0 on, and their sizes."""
+    given = np.asarray(labels)
+    if given.shape != (n,) or given.dtype.kind not in "iu":
+        raise ConfigError(f"labels have shape {given.shape} of {given.dtype}, they must be {n} whole numbers")
+    _, clusters, sizes = np.unique(given, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise ConfigError(f"labels name 1 cluster, {given[0]}: a silhouette compares at least 2")
+    return clusters, sizes
+
+
+def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
+    """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
+    first, add_rows = distances.first, native.load("hpckit.cluster.kernels.silhouette").add_rows
+    for start, rows in distances.pieces(np.arange(first, first + distances.m)):
+        at = native.address(clusters[first + start :])
+        add_rows(*rows.at, at, len(rows.places), first + start, distances.n, native.address(sums))
+
+
+class _Silhouette(Medoids):
+    """Medoids whose loss is the sum of w dn / ds, in units of 2**-24.
+
+    dt : float32, distances of the third nearest, with zeros up to whole `LANES`
+    ratios : (3, n) float32, the present dn / ds, and what it is without the nearest and without the second medoid
+    """
+
+    def __init__(self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks) -> None:
+        super().__init__(distances, weights, medoids, ranks)
+        n, k = self.n, self.k
+        self.dt, self.ratios = np.zeros_like(self.ds), np.empty((3, n), np.float32)
+        self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
+        slots, ratios = (self.near, self.seco), tuple(self.ratios)
+        self._near = [*map(native.address, (*slots, self.dn, self.ds, self.dt, *ratios))]
+        self._table_at, self._column_at = map(native.address, (self._table, self._column))
+        weighed = *slots, *ratios, weights, self.removal
+        self._weigh = native.bind(self._kernels.weigh, n, k, *map(native.address, weighed), keep=weighed)
+        self._kernels.assign(self._table_at, n, k, *self._near)
+        self.loss = self._weigh()
+
+    def _replace(self, slot: int) -> int:
+        count = self._kernels.swap(slot, self._column_at, self._table_at, self.n, self.k, *self._near)
+        self._weigh()
+        return count
+
+    def evaluation(self) -> tuple[Callable[..., int], list[int]]:
+        taken, weights, removal = map(native.address, (self.taken, self.weights, self.removal))
+        return self._kernels.evaluate, [len(self.dt), taken, *self._near, weights, self.k, removal]
+
+    @property
+    def true_loss(self) -> float:
+        """1 - the average medoid silhouette."""
+        return math.ldexp(self.loss, -24) / self._all
