@@ -13,6 +13,7 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import _dist, _init, _input, _swap
 from hpckit.cluster._dist import Distances
+from hpckit.cluster._metrics import Metric
 from hpckit.cluster._ranks import Ranks
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import Medoids
@@ -96,16 +97,25 @@ def dynmsc(
     return DynResult(**vars(best), scores=np.array(scores[::-1], SCORE))
 
 
-def silhouette(data: Any, labels: Any, *, metric: str = "precomputed", comm: MPI.Intracomm | None = None) -> np.ndarray:
+def silhouette(
+    data: Any,
+    labels: Any,
+    *,
+    metric: Metric = "precomputed",
+    comm: MPI.Intracomm | None = None,
+    threads: int = 1,
+    distributed: bool = False,
+) -> np.ndarray:
     """Silhouette of each object, (n,) float64: (b - a) / max(a, b) (collective over `comm`).
 
     a is its average distance to the others of its cluster, b the least average distance to another one. It is 0 for an
-    object that is alone, or has a = b. Needs 8 n bytes for each cluster.
+    object that is alone, or has a = b. Needs 8 n bytes for each cluster; distances of points are not kept.
 
-    labels : (n,) whole numbers, 2 or more different ones
-    data, metric and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
+    labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are distributed
+    other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
     """
-    problem = _input.check(data, 1, init="first", metric=metric, comm=comm)
+    where = {"comm": comm, "threads": threads, "distributed": distributed}
+    problem = _input.check(data, 1, init="first", metric=metric, memory=_memory(metric), **where)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
@@ -124,19 +134,31 @@ def silhouette(data: Any, labels: Any, *, metric: str = "precomputed", comm: MPI
 
 
 def medoid_silhouette(
-    data: Any, medoids: Any, *, metric: str = "precomputed", comm: MPI.Intracomm | None = None
+    data: Any,
+    medoids: Any,
+    *,
+    metric: Metric = "precomputed",
+    comm: MPI.Intracomm | None = None,
+    threads: int = 1,
+    distributed: bool = False,
 ) -> np.ndarray:
     """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective over `comm`).
 
-    dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects. data, metric and
+    dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects. Other arguments and
     errors as for `fasterpam`. Source as for `fastermsc`.
     """
-    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, comm=comm)
+    where = {"comm": comm, "threads": threads, "distributed": distributed}
+    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, memory=_memory(metric), **where)
     _at_least_two(problem.k)
     distances = _dist.load(problem, by_candidate=True)
     state = _Silhouette(distances, problem.weights, _init.medoids(problem, distances), problem.ranks)
     ds = state.ds[: problem.n].astype(np.float64)
     return 1 - state.dn / np.where(ds, ds, 1)
+
+
+def _memory(metric: Metric) -> str:
+    """Where to keep distances that are needed once."""
+    return "matrix" if metric == "precomputed" else "free"
 
 
 def _at_least_two(k: int, name: str = "k") -> None:
@@ -169,9 +191,10 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
     """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
     first, add_rows = distances.first, native.load("hpckit.cluster.kernels.silhouette").add_rows
-    for start, rows in distances.pieces(np.arange(first, first + distances.m)):
-        at = native.address(clusters[first + start :])
-        add_rows(*rows.at, at, len(rows.places), first + start, distances.n, native.address(sums))
+    own = first + np.argsort(clusters[first : first + distances.m])  # one cluster after another: its sums stay in cache
+    into = distances.n, *map(native.address, (clusters, sums))
+    for start, rows in distances.pieces(own):
+        add_rows(*rows.at, native.address(own[start:]), len(rows.places), *into)
 
 
 class _Silhouette(Medoids):

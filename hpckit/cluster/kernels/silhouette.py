@@ -140,11 +140,12 @@ def evaluate(
     return kept
 
 
-@export("void(f4*, i8, i8*, i8*, i8, i8, i8, f8*)")
-def add_rows(rows, stride, places, clusters, count, first, n, sums):
-    """sums[i*n + o] += d of all objects o to each candidate first + c, in cluster i, other than itself."""
+@export("void(f4*, i8, i8*, i8*, i8, i8, i8*, f8*)")
+def add_rows(rows, stride, places, candidates, count, n, clusters, sums):
+    """sums[i*n + o] += d of all objects o to each candidate in cluster i, other than themselves."""
     for c in range(count):
-        start, into = places[c] * stride, clusters[c] * n
+        j, start = candidates[c], places[c] * stride
+        into = clusters[j] * n
         for o in range(n):
             sums[into + o] += types.float64(rows[start + o])
-        sums[into + first + c] -= types.float64(rows[start + first + c])
+        sums[into + j] -= types.float64(rows[start + j])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpckit.cluster import _swap, dynmsc, fastermsc, medoid_silhouette, silhouette
+from hpckit.comm import partition
 from hpckit.errors import ConfigError
 
 POINTS = np.random.default_rng(0).normal(size=(300, 5))
@@ -204,21 +205,23 @@ def same_on_all(comm, search, *arguments, **options):
 def test_searches_on_any_number_of_ranks(comm, k):
     assert same_on_all(comm, fastermsc, POINTS, k, metric="euclidean", random_state=1).n_swap
     same_on_all(comm, fastermsc, LATTICE, k, metric="manhattan", init="first", sample_weight=np.arange(150), threads=2)
+    same_on_all(comm, fastermsc, POINTS, k, metric="euclidean", init="build", memory="free", threads=2)
     found = same_on_all(comm, dynmsc, POINTS, k, metric="euclidean", random_state=1)
     alone = dynmsc(POINTS, k, metric="euclidean", random_state=1)
     assert found.scores.tobytes() == alone.scores.tobytes()
 
 
 @pytest.mark.mpi
-def test_silhouettes_on_any_number_of_ranks(comm):
-    labels, medoids = np.random.default_rng(7).integers(0, 9, len(POINTS)), np.arange(5)
-    for n in (2, 3, len(POINTS)):
-        alone = silhouette(POINTS[:n], np.arange(n) % 2, metric="euclidean")
-        assert silhouette(POINTS[:n], np.arange(n) % 2, metric="euclidean", comm=comm).tobytes() == alone.tobytes()
-    alone = silhouette(POINTS, labels, metric="cosine")
-    assert silhouette(POINTS, labels, metric="cosine", comm=comm).tobytes() == alone.tobytes()
-    alone = medoid_silhouette(POINTS, medoids, metric="euclidean")
-    assert medoid_silhouette(POINTS, medoids, metric="euclidean", comm=comm).tobytes() == alone.tobytes()
+@pytest.mark.parametrize("metric", ["euclidean", "precomputed"])
+def test_silhouettes_on_any_number_of_ranks(comm, metric):
+    for n in (2, 3, 300):
+        data = POINTS[:n] if metric == "euclidean" else np.random.default_rng(7).random((n, n))
+        mine = slice(*partition.starts(n, comm.size)[comm.rank : comm.rank + 2])
+        for call, which in ((silhouette, np.arange(n) % 7), (medoid_silhouette, np.arange(0, n, n // 2))):
+            alone = call(data, which, metric=metric).tobytes()
+            assert call(data, which, metric=metric, comm=comm).tobytes() == alone
+            slices = call(data[mine], which, metric=metric, comm=comm, threads=2, distributed=True)
+            assert slices.tobytes() == alone
 
 
 def test_edges():
