@@ -20,7 +20,7 @@ from hpckit.errors import ConfigError
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
 Metric = str | Callable[[np.ndarray, np.ndarray], float]
 _LANES = 64  # columns that the kernels take together
-_ROWS = 256  # points gathered at once
+_ROWS = 32  # points that are computed together: their part of the table stays in the cache
 _VALUES = 2**20  # of a callable, kept in float64 at once
 
 

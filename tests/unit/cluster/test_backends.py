@@ -1,0 +1,219 @@
+"""Where distances are kept: the same bits from memory, from a file, and computed on demand."""
+
+import textwrap
+
+import h5py
+import numba
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpckit.cluster import _dist, _input, _metrics, fasterpam, pam
+from hpckit.cluster._metrics import METRICS
+from hpckit.errors import ConfigError
+
+POINTS = np.random.default_rng(0).normal(size=(330, 5))
+INTEGERS = np.random.default_rng(1).integers(1, 4, (200, 3)).astype(float)
+
+
+def shifted(x, y):
+    """Dearer in one direction than in the other."""
+    return np.abs(x - y).sum() + max(0.0, x[0] - y[0])
+
+
+def by_hand(x, y):
+    total = 0.0
+    for a, b in zip(x, y):  # noqa: B905
+        total += abs(a - b)
+    return total
+
+
+compiled = numba.njit(by_hand)
+
+
+@pytest.mark.parametrize("search", [fasterpam, pam])
+@pytest.mark.parametrize("metric", [*METRICS, compiled])
+def test_all_backends_give_the_same_bits(comm, shared_path, search, metric):
+    points = INTEGERS if metric == "hamming" else POINTS
+    expected = reference.digest(search(points, 8, metric=metric, init="first", memory="matrix"))
+    for memory in ("auto", "free", shared_path / "ticks.h5"):
+        for threads in (1, 2):
+            result = search(points, 8, metric=metric, init="first", memory=memory, threads=threads, comm=comm)
+            assert reference.digest(result) == expected, memory
+
+
+@pytest.mark.parametrize("init", ["build", "lab", "k-medoids++"])
+@pytest.mark.parametrize("search", [fasterpam, pam])
+def test_starts_from_distances_on_demand(comm, search, init):
+    options = {"metric": "manhattan", "init": init, "random_state": 4}
+    expected = reference.digest(search(INTEGERS, 12, memory="matrix", **options))
+    assert reference.digest(search(INTEGERS, 12, memory="free", **options, comm=comm)) == expected
+
+
+@pytest.mark.parametrize("memory", ["matrix", "free"])
+@pytest.mark.parametrize("search", [fasterpam, pam])
+def test_a_function_of_object_and_medoid(comm, search, memory):
+    distances = [[shifted(x, y) for y in INTEGERS[:60]] for x in INTEGERS[:60]]
+    expected = reference.digest(search(distances, 5, init="first"))
+    found = search(INTEGERS[:60], 5, metric=shifted, init="first", memory=memory, comm=comm)
+    assert reference.digest(found) == expected
+    assert reference.digest(search(np.transpose(distances), 5, init="first")) != expected
+
+
+def test_compiled_and_plain_functions_agree():
+    plain, fast = (fasterpam(POINTS[:80], 5, metric=metric, init="first") for metric in (by_hand, compiled))
+    assert reference.digest(plain) == reference.digest(fast)
+    assert plain.loss == pytest.approx(fasterpam(POINTS[:80], 5, metric="manhattan", init="first").loss, rel=1e-6)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda x, y: -1.0, "finite and not negative, but one is -1"),
+        (lambda x, y: np.nan, "one is nan"),
+        (lambda x, y: {}[0], "KeyError"),
+        (lambda x, y: "far", "ValueError: could not convert string"),
+        (lambda x: 0.0, "takes 1 positional argument"),
+    ],
+)
+def test_functions_that_are_no_distances(comm, metric, message):
+    for memory in ("matrix", "free"):
+        with pytest.raises((ConfigError, Exception), match=message):
+            fasterpam(INTEGERS[:20], 2, metric=metric, memory=memory, comm=comm)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 150), st.integers(1, 9), st.sampled_from(METRICS), st.integers(0, 2**32 - 1))
+def test_a_pair_has_its_distance_in_any_company(n, dim, metric, seed):
+    """Any rows with any columns, in either role: the entries of the whole matrix."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, dim)) * 10.0 ** rng.integers(-9, 9)
+    everything = np.arange(n)
+    exponent = _dist.load(problem(points, metric), by_candidate=True).exponent
+    whole = np.zeros((n, n), np.float32)
+    _metrics.pairs(points, metric, everything, by_candidate=True).fill(everything, exponent, whole)
+    np.testing.assert_array_equal(whole, whole.T)
+    assert whole.max() <= 2**24
+    rows, columns = (rng.choice(n, rng.integers(1, n + 1)) for _ in range(2))
+    some = np.full((len(rows), len(columns) + 3), -1, np.float32)
+    _metrics.pairs(points, metric, columns, by_candidate=False).fill(rows, exponent, some)
+    np.testing.assert_array_equal(some[:, :-3], whole[np.ix_(rows, columns)])
+    assert (some[:, -3:] == -1).all()
+
+
+def problem(points, metric, **options):
+    return _input.check(points, 1, init="first", metric=metric, **options)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("by_candidate", [False, True])
+@pytest.mark.parametrize("memory", ["matrix", "free"])
+def test_distances_of_some_objects(comm, by_candidate, memory):
+    some = np.array([0, 3, 64, 65, 200, 329])
+    whole = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
+    loaded = _dist.load(problem(POINTS, "euclidean", memory=memory, comm=comm), by_candidate=by_candidate, objects=some)
+    mine = np.arange(loaded.first, loaded.first + loaded.m)
+    assert (loaded.n, loaded.candidates, loaded.exponent) == (6, 330, whole.exponent)
+    np.testing.assert_array_equal(loaded.part(np.arange(6), mine), whole.part(some, mine))
+    column, expected = np.empty(6, np.float32), np.empty(330, np.float32)
+    loaded.fetch(77, column, problem(POINTS, "euclidean", comm=comm).ranks)
+    whole.fetch(77, expected, problem(POINTS, "euclidean").ranks)
+    np.testing.assert_array_equal(column, expected[some])
+
+
+@pytest.mark.mpi
+def test_a_file_is_kept_and_used_again_by_any_number_of_ranks(comm, shared_path):
+    file = shared_path / "ticks.h5"
+    first = pam(POINTS, 6, metric="euclidean", memory=file, comm=comm)
+    assert [path.name for path in shared_path.iterdir()] == ["ticks.h5"]
+    comm.barrier()
+    if comm.rank == 0:
+        before = file.stat().st_ino
+        with h5py.File(file) as contents:
+            ticks = contents["ticks"]
+            distances = np.ldexp(ticks[:].astype(float), ticks.attrs["exponent"])
+        expected = np.linalg.norm(POINTS[:, None] - POINTS, axis=-1)
+        np.testing.assert_allclose(distances, expected, rtol=0, atol=expected.max() * 2**-22)
+        assert reference.digest(pam(POINTS, 6, metric="euclidean", memory=file)) == reference.digest(first)
+        assert file.stat().st_ino == before
+        pam(POINTS + 1, 6, metric="euclidean", memory=file)
+        assert file.stat().st_ino != before
+
+
+@pytest.mark.mpi
+def test_files_of_others_stay(comm, shared_path):
+    other = shared_path / "results.h5"
+    if comm.rank == 0:
+        with h5py.File(other, "w") as contents:
+            contents["ticks"] = 7
+        other.with_name("text.h5").write_text("no HDF5")
+    comm.barrier()
+    for name, message in [
+        ("results.h5", "exists, but is no file of distances"),
+        ("text.h5", "exists, but is no file of distances"),
+        ("missing/ticks.h5", r"cannot make a file of 0\.00 GB"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            fasterpam(POINTS, 3, metric="euclidean", memory=shared_path / name, comm=comm)
+    comm.barrier()
+    assert sorted(path.name for path in shared_path.iterdir()) == ["results.h5", "text.h5"]
+
+
+@pytest.mark.mpi
+def test_a_matrix_in_a_file(comm, shared_path):
+    distances = np.random.default_rng(2).integers(0, 99, (130, 130))
+    for search in (fasterpam, pam):
+        expected = reference.digest(search(distances, 7, init="build"))
+        for _ in range(2):
+            found = search(distances, 7, init="build", memory=str(shared_path / "ticks.hdf5"), comm=comm)
+            assert reference.digest(found) == expected
+
+
+def test_memory_of_unknown_kind():
+    for memory in ("fre", "matrix.npy", 3, None):
+        with pytest.raises(ConfigError, match=r"must be auto, matrix, free, or the name of a file that ends in \.h5"):
+            fasterpam(POINTS, 3, metric="euclidean", memory=memory)
+    with pytest.raises(ConfigError, match="pass them and a metric"):
+        fasterpam(np.zeros((3, 3)), 1, memory="free")
+
+
+def test_auto_keeps_what_fits(monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 8 * 330 * 384}))
+    kept = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
+    computed = _dist.load(problem(np.concatenate([POINTS, POINTS]), "euclidean"), by_candidate=True)
+    assert (type(kept), type(computed)) == (_dist.Stored, _dist.Computed)
+
+
+SCRIPT = textwrap.dedent("""
+    import re, sys
+    import numpy as np
+    from mpi4py import MPI
+    from hpckit.cluster import fasterpam
+
+    def now(field):
+        return int(re.search(rf"{field}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+
+    comm, n = MPI.COMM_WORLD, 6000
+    points = np.random.default_rng(0).normal(size=(n, 2))
+    fasterpam(points[:500], 10, metric="euclidean", comm=comm)  # whatever is loaded once
+    before = now("VmRSS")
+    fasterpam(points, 10, metric="euclidean", memory=sys.argv[1], max_iter=1, comm=comm)
+    used = comm.allreduce(now("VmHWM") - before, MPI.MAX)
+    if comm.rank == 0:
+        print("ratio", used / (4 * n * n / comm.size))
+""")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_memory_is_4_bytes_for_each_pair_over_the_ranks(mpirun, tmp_path, ranks):
+    """Peak of the resident memory of the fullest rank, without what the process had before."""
+    script = tmp_path / "measure.py"
+    script.write_text(SCRIPT)
+    job = mpirun(ranks, script, "matrix")
+    assert job.returncode == 0, job.stdout
+    assert 0.9 < float(job.stdout.split()[-1]) < 1.1
+    if ranks == 1:
+        assert float(mpirun(ranks, script, "free").stdout.split()[-1]) < 0.2
