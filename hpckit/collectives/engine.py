@@ -1,0 +1,123 @@
+"""Runs schedules: persistent requests for the messages, MPI's own local reduction for the work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.schedule import Fold, Piece, Round, Schedule, scratch_size
+from hpckit.comm.shared import free_with
+from hpckit.errors import HpckitError, ranges
+
+
+class Way(Protocol):
+    """A collective bound to its buffers; a call is `start` and `wait`."""
+
+    def start(self) -> None: ...
+
+    def poll(self) -> bool:
+        """Progress without blocking; whether it is complete."""
+        ...
+
+    def wait(self) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+class Messages:
+    """A schedule bound to an array; `source` is copied there first unless it is the same memory.
+
+    target : (n,) contiguous, any dtype that MPI knows
+    deadline : seconds that one round may wait for its messages; `HpckitError` names the ranks that did not come
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        source: np.ndarray,
+        target: np.ndarray,
+        op: MPI.Op,
+        schedule: Schedule,
+        deadline: float | None = None,
+    ) -> None:
+        self._source, self._target, self._deadline = source, target, deadline
+        self._scratch = np.empty(scratch_size(schedule), target.dtype)
+        self._type = MPI.Datatype.fromcode(target.dtype.char)
+        self._op = op
+        tag = channel.tag()
+        self._peers = [[m.peer for m in (*step.receives, *step.sends)] for step in schedule]
+        self._requests = [self._persistent(channel.comm, step, tag) for step in schedule]
+        self._work = [[self._task(task) for task in step.work] for step in schedule]
+        self._copies = not np.shares_memory(source, target)
+        self._at = len(schedule)
+        free_with(self, *(request for requests in self._requests for request in requests))
+
+    def start(self) -> None:
+        if self._copies:
+            np.copyto(self._target, self._source)
+        self._at = 0
+        self._send()
+
+    def poll(self) -> bool:
+        while self._at < len(self._requests):
+            if not MPI.Prequest.Testall(self._requests[self._at]):
+                return False
+            self._finish()
+        return True
+
+    def wait(self) -> None:
+        while self._at < len(self._requests):
+            self._await()
+            self._finish()
+
+    def __call__(self) -> None:
+        self.start()
+        self.wait()
+
+    def _send(self) -> None:
+        if self._at < len(self._requests):
+            MPI.Prequest.Startall(self._requests[self._at])
+
+    def _finish(self) -> None:
+        for task in self._work[self._at]:
+            task()
+        self._at += 1
+        self._send()
+
+    def _await(self) -> None:
+        requests = self._requests[self._at]
+        if self._deadline is None:
+            MPI.Prequest.Waitall(requests)
+            return
+        limit = time.monotonic() + self._deadline
+        while not MPI.Prequest.Testall(requests):
+            if time.monotonic() > limit:
+                late = sorted({peer for peer, r in zip(self._peers[self._at], requests, strict=True) if not r.Test()})
+                raise HpckitError(
+                    f"round {self._at + 1} of {len(self._requests)} of a collective waited {self._deadline} s for"
+                    f" rank{'s' * (len(late) > 1)} {ranges(late)}: dead, late, or in another call"
+                )
+            os.sched_yield()
+
+    def _persistent(self, comm: MPI.Intracomm, step: Round, tag: int) -> list[MPI.Prequest]:
+        receives = [comm.Recv_init(self._buffer(m.piece), m.peer, tag) for m in step.receives]
+        return receives + [comm.Send_init(self._buffer(m.piece), m.peer, tag) for m in step.sends]
+
+    def _task(self, task: Fold | object) -> Callable[[], object]:
+        piece, into = task.piece, task.into  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(task, Fold):
+            return partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into))
+        return partial(np.copyto, self._view(into), self._view(piece))
+
+    def _view(self, piece: Piece) -> np.ndarray:
+        return (self._scratch if piece.scratch else self._target)[piece.start : piece.stop]
+
+    def _buffer(self, piece: Piece) -> list:
+        return [self._view(piece), piece.stop - piece.start, self._type]

@@ -1,0 +1,177 @@
+"""`Allreduce`: everything is checked, allocated and chosen once; then each call only moves and reduces."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.ways import WAYS
+from hpckit.comm.pack_host import Packer
+from hpckit.comm.partition import starts
+from hpckit.comm.strided import from_array
+from hpckit.errors import ConfigError, HpckitError, same, together
+
+
+class Allreduce:
+    """Reduces an array over all ranks, to the same bits on all of them (its methods are collective).
+
+    array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
+    out : where the result goes, same shape and dtype; None: in place
+    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order
+    algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
+        rabenseifner, tree, hierarchical, shared
+    chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
+    deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+
+    ::
+
+        plan = Allreduce(comm, gradient)
+        plan()  # or plan.start(), plan.poll() now and then, plan.wait()
+
+    Raises `ConfigError` on all ranks for what cannot be reduced.
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        array: np.ndarray,
+        *,
+        out: np.ndarray | None = None,
+        op: MPI.Op = MPI.SUM,
+        algorithm: str = "auto",
+        chunks: int = 1,
+        deadline: float | None = None,
+    ) -> None:
+        target = array if out is None else out
+        with together(comm):
+            _check(array, target, op, algorithm, chunks)
+        order = _order(array, target)
+        given = (
+            target.size,
+            target.dtype.str,
+            order,
+            op.py2f() if op.is_predefined else "of the user",
+            algorithm,
+            chunks,
+        )
+        same(comm, "size, dtype, order in memory, operation, algorithm and chunks of an allreduce", given)
+        self._source = _Flat(array, order)
+        self._target = self._source if out is None else _Flat(out, order)
+        source, result = self._source.values, self._target.values
+        edges = starts(result.size, chunks)
+        self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
+        channel, bind = Channel.of(comm), WAYS[algorithm]
+        self._ways = [bind(channel, source[part], result[part], op, deadline) for part in self.chunks]
+        self._idle = set(range(chunks))
+        self._deadline = deadline
+
+    def ready(self, chunk: int) -> None:
+        """Send elements `chunks[chunk]` of the flattened array, which are computed."""
+        if chunk not in self._idle:
+            raise HpckitError(f"chunk {chunk} is sent already, or is none of the {len(self._ways)}: wait() ends a call")
+        if len(self._idle) == len(self._ways):
+            self._source.pack()
+        self._idle.remove(chunk)
+        self._ways[chunk].start()
+
+    def start(self) -> None:
+        """Send all that is not sent yet."""
+        for chunk in sorted(self._idle):
+            self.ready(chunk)
+
+    def poll(self) -> bool:
+        """Let messages travel on, without blocking; whether all that was sent is complete."""
+        complete = True
+        for chunk, way in enumerate(self._ways):
+            complete &= chunk in self._idle or way.poll()
+        return complete
+
+    def wait(self) -> None:
+        """Send what is not sent yet, and complete the call."""
+        self.start()
+        if len(self._ways) == 1:
+            self._ways[0].wait()
+        else:
+            self._poll_to_the_end()
+        self._idle.update(range(len(self._ways)))
+        self._target.unpack()
+
+    def __call__(self) -> None:
+        """The whole allreduce."""
+        if len(self._ways) > 1:
+            self.wait()
+        else:
+            self._source.pack()
+            self._ways[0]()
+            self._target.unpack()
+
+    def _poll_to_the_end(self) -> None:
+        """All chunks progress together: none waits for the rounds of the one before."""
+        limit = time.monotonic() + (self._deadline or float("inf"))
+        while not self.poll():
+            if time.monotonic() > limit:
+                for way in self._ways:
+                    way.wait()  # who is late is known there
+            os.sched_yield()
+
+
+class _Flat:
+    """The elements of an array as `values`, (n,) contiguous: a view of it where that can be, else a buffer."""
+
+    def __init__(self, array: np.ndarray, order: str) -> None:
+        self.pack = self.unpack = _nothing
+        if order != "strided":
+            self.values = (array.T if order == "F" else array).reshape(-1)
+            return
+        self.values, packer = np.empty(array.size, array.dtype), Packer(from_array(array))
+        self.pack = lambda: packer.pack(array, out=self.values)
+        self.unpack = lambda: packer.unpack(self.values, array)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _order(*arrays: np.ndarray) -> str:
+    """In which order of their elements all of the arrays are contiguous."""
+    if all(array.flags.c_contiguous for array in arrays):
+        return "C"
+    return "F" if all(array.flags.f_contiguous for array in arrays) else "strided"
+
+
+def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> None:
+    for given in (array, target):
+        if not isinstance(given, np.ndarray) or given.dtype.kind not in "biufc" or not given.dtype.isnative:
+            found = f"{type(given).__name__} {getattr(given, 'dtype', '')}".strip()
+            raise ConfigError(f"allreduce takes NumPy arrays of numbers in native byte order, got {found}")
+    if not target.flags.writeable:
+        raise ConfigError("the result's array is read-only: pass a writable one")
+    if (array.shape, array.dtype) != (target.shape, target.dtype):
+        raise ConfigError(
+            f"out is {target.dtype} {target.shape}, it must be like the array: {array.dtype} {array.shape}"
+        )
+    if algorithm not in WAYS:
+        raise ConfigError(f"algorithm {algorithm!r} must be one of {', '.join(WAYS)}")
+    if not isinstance(chunks, int) or chunks < 1:
+        raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
+    if chunks > 1 and _order(array, target) == "strided":
+        raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
+    _check_operation(op, array.dtype)
+
+
+def _check_operation(op: Any, dtype: np.dtype) -> None:
+    """MPI tells which operation is for which type."""
+    if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
+        raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
+    if not op.is_predefined:
+        return
+    one = np.zeros(2, dtype)
+    try:
+        op.Reduce_local(one[:1], one[1:])
+    except MPI.Exception:
+        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
