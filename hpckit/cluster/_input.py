@@ -112,7 +112,7 @@ def check(
         weights, unit = _quant.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
         content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
-        limit = math.inf if max_iter is None else max_iter
+        limit = math.inf if max_iter is None else int(max_iter)
         problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state, place)
     ranks.same("k, init and the other arguments", (k, text, max_iter, counts))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))

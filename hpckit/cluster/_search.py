@@ -32,7 +32,8 @@ class Search:
         resume: Mapping[str, Any] | None = None,
         patience: int | None = None,
     ) -> None:
-        self.block, self.blocks = block, -(-state.distances.candidates // block)
+        self.block = int(block)  # unsigned ones of NumPy cannot be negated
+        self.blocks = -(-state.distances.candidates // self.block)
         self._patience = state.distances.candidates if patience is None else patience
         self.visited = self.quiet = 0
         self._state, self._limit, self._monitor = state, limit, monitor

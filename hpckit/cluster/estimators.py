@@ -19,7 +19,7 @@ except ImportError as error:
         f"hpckit.cluster.estimators needs scikit-learn ({error}): pip install 'hpckit[sklearn]'"
     ) from error
 
-from hpckit.cluster import alternate, clarans, fasterpam, pam
+from hpckit.cluster import alternate, clarans, dynmsc, fasterpam, pam
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hpckit.cluster import Result
 
 _SEARCHES = {search.__name__: search for search in (fasterpam, pam, clarans, alternate)}
+_OWN = ("init", "block", "max_iter")  # None leaves them to the search
+_COMMON = ("metric", "memory", "threads", "comm")
 _BATCH = 1024  # objects that are labelled at once
 
 
@@ -38,6 +40,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     """What the medoids are good for, once they are found."""
 
     metric: Any
+    random_state: Any
     comm: MPI.Intracomm | None
 
     def predict(self, X: Any) -> np.ndarray:
@@ -53,21 +56,37 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         check_is_fitted(self)
         return self._distances(self._checked(X, reset=False))
 
-    def _checked(self, X: Any, *, reset: bool) -> np.ndarray:
-        options: Any = {"dtype": [np.float64, np.float32], "ensure_non_negative": self.metric == "precomputed"}
-        return np.asarray(validate_data(self, X, reset=reset, **options))
+    def _checked(self, X: Any, *, reset: bool, **limits: Any) -> np.ndarray:
+        """X as an array, its columns those of `fit` unless this is it (`reset`)."""
+        limits |= {"dtype": [np.float64, np.float32], "ensure_non_negative": self.metric == "precomputed"}
+        return np.asarray(validate_data(self, X, reset=reset, **limits))
+
+    def _arguments(self, search: Callable[..., Result], sample_weight: Any) -> dict[str, Any]:
+        """What every search takes, and what this one does beside it."""
+        own = {name: getattr(self, name) for name in _OWN if getattr(self, name) is not None}
+        if foreign := own.keys() - signature(search).parameters.keys():
+            raise ConfigError(f"{search.__name__} takes no {' and no '.join(sorted(foreign))}: leave it at None")
+        return own | {name: getattr(self, name) for name in _COMMON} | {"sample_weight": sample_weight}
+
+    def _seeds(self, count: int) -> list[int]:
+        if count < 1:
+            raise ConfigError(f"n_init={count} must be at least 1")
+        return check_random_state(self.random_state).randint(2**31 - 1, size=count).tolist()
 
     def _keep(self, X: np.ndarray, result: Result) -> None:
         self.medoid_indices_ = result.medoids
         self.cluster_centers_: Any = None if self.metric == "precomputed" else X[result.medoids]
-        self.labels_ = self._labels(X)
-        self.inertia_, self.n_iter_ = result.loss, result.n_iter
+        self.labels_, self.n_iter_ = self._labels(X), result.n_iter
         self._n_features_out = len(result.medoids)
 
     def _distances(self, X: np.ndarray) -> np.ndarray:
         if self.metric == "precomputed":
             return X[:, self.medoid_indices_].astype(np.float64)
-        return cdist(X, self.cluster_centers_, "cityblock" if self.metric == "manhattan" else self.metric)
+        distances = cdist(X, self.cluster_centers_, "cityblock" if self.metric == "manhattan" else self.metric)
+        if not np.isfinite(distances).all():
+            wrong = distances[~np.isfinite(distances)][0]
+            raise ConfigError(f"metric={self.metric!r} is {wrong} between a point of X and a medoid")
+        return distances
 
     def _labels(self, X: np.ndarray) -> np.ndarray:
         return np.concatenate([self._distances(X[rows]).argmin(axis=1) for rows in gen_batches(len(X), _BATCH)])
@@ -96,7 +115,7 @@ class KMedoids(_Medoids):
     method : "fasterpam", "pam", "clarans" or "alternate"
     init, block, max_iter : arguments of the method; None: its own default
     n_init : searches, each with its own random start, of which the one with the least loss is kept
-    threads : per rank
+    memory, threads : as in `hpckit.cluster.fasterpam`
     random_state : int, `numpy.random.RandomState` or None; that of rank 0 counts
     comm : communicator whose ranks all call `fit` with the same X; None for this process alone
 
@@ -114,6 +133,7 @@ class KMedoids(_Medoids):
         n_init: int = 1,
         block: int | None = None,
         max_iter: int | None = None,
+        memory: Any = "auto",
         threads: int = 1,
         random_state: Any = None,
         comm: MPI.Intracomm | None = None,
@@ -125,6 +145,7 @@ class KMedoids(_Medoids):
         self.n_init = n_init
         self.block = block
         self.max_iter = max_iter
+        self.memory = memory
         self.threads = threads
         self.random_state = random_state
         self.comm = comm
@@ -138,12 +159,14 @@ class KMedoids(_Medoids):
         ranks = Ranks(self.comm)
         with ranks.together():
             X = self._checked(X, reset=True)
-            search, options = self._search()
-            seeds = check_random_state(self.random_state).randint(2**31 - 1, size=self._starts())
-        ranks.same("method and n_init", (search.__name__, len(seeds)))
-        options |= {"metric": self.metric, "sample_weight": sample_weight, "comm": self.comm, "threads": self.threads}
-        results = [search(X, self.n_clusters, random_state=seed, **options) for seed in seeds]
-        self._keep(X, min(results, key=attrgetter("loss")))
+            search = self._search()
+            arguments = self._arguments(search, sample_weight)
+            seeds = self._seeds(self.n_init)
+        ranks.same("method and n_init", (self.method, len(seeds)))
+        results = [search(X, self.n_clusters, random_state=seed, **arguments) for seed in seeds]
+        result = min(results, key=attrgetter("loss"))
+        self._keep(X, result)
+        self.inertia_ = result.loss
         return self
 
     def score(self, X: Any, y: None = None, sample_weight: Any = None) -> float:
@@ -151,18 +174,54 @@ class KMedoids(_Medoids):
         nearest = self.transform(X).min(axis=1)
         return -float(nearest.sum() if sample_weight is None else nearest @ np.asarray(sample_weight))
 
-    def _search(self) -> tuple[Callable[..., Result], dict[str, Any]]:
-        """What searches, and the arguments that not all searches take."""
+    def _search(self) -> Callable[..., Result]:
         if self.method not in _SEARCHES:
             raise ConfigError(f"method={self.method!r} must be one of {', '.join(_SEARCHES)}")
-        search = _SEARCHES[self.method]
-        given = {name: getattr(self, name) for name in ("init", "block", "max_iter")}
-        options = {name: value for name, value in given.items() if value is not None}
-        if foreign := options.keys() - signature(search).parameters.keys():
-            raise ConfigError(f"method={self.method!r} takes no {' and no '.join(sorted(foreign))}: leave it at None")
-        return search, options
+        return _SEARCHES[self.method]
 
-    def _starts(self) -> int:
-        if self.n_init < 1:
-            raise ConfigError(f"n_init={self.n_init} must be at least 1")
-        return self.n_init
+
+class DynMSC(_Medoids):
+    """Medoids, and how many of them, with the highest average medoid silhouette.
+
+    k_max, k_min : the most and the fewest to try
+    metric, init, block, max_iter, memory, threads, random_state, comm : as for `KMedoids`
+
+    After `fit`: `n_clusters_`, `scores_` (fields k and silhouette, for each k tried), `medoid_indices_`, `labels_`,
+    `cluster_centers_`, `n_iter_` and `n_features_in_` as for `KMedoids`, all for the best k.
+    """
+
+    def __init__(
+        self,
+        k_max: int = 10,
+        *,
+        k_min: int = 2,
+        metric: Any = "euclidean",
+        init: Any = None,
+        block: int | None = None,
+        max_iter: int | None = None,
+        memory: Any = "auto",
+        threads: int = 1,
+        random_state: Any = None,
+        comm: MPI.Intracomm | None = None,
+    ) -> None:
+        self.k_max = k_max
+        self.k_min = k_min
+        self.metric = metric
+        self.init = init
+        self.block = block
+        self.max_iter = max_iter
+        self.memory = memory
+        self.threads = threads
+        self.random_state = random_state
+        self.comm = comm
+
+    def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> DynMSC:
+        """Find the medoids (collective over `comm`); X and sample_weight as for `KMedoids`."""
+        with Ranks(self.comm).together():
+            X = self._checked(X, reset=True, ensure_min_samples=2)
+            arguments = self._arguments(dynmsc, sample_weight)
+            (seed,) = self._seeds(1)
+        result = dynmsc(X, self.k_max, k_min=self.k_min, random_state=seed, **arguments)
+        self._keep(X, result)
+        self.n_clusters_, self.scores_ = len(result.medoids), result.scores
+        return self

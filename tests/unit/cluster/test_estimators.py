@@ -11,9 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hpckit.cluster import alternate, clarans, fasterpam, pam
+from hpckit.cluster import alternate, clarans, dynmsc, fasterpam, pam
 from hpckit.cluster._metrics import METRICS
-from hpckit.cluster.estimators import KMedoids
+from hpckit.cluster.estimators import DynMSC, KMedoids
 from hpckit.errors import HpckitError
 
 IRIS = load_iris().data  # one decimal place: many distances are equal but for rounding
@@ -22,13 +22,11 @@ IRIS = load_iris().data  # one decimal place: many distances are equal but for r
 def expected_failures(estimator):
     if estimator.metric == "precomputed":
         return dict.fromkeys(["check_clustering"], "the check passes points")
-    if estimator.method == "fasterpam":
-        return {"check_sample_weight_equivalence_on_dense_data": "objects of weight zero can be medoids"}
-    return {}
+    return {"check_sample_weight_equivalence_on_dense_data": "objects of weight zero can be medoids"}
 
 
 @parametrize_with_checks(
-    [KMedoids(), KMedoids(method="pam"), KMedoids(metric="precomputed")], expected_failed_checks=expected_failures
+    [KMedoids(), DynMSC(), KMedoids(metric="precomputed")], expected_failed_checks=expected_failures
 )
 def test_contract(estimator, check):
     check(estimator)
@@ -44,7 +42,7 @@ def test_labels_are_of_the_nearest_medoid_and_predicted_again(metric):
     np.testing.assert_array_equal([found.predict(row[None])[0] for row in IRIS], found.labels_)
     np.testing.assert_array_equal(found.cluster_centers_, IRIS[found.medoid_indices_])
     np.testing.assert_allclose(found.transform(found.cluster_centers_).diagonal(), 0, atol=1e-15)
-    assert found.inertia_ == pytest.approx(-found.score(IRIS), rel=1e-6)
+    assert found.inertia_ == pytest.approx(-found.score(IRIS), abs=150 * 2.0**-23 * distances.max())
 
 
 def test_fit_is_the_search():
@@ -89,20 +87,38 @@ def test_pipelines_searches_and_pickles():
     assert list(pipeline.fit(IRIS).get_feature_names_out()) == ["kmedoids0", "kmedoids1", "kmedoids2"]
 
 
+def test_the_number_of_clusters_is_found():
+    points = np.random.default_rng(0).normal(size=(90, 2)) + np.repeat([[0, 0], [9, 0], [0, 9]], 30, axis=0)
+    found = DynMSC(8, random_state=0).fit(points)
+    assert found.n_clusters_ == len(found.medoid_indices_) == 3
+    assert found.scores_["k"].tolist() == list(range(2, 9))
+    assert found.scores_["silhouette"].argmax() == 1
+    assert [len(set(found.labels_[start : start + 30].tolist())) for start in (0, 30, 60)] == [1, 1, 1]
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    assert found.medoid_indices_.tolist() == dynmsc(points, 8, metric="euclidean", random_state=seed).medoids.tolist()
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"method": "fast"}, "method='fast' must be one of fasterpam, pam, clarans, alternate"),
-        ({"method": "pam", "block": 8}, "method='pam' takes no block"),
+        ({"method": "pam", "block": 8}, "pam takes no block: leave it at None"),
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_clusters": 200}, "k=200 medoids of 150 objects"),
         ({"n_clusters": 2.0}, r"k=2\.0 must be a whole number"),
         ({"metric": "fancy"}, "metric='fancy'"),
+        ({"memory": "free", "metric": "precomputed"}, "memory='free' computes distances from points"),
     ],
 )
 def test_bad_parameters(parameters, message):
     with pytest.raises(ValueError, match=message):
         KMedoids(**parameters).fit(IRIS)
+
+
+def test_points_without_a_distance_have_no_label():
+    found = KMedoids(3, metric="cosine").fit(IRIS)
+    with pytest.raises(ValueError, match="metric='cosine' is nan between a point of X and a medoid"):
+        found.predict(np.zeros((1, 4)))
 
 
 @pytest.mark.mpi
