@@ -14,7 +14,19 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing for it w
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpckit.cluster import alternate, clarans, dynmsc, fastermsc, fasterpam, medoid_silhouette, pam, silhouette
+    from hpckit.cluster import (
+        alternate,
+        clara,
+        clarans,
+        dynmsc,
+        fastermsc,
+        fasterpam,
+        medoid_silhouette,
+        onebatch,
+        pam,
+        silhouette,
+    )
+    from hpckit.cluster.estimators import DynMSC, KMedoids
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
@@ -29,19 +41,23 @@ _MAP = {
     "Checkpoint": "hpckit.io.checkpoint",
     "Checkpointed": "hpckit.errors",
     "ConfigError": "hpckit.errors",
+    "DynMSC": "hpckit.cluster.estimators",
     "FieldFile": "hpckit.io.fields",
     "Grid": "hpckit.comm.grid",
     "Halo": "hpckit.halo",
     "HpckitError": "hpckit.errors",
+    "KMedoids": "hpckit.cluster.estimators",
     "StridedBlock": "hpckit.comm.strided",
     "agree": "hpckit.errors",
     "alternate": "hpckit.cluster",
+    "clara": "hpckit.cluster",
     "clarans": "hpckit.cluster",
     "dynmsc": "hpckit.cluster",
     "fastermsc": "hpckit.cluster",
     "fasterpam": "hpckit.cluster",
     "get_logger": "hpckit.log",
     "medoid_silhouette": "hpckit.cluster",
+    "onebatch": "hpckit.cluster",
     "pam": "hpckit.cluster",
     "progress": "hpckit.log",
     "read_field": "hpckit.io.input",

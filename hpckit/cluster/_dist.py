@@ -46,18 +46,24 @@ class Rows(NamedTuple):
 class Distances(ABC):
     """D[o, j] of n objects to the candidates first <= j < first + m of this rank, out of `candidates` on all.
 
+    objects : (n,) int64, ascending, those of all that are numbered 0 to n - 1 here
     by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those of objects, m long
     exponent : a tick is 2**exponent
     at_once : most rows to ask for in one call, other than a block of candidates
     """
 
-    n: int
+    objects: np.ndarray
     candidates: int
     first: int
     m: int
     by_candidate: bool
     exponent: int
     at_once: int
+
+    @property
+    def n(self) -> int:
+        """How many objects."""
+        return len(self.objects)
 
     @abstractmethod
     def rows(self, items: np.ndarray) -> Rows:
@@ -131,7 +137,7 @@ def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = N
         top = source.largest()
     exponent = _quant.exponent(ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", source.scale)
     exponent += source.scale
-    shape = len(some), problem.n, source.first, source.m, by_candidate, exponent
+    shape = some, problem.n, source.first, source.m, by_candidate, exponent
     if isinstance(source, _Points) and source.on_demand():
         return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
     stored = Stored(*shape, max(len(some), source.m), source.stored(exponent))

@@ -119,11 +119,12 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
 def _far_away(start: _Start, draws: np.random.Generator) -> int:
     """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to the medoids."""
     share = start.weights * start.nearest
-    share[start.taken == 1] = 0  # not everybody's distance to itself is 0
+    share[start.taken[start.distances.objects] == 1] = 0  # not everybody's distance to itself is 0
     below = share.cumsum()  # exact
     if not below[-1]:
         return start.add(int(start.taken.argmin()))
-    return start.add(int(below.searchsorted(draws.integers(int(below[-1])), side="right")))
+    drawn = below.searchsorted(draws.integers(int(below[-1])), side="right")
+    return start.add(int(start.distances.objects[drawn]))
 
 
 def _sample(n: int, draws: np.random.Generator) -> np.ndarray:

@@ -36,6 +36,10 @@ class Matrix(ABC):
         Yields p and (any, stop - first) float32 or float64, the rows of objects[p], objects[p + 1], ...
         """
 
+    @abstractmethod
+    def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
+        """(any, candidates) float32 or float64, distances of this rank's objects: first <= o < stop, or its slice."""
+
 
 class Whole(Matrix):
     """Every rank reads what it needs. data : (n, n) of any real type"""
@@ -49,6 +53,10 @@ class Whole(Matrix):
     def pieces(self, objects: np.ndarray, first: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         for p, some in _parts(objects, stop - first):
             yield p, real(self._data[_index(some), first:stop])
+
+    def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
+        parts = [real(self._data[_index(some)][:, candidates]) for _, some in _parts(np.arange(first, stop), self.n)]
+        return np.concatenate(parts) if parts else np.empty((0, len(candidates)))
 
 
 class Slices(Matrix):
@@ -73,6 +81,9 @@ class Slices(Matrix):
             for a, b in now:
                 yield a, rows[start : start + b - a]
                 start += b - a
+
+    def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
+        return real(self._rows[:, candidates])
 
     def _exchange(self, objects: np.ndarray, now: list[tuple[int, int]], m: int) -> np.ndarray:
         """This rank's m columns of the rows objects[a:b] of each rank, where now[rank] = (a, b)."""

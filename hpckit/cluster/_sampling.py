@@ -2,15 +2,90 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Unpack
 
+import numpy as np
+
+from hpckit import native
 from hpckit.cluster import _dist, _init, _input, _swap
+from hpckit.cluster._assign import assign
+from hpckit.cluster._dist import Distances
+from hpckit.cluster._input import Problem
+from hpckit.cluster._matrix import Matrix
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import State
-from hpckit.cluster.kmedoids import Result, finish
+from hpckit.cluster.kmedoids import Result, fasterpam, finish
+from hpckit.errors import ConfigError
 from hpckit.trace import span
+
+
+def clara(
+    data: Any,
+    k: int,
+    *,
+    samples: int = 5,
+    sample_size: int | None = None,
+    init: Any = "random",
+    block: int = 64,
+    max_iter: int | None = None,
+    **common: Unpack[_input.Common],
+) -> Result:
+    """FasterCLARA: `fasterpam` on samples of the objects; the medoids that serve all objects best.
+
+    samples : how many samples, each with the best medoids so far in it
+    sample_size : objects in a sample, at least k; None: 80 + 4 k
+
+    Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the best sample, and
+    losses in the trace are its own. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
+    """
+    counts = {"samples": samples, "sample_size": sample_size, "block": block}
+    problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
+    size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
+    problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
+    best, kept = None, [] if isinstance(problem.init, str) else problem.init.tolist()
+    for _ in range(samples):
+        found = _one_sample(problem, size, kept, block, max_iter)
+        if best is None or found.loss < best.loss:
+            best, kept = found, found.medoids.tolist()
+    assert best is not None  # samples > 0
+    return best
+
+
+def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_iter: int | None) -> Result:
+    ranks, draws = problem.ranks, problem.random_state
+    sample = _sample(problem, size, draws, *kept)
+    found = fasterpam(
+        _among(problem, sample),
+        problem.k,
+        metric=problem.metric,
+        init=problem.init if isinstance(problem.init, str) else np.searchsorted(sample, kept),
+        block=block,
+        max_iter=max_iter,
+        random_state=draws,
+        sample_weight=np.ldexp(problem.weights[sample], problem.weight_exponent),
+        comm=ranks.comm,
+        threads=ranks.threads,
+    )
+    trace = found.trace.copy()
+    trace["added"], trace["removed"] = sample[trace["added"]], sample[trace["removed"]]
+    medoids = sample[found.medoids]
+    labels, loss = assign(problem, medoids)
+    return Result(medoids, labels, loss, found.n_iter, found.n_swap, trace)
+
+
+def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
+    """The points of a sample, or the distances between its objects (collective)."""
+    if not isinstance(problem.data, Matrix):
+        return problem.data[sample]
+    first, stop = problem.ranks.block(problem.n)
+    mine = sample[(sample >= first) & (sample < stop)] - first
+    columns = np.empty((len(mine), len(sample)))
+    for p, rows in problem.data.pieces(sample, first, stop):
+        columns[:, p : p + len(rows)] = rows[:, mine].T
+    return problem.ranks.join(columns).T
 
 
 def clarans(
@@ -37,13 +112,82 @@ def clarans(
     patience = max_neighbors or 1 + (problem.n - problem.k) // 40
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True)
-    return min((_start(problem, distances, block, patience) for _ in range(restarts)), key=attrgetter("loss"))
+
+    def start() -> Result:
+        return _search(problem, distances, block, patience, draws.permutation(problem.n))
+
+    return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
 
-def _start(problem: _input.Problem, distances: _dist.Distances, block: int, patience: int) -> Result:
-    medoids = _init.medoids(problem, distances)
+def onebatch(
+    data: Any,
+    k: int,
+    *,
+    batch: int | None = None,
+    init: Any = "random",
+    block: int = 64,
+    max_iter: int | None = None,
+    **common: Unpack[_input.Common],
+) -> Result:
+    """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective over `comm`).
+
+    batch : how many objects; each counts for all that it is the nearest of. Takes 4 n batch / ranks bytes. None: the
+        larger of 100 ln(k n) and 20 k; more is better
+
+    Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the batch. Source: de
+    Mathelin et al., OneBatchPAM, AAAI 2025.
+    """
+    counts = {"batch": batch, "block": block}
+    problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
+    draws = _init.generator(problem.random_state, problem.ranks)
+    default = max(math.ceil(100 * math.log(problem.k * problem.n)), 20 * problem.k)
+    objects = _sample(problem, _size(problem, "batch", batch, default), draws)
+    with span("distances"):
+        distances = _dist.load(problem, by_candidate=True, objects=objects)
+        weights = _shares(problem, distances)
+    found = _search(replace(problem, weights=weights, random_state=draws), distances, block)
+    with span("labels"):
+        labels, loss = assign(problem, found.medoids)
+    return replace(found, labels=labels, loss=loss)
+
+
+def _size(problem: Problem, name: str, given: int | None, default: int) -> int:
+    """How many objects to draw."""
+    size = min(problem.n, given or default)
+    if size < problem.k:
+        raise ConfigError(f"{name}={size} is less than k={problem.k}: draw at least as many objects as medoids")
+    return size
+
+
+def _sample(problem: Problem, size: int, draws: np.random.Generator, *kept: int) -> np.ndarray:
+    """`size` objects, ascending: those `kept`, and others drawn from all that weigh anything, while there are any."""
+    order = draws.random(problem.n) + (problem.weights == 0)
+    order[list(kept)] = -1
+    return np.sort(np.argpartition(order, size - 1)[:size])
+
+
+def _shares(problem: Problem, distances: Distances) -> np.ndarray:
+    """(batch,) float64: what those objects weigh together that each of the batch is nearest to (collective)."""
+    shares, nearest = np.zeros(distances.n), native.load("hpckit.cluster.kernels.sampling").nearest
+    mine = np.arange(distances.first, distances.first + distances.m)
+    weights = problem.weights[mine]
+    for start, rows in distances.pieces(mine):
+        nearest(*rows.at, len(rows.places), distances.n, native.address(weights[start:]), native.address(shares))
+    problem.ranks.add(shares)
+    return shares
+
+
+def _search(
+    problem: Problem,
+    distances: Distances,
+    block: int,
+    patience: int | None = None,
+    order: np.ndarray | None = None,
+) -> Result:
+    with span("init"):
+        medoids = _init.medoids(problem, distances)
     state = State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
-    search = Search(state, min(block, problem.n), patience=patience)
+    search = Search(state, min(block, problem.n), problem.limit, patience=patience)
     with span("swaps"):
-        _swap.eager(state, search, problem.random_state.permutation(problem.n))
+        _swap.eager(state, search, order)
     return finish(state, search)

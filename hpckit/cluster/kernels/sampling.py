@@ -1,0 +1,23 @@
+"""What each object of a batch stands for."""
+
+from __future__ import annotations
+
+from hpckit.native import export
+
+
+@export("void(f4*, i8, i8*, i8, i8, f8*, f8*)")
+def nearest(rows, stride, places, count, n, w, shares):
+    """Add the weight of each candidate to the share of the nearest of n objects, the lowest among equals.
+
+    rows[places[c]*stride + o] = d of candidate c, which weighs w[c].
+    """
+    for c in range(count):
+        start = places[c] * stride
+        least = rows[start]
+        for o in range(1, n):
+            d = rows[start + o]
+            least = d if d < least else least
+        o = 0
+        while rows[start + o] != least:
+            o += 1
+        shares[o] += w[c]
