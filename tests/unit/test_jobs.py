@@ -1,4 +1,4 @@
-"""The job script: its logic with stand-ins for Slurm and the program, and the real thing where Slurm answers."""
+"""The job scripts: their logic with stand-ins for Slurm and the program, and the real thing where Slurm answers."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/halo.sbatch"
+KMEDOIDS = ROOT / "jobs/kmedoids.sbatch"
 
 
 @pytest.fixture
@@ -29,13 +30,14 @@ def stand_in(tmp_path):
 
 @pytest.fixture
 def start(tmp_path, stand_in):
-    """`start(program, **environment)` starts the job with a stand-in for the program."""
+    """`start(program, job=JOB, **environment)` starts the job with a stand-in for the program."""
 
-    def start(program, **environment):
+    def start(program, job=JOB, **environment):
         stand_in("scontrol", f'echo "$@" > {tmp_path}/scontrol.log')
         python = stand_in("python", program)
         environment = os.environ | {"PYTHON": str(python), "LAUNCH": "env", "SLURM_JOB_ID": "7"} | environment
-        return subprocess.Popen(["bash", JOB, "case.toml"], env=environment, stdout=subprocess.PIPE, text=True)
+        words = ["bash", job, "case.toml"]
+        return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     return start
 
@@ -68,6 +70,13 @@ def _slurm_answers():
     if not shutil.which("sinfo"):
         return False
     return subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+def test_another_program_and_its_signal(start):
+    output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=20)
+    assert output == "-m hpckit.apps.kmedoids case.toml\n"
+    options = [line for line in JOB.read_text().splitlines() if line.startswith("#SBATCH") and "job-name" not in line]
+    assert set(options) <= set(KMEDOIDS.read_text().splitlines())
 
 
 @pytest.mark.skipif(not _slurm_answers(), reason="no Slurm on this machine")

@@ -1,0 +1,41 @@
+"""`--dry-run` of `hpckit.apps.kmedoids`: what a run would need; arithmetic only, no MPI."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hpckit.apps._kmedoids_data import shape
+from hpckit.apps._report import PROCESS, amount
+from hpckit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hpckit.apps.kmedoids import Config
+
+_TICK = 4  # bytes of a distance
+_STATE = 60  # bytes that every rank keeps of each judge, beside its distances to the medoids
+_PASSES = 5  # that eager searches make, as a rule
+_JUDGE = 0.45e-9  # seconds for a distance that is read
+_COMPUTE, _COORDINATE = 1e-9, 0.1e-9  # and for one that is computed from points, and each of their coordinates
+
+
+def estimate(config: Config, ranks: int) -> str:
+    """What a run on so many ranks would be like, for people; its times are those of one core of 2024 for each rank."""
+    n, dimension = shape(config, ranks)
+    if config.k > n:
+        raise ConfigError(f"k = {config.k}, but there are only {n} objects: --k must be 1 to {n}")
+    pairs = math.ceil(n / ranks) * n
+    matrix, stored = config.metric == "precomputed", config.memory in ("auto", "matrix")
+    given = 8 * n * dimension / (ranks if matrix else 1)
+    memory = PROCESS + given + n * (_STATE + _TICK * config.k) + pairs * _TICK * stored
+    if config.method == "pam":
+        memory += 8 * config.k * math.ceil(n / ranks)
+    compute = pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
+    rows = {
+        "data": f"{n:,} x {dimension:,} on {ranks} ranks",
+        "search": f"{config.k} medoids by {config.method}, {config.metric}",
+        "distances": f"{n:,} x {n:,}, {amount(pairs * _TICK)} per rank",
+        "memory": f"about {amount(memory)} per rank, {amount(memory * ranks)} in all",
+        "time": f"about {compute:.2g} s for distances, {_PASSES * pairs * _JUDGE:.2g} s for the search",
+    }
+    return "\n".join(f"{name:<11}{text}" for name, text in rows.items())

@@ -1,0 +1,140 @@
+"""One run of `hpckit.apps.kmedoids` from its input to its report."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from mpi4py import MPI
+
+from hpckit import cluster
+from hpckit.apps._kmedoids_data import Table
+from hpckit.apps._kmedoids_results import pictures, save
+from hpckit.apps._kmedoids_watch import Watch
+from hpckit.apps._report import copy_rate, rounded
+from hpckit.apps._run import prepare
+from hpckit.comm.system import meet
+from hpckit.errors import ConfigError, agree, together
+from hpckit.trace import span
+
+if TYPE_CHECKING:
+    from hpckit.apps.kmedoids import Config
+
+_TAKES = {  # of the keys init, block and max_iter
+    "fasterpam": {"init", "block", "max_iter"},
+    "pam": {"init", "max_iter"},
+    "alternate": {"init", "max_iter"},
+    "clarans": {"init", "block"},
+    "fastermsc": {"init", "block", "max_iter"},
+    "dynmsc": {"init", "block", "max_iter"},
+}
+_WATCHED = ("fasterpam", "pam")  # searches that can be stopped and resumed
+_SILHOUETTES = ("fastermsc", "dynmsc")  # searches whose loss is 1 - the average medoid silhouette
+_DRAWN = 3000  # objects in pictures, beside the medoids
+_TICK = 4  # bytes of a distance
+
+
+class Job:
+    """The data, the search and its files."""
+
+    def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
+        self.comm, self.config = comm, config
+        begin = time.monotonic()
+        with together(comm):
+            self.options = options(config)
+        with span("input"):
+            self.table = Table(comm, config)
+        self.n, self.is_matrix = self.table.n, config.metric == "precomputed"
+        with together(comm):
+            if config.k > self.n:
+                raise ConfigError(f"k = {config.k}, but there are only {self.n} objects: --k must be 1 to {self.n}")
+        self.folder = Path(config.output)
+        prepare(comm, config, self.folder, config.resume)
+        self.watch = None
+        if config.method in _WATCHED:
+            until = begin + config.max_seconds if config.max_seconds else math.inf
+            identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
+            folder = self.folder / "checkpoint"
+            self.watch = Watch(comm, folder, identity, every=config.checkpoint_every, until=until)
+        rows = self.table.rows
+        self.say(f"data      {self.n:,} x {rows.shape[1]:,} {rows.dtype}")
+        self.say(f"search    {config.k} medoids by {config.method}, {config.metric}")
+
+    def search(self) -> None:
+        """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
+        if self.watch:
+            self.options |= {"monitor": self.watch, "resume": self.watch.resumed() if self.config.resume else None}
+        find = getattr(cluster, self.config.method)
+        self.result = find(self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options)
+
+    def report(self) -> dict[str, Any]:
+        """How good it is, how fast it was (collective)."""
+        found = self.result
+        results: dict[str, Any] = {"loss": found.loss, "medoids": len(found.medoids)}
+        if self.config.method in _SILHOUETTES:
+            results["average medoid silhouette"] = rounded(1 - found.loss)
+        else:
+            results["mean distance to the medoid"] = rounded(found.loss / self.n)
+        results |= {"swaps": found.n_swap, "passes": found.n_iter}
+        if self.config.method == "fasterpam" and self.watch and self.watch.candidates:
+            read = self.watch.candidates * self.n * _TICK
+            spent = self.comm.allreduce(self.watch.seconds, MPI.MAX)
+            limit = copy_rate(self.comm, self.n * self.n * _TICK // self.comm.size)
+            results["distances read, GB"] = rounded(read / 1e9)
+            results["distances read, GB/s"] = rounded(read / spent / 1e9)
+            results["distances read, % of copying"] = rounded(100 * read / spent / limit)
+        return results
+
+    def write(self) -> dict[str, Any]:
+        """Results and pictures, by rank 0 (collective); the files that there are now."""
+        files = [self.folder / "config.toml", self.folder / "result.h5"]
+        order = np.argsort(self.result.medoids)
+        with span("results"):
+            points = None if self.is_matrix else self.table.take(self.result.medoids[order])
+            with together(self.comm):
+                if self.comm.rank == 0:
+                    centers = points if points is None else points[np.argsort(order)]
+                    save(files[-1], self.config, self.result, centers)
+        if self.config.pictures:
+            with span("pictures"):
+                files += self._draw()
+        return {"written": ", ".join(map(str, files))}
+
+    def _draw(self) -> list[Path]:
+        """The pictures, of so many objects that they stay legible (collective)."""
+        drawn = np.unique(np.concatenate([np.linspace(0, self.n - 1, _DRAWN, dtype=np.int64), self.result.medoids]))
+        sample = self.table.take(drawn, drawn if self.is_matrix else None)
+        files, error = [], None
+        if sample is not None:
+            try:
+                files = pictures(self.folder, self.config, self.result, drawn, sample)
+            except Exception as caught:
+                error = caught
+        meet(self.comm)
+        agree(self.comm, error)
+        return files
+
+    def say(self, *lines: object) -> None:
+        """Print on rank 0."""
+        if self.comm.rank == 0:
+            print(*lines, sep="\n", flush=True)
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What the search is called with, beside the data; raises `ConfigError` where it takes no such thing."""
+    given = {key: value for key in ("init", "block", "max_iter") if (value := getattr(config, key)) is not None}
+    wrong = sorted(given.keys() - _TAKES[config.method])
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: leave it out"
+        )
+    if config.method not in _WATCHED and (config.resume or config.max_seconds or config.checkpoint_every):
+        raise ConfigError(f"method {config.method!r} is not checkpointed: only {' and '.join(_WATCHED)} can be resumed")
+    section = msgspec.structs.asdict(getattr(config, config.method)) if hasattr(config, config.method) else {}
+    common = {"metric": config.metric, "random_state": config.seed}
+    common |= {"threads": config.threads, "memory": config.memory}
+    return given | {key: value for key, value in section.items() if value is not None} | common
