@@ -1,0 +1,30 @@
+"""What all searches promise: the same bits on any number of ranks and threads, on more ranks than objects, on seven."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+from hpckit.cluster import alternate, clarans, dynmsc, fastermsc, fasterpam, pam
+
+SEARCHES = [fasterpam, pam, clarans, alternate, fastermsc, dynmsc]
+LATTICE = np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)  # ties, and objects that coincide
+WEIGHTS = np.random.default_rng(1).random(40)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("n", "k"), [(2, 2), (5, 3), (40, 6)])
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.__name__)
+def test_the_same_bits(comm, search, n, k):
+    options = {"metric": "euclidean", "random_state": 0, "sample_weight": WEIGHTS[:n]}
+    alone = reference.digest(search(LATTICE[:n], k, **options))
+    for threads in (1, 2):
+        together = reference.digest(search(LATTICE[:n], k, **options, threads=threads, comm=comm))
+        assert comm.allgather(together) == [alone] * comm.size
+
+
+def test_seven_ranks(mpirun):
+    """More than this machine has processors, more than some of the data have objects, and none of it divides by 7."""
+    result = mpirun(7, "-m", "pytest", "--with-mpi", "-q", __file__, "-k", "same_bits", cwd=Path(__file__).parents[3])
+    assert result.returncode == 0, result.stdout
