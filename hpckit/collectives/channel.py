@@ -1,7 +1,8 @@
-"""The communicator on which all collectives of one user communicator talk, and the ranks of this node."""
+"""The communicator on which all collectives of one user communicator talk, its node, and its parts."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Self
 
 from mpi4py import MPI
@@ -15,14 +16,17 @@ _TAGS = 32768  # MPI promises tags below this
 class Channel:
     """One per communicator, by `of(comm)`: a duplicate of it, so that no message of the user's meets one of ours.
 
+    node : memory that this rank's node shares; by default the real one
     plans : what `hpckit.collectives.allreduce` keeps for its next call
     """
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None) -> None:
         self.comm = comm.Dup()
         free_with(self, self.comm)
         self.rank, self.size = comm.rank, comm.size
+        self.node = node or NodeMemory.of(self.comm)
         self.plans: dict[Any, Any] = {}
+        self._parts: dict[Hashable, Channel | None] = {}
         self._tag = 0
 
     @classmethod
@@ -39,7 +43,14 @@ class Channel:
         self._tag = (self._tag + 1) % _TAGS
         return self._tag
 
-    @property
-    def node(self) -> NodeMemory:
-        """Memory shared by the ranks of this node (collective at the first use)."""
-        return NodeMemory.of(self.comm)
+    def part(self, name: Hashable, color: int | None) -> Channel | None:
+        """The ranks that pass the same color, None for those that pass none; made at the first call (collective).
+
+        name : tells this division from others of the same channel
+        """
+        if name not in self._parts:
+            comm = self.comm.Split(MPI.UNDEFINED if color is None else color, self.rank)
+            self._parts[name] = None if comm == MPI.COMM_NULL else Channel(MPI.Intracomm(comm))
+            if comm != MPI.COMM_NULL:
+                comm.Free()  # the channel has a duplicate
+        return self._parts[name]
