@@ -33,6 +33,7 @@ def dataset(comm, folder, values, **layout):
     comm.barrier()
     with h5py.File(folder / "data.h5") as file:
         yield file["values"]
+    comm.barrier()  # nobody has it open
 
 
 @pytest.mark.parametrize("sizes", [[1], [1, 2, 3], [1, 0, 3], [3, 1, 0]])
