@@ -108,13 +108,12 @@ def cache_directory() -> Path:
 
 
 def _source(module: str) -> str:
-    """Its text, and that of the modules beside it that it imports from."""
+    """Its text, and that of the modules of hpckit that it imports from."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no kernel module named {module!r}")
     text = Path(spec.origin).read_text()
-    beside = re.escape(module.rpartition(".")[0])
-    return "\0".join([text, *map(_source, re.findall(rf"^from ({beside}\.\w+) import", text, re.MULTILINE))])
+    return "\0".join([text, *map(_source, re.findall(r"^from (hpckit\.[\w.]+) import", text, re.MULTILINE))])
 
 
 def _fingerprint(source: str) -> str:

@@ -54,10 +54,17 @@ class _Window:
 
     def array(self, rank: int, owner: _Owner) -> np.ndarray:
         offset, shape, dtype, order = self.layouts[rank]
+        return self.part(rank, owner, offset, math.prod(shape), dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+    def part(self, rank: int, owner: _Owner, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
         memory, _ = self.handle.Shared_query(rank)
-        nbytes = math.prod(shape) * dtype.itemsize
-        segment = np.asarray(_Segment(owner, memory.address + offset, nbytes))
-        return segment.view(dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+        return np.asarray(_Segment(owner, memory.address + offset, count * dtype.itemsize)).view(dtype)
+
+    def offset(self, rank: int, array: np.ndarray) -> int | None:
+        """Where a contiguous array begins in this rank's part; None where it lies elsewhere."""
+        memory, _ = self.handle.Shared_query(rank)
+        offset = array.__array_interface__["data"][0] - memory.address
+        return offset if 0 <= offset <= len(memory) - array.nbytes else None
 
 
 class NodeMemory:
@@ -110,6 +117,23 @@ class NodeMemory:
             if owner and mine is not None and _identical(mine, array):
                 return {rank: window.array(at, owner) for at, rank in enumerate(self.ranks)}
         return None
+
+    def rows(self, array: np.ndarray) -> list[np.ndarray] | None:
+        """The arrays, in the order of the node's ranks, that these pass to one call of `rows` (collective).
+
+        array : (n,) contiguous; any part of what `zeros` made, wherever it begins. Where the ranks' arrays do not all
+        lie in one window: None.
+        """
+        owner, place = None, (-1, -1)
+        for number, window in enumerate(self._windows):
+            offset = window.offset(self.comm.rank, array) if window.owner() else None
+            if offset is not None:
+                owner, place = window.owner(), (number, offset)
+        places = self.comm.allgather(place)
+        if owner is None or len({number for number, _ in places}) > 1:
+            return None
+        window = self._windows[place[0]]
+        return [window.part(rank, owner, offset, array.size, array.dtype) for rank, (_, offset) in enumerate(places)]
 
     def _allocate(self, nbytes: int) -> MPI.Win:
         node_bytes = self.comm.allreduce(nbytes)

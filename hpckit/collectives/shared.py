@@ -1,0 +1,209 @@
+"""Way `shared`: an allreduce among the ranks of one node, through memory that they all can address.
+
+Small arrays go through slots: everyone writes its own and reduces all of them, after one wait. Arrays that live in a
+shared window are reduced where they are: rank r reduces slice r of all of them and writes it to all. Other arrays are
+copied to and from a window piece by piece. Whoever computes an element takes the ranks in order, so that all ranks get
+the same bits. The protocols are in `hpckit.collectives.shared_kernels`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from mpi4py.util import dtlib
+
+from hpckit import native
+from hpckit.collectives.channel import Channel
+from hpckit.comm import partition
+from hpckit.comm.spin import Watch, patience
+
+_REDUCE = 2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
+_LINE = 64  # bytes of a cache line
+_COUNTERS = 256  # bytes before the data in each rank's memory
+_SCRATCH = 8192  # bytes that the kernels reduce at a time
+_PIECES = 1 << 18  # bytes that a rank copies to the window at a time: they stay in its caches
+_SMALL = {True: 2048, False: 8192}  # bytes up to which slots are best, for arrays in windows and for others
+
+_OPERATIONS = [
+    (MPI.SUM, "sum"),
+    (MPI.PROD, "prod"),
+    (MPI.MIN, "min"),
+    (MPI.MAX, "max"),
+    (MPI.LAND, "land"),
+    (MPI.LOR, "lor"),
+]
+
+
+class Steps:
+    """An operation of a protocol, bound to its arrays: `start`, `poll` and `wait`, or all three by one native call."""
+
+    def __init__(self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: Any) -> None:
+        self._begin, self._look, self._go_on, self._whole = bind(mode, 1), bind(0, 1), bind(0, polls), bind(mode, polls)
+        self._turn = turn
+
+    def start(self) -> None:
+        """Begin, without blocking."""
+        if (code := self._begin()) == _REDUCE:
+            self._turn(code)
+
+    def poll(self) -> bool:
+        """Go on without blocking; whether it is complete."""
+        if code := self._look():
+            self._turn(code)
+        return not code
+
+    def wait(self) -> None:
+        """Block until it is complete."""
+        if code := self._go_on():
+            self._finish(code)
+
+    def __call__(self) -> None:
+        if code := self._whole():
+            self._finish(code)
+
+    def _finish(self, code: int) -> None:
+        self._turn.watch.begin()
+        while code:
+            self._turn(code)
+            code = self._go_on()
+
+
+class _Turn:
+    """What Python does when a protocol asks for it: reduce by an operation without a kernel, or look why it waits."""
+
+    def __init__(self, plan: np.ndarray, op: MPI.Op, dtype: np.dtype, largest: int, watch: Watch, ranks: list[int]):
+        self.watch = watch
+        self._plan, self._op, self._type, self._ranks = plan, op, dtlib.from_numpy_dtype(dtype), ranks
+        self._sum = bytearray(largest)
+
+    def __call__(self, code: int) -> None:
+        if code == _REDUCE:
+            self._reduce()
+        else:
+            self.watch.look(self._ranks[self._plan[4]])
+
+    def _reduce(self) -> None:
+        """x0 op (x1 op (x2 op ...)), as `op.Reduce_local` associates; the target may be one of them."""
+        pointers, target, n = self._plan[10:13].tolist()
+        at = MPI.memory.fromaddress(pointers, 8 * len(self._ranks)).cast("q").tolist()
+        total = memoryview(self._sum)[:n]
+        total[:] = MPI.memory.fromaddress(at[-1], n)
+        for address in at[-2::-1]:
+            self._op.Reduce_local([MPI.memory.fromaddress(address, n), self._type], [total, self._type])
+        MPI.memory.fromaddress(target, n)[:] = total
+
+
+class Shared(Steps):
+    """Allreduce of one array among the ranks of this node (constructing is collective on the node).
+
+    source, target : (n,) contiguous, same dtype; one array where in place
+    op : any; SUM, PROD, MIN, MAX, LAND and LOR of the usual types run in kernels, others by `op.Reduce_local`
+    deadline : seconds to wait for another rank; then `HpckitError` names it
+    cuts : offsets, in elements, of the slices that the first ranks of the node own, and the end; by default all ranks
+        own slices of equal length, cut at cache lines
+
+    Its halves, for `hierarchical`, have the same methods: after `reduce_scatter`, `target[owned]` is the node's sum of
+    this rank's slice, and the rest of `target` is not defined; `allgather` brings everyone's slice to all ranks. They
+    take turns: only the end of an `allgather` says that the others have read `source`.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        source: np.ndarray,
+        target: np.ndarray,
+        op: MPI.Op,
+        deadline: float | None = None,
+        cuts: Sequence[int] | None = None,
+    ) -> None:
+        self._node = channel.node
+        comm = self._node.comm
+        ends = list(cuts or _slices(target, comm.size))
+        ends += [target.size] * (comm.size + 1 - len(ends))
+        self.owned = slice(ends[comm.rank], ends[comm.rank + 1])
+        self._cuts = np.array(ends) * target.itemsize
+        self._keep: list[np.ndarray] = [source, target]
+        self.protocol, words = self._choose(source, target, cuts is None)
+        polls, eager = patience(comm)
+        function = _kernel(op, target.dtype)
+        kernels = native.load("hpckit.collectives.shared_kernels")
+        code = ctypes.cast(getattr(kernels, function), ctypes.c_void_p).value if function else 0
+        scratch = self._table([0] * (_SCRATCH // 8))
+        plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, scratch, *words], dtype=np.int64)
+        watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
+        turn = _Turn(plan, op, target.dtype, 0 if function else target.nbytes, watch, self._node.ranks)
+        bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
+        super().__init__(bind, 3, polls, turn)
+        self.reduce_scatter, self.allgather = (Steps(bind, mode, polls, turn) for mode in (1, 2))
+
+    def _choose(self, source: np.ndarray, target: np.ndarray, whole: bool) -> tuple[str, list[int]]:
+        """Name of the protocol, and the words of its plan from the pointers on."""
+        sources, targets = self._node.rows(source), self._node.rows(target)
+        direct = sources is not None and targets is not None
+        if whole and target.nbytes <= _SMALL[direct]:
+            return "slots", self._slots(source, target)
+        if sources is not None and targets is not None:
+            return "direct", self._direct(sources, targets)
+        return "staged", self._staged(source, target)
+
+    def _slots(self, source: np.ndarray, target: np.ndarray) -> list[int]:
+        slot = -(-(8 + target.nbytes) // 128) * 128
+        bases = self._memory(2 * slot)
+        contributions = [self._table([base + parity * slot + 8 for base in bases]) for parity in (0, 1)]
+        own = [0, native.address(target), target.nbytes, native.address(source), 0]
+        return [*own, self._table(bases), 0, *contributions, 0, slot]
+
+    def _direct(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> list[int]:
+        rank = self._node.comm.rank
+        self._keep += sources + targets
+        start, stop = self._cuts[rank : rank + 2].tolist()
+        contributions = self._table([native.address(row) + start for row in sources])
+        own = native.address(targets[rank])
+        bases, places = self._table(self._memory(_COUNTERS)), self._table([native.address(row) for row in targets])
+        return [contributions, own + start, stop - start, 0, own, bases, 0, 0, places]
+
+    def _staged(self, source: np.ndarray, target: np.ndarray) -> list[int]:
+        size = self._node.comm.size
+        largest = int(np.diff(self._cuts).max())
+        piece = -(-min(_PIECES // size, largest) // _LINE) * _LINE
+        bases = self._table(self._memory(_COUNTERS + 2 * (size + 1) * piece))
+        own = [self._table([0] * size), 0, 0, native.address(source), native.address(target)]
+        pieces = -(-largest // piece) if largest else 0
+        return [*own, bases, native.address(self._cuts), 0, 0, pieces, piece]
+
+    def _memory(self, nbytes: int) -> list[int]:
+        """Addresses of that much zeroed memory of each rank."""
+        own = self._node.zeros((nbytes,), np.uint8)
+        rows = self._node.rows(own) or [own]
+        self._keep += rows
+        return [native.address(row) for row in rows]
+
+    def _table(self, words: Sequence[int]) -> int:
+        """Address of these words, which live as long as this plan."""
+        self._keep.append(np.array(words, dtype=np.int64))
+        return native.address(self._keep[-1])
+
+
+def _slices(array: np.ndarray, size: int) -> list[int]:
+    """Offsets, in elements, of slices of equal length, cut at cache lines."""
+    line = max(_LINE // array.itemsize, 1)
+    return [min(line * start, array.size) for start in partition.starts(-(-array.size // line), size)]
+
+
+def _kernel(op: MPI.Op, dtype: np.dtype) -> str | None:
+    """Name of the kernel that reduces such arrays, if there is one."""
+    name = next((name for known, name in _OPERATIONS if op == known), None)
+    kind, size = dtype.kind, dtype.itemsize
+    if name in ("land", "lor") and kind in "biu":
+        kind = "i"
+    elif name in ("sum", "prod") and kind == "u":
+        kind = "i"  # the same bits
+    elif name == "sum" and kind == "c":
+        kind, size = "f", size // 2
+    kernel = f"{name}_{kind}{size}"
+    return kernel if dtype.isnative and hasattr(native.load("hpckit.collectives.shared_kernels"), kernel) else None
