@@ -19,7 +19,7 @@ except ImportError as error:
         f"hpckit.cluster.estimators needs scikit-learn ({error}): pip install 'hpckit[sklearn]'"
     ) from error
 
-from hpckit.cluster import alternate, clarans, dynmsc, fasterpam, pam
+from hpckit.cluster import alternate, clara, clarans, dynmsc, fasterpam, onebatch, pam
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from hpckit.cluster import Result
 
-_SEARCHES = {search.__name__: search for search in (fasterpam, pam, clarans, alternate)}
+_SEARCHES = {search.__name__: search for search in (fasterpam, pam, onebatch, clara, clarans, alternate)}
+_MANY = 20_000  # objects: the distances between more take over 1.6 GB
 _OWN = ("init", "block", "max_iter")  # None leaves them to the search
 _COMMON = ("metric", "memory", "threads", "comm")
 _BATCH = 1024  # objects that are labelled at once
@@ -112,7 +113,8 @@ class KMedoids(_Medoids):
 
     n_clusters : k, a whole number
     metric : as in `hpckit.cluster.fasterpam`; "precomputed": X is the matrix of distances
-    method : "fasterpam", "pam", "clarans" or "alternate"
+    method : "fasterpam", "pam", "onebatch", "clara", "clarans", "alternate", or "auto": "onebatch" for more than 20 000
+        points, else "fasterpam"
     init, block, max_iter : arguments of the method; None: its own default
     n_init : searches, each with its own random start, of which the one with the least loss is kept
     memory, threads : as in `hpckit.cluster.fasterpam`
@@ -159,7 +161,7 @@ class KMedoids(_Medoids):
         ranks = Ranks(self.comm)
         with ranks.together():
             X = self._checked(X, reset=True)
-            search = self._search()
+            search = self._search(len(X))
             arguments = self._arguments(search, sample_weight)
             seeds = self._seeds(self.n_init)
         ranks.same("method and n_init", (self.method, len(seeds)))
@@ -174,9 +176,11 @@ class KMedoids(_Medoids):
         nearest = self.transform(X).min(axis=1)
         return -float(nearest.sum() if sample_weight is None else nearest @ np.asarray(sample_weight))
 
-    def _search(self) -> Callable[..., Result]:
+    def _search(self, n: int) -> Callable[..., Result]:
+        if self.method == "auto":
+            return onebatch if n > _MANY and self.metric != "precomputed" else fasterpam
         if self.method not in _SEARCHES:
-            raise ConfigError(f"method={self.method!r} must be one of {', '.join(_SEARCHES)}")
+            raise ConfigError(f"method={self.method!r} must be one of auto, {', '.join(_SEARCHES)}")
         return _SEARCHES[self.method]
 
 

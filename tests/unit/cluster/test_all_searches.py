@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import alternate, clarans, dynmsc, fastermsc, fasterpam, pam
+from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
 
-SEARCHES = [fasterpam, pam, clarans, alternate, fastermsc, dynmsc]
+SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate, fastermsc, dynmsc]
 LATTICE = np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)  # ties, and objects that coincide
 WEIGHTS = np.random.default_rng(1).random(40)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpckit.cluster import alternate, clarans, dynmsc, fastermsc, fasterpam, pam
+from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
@@ -11,6 +11,8 @@ POINTS = np.random.default_rng(0).normal(size=(30, 2))
 SEARCHES = {  # and the whole numbers above 0 that they take
     fasterpam: ["threads", "max_iter", "block"],
     pam: ["threads", "max_iter"],
+    onebatch: ["threads", "max_iter", "block", "batch"],
+    clara: ["threads", "max_iter", "block", "samples", "sample_size"],
     clarans: ["threads", "block", "restarts", "max_neighbors"],
     alternate: ["threads", "max_iter"],
     fastermsc: ["threads", "max_iter", "block"],
@@ -45,7 +47,7 @@ def test_counts_are_whole_numbers_above_zero(search, comm):
 
 def test_whole_numbers_of_any_type_will_do(search, comm):
     def medoids(kind, init):
-        counts = dict.fromkeys(SEARCHES[search], kind(2))
+        counts = dict.fromkeys(SEARCHES[search], kind(3))
         result = search(POINTS, kind(3), metric="euclidean", init=init, random_state=kind(0), comm=comm, **counts)
         return result.medoids.tolist()
 

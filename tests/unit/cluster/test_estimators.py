@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hpckit.cluster import alternate, clarans, dynmsc, fasterpam, pam
+from hpckit.cluster import alternate, clara, clarans, dynmsc, estimators, fasterpam, onebatch, pam
 from hpckit.cluster._metrics import METRICS
 from hpckit.cluster.estimators import DynMSC, KMedoids
 from hpckit.errors import HpckitError
@@ -46,12 +46,20 @@ def test_labels_are_of_the_nearest_medoid_and_predicted_again(metric):
 
 
 def test_fit_is_the_search():
-    for search in (fasterpam, pam, clarans, alternate):
+    for search in (fasterpam, pam, onebatch, clara, clarans, alternate):
         found = KMedoids(np.int32(4), method=search.__name__, init="build", random_state=0).fit(IRIS)
         seed = np.random.RandomState(0).randint(2**31 - 1)
         result = search(IRIS, 4, metric="euclidean", init="build", random_state=seed)
         assert found.medoid_indices_.tolist() == result.medoids.tolist()
         assert (found.inertia_, found.n_iter_) == (result.loss, result.n_iter)
+
+
+def test_many_points_are_searched_in_one_batch(monkeypatch):
+    monkeypatch.setattr(estimators, "_MANY", 149)
+    auto, batch = (KMedoids(5, method=method, random_state=1).fit(IRIS) for method in ("auto", "onebatch"))
+    assert (auto.inertia_, auto.medoid_indices_.tolist()) == (batch.inertia_, batch.medoid_indices_.tolist())
+    few, whole = (KMedoids(5, method=method, random_state=1).fit(IRIS[1:]) for method in ("auto", "fasterpam"))
+    assert (few.inertia_, few.n_iter_) == (whole.inertia_, whole.n_iter_)
 
 
 def test_matrices_are_as_good_as_points():
@@ -101,7 +109,7 @@ def test_the_number_of_clusters_is_found():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"method": "fast"}, "method='fast' must be one of fasterpam, pam, clarans, alternate"),
+        ({"method": "fast"}, "method='fast' must be one of auto, fasterpam, pam, onebatch"),
         ({"method": "pam", "block": 8}, "pam takes no block: leave it at None"),
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_clusters": 200}, "k=200 medoids of 150 objects"),
@@ -122,7 +130,7 @@ def test_points_without_a_distance_have_no_label():
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("method", ["fasterpam", "pam", "clarans", "alternate"])
+@pytest.mark.parametrize("method", ["fasterpam", "pam", "onebatch", "clara", "clarans", "alternate"])
 def test_ranks_fit_what_one_fits(comm, method):
     alone = KMedoids(7, method=method, n_init=2, random_state=3).fit(IRIS)
     found = clone(alone).set_params(comm=comm).fit(IRIS)
