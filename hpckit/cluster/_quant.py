@@ -1,8 +1,9 @@
 """Whole numbers for distances and weights: sums of them are exact in float64, in whatever order they are added.
 
 A tick is the power of two for which the largest distance has 24 bits: at most 2**24 ticks, kept exactly in float32.
-A distance moves by at most half a tick, 2**-24 of the largest (3/4 of a tick if it was computed from points, which goes
-through float32). Weights become whole numbers whose sum is below 2**29, so no sum of weighted distances exceeds 2**53.
+A distance moves by at most half a tick, 2**-24 of the largest; 2**-23 from points, whose largest distance is bounded
+only, and 2**-22 if squared or cosine. Weights become whole numbers whose sum is below 2**29, so no sum of weighted
+distances exceeds 2**53.
 """
 
 from __future__ import annotations

@@ -186,8 +186,8 @@ def test_auto_keeps_what_fits(monkeypatch):
     assert (type(kept), type(computed)) == (_dist.Stored, _dist.Computed)
 
 
-SCRIPT = textwrap.dedent("""
-    import re, sys
+MEASURE = textwrap.dedent("""
+    import re, resource, sys
     import numpy as np
     from mpi4py import MPI
     from hpckit.cluster import fasterpam
@@ -198,21 +198,40 @@ SCRIPT = textwrap.dedent("""
     comm, n = MPI.COMM_WORLD, 6000
     points = np.random.default_rng(0).normal(size=(n, 2))
     fasterpam(points[:500], 10, metric="euclidean", comm=comm)  # whatever is loaded once
+    matrix = 4 * n * n / comm.size
+""")
+PEAK = MEASURE + textwrap.dedent("""
     before = now("VmRSS")
     fasterpam(points, 10, metric="euclidean", memory=sys.argv[1], max_iter=1, comm=comm)
     used = comm.allreduce(now("VmHWM") - before, MPI.MAX)
     if comm.rank == 0:
-        print("ratio", used / (4 * n * n / comm.size))
+        print("part", used / matrix)
+""")
+LIMITED = MEASURE + textwrap.dedent("""
+    resource.setrlimit(resource.RLIMIT_DATA, (int(now("VmData") + matrix / 3), -1))
+    for memory in ("matrix", sys.argv[1], "free"):
+        try:
+            print(fasterpam(points, 10, init="first", metric="euclidean", memory=memory, max_iter=1).loss)
+        except Exception as error:
+            print(error)
 """)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_memory_is_4_bytes_for_each_pair_over_the_ranks(mpirun, tmp_path, ranks):
+@pytest.mark.parametrize(
+    ("ranks", "memory", "low", "high"), [(1, "matrix", 0.9, 1.1), (2, "matrix", 0.9, 1.1), (1, "free", 0, 0.2)]
+)
+def test_memory_is_4_bytes_for_each_pair_over_the_ranks(mpirun, tmp_path, ranks, memory, low, high):
     """Peak of the resident memory of the fullest rank, without what the process had before."""
-    script = tmp_path / "measure.py"
-    script.write_text(SCRIPT)
-    job = mpirun(ranks, script, "matrix")
+    (tmp_path / "measure.py").write_text(PEAK)
+    job = mpirun(ranks, tmp_path / "measure.py", memory)
     assert job.returncode == 0, job.stdout
-    assert 0.9 < float(job.stdout.split()[-1]) < 1.1
-    if ranks == 1:
-        assert float(mpirun(ranks, script, "free").stdout.split()[-1]) < 0.2
+    assert low < float(job.stdout.split()[-1]) < high
+
+
+def test_a_file_may_be_larger_than_the_memory(mpirun, tmp_path):
+    (tmp_path / "limited.py").write_text(LIMITED)
+    job = mpirun(None, tmp_path / "limited.py", tmp_path / "ticks.h5")
+    in_memory, in_file, nowhere = job.stdout.splitlines()
+    assert "Unable to allocate" in in_memory
+    assert float(in_file) == float(nowhere) > 0
+    assert (tmp_path / "ticks.h5").stat().st_size > 4 * 6000**2
