@@ -22,7 +22,7 @@ class Result:
 
     medoids : (k,) int64, objects
     labels : (n,) int64, for each object the position in `medoids` of the nearest, the lowest among equals
-    loss : sum of the weighted distances of all objects to their medoids, each rounded to 2**-24 to 2**-22 of the largest
+    loss : sum of the weighted distances of all objects to their medoids, rounded to 2**-22 of the largest or finer
     n_iter : passes over all candidates
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
