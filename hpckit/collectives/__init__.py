@@ -1,5 +1,8 @@
 """Collectives: every algorithm of an allreduce, chosen by measurement, overlapped with compute."""
 
-from hpckit.collectives.plan import Allreduce
+from hpckit.collectives.channel import empty
+from hpckit.collectives.halves import Allgather, Bcast, ReduceScatter
+from hpckit.collectives.plan import Allreduce, allreduce
+from hpckit.collectives.ring_map import ring_map
 
-__all__ = ["Allreduce"]
+__all__ = ["Allgather", "Allreduce", "Bcast", "ReduceScatter", "allreduce", "empty", "ring_map"]

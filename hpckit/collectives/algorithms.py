@@ -61,6 +61,13 @@ def direct_allgather(rank: int, size: int, cuts: Cuts) -> Schedule:
     return [exchange(sends, [Message(peer, _slice(cuts, peer)) for peer in _others(rank, size)])]
 
 
+def direct_scatter(rank: int, size: int, cuts: Cuts) -> Schedule:
+    """Rank 0 sends slice r of its data to rank r."""
+    if rank:
+        return [exchange([], [Message(0, _slice(cuts, rank))])]
+    return [exchange([Message(peer, _slice(cuts, peer)) for peer in range(1, size)], [])]
+
+
 def ring(rank: int, size: int, cuts: Cuts) -> Schedule:
     """Slices travel round the ring twice: being reduced, then as results."""
     return ring_reduce_scatter(rank, size, cuts) + ring_allgather(rank, size, cuts)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Self
 
+import numpy as np
 from mpi4py import MPI
+from numpy.typing import DTypeLike
 
 from hpckit.comm.shared import NodeMemory, free_with
 
 _KEY = MPI.Comm.Create_keyval()
 _TAGS = 32768  # MPI promises tags below this
+
+
+def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
+    """An array of zeros in memory that this node's ranks share: they reduce it where it is (collective).
+
+    Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had.
+    """
+    return Channel.of(comm).node.zeros((shape,) if isinstance(shape, int) else shape, dtype)
 
 
 class Channel:

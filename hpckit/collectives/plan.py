@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.channel import Channel
+from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.ways import WAYS
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, HpckitError, same, together
+
+_KEPT = 16  # plans of `allreduce`
 
 
 class Allreduce:
@@ -120,6 +122,29 @@ class Allreduce:
             os.sched_yield()
 
 
+def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:
+    """The reduction of all ranks' arrays, as a new array (collective).
+
+    The plan and its buffer, in the node's shared memory, are kept for the next call with this shape, dtype and
+    operation. Where speed matters make an `Allreduce`, which spares the two copies.
+    """
+    plans = Channel.of(comm).plans
+    array = np.asarray(array)
+    key = array.shape, array.dtype, op.py2f(), algorithm
+    buffer, plan = plans.pop(key, (None, None))
+    if plan is None:
+        with together(comm):
+            _check_numbers(array)
+        buffer = empty(comm, array.shape, array.dtype)
+        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm)
+    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused
+    if len(plans) > _KEPT:
+        del plans[next(iter(plans))]
+    np.copyto(buffer, array)
+    plan()
+    return buffer.copy()
+
+
 class _Flat:
     """The elements of an array as `values`, (n,) contiguous: a view of it where that can be, else a buffer."""
 
@@ -144,11 +169,35 @@ def _order(*arrays: np.ndarray) -> str:
     return "F" if all(array.flags.f_contiguous for array in arrays) else "strided"
 
 
+def check_array(array: Any) -> None:
+    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be written."""
+    _check_numbers(array)
+    if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
+        raise ConfigError(f"the array must be one-dimensional, contiguous and writable, but has shape {array.shape}")
+
+
+def check_operation(op: Any, dtype: np.dtype) -> None:
+    """`ConfigError` unless `op` is defined for this type: MPI tells."""
+    if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
+        raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
+    if not op.is_predefined:
+        return
+    one = np.zeros(2, dtype)
+    try:
+        op.Reduce_local(one[:1], one[1:])
+    except MPI.Exception:
+        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
+
+
+def _check_numbers(array: Any) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or not array.dtype.isnative:
+        found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
+        raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
+
+
 def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> None:
     for given in (array, target):
-        if not isinstance(given, np.ndarray) or given.dtype.kind not in "biufc" or not given.dtype.isnative:
-            found = f"{type(given).__name__} {getattr(given, 'dtype', '')}".strip()
-            raise ConfigError(f"allreduce takes NumPy arrays of numbers in native byte order, got {found}")
+        _check_numbers(given)
     if not target.flags.writeable:
         raise ConfigError("the result's array is read-only: pass a writable one")
     if (array.shape, array.dtype) != (target.shape, target.dtype):
@@ -161,17 +210,4 @@ def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> Non
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     if chunks > 1 and _order(array, target) == "strided":
         raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
-    _check_operation(op, array.dtype)
-
-
-def _check_operation(op: Any, dtype: np.dtype) -> None:
-    """MPI tells which operation is for which type."""
-    if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
-        raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
-    if not op.is_predefined:
-        return
-    one = np.zeros(2, dtype)
-    try:
-        op.Reduce_local(one[:1], one[1:])
-    except MPI.Exception:
-        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
+    check_operation(op, array.dtype)

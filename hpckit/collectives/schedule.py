@@ -67,3 +67,12 @@ def in_rank_order(pieces: Sequence[Piece], into: Piece) -> list[Fold | Copy]:
     result = pieces[-1]
     work: list[Fold | Copy] = [Fold(piece, result) for piece in pieces[-2::-1]]
     return work if result == into else [*work, Copy(result, into)]
+
+
+def rotated(schedule: Schedule, size: int, by: int) -> Schedule:
+    """The same rounds among ranks that are counted from rank `by` on."""
+
+    def moved(messages: Sequence[Message]) -> list[Message]:
+        return [Message((m.peer + by) % size, m.piece) for m in messages]
+
+    return [Round(moved(step.sends), moved(step.receives), step.work) for step in schedule]

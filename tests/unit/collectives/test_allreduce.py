@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from hpckit.collectives.plan import Allreduce
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.plan import Allreduce, allreduce
 from hpckit.collectives.ways import WAYS
 from hpckit.errors import ConfigError, HpckitError
 
@@ -158,7 +159,7 @@ def test_chunks_are_sent_as_they_are_ready(comm, algorithm):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"array": [1, 2]}, "takes NumPy arrays of numbers in native byte order, got list"),
+        ({"array": [1, 2]}, "take NumPy arrays of numbers in native byte order, got list"),
         ({"array": np.array(["a"])}, "got ndarray <U1"),
         ({"array": np.zeros(3, ">f8")}, "native byte order"),
         ({"out": np.zeros(4)}, r"out is float64 \(4,\), it must be like the array: float64 \(3,\)"),
@@ -200,3 +201,14 @@ def test_a_late_rank_is_named(comm, algorithm):
         plan.start()
     while not plan.poll():
         pass
+
+
+def test_the_function_keeps_its_plans(comm):
+    for repeat in range(3):
+        for n in range(1, 20):
+            x = np.full((n, 2), comm.rank + repeat)
+            np.testing.assert_array_equal(
+                allreduce(comm, x, algorithm="native"), comm.size * (comm.size - 1) // 2 + comm.size * repeat
+            )
+            assert (x == comm.rank + repeat).all()
+    assert len(Channel.of(comm).plans) == 16
