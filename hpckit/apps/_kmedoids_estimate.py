@@ -24,18 +24,29 @@ def estimate(config: Config, ranks: int) -> str:
     n, dimension = shape(config, ranks)
     if config.k > n:
         raise ConfigError(f"k = {config.k}, but there are only {n} objects: --k must be 1 to {n}")
-    pairs = math.ceil(n / ranks) * n
+    candidates, judges = _searched(config, n)
+    pairs = math.ceil(candidates / ranks) * judges
     matrix, stored = config.metric == "precomputed", config.memory in ("auto", "matrix")
     given = 8 * n * dimension / (ranks if matrix else 1)
-    memory = PROCESS + given + n * (_STATE + _TICK * config.k) + pairs * _TICK * stored
+    memory = PROCESS + given + judges * (_STATE + _TICK * config.k) + pairs * _TICK * stored
     if config.method == "pam":
-        memory += 8 * config.k * math.ceil(n / ranks)
+        memory += 8 * config.k * math.ceil(candidates / ranks)
     compute = pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
     rows = {
         "data": f"{n:,} x {dimension:,} on {ranks} ranks",
         "search": f"{config.k} medoids by {config.method}, {config.metric}",
-        "distances": f"{n:,} x {n:,}, {amount(pairs * _TICK)} per rank",
+        "distances": f"{candidates:,} x {judges:,}, {amount(pairs * _TICK)} per rank",
         "memory": f"about {amount(memory)} per rank, {amount(memory * ranks)} in all",
         "time": f"about {compute:.2g} s for distances, {_PASSES * pairs * _JUDGE:.2g} s for the search",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
+
+
+def _searched(config: Config, n: int) -> tuple[int, int]:
+    """How many objects may become medoids, and how many judge them."""
+    if config.method == "clara":
+        size = min(n, config.clara.sample_size or 80 + 4 * config.k)
+        return size, size
+    if config.method == "onebatch":
+        return n, min(n, config.onebatch.batch or max(round(100 * math.log(config.k * n)), 20 * config.k))
+    return n, n

@@ -62,8 +62,8 @@ def silhouettes(path: Path, values: np.ndarray, labels: np.ndarray, k: int) -> P
     return path
 
 
-def losses(path: Path, loss: np.ndarray) -> Path:
-    """The loss after each swap, (n_swap,)."""
+def losses(path: Path, loss: np.ndarray, name: str) -> Path:
+    """The loss after each swap, (n_swap,), and what it is called."""
     with drawing(path, (6.4, 3.6)) as figure:
         axes = figure.subplots()
         axes.plot(np.arange(1, len(loss) + 1), loss, color="#3b528b", linewidth=1.4)
@@ -71,7 +71,7 @@ def losses(path: Path, loss: np.ndarray) -> Path:
         axes.annotate(f"{loss[-1]:,.6g}", (len(loss), loss[-1]), (0, -14), textcoords="offset points", ha="right")
         axes.set_title("Every swap lowers the loss")
         axes.set_xlabel("swaps")
-        axes.set_ylabel("loss")
+        axes.set_ylabel(name)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
         axes.margins(x=0.02, y=0.12)

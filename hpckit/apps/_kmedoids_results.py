@@ -55,7 +55,8 @@ def pictures(folder: Path, config: Config, result: Result, drawn: np.ndarray, sa
         values = cluster.silhouette(sample, labels, metric=config.metric)
         files.append(draw.silhouettes(folder / "silhouettes.png", values, labels, len(at)))
     if result.n_swap:
-        files.append(draw.losses(folder / "loss.png", result.trace["loss"]))
+        whose = {"clara": " of the best sample", "onebatch": " of the batch"}.get(config.method, "")
+        files.append(draw.losses(folder / "loss.png", result.trace["loss"], f"loss{whose}"))
     if isinstance(result, cluster.DynResult):
         files.append(draw.scores(folder / "scores.png", result.scores["k"], result.scores["silhouette"]))
     return files

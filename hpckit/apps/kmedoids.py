@@ -35,11 +35,24 @@ class Generate(msgspec.Struct):
     per_rank: Annotated[bool, _note("n is for one rank; as many distances for each of more (weak scaling)")] = False
 
 
+class Clara(msgspec.Struct):
+    """FasterCLARA: the best of a few samples, each searched by itself."""
+
+    samples: Annotated[Count, _note("how many")] = 5
+    sample_size: Annotated[Count | None, _note("objects in each; by default 80 + 4 k")] = None
+
+
 class Clarans(msgspec.Struct):
     """FasterCLARANS: random candidates against all medoids."""
 
     restarts: Annotated[Count, _note("searches, each from its own random medoids")] = 2
     max_neighbors: Annotated[Count | None, _note("failures in a row that end one; by default 2.5 % of n")] = None
+
+
+class OneBatch(msgspec.Struct):
+    """OneBatchPAM: all objects are candidates, a weighted batch of objects judges them."""
+
+    batch: Annotated[Count | None, _note("objects in it; by default the larger of 100 ln(k n) and 20 k")] = None
 
 
 class DynMSC(msgspec.Struct):
@@ -48,7 +61,7 @@ class DynMSC(msgspec.Struct):
     k_min: Annotated[int, _note("fewest clusters", ge=2)] = 2
 
 
-Method = Literal["fasterpam", "pam", "alternate", "clarans", "fastermsc", "dynmsc"]
+Method = Literal["fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc"]
 Metric = Literal["precomputed", "euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming"]
 
 
@@ -80,7 +93,9 @@ class Config(msgspec.Struct):
     max_seconds: Annotated[float, _note("checkpoint and stop after this time; 0: no limit", ge=0)] = 0.0
     resume: Annotated[bool, _note("go on from the last checkpoint, if there is one")] = False
     generate: Generate = msgspec.field(default_factory=Generate)
+    clara: Clara = msgspec.field(default_factory=Clara)
     clarans: Clarans = msgspec.field(default_factory=Clarans)
+    onebatch: OneBatch = msgspec.field(default_factory=OneBatch)
     dynmsc: DynMSC = msgspec.field(default_factory=DynMSC)
 
 

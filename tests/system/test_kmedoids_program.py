@@ -18,7 +18,7 @@ def _at_the_root(monkeypatch):
 
 
 def test_there_are_cases():
-    assert {"quick", "letter", "weak"} <= set(CASES)
+    assert {"quick", "letter", "million", "weak"} <= set(CASES)
 
 
 @pytest.mark.parametrize("case", CASES)

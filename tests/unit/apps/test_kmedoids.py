@@ -16,7 +16,7 @@ from hpckit.cluster import _search, fasterpam
 from hpckit.errors import Checkpointed, ConfigError
 
 CLOUDS = Generate(n=300, dimension=3, clouds=5)
-METHODS = ("fasterpam", "pam", "alternate", "clarans", "fastermsc", "dynmsc")
+METHODS = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")
 WATCHED = ("fasterpam", "pam")
 
 
