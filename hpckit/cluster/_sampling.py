@@ -132,7 +132,7 @@ def onebatch(
     """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective over `comm`).
 
     batch : how many objects; each counts for all that it is the nearest of. Takes 4 n batch / ranks bytes. None: the
-        larger of 100 ln(k n) and 20 k; more is better
+        larger of 100 ln(k n) and 50 k; more is better
 
     Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the batch. Source: de
     Mathelin et al., OneBatchPAM, AAAI 2025.
@@ -140,7 +140,7 @@ def onebatch(
     counts = {"batch": batch, "block": block}
     problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
-    default = max(math.ceil(100 * math.log(problem.k * problem.n)), 20 * problem.k)
+    default = max(math.ceil(100 * math.log(problem.k * problem.n)), 50 * problem.k)
     objects = _sample(problem, _size(problem, "batch", batch, default), draws)
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True, objects=objects)
