@@ -21,7 +21,7 @@ from hpckit.cluster._ranks import Ranks
 from hpckit.comm import partition
 from hpckit.log import get_logger
 
-LANES = 64  # rows of candidates are padded to whole masks of the kernel `evaluate`
+LANES = _metrics.LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
 _AT_ONCE = 2**22  # distances computed at once that are not kept
 _SAMPLE = 64  # candidates of each rank among which symmetry is looked for
 _LOG = get_logger(__name__)
@@ -49,6 +49,7 @@ class Distances(ABC):
     objects : (n,) int64, ascending, those of all that are numbered 0 to n - 1 here
     by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those of objects, m long
     exponent : a tick is 2**exponent
+    scale : what rows are multiplied by, and then rounded, to be ticks; 1 for all but `InPlace`
     at_once : most rows to ask for in one call, other than a block of candidates
     """
 
@@ -65,6 +66,10 @@ class Distances(ABC):
         """How many objects."""
         return len(self.objects)
 
+    @property
+    def scale(self) -> float:
+        return 1.0
+
     @abstractmethod
     def rows(self, items: np.ndarray) -> Rows:
         """The rows of these candidates of this rank, or of these objects, (any,) int64."""
@@ -76,9 +81,9 @@ class Distances(ABC):
     def part(self, objects: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """(objects, candidates) float32, the distances between them; candidates of this rank."""
         table, places = self.rows(candidates if self.by_candidate else objects)
-        if self.by_candidate:
-            return table[np.ix_(places, objects)].T
-        return table[np.ix_(places, candidates - self.first)]
+        columns = objects if self.by_candidate else candidates - self.first
+        ticks = np.rint(table[np.ix_(places, columns)] * np.float32(self.scale))
+        return ticks.T if self.by_candidate else ticks
 
     def pieces(self, items: np.ndarray) -> Iterator[tuple[int, Rows]]:
         """All rows of `items`, as many at once as there is room for: where a piece starts in them, and its rows."""
@@ -142,7 +147,7 @@ def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = N
         return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
     stored = Stored(*shape, max(len(some), source.m), source.stored(exponent))
     if objects is None and problem.metric not in _metrics.METRICS:
-        _look_over(stored, ranks)
+        look_over(stored.view[stored.first : stored.first + stored.m], ranks)
     return stored
 
 
@@ -260,10 +265,9 @@ class _Points(_Source):
         return self.ranks.maximum(8 * len(self.rows) * self.width / free) > 1
 
 
-def _look_over(stored: Stored, ranks: Ranks) -> None:
-    """Warn of what is allowed, but seldom meant: distances of objects to themselves, and D[o, j] other than D[j, o]."""
-    own = stored.view[stored.first : stored.first + stored.m]
-    some = np.arange(0, stored.m, stored.m // _SAMPLE + 1)
+def look_over(own: np.ndarray, ranks: Ranks) -> None:
+    """Warn of what is allowed, but seldom meant in the distances of own objects to own candidates."""
+    some = np.arange(0, len(own), len(own) // _SAMPLE + 1)
     sample = own[np.ix_(some, some)]
     found = own.diagonal(), sample != sample.T
     diagonal, asymmetric = (ranks.maximum(float(each.any())) for each in found)

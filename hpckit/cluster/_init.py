@@ -94,12 +94,13 @@ def _update(start: _Start, gain: np.ndarray) -> None:
     if distances.by_candidate:
         own = np.arange(distances.first, distances.first + distances.m)
         for p, rows in distances.pieces(own):
-            size = len(rows.places)
-            kernels.update_by_candidate(*rows.at, size, changed, was, start.count, nearest, weights, at_gain + 8 * p)
+            part = *rows.at, distances.scale, len(rows.places)
+            kernels.update_by_candidate(*part, changed, was, start.count, nearest, weights, at_gain + 8 * p)
     else:
         for p, rows in distances.pieces(start.changed[: start.count]):
-            part = changed + 8 * p, was + 4 * p, len(rows.places)
-            kernels.update_by_object(*rows.at, distances.m, *part, nearest, weights, at_gain)
+            part = *rows.at, distances.scale, distances.m
+            moved = changed + 8 * p, was + 4 * p, len(rows.places)
+            kernels.update_by_object(*part, *moved, nearest, weights, at_gain)
 
 
 def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:

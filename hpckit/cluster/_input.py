@@ -37,7 +37,8 @@ class Common(TypedDict, total=False):
     threads : how many of them each rank uses
     distributed : data and sample_weight are this rank's slice of the rows, in rank order, of any length
     memory : where distances are kept: "matrix", in 4 n² / ranks bytes; "free", nowhere, they are computed from points
-        whenever they are needed; a path that ends in .h5, in this file; "auto", in memory where half of it is enough
+        whenever they are needed; a path that ends in .h5, in this file; "auto", in memory where half of it is enough,
+        but of a symmetric float32 matrix nowhere: it is read where it lies
     """
 
     metric: Metric

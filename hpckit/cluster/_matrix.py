@@ -45,17 +45,17 @@ class Whole(Matrix):
     """Every rank reads what it needs. data : (n, n) of any real type"""
 
     def __init__(self, data: np.ndarray | h5py.Dataset) -> None:
-        self.n, self._data = len(data), data
+        self.n, self.data = len(data), data
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         return max((_quant.largest(values) for _, values in self.pieces(objects, first, stop)), default=0.0)
 
     def pieces(self, objects: np.ndarray, first: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         for p, some in _parts(objects, stop - first):
-            yield p, real(self._data[_index(some), first:stop])
+            yield p, real(self.data[_index(some), first:stop])
 
     def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
-        parts = [real(self._data[_index(some)][:, candidates]) for _, some in _parts(np.arange(first, stop), self.n)]
+        parts = [real(self.data[_index(some)][:, candidates]) for _, some in _parts(np.arange(first, stop), self.n)]
         return np.concatenate(parts) if parts else np.empty((0, len(candidates)))
 
 

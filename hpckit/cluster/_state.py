@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Medoids(ABC):
         """Serve the objects after `_column` has come into this slot; how many changed."""
 
     @abstractmethod
-    def evaluation(self) -> tuple[Callable[..., int], list[int]]:
+    def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         """The kernel that judges candidates, and what it is to know of the objects."""
 
     @property
@@ -76,6 +77,7 @@ class State(Medoids):
     """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of weight.
 
     weights : in units of 2**weight_exponent
+    limit : (n,) float32, the distance, in units of the rows of candidates, from which on one is no less than ds
     changed, near_was, dn_was, ds_was : what the last swap changed, and what was there before
     """
 
@@ -83,33 +85,25 @@ class State(Medoids):
         self, distances: Distances, weights: np.ndarray, weight_exponent: int, medoids: np.ndarray, ranks: Ranks
     ) -> None:
         super().__init__(distances, weights, medoids, ranks)
-        n, k = self.n, self.k
+        n = self.n
         self._unit = distances.exponent + weight_exponent
         self.changed, self.near_was = np.arange(n), np.empty(n, np.int32)
-        self.dn_was, self.ds_was = np.zeros((2, n), np.float32)
+        self.dn_was, self.ds_was, self.limit = np.zeros((3, n), np.float32)
         self._kernels = native.load("hpckit.cluster.kernels.state")
-        near = self.near, self.seco, self.dn, self.ds
-        self._table_at, self._column_at, *self._near_at = map(native.address, (self._table, self._column, *near))
-        self._changes_at = [*map(native.address, (self.changed, self.near_was, self.dn_was, self.ds_was))]
-        weighed = self.near, self.dn, self.ds, self.weights, self.removal
-        self._weigh = native.bind(self._kernels.removal_loss, n, k, *map(native.address, weighed), keep=weighed)
-        self._kernels.assign(self._table_at, n, k, *self._near_at)
-        self.loss = self._kernels.total(n, native.address(self.dn), native.address(self.weights))
-        self._weigh()
+        served = self._table, self.weights, self.near, self.seco, self.dn, self.ds, self.limit
+        table, *near = map(native.address, served)
+        self._served = table, n, self.k, *near, 1 / distances.scale, native.address(self.removal)
+        change = self._column, self.changed, self.near_was, self.dn_was, self.ds_was
+        self._change = [*map(native.address, change)]
+        self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:
-        count = self._kernels.swap(
-            self._table_at, self.n, self.k, slot, self._column_at, *self._near_at, *self._changes_at
-        )
-        self._weigh()
-        return count
+        return self._kernels.swap(*self._served, slot, *self._change)
 
-    def evaluation(self) -> tuple[Callable[..., int], list[int]]:
+    def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))
-        return (
-            native.load("hpckit.cluster.kernels.evaluate").evaluate,
-            [len(self.ds), *objects, self.k, native.address(self.removal)],
-        )
+        judged = native.address(self.removal), native.address(self.limit), self.distances.scale
+        return native.load("hpckit.cluster.kernels.evaluate").evaluate, [self.n, *objects, self.k, *judged]
 
     @property
     def true_loss(self) -> float:

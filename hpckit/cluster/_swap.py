@@ -63,7 +63,7 @@ def best(state: State, search: Search) -> None:
     while search.goes_on:
         for p, rows in distances.pieces(state.changed[:count]):
             was = changed + 8 * p, near_was + 4 * p, dn_was + 4 * p, ds_was + 4 * p
-            kernels.update(*rows.at, *was, len(rows.places), m, *now)
+            kernels.update(*rows.at, distances.scale, *was, len(rows.places), m, *now)
         kernels.best_swap(*choice, k, m, distances.first, *bid_at)
         bid = state.ranks.settle()
         count = state.swap(bid) if bid else 0
@@ -86,8 +86,8 @@ class _Judge:
         threads, length = self._ranks.threads, len(state.ds)
         self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
-        self._bids, self._after = np.empty((threads, 3)), np.empty((threads, state.k))
-        self._hits = np.empty((threads, length + 4), np.int64)
+        self._bids, self._after = np.empty((threads, 3)), np.empty((threads, 2 * state.k))
+        self._hits = np.empty((threads, 4 * (length + 5)), np.int64)
 
     def first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from hpckit.cluster import _dist, _init, _input, _search, _swap
+from hpckit.cluster import _dist, _init, _inplace, _input, _search, _swap
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import Medoids, State
 from hpckit.log import get_logger
@@ -93,7 +93,8 @@ def pam(
 
 def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candidate: bool) -> State:
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=by_candidate)
+        found = _inplace.find(problem, by_candidate=by_candidate)
+        distances = found or _dist.load(problem, by_candidate=by_candidate)
     with span("init"):
         medoids = _init.medoids(problem, distances) if resume is None else _search.medoids(problem, resume)
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numba import njit, types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
+from hpckit.cluster.kernels.intrinsics import rint
 from hpckit.native import export
 
 
@@ -26,24 +27,27 @@ def _nearer(d, new, old):
     return types.float64((new - min(d, new)) - (old - min(d, old)))
 
 
-@export("void(f4*, i8, i8*, i8, i8*, f4*, i8, f4*, f8*, f8*)")
-def update_by_object(rows, stride, places, m, changed, dn_was, count, dn, w, gain):
-    """gain[j] = sum of w max(dn - d, 0) after objects came nearer; rows[places[c]*stride + j] = d of changed[c]."""
+@export("void(f4*, i8, i8*, f4, i8, i8*, f4*, i8, f4*, f8*, f8*)")
+def update_by_object(rows, stride, places, scale, m, changed, dn_was, count, dn, w, gain):
+    """gain[j] = sum of w max(dn - d, 0) after objects came nearer.
+
+    rows[places[c]*stride + j] * scale, rounded, is d of changed[c].
+    """
     for c in range(count):
         o, start = changed[c], places[c] * stride
         new, old, weight = dn[o], dn_was[c], w[o]
         for j in range(m):
-            gain[j] += weight * _nearer(rows[start + j], new, old)
+            gain[j] += weight * _nearer(rint(rows[start + j] * scale), new, old)
 
 
-@export("void(f4*, i8, i8*, i8, i8*, f4*, i8, f4*, f8*, f8*)")
-def update_by_candidate(rows, stride, places, m, changed, dn_was, count, dn, w, gain):
-    """The same for m candidates; rows[places[j]*stride + o] = d."""
+@export("void(f4*, i8, i8*, f4, i8, i8*, f4*, i8, f4*, f8*, f8*)")
+def update_by_candidate(rows, stride, places, scale, m, changed, dn_was, count, dn, w, gain):
+    """The same for m candidates; rows[places[j]*stride + o] * scale, rounded, is d."""
     for j in range(m):
         start, sum = places[j] * stride, 0.0
         for c in range(count):
             o = changed[c]
-            sum += w[o] * _nearer(rows[start + o], dn[o], dn_was[c])
+            sum += w[o] * _nearer(rint(rows[start + o] * scale), dn[o], dn_was[c])
         gain[j] += sum
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from numba import njit, types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import hits_below, hits_below_scalar
-from hpckit.cluster.kernels.intrinsics import bits, value
+from hpckit.cluster.kernels.hits import AT_ONCE, hits_below_each, hits_below_scalar
+from hpckit.cluster.kernels.intrinsics import bits, pointer_to, rint, value
 from hpckit.native import export
 
 
@@ -22,53 +22,66 @@ def _least(values, n):
 
 def _evaluation(find):
     @njit
-    def evaluate(rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, after, hits, bid):
+    def evaluate(
+        rows, stride, candidates, places, count, n,
+        taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
+    ):  # fmt: skip
         no_bid(bid)
-        kept = 0
-        for c in range(count):
-            j, place = candidates[c], places[c]
-            if taken[j]:
-                continue
-            start = place * stride
-            for i in range(k):
-                after[i] = removal[i]
-            gain = 0.0
-            for h in range(find(rows, start, ds, n, hits)):
-                o = hits[h]
-                d, a = rows[start + o], dn[o]
-                gain += w[o] * types.float64(min(d, a) - a)
-                after[near[o]] += w[o] * types.float64(max(d, a) - ds[o])
-            change = gain + _least(after, k)
-            if change < 0:
-                candidates[kept], places[kept] = j, place
-                kept += 1
-                slot = 0
-                while gain + after[slot] != change:
-                    slot += 1
-                offer(bid, change, types.float64(j), types.float64(slot))
+        kept, room = 0, n + 5
+        for c in range(0, count, AT_ONCE):
+            many = count - c if count - c < AT_ONCE else AT_ONCE
+            find(rows, stride, pointer_to(places, c), many, limit, n, hits)
+            for t in range(many):
+                j, place = candidates[c + t], places[c + t]
+                if taken[j]:
+                    continue
+                for i in range(k):
+                    after[i] = removal[i]
+                gain = 0.0
+                for h in range(hits[t * room]):
+                    o = hits[t * room + 1 + h]
+                    d, a = rint(rows[place * stride + o] * scale), dn[o]
+                    gain += w[o] * types.float64(min(d, a) - a)
+                    after[near[o]] += w[o] * types.float64(max(d, a) - ds[o])
+                change = gain + _least(after, k)
+                if change < 0:
+                    candidates[kept], places[kept] = j, place
+                    kept += 1
+                    slot = 0
+                    while gain + after[slot] != change:
+                        slot += 1
+                    offer(bid, change, types.float64(j), types.float64(slot))
         return kept
 
     return evaluate
 
 
-_evaluate = _evaluation(hits_below)
+_evaluate = _evaluation(hits_below_each)
 _evaluate_scalar = _evaluation(hits_below_scalar)
-_EVALUATE = "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, f8*, f8*, i8*, f8*)"
+_EVALUATE = "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, f8*, f4*, f4, f8*, i8*, f8*)"
 
 
 @export(_EVALUATE)
-def evaluate(rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, after, hits, bid):
+def evaluate(
+    rows, stride, candidates, places, count, n,
+    taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
+):  # fmt: skip
     """The best swap among the candidates, as a bid if it lowers the loss; how many would, now the first in their list.
 
-    rows[places[c]*stride + o] = d of candidates[c]; n is padded to whole masks; taken[j]: j is a medoid. `after` and
-    `hits` are scratch.
+    rows[places[c]*stride + o] * scale, rounded, is d of candidates[c], and below ds where rows[...] is below limit[o];
+    taken[j]: j is a medoid. `after` and `hits` are scratch.
     """
-    return _evaluate(rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, after, hits, bid)
+    return _evaluate(
+        rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid
+    )
 
 
 @export(_EVALUATE)
-def evaluate_scalar(rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, after, hits, bid):
+def evaluate_scalar(
+    rows, stride, candidates, places, count, n,
+    taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
+):  # fmt: skip
     """What `evaluate` computes, without masks: the tests compare them."""
     return _evaluate_scalar(
-        rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, after, hits, bid
+        rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from numba import types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
+from hpckit.cluster.kernels.intrinsics import rint
 from hpckit.native import export
 
 
-@export("void(f4*, i8, i8*, i8*, i4*, f4*, f4*, i8, i8, i4*, f4*, f4*, f8*, f8*, f8*)")
-def update(rows, stride, places, changed, near_was, dn_was, ds_was, count, m, near, dn, ds, w, gain, shift):
+@export("void(f4*, i8, i8*, f4, i8*, i4*, f4*, f4*, i8, i8, i4*, f4*, f4*, f8*, f8*, f8*)")
+def update(rows, stride, places, scale, changed, near_was, dn_was, ds_was, count, m, near, dn, ds, w, gain, shift):
     """Replace what the changed objects contribute to the gains of all candidates (Resende & Werneck 2007).
 
-    gain[j] is the first sum of the package's text, shift[i*m + j] the second; rows[places[c]*stride + j] is d of
-    object changed[c].
+    gain[j] is the first sum of the package's text, shift[i*m + j] the second; rows[places[c]*stride + j] * scale,
+    rounded, is d of object changed[c].
     """
     for c in range(count):
         o = changed[c]
@@ -22,13 +23,13 @@ def update(rows, stride, places, changed, near_was, dn_was, ds_was, count, m, ne
         new, old = near[o] * m, near_was[c] * m
         if new == old:
             for j in range(m):
-                d = rows[row + j]
+                d = rint(rows[row + j] * scale)
                 gain[j] += weight * types.float64((min(d, a) - a) - (min(d, a_was) - a_was))
                 now, was = min(max(d, a), b) - b, min(max(d, a_was), b_was) - b_was
                 shift[new + j] += weight * types.float64(now - was)
         else:
             for j in range(m):
-                d = rows[row + j]
+                d = rint(rows[row + j] * scale)
                 gain[j] += weight * types.float64((min(d, a) - a) - (min(d, a_was) - a_was))
                 shift[new + j] += weight * types.float64(min(max(d, a), b) - b)
                 shift[old + j] -= weight * types.float64(min(max(d, a_was), b_was) - b_was)

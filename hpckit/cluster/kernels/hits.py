@@ -4,37 +4,87 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.intrinsics import LANES, below, lowest, population
+from hpckit.cluster.kernels.intrinsics import LANES, below, lowest, pointer_to, population
+
+AT_ONCE = 4  # rows that share their reading of the limits
+
+
+@njit(inline="always")
+def _put(mask, o, hits, count):
+    """Append the objects of a mask: four places are written whatever it is, so that sparse masks mispredict nothing."""
+    end = count + population(mask)
+    for t in range(4):
+        hits[count + t] = o + lowest(mask)
+        mask &= mask - types.uint64(1)
+    count += 4
+    while count < end:
+        hits[count] = o + lowest(mask)
+        mask &= mask - types.uint64(1)
+        count += 1
+    return end
+
+
+@njit
+def _put_rest(row, start, limit, length, hits, count):
+    """Append those beyond the last whole mask."""
+    for o in range(length - length % LANES, length):
+        hits[count] = o
+        count += 1 if row[start + o] < limit[o] else 0
+    return count
+
+
+@njit
+def count_below(row, start, limit, length):
+    """How many objects o have row[start + o] < limit[o]; `length`: whole LANES."""
+    count = 0
+    for o in range(0, length, LANES):
+        count += population(below(row, limit, start, o))
+    return count
 
 
 @njit
 def hits_below(row, start, limit, length, hits):
-    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `length`: whole LANES.
-
-    Four places are written whatever the mask, so that sparse masks cost no mispredicted branch; `hits` has room.
-    """
+    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has room for 4 more."""
     count = 0
-    for o in range(0, length, LANES):
-        mask = below(row, limit, start, o)
-        end = count + population(mask)
-        for t in range(4):
-            hits[count + t] = o + lowest(mask)
-            mask &= mask - types.uint64(1)
-        count += 4
-        while count < end:
-            hits[count] = o + lowest(mask)
-            mask &= mask - types.uint64(1)
-            count += 1
-        count = end
-    return count
+    for o in range(0, length - length % LANES, LANES):
+        count = _put(below(row, limit, start, o), o, hits, count)
+    return _put_rest(row, start, limit, length, hits, count)
 
 
 @njit
-def hits_below_scalar(row, start, limit, length, hits):
-    """The same, object by object."""
-    count = 0
-    for o in range(length):
-        if row[start + o] < limit[o]:
-            hits[count] = o
-            count += 1
-    return count
+def hits_below_each(rows, stride, places, many, limit, length, hits):
+    """The same for `many` <= AT_ONCE rows: those of row t follow their number in hits[t*(length + 5)]."""
+    room = length + 5
+    if many < AT_ONCE:
+        for t in range(many):
+            hits[t * room] = hits_below(rows, places[t] * stride, limit, length, pointer_to(hits, t * room + 1))
+        return
+    s0, s1, s2, s3 = places[0] * stride, places[1] * stride, places[2] * stride, places[3] * stride
+    h0, h1, h2, h3 = (
+        pointer_to(hits, 1),
+        pointer_to(hits, room + 1),
+        pointer_to(hits, 2 * room + 1),
+        pointer_to(hits, 3 * room + 1),
+    )
+    c0 = c1 = c2 = c3 = 0
+    for o in range(0, length - length % LANES, LANES):
+        c0 = _put(below(rows, limit, s0, o), o, h0, c0)
+        c1 = _put(below(rows, limit, s1, o), o, h1, c1)
+        c2 = _put(below(rows, limit, s2, o), o, h2, c2)
+        c3 = _put(below(rows, limit, s3, o), o, h3, c3)
+    hits[0] = _put_rest(rows, s0, limit, length, h0, c0)
+    hits[room] = _put_rest(rows, s1, limit, length, h1, c1)
+    hits[2 * room] = _put_rest(rows, s2, limit, length, h2, c2)
+    hits[3 * room] = _put_rest(rows, s3, limit, length, h3, c3)
+
+
+@njit
+def hits_below_scalar(rows, stride, places, many, limit, length, hits):
+    """What `hits_below_each` finds, object by object."""
+    for t in range(many):
+        start, into, count = places[t] * stride, t * (length + 5), 0
+        for o in range(length):
+            if rows[start + o] < limit[o]:
+                count += 1
+                hits[into + count] = o
+        hits[into] = count

@@ -18,6 +18,30 @@ def bits(typing, x):
 
 
 @intrinsic
+def bits32(typing, x):
+    """The bits of a float32."""
+    return types.uint32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+@intrinsic
+def value32(typing, bits):
+    """The float32 of these bits."""
+    return types.float32(types.uint32), lambda _, builder, __, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@intrinsic
+def rint(typing, x):
+    """The nearest whole number, halves to even."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.rint.f32")
+        return builder.call(function, arguments)
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
 def value(typing, bits):
     """The float64 of these bits."""
     return types.float64(types.uint64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
@@ -33,31 +57,62 @@ def scratch(typing, like):
     return like(like), codegen
 
 
+_WORD, _INT = ir.IntType(64), ir.IntType(32)
+_INTS = ir.VectorType(_INT, 16)
+
+
+def _line(builder, base, start, stride, i):
+    """Where the 16 lanes base[start + i*stride] begin."""
+    place = builder.gep(base, [builder.add(start, builder.mul(stride, _WORD(i)))])
+    return builder.bitcast(place, _INTS.as_pointer())
+
+
+def _transposed(builder, rows):
+    """16 rows of 16 lanes: blocks of 8, 4, 2 and 1 change places."""
+    for s in (8, 4, 2, 1):
+        low = [lane if not lane & s else 16 + lane - s for lane in range(16)]
+        high = [lane + s if not lane & s else 16 + lane for lane in range(16)]
+        masks = [ir.Constant(_INTS, lanes) for lanes in (low, high)]
+        for i in range(16):
+            if not i & s:
+                pair = rows[i], rows[i + s]
+                rows[i], rows[i + s] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+    return rows
+
+
 @intrinsic
 def transpose(typing, tile, ticks, start, stride):
-    """ticks[start + i*stride + j] = tile[j*TILE + i] for i, j < 16: blocks of 8, 4, 2 and 1 change places."""
+    """ticks[start + i*stride + j] = tile[j*TILE + i] for i, j < 16."""
 
     def codegen(context, builder, signature, arguments):
         tile, ticks, start, stride = arguments
-        word, line = ir.IntType(64), ir.VectorType(ir.FloatType(), 16).as_pointer()
-
-        def place(base, index):
-            return builder.bitcast(builder.gep(base, [index]), line)
-
-        rows = [builder.load(place(tile, word(j * TILE)), align=4) for j in range(16)]
-        for s in (8, 4, 2, 1):
-            low = [lane if not lane & s else 16 + lane - s for lane in range(16)]
-            high = [lane + s if not lane & s else 16 + lane for lane in range(16)]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes) for lanes in (low, high)]
-            for i in range(16):
-                if not i & s:
-                    pair = rows[i], rows[i + s]
-                    rows[i], rows[i + s] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-        for i, row in enumerate(rows):
-            builder.store(row, place(ticks, builder.add(start, builder.mul(stride, word(i)))), align=4)
+        rows = [builder.load(_line(builder, tile, _WORD(0), _WORD(TILE), j), align=4) for j in range(16)]
+        for i, row in enumerate(_transposed(builder, rows)):
+            builder.store(row, _line(builder, ticks, start, stride, i), align=4)
         return context.get_dummy_value()
 
     return types.none(tile, ticks, types.int64, types.int64), codegen
+
+
+@intrinsic
+def mirrored(typing, x, start, mirror, stride):
+    """Largest bits of the 16 x 16 float32 at x[start]; all ones if they are not the transpose of those at x[mirror]."""
+
+    def codegen(context, builder, signature, arguments):
+        x, start, mirror, stride = arguments
+        here, there = (
+            [builder.load(_line(builder, x, at, stride, i), align=4) for i in range(16)] for at in (start, mirror)
+        )
+        differ = top = ir.Constant(_INTS, None)
+        for a, b in zip(here, _transposed(builder, there), strict=True):
+            differ = builder.or_(differ, builder.xor(a, b))
+            top = builder.select(builder.icmp_unsigned(">", a, top), a, top)
+        kind = ir.FunctionType(_INT, [_INTS])
+        largest = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.umax.v16i32")
+        equal = builder.icmp_unsigned("==", builder.call(largest, [differ]), _INT(0))
+        return builder.select(equal, builder.call(largest, [top]), _INT(2**32 - 1))
+
+    return types.uint32(x, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from numba import njit, types
 
+from hpckit.cluster.kernels.intrinsics import bits32, value32
 from hpckit.native import export
 
 _FAR = 16777216.0  # 2**24, no distance is larger
+_WHOLE = 8388608.0  # 2**23: from here on all float32 are whole
 
 
 @njit
 def _nearest_but(table, o, k, but):
     """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there is none."""
-    best, slot = types.float32(2 * _FAR), -1
-    for i in range(k):
-        d = table[o * k + i]
-        if d < best and i != but:
-            best, slot = d, i
-    return slot
+    best = (types.uint64(bits32(types.float32(2 * _FAR))) << 32) | types.uint64(0xFFFFFFFF)
+    for i in range(k):  # distances before slots, in one whole number: that vectorises
+        key = (types.uint64(bits32(table[o * k + i])) << 32) | types.uint64(i)
+        key = best if i == but else key
+        best = key if key < best else best
+    return types.int64(types.int32(best & types.uint64(0xFFFFFFFF)))
 
 
 @njit
@@ -25,24 +27,44 @@ def _distance(table, o, k, slot):
     return types.float32(_FAR) if slot < 0 else table[o * k + slot]
 
 
-@export("void(f4*, i8, i8, i4*, i4*, f4*, f4*)")
-def assign(table, n, k, near, seco, dn, ds):
-    """Nearest and second medoid of all objects from table[o*k + i], the distance of o to the medoid in slot i."""
+@njit(inline="always")
+def _limit(ds, tick):
+    """The least x with rint(x / tick) >= ds: halves round to even."""
+    half = ds - types.float32(0.5)
+    if ds > types.float32(_WHOLE):
+        half = ds
+    elif types.int64(ds) & 1:
+        half = value32(bits32(half) + types.uint32(1))
+    return half * tick
+
+
+@export("f8(f4*, i8, i8, f8*, i4*, i4*, f4*, f4*, f4*, f4, f8*)")
+def assign(table, n, k, w, near, seco, dn, ds, limit, tick, removal):
+    """Serve all objects from table[o*k + i], the distance of o to the medoid in slot i; the loss."""
+    for i in range(k):
+        removal[i] = 0.0
+    loss = 0.0
     for o in range(n):
         first = _nearest_but(table, o, k, -1)
         second = _nearest_but(table, o, k, first)
         near[o], dn[o] = first, _distance(table, o, k, first)
         seco[o], ds[o] = second, _distance(table, o, k, second)
+        limit[o] = _limit(ds[o], tick)
+        removal[first] += w[o] * types.float64(ds[o] - dn[o])
+        loss += w[o] * types.float64(dn[o])
+    return loss
 
 
-@export("i8(f4*, i8, i8, i8, f4*, i4*, i4*, f4*, f4*, i8*, i4*, f4*, f4*)")
-def swap(table, n, k, slot, row, near, seco, dn, ds, changed, near_was, dn_was, ds_was):
+@export("i8(f4*, i8, i8, f8*, i4*, i4*, f4*, f4*, f4*, f4, f8*, i8, f4*, i8*, i4*, f4*, f4*)")
+def swap(table, n, k, w, near, seco, dn, ds, limit, tick, removal, slot, row, changed, near_was, dn_was, ds_was):
     """Put the candidate with distances `row` into `slot`; how many objects changed, and what they were before."""
     count = 0
     for o in range(n):
         d = row[o]
         table[o * k + slot] = d
         a, s, da, db = near[o], seco[o], dn[o], ds[o]
+        if d > db and a != slot and s != slot:
+            continue
         first, second, new, next_new = a, s, da, db
         if a == slot:
             if d < db or (d == db and slot < s) or s < 0:
@@ -65,22 +87,7 @@ def swap(table, n, k, slot, row, near, seco, dn, ds, changed, near_was, dn_was, 
             changed[count], near_was[count], dn_was[count], ds_was[count] = o, a, da, db
             count += 1
             near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
+            limit[o] = _limit(next_new, tick)
+            removal[a] -= w[o] * types.float64(db - da)
+            removal[first] += w[o] * types.float64(next_new - new)
     return count
-
-
-@export("void(i8, i8, i4*, f4*, f4*, f8*, f8*)")
-def removal_loss(n, k, near, dn, ds, w, removal):
-    """What losing each medoid costs."""
-    for i in range(k):
-        removal[i] = 0.0
-    for o in range(n):
-        removal[near[o]] += w[o] * types.float64(ds[o] - dn[o])
-
-
-@export("f8(i8, f4*, f8*)")
-def total(n, dn, w):
-    """The loss: sum of w dn."""
-    loss = 0.0
-    for o in range(n):
-        loss += w[o] * types.float64(dn[o])
-    return loss

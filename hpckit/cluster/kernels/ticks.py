@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit, types
 
-from hpckit.cluster.kernels.intrinsics import TILE, bits, pointer_to, scratch, transpose, value
+from hpckit.cluster.kernels.intrinsics import (
+    TILE,
+    bits,
+    bits32,
+    mirrored,
+    pointer_to,
+    scratch,
+    transpose,
+    value,
+    value32,
+)
 from hpckit.native import export
 
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
+_SQUARE = 128
+_INFINITE = 0x7F800000  # bits of float32: from here on infinite, NaN or negative
 
 
 @export("f8(f4*, i8, i8, i8, i8)", "f8(f8*, i8, i8, i8, i8)")
@@ -19,6 +32,42 @@ def largest(x, n0, n1, s0, s1):
             other = bits(types.float64(x[i * s0 + j * s1]) + 0.0)  # + 0.0 makes -0.0 positive
             top = other if other > top else top
     return value(top)
+
+
+@export("f8(f4*, i8, i8, i8, i8)")
+def largest_symmetric(x, n, stride, part, parts):
+    """Largest of x[i*stride + j]; infinite if one is no distance, or if x is not symmetric.
+
+    Squares of _SQUARE objects, and their mirrors; this part has every `parts`-th row of squares.
+    """
+    top = types.uint32(0)
+    for i0 in range(part * _SQUARE, n, parts * _SQUARE):
+        i1 = n if n < i0 + _SQUARE else i0 + _SQUARE
+        for j0 in range(i0, n, _SQUARE):
+            j1 = n if n < j0 + _SQUARE else j0 + _SQUARE
+            found = _largest_mirrored(x, i0, i1, j0, j1, stride)
+            top = found if found > top else top
+        if top > _INFINITE:
+            break
+    return types.float64(value32(top)) if top < _INFINITE else np.inf
+
+
+@njit
+def _largest_mirrored(x, i0, i1, j0, j1, stride):
+    """Largest bits of a square, all ones if it is not the transpose of its mirror."""
+    top = types.uint32(0)
+    for i in range(i0, i1, 16):
+        for j in range(j0, j1, 16):
+            if i + 16 <= i1 and j + 16 <= j1:
+                found = mirrored(x, i * stride + j, j * stride + i, stride)
+                top = found if found > top else top
+            else:
+                for a in range(i, i1 if i1 < i + 16 else i + 16):
+                    for b in range(j, j1 if j1 < j + 16 else j + 16):
+                        found, other = bits32(x[a * stride + b]), bits32(x[b * stride + a])
+                        found = found if found == other else types.uint32(0xFFFFFFFF)
+                        top = found if found > top else top
+    return top
 
 
 @njit(inline="always")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpckit import native
-from hpckit.cluster import _dist, _input, _quant
+from hpckit.cluster import _dist, _inplace, _input, _quant
 from hpckit.cluster._metrics import METRICS
 from hpckit.errors import ConfigError
 
@@ -132,21 +132,70 @@ def test_whole_weights_are_kept_and_others_nearly():
 def test_masks_find_what_single_comparisons_find():
     """Both evaluations of all candidates: the same bid, and the same list of candidates that improve."""
     kernels, rng = native.load("hpckit.cluster.kernels.evaluate"), np.random.default_rng(4)
-    for n, k in [(1, 1), (64, 3), (65, 2), (500, 7), (500, 400)]:
-        length = -(-n // 64) * 64
-        rows = np.zeros((n, length), np.float32)
-        rows[:, :n] = rng.integers(0, 50, (n, n))
+    for n, k in [(1, 1), (64, 3), (65, 2), (502, 7), (503, 400)]:
+        rows = rng.integers(0, 50, (n, n)).astype(np.float32)
         dn, ds = np.sort(rng.integers(0, 50, (2, n)), axis=0).astype(np.float32)
-        ds = np.concatenate([ds, np.zeros(length - n, np.float32)])
         near, weights = rng.integers(0, k, n, dtype=np.int32), rng.integers(1, 9, n).astype(float)
         taken, removal = (rng.random(n) < 0.1).astype(np.int64), rng.integers(0, 999, k) * 1.0
         found = []
         for evaluate in (kernels.evaluate, kernels.evaluate_scalar):
-            after, hits, bid = np.empty(k), np.empty(length + 4, np.int64), np.empty(3)
+            after, hits, bid = np.empty(k), np.empty(4 * (n + 5), np.int64), np.empty(3)
             candidates, places = np.arange(n), np.arange(n)
             objects = map(native.address, (taken, near, dn, ds, weights))
-            out = map(native.address, (removal, after, hits, bid))
+            judged = native.address(removal), native.address(ds), 1.0
+            scratch = map(native.address, (after, hits, bid))
             todo = native.address(candidates), native.address(places), n
-            count = evaluate(native.address(rows), length, *todo, length, *objects, k, *out)
+            count = evaluate(native.address(rows), n, *todo, n, *objects, k, *judged, *scratch)
             found.append((candidates[:count].tolist(), places[:count].tolist(), bid.tolist()))
         assert found[0] == found[1]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("n", [1, 15, 129, 301])
+def test_a_symmetric_matrix_is_read_where_it_lies(comm, n):
+    matrix = np.random.default_rng(6).random((n, n)).astype("f4") * 1e3
+    matrix = np.minimum(matrix, matrix.T)
+    for data in (matrix, np.asfortranarray(matrix), np.pad(matrix, 3)[3:-3, 3:-3]):
+        for by_candidate in (False, True):
+            problem = _input.check(data, 1, init="first", comm=comm, threads=2)
+            given, stored = (
+                _inplace.find(problem, by_candidate=by_candidate),
+                _dist.load(problem, by_candidate=by_candidate),
+            )
+            assert given is not None and (not given.m or np.shares_memory(given.table, data))
+            ours = np.arange(n)[stored.first : stored.first + stored.m] if by_candidate else np.arange(n)
+            table, places = given.rows(ours)
+            np.testing.assert_array_equal(
+                np.rint(table[places] * given.scale), stored.view.T if by_candidate else stored.view
+            )
+            columns = np.empty((2, n), np.float32)
+            for column, distances in zip(columns, (given, stored), strict=True):
+                distances.fetch(n // 2, column, problem.ranks)
+            np.testing.assert_array_equal(*columns)
+            assert given.exponent == stored.exponent
+
+
+@pytest.mark.mpi
+def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
+    for n, o, j in [(40, 3, 21), (40, 39, 38), (300, 299, 2), (300, 128, 127)]:
+        for value in (2.0, np.inf, np.nan, -1.0):
+            matrix = np.ones((n, n), np.float32)
+            matrix[o, j] = value
+            if value != 2.0:
+                matrix[j, o] = value
+            problem = _input.check(matrix, 1, init="first", comm=comm)
+            assert _inplace.find(problem, by_candidate=True) is None
+
+
+@pytest.mark.parametrize("ds", [0, 1, 2, 7, 8, 2**22 - 1, 2**22, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24])
+def test_limits_tell_what_rounds_to_less(ds):
+    """Just below its limit a distance rounds to less than ds, at the limit it does not."""
+    table, removal = np.array([[0, ds]], np.float32), np.zeros(2)  # two medoids; ds is the distance to the second
+    weights, near, seco, dn, second, limit = (np.zeros(1, dtype) for dtype in ("f8", "i4", "i4", "f4", "f4", "f4"))
+    for tick in (1.0, 2.0**-20, 2.0**60):
+        served = map(native.address, (weights, near, seco, dn, second, limit))
+        assign = native.load("hpckit.cluster.kernels.state").assign
+        assign(native.address(table), 1, 2, *served, tick, native.address(removal))
+        below = np.nextafter(limit, np.float32(-np.inf))
+        assert second == ds
+        assert np.rint(below / np.float32(tick)) < max(ds, 1) <= max(1, np.rint(limit / np.float32(tick)))

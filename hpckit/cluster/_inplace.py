@@ -1,0 +1,76 @@
+"""Distances where the user has them: rows of a float32 matrix that kernels read, and round, as they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpckit import native
+from hpckit.cluster import _quant
+from hpckit.cluster._dist import Distances, Rows, look_over
+from hpckit.cluster._input import Problem
+from hpckit.cluster._matrix import Whole
+from hpckit.cluster._ranks import Ranks
+
+_RANGE = 100  # largest exponent of a tick: it and its inverse must be float32
+
+
+@dataclass(frozen=True)
+class InPlace(Distances):
+    """Nothing is copied. table : float32; (n, n), symmetric or transposed, if `by_candidate`, else (n, m)."""
+
+    table: np.ndarray
+
+    @property
+    def scale(self) -> float:
+        return math.ldexp(1, -self.exponent)
+
+    def rows(self, items: np.ndarray) -> Rows:
+        return Rows(self.table, items)
+
+    def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
+        if self.first <= j < self.first + self.m:
+            given = self.table[j : j + 1] if self.by_candidate else self.table[:, j - self.first, None].T
+            _quant.to_ticks(given, self.exponent, column[None])
+        ranks.share(column, self.candidates, j)
+
+
+def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
+    """This rank's distances, if the data are a matrix that has such rows, or is symmetric (collective)."""
+    ranks, n = problem.ranks, problem.n
+    matrix = _matrix(problem)
+    if ranks.maximum(matrix is None) or matrix is None:
+        return None
+    first, stop = ranks.block(n)
+    rows, own, top = matrix.T if by_candidate else matrix, slice(first, stop), 0.0
+    with ranks.together():
+        if rows.strides[1] == 4:
+            top = _quant.largest(rows[own] if by_candidate else rows[:, own])
+        else:
+            rows = rows.T
+            top = _largest_symmetric(rows, ranks)
+    top = ranks.maximum(top)
+    exponent = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance") if top < math.inf else _RANGE
+    if abs(exponent) >= _RANGE:
+        return None
+    look_over(matrix[own, own], ranks)
+    table = rows if by_candidate else rows[:, own]
+    return InPlace(np.arange(n), n, first, stop - first, by_candidate, exponent, n, table)
+
+
+def _matrix(problem: Problem) -> np.ndarray | None:
+    """The matrix, if it may stay where it is and is contiguous along one axis."""
+    matrix = problem.data.data if isinstance(problem.data, Whole) and problem.memory == "auto" else None
+    if not isinstance(matrix, np.ndarray) or matrix.dtype != np.dtype("=f4"):
+        return None
+    return matrix if min(matrix.strides) == 4 and max(matrix.strides) % 4 == 0 else None
+
+
+def _largest_symmetric(rows: np.ndarray, ranks: Ranks) -> float:
+    """The largest that this rank finds in its part of the matrix; infinite where that is not symmetric."""
+    largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
+    where = native.address(rows), len(rows), rows.strides[0] // 4
+    first, parts = ranks.rank * ranks.threads, ranks.size * ranks.threads
+    return max(ranks.each(lambda thread: largest(*where, first + thread, parts)))
