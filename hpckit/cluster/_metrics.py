@@ -19,7 +19,7 @@ from hpckit.errors import ConfigError
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
 Metric = str | Callable[[np.ndarray, np.ndarray], float]
-_LANES = 64  # columns that the kernels take together
+LANES = 64  # columns that the kernels take together
 _ROWS = 32  # points that are computed together: their part of the table stays in the cache
 _VALUES = 2**20  # of a callable, kept in float64 at once
 
@@ -66,9 +66,9 @@ class _Computed(Pairs):
         self._factor = {"cosine": 0.5, "hamming": 1 / points.shape[1]}.get(metric, 1.0)
         self._bound = self._factor * _bound(self._x, kernel)
         self._size = len(columns)
-        self._y = np.zeros((-(-self._size // _LANES), points.shape[1], _LANES))
-        for block, start in zip(self._y, range(0, self._size, _LANES), strict=True):
-            block[:, : self._size - start] = self._x[columns[start : start + _LANES]].T
+        self._y = np.zeros((-(-self._size // LANES), points.shape[1], LANES))
+        for block, start in zip(self._y, range(0, self._size, LANES), strict=True):
+            block[:, : self._size - start] = self._x[columns[start : start + LANES]].T
 
     def largest(self, rows: np.ndarray) -> float:
         return self._bound

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpckit.cluster import _dist, _input, _metrics, fasterpam, pam
 from hpckit.cluster._metrics import METRICS
-from hpckit.errors import ConfigError
+from hpckit.errors import ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(330, 5))
 INTEGERS = np.random.default_rng(1).integers(1, 4, (200, 3)).astype(float)
@@ -80,7 +80,7 @@ def test_compiled_and_plain_functions_agree():
 )
 def test_functions_that_are_no_distances(comm, metric, message):
     for memory in ("matrix", "free"):
-        with pytest.raises((ConfigError, Exception), match=message):
+        with pytest.raises(HpckitError, match=message):
             fasterpam(INTEGERS[:20], 2, metric=metric, memory=memory, comm=comm)
 
 
