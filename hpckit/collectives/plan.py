@@ -10,7 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel, empty
-from hpckit.collectives.ways import WAYS
+from hpckit.collectives.ways import WAYS, bind
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
@@ -67,8 +67,8 @@ class Allreduce:
         source, result = self._source.values, self._target.values
         edges = starts(result.size, chunks)
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
-        channel, bind = Channel.of(comm), WAYS[algorithm]
-        self._ways = [bind(channel, source[part], result[part], op, deadline) for part in self.chunks]
+        channel = Channel.of(comm)
+        self._ways = [bind(algorithm, channel, source[part], result[part], op, deadline) for part in self.chunks]
         self._idle = set(range(chunks))
         self._deadline = deadline
 

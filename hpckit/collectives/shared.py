@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from mpi4py.util import dtlib
 
 from hpckit import native
 from hpckit.collectives.channel import Channel
@@ -78,7 +77,7 @@ class _Turn:
 
     def __init__(self, plan: np.ndarray, op: MPI.Op, dtype: np.dtype, largest: int, watch: Watch, ranks: list[int]):
         self.watch = watch
-        self._plan, self._op, self._type, self._ranks = plan, op, dtlib.from_numpy_dtype(dtype), ranks
+        self._plan, self._op, self._type, self._ranks = plan, op, MPI.Datatype.fromcode(dtype.char), ranks
         self._sum = bytearray(largest)
 
     def __call__(self, code: int) -> None:

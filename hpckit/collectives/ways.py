@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.algorithms import ALGORITHMS, ORDERED
+from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Messages, Way
+from hpckit.collectives.hierarchical import Hierarchical
 from hpckit.collectives.native import Native
+from hpckit.collectives.shared import Shared
 from hpckit.comm.partition import starts
 from hpckit.errors import ConfigError
 
-if TYPE_CHECKING:
-    from hpckit.collectives.channel import Channel
+Bind = Callable[[Channel, np.ndarray, np.ndarray, MPI.Op, float | None], Way]
 
-Bind = Callable[["Channel", np.ndarray, np.ndarray, MPI.Op, float | None], Way]
+
+def bind(
+    name: str, channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None = None
+) -> Way:
+    """The way of that name, bound to its arrays; `ConfigError` on all ranks where it cannot be taken (collective)."""
+    if not op.is_commutative and name not in IN_ORDER:
+        raise ConfigError(
+            f"algorithm {name!r} reorders operands, but the operation does not commute: use {', '.join(IN_ORDER)}"
+        )
+    if name == "shared" and channel.node.comm.size < channel.size:
+        raise ConfigError(
+            f"algorithm 'shared' needs all {channel.size} ranks on one node, but there are {channel.node.comm.size} on"
+            " this one: use 'hierarchical'"
+        )
+    return WAYS[name](channel, source, target, op, deadline)
 
 
 def _messages(name: str) -> Bind:
-    algorithm = ALGORITHMS[name]
-
-    def bind(
-        channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None = None
-    ) -> Way:
-        if name not in ORDERED and not op.is_commutative:
-            raise ConfigError(f"algorithm {name!r} reorders operands, but the operation does not commute: {_ORDERED}")
-        schedule = algorithm(channel.rank, channel.size, starts(target.size, channel.size))
+    def way(channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None) -> Messages:
+        schedule = ALGORITHMS[name](channel.rank, channel.size, starts(target.size, channel.size))
         return Messages(channel, source, target, op, schedule, deadline)
 
-    return bind
+    return way
 
 
-_ORDERED = f"use native, {', '.join(ORDERED)} or auto"
-WAYS: dict[str, Bind] = {"native": Native} | {name: _messages(name) for name in ALGORITHMS}
+WAYS: dict[str, Bind] = {
+    "native": Native,
+    **{name: _messages(name) for name in ALGORITHMS},
+    "hierarchical": Hierarchical,
+    "shared": Shared,
+}
+IN_ORDER = ("native", *ORDERED, "shared", "auto")

@@ -1,5 +1,7 @@
 """Every algorithm x operation x dtype x awkward size, against results that each rank computes from all ranks' seeds."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -109,8 +111,8 @@ def test_an_operation_that_does_not_commute(comm, algorithm):
 
 def test_commuting_algorithms_refuse_one_that_does_not(comm):
     op = MPI.Op.Create(lambda *_: None, commute=False)
-    for algorithm in ("ring", "recursive_doubling", "rabenseifner", "tree"):
-        with pytest.raises(ConfigError, match="does not commute: use native, star, oneshot, twoshot"):
+    for algorithm in ("ring", "recursive_doubling", "rabenseifner", "tree", "hierarchical"):
+        with pytest.raises(ConfigError, match="does not commute: use native, star, oneshot, twoshot, shared, auto"):
             Allreduce(comm, np.zeros(3), op=op, algorithm=algorithm)
     op.Free()
 
@@ -194,13 +196,22 @@ def test_a_late_rank_is_named(comm, algorithm):
     plan = Allreduce(comm, x, algorithm=algorithm, deadline=0.2)
     if comm.rank == 0:
         plan.start()
-        with pytest.raises(HpckitError, match=r"waited 0\.2 s"):
+        with pytest.raises(
+            HpckitError, match=r"waited 0\.2 s for .*rank|rank \d is late: waited 0\.2 s|MPI.s allreduce waited 0\.2 s"
+        ):
             plan.wait()
     comm.Barrier()
     if comm.rank:
         plan.start()
-    while not plan.poll():
+    while not completed(plan):
         pass
+
+
+def completed(plan):
+    """Whether it is, on a machine that may itself be late."""
+    with suppress(HpckitError):
+        return plan.poll()
+    return False
 
 
 def test_the_function_keeps_its_plans(comm):

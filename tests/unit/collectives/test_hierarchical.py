@@ -1,0 +1,61 @@
+"""Reduction in levels; the nodes are imagined: parts of the ranks that share windows among themselves only."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.hierarchical import Hierarchical
+from hpckit.comm.shared import NodeMemory
+
+pytestmark = pytest.mark.mpi
+NODES = {
+    "one": lambda rank: 0,
+    "pairs": lambda rank: rank // 2,
+    "round robin": lambda rank: rank % 2,
+    "uneven": lambda rank: int(rank == 2),
+    "single": lambda rank: rank,
+}
+
+
+def channel_of(comm, node_of):
+    node = comm.Split(node_of(comm.rank), comm.rank)
+    channel = Channel(comm, NodeMemory(node))
+    node.Free()
+    return channel
+
+
+@pytest.mark.parametrize("nodes", NODES)
+@pytest.mark.parametrize("grouping", [None, "one group", "by node", "uneven groups"])
+def test_levels(comm, nodes, grouping):
+    node = NODES[nodes]
+    groups = grouping and [
+        {"one group": 0, "by node": node(rank), "uneven groups": int(node(rank) > 0)}[grouping]
+        for rank in range(comm.size)
+    ]
+    channel = channel_of(comm, node)
+    for n in (0, 1, 3, 1000, 20011):
+        terms = [np.random.default_rng(rank).integers(0, 1000, n).astype(float) for rank in range(comm.size)]
+        x, y = terms[comm.rank].copy(), np.empty(n)
+        inside, outside = (
+            Hierarchical(channel, x, target, op, 20.0, groups) for target, op in ((x, MPI.SUM), (y, MPI.MAX))
+        )
+        for _ in range(2):
+            x[:] = terms[comm.rank]
+            outside()
+            inside.start()
+            while not inside.poll():
+                pass
+            np.testing.assert_array_equal(x, sum(terms))
+            np.testing.assert_array_equal(y, np.max(terms, axis=0))
+            x[:] = terms[comm.rank]
+            outside.start()
+            outside.wait()
+            inside()
+            np.testing.assert_array_equal(x, sum(terms))
+
+
+def test_all_ranks_get_the_same_bits(comm):
+    x = np.random.default_rng(comm.rank).normal(size=5003)
+    Hierarchical(channel_of(comm, NODES["pairs"]), x, x, MPI.SUM)()
+    assert len(set(comm.allgather(x.tobytes()))) == 1
