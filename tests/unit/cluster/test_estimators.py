@@ -32,7 +32,11 @@ def test_contract(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+def steepest(x, y):
+    return abs(x - y).max() ** 2
+
+
+@pytest.mark.parametrize("metric", [*METRICS, steepest])
 def test_labels_are_of_the_nearest_medoid_and_predicted_again(metric):
     found = KMedoids(5, metric=metric, random_state=0).fit(IRIS)
     distances = found.transform(IRIS)
