@@ -52,7 +52,7 @@ class Clarans(msgspec.Struct):
 class OneBatch(msgspec.Struct):
     """OneBatchPAM: all objects are candidates, a weighted batch of objects judges them."""
 
-    batch: Annotated[Count | None, _note("objects in it; by default the larger of 100 ln(k n) and 20 k")] = None
+    batch: Annotated[Count | None, _note("objects in it; by default the larger of 100 ln(k n) and 50 k")] = None
 
 
 class DynMSC(msgspec.Struct):

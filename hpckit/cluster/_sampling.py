@@ -114,7 +114,7 @@ def clarans(
         distances = _dist.load(problem, by_candidate=True)
 
     def start() -> Result:
-        return _search(problem, distances, block, patience, draws.permutation(problem.n))
+        return _run(problem, distances, block, patience, draws.permutation(problem.n))
 
     return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
@@ -131,8 +131,8 @@ def onebatch(
 ) -> Result:
     """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective over `comm`).
 
-    batch : how many objects; each counts for all that it is the nearest of. Takes 4 n batch / ranks bytes. None: the
-        larger of 100 ln(k n) and 50 k; more is better
+    batch : how many objects; each counts for all that it is the nearest of. None: the larger of 100 ln(k n) and 50 k;
+        more is better. Keeps 4 n batch / ranks bytes; with memory="free", for few coordinates as fast, next to nothing
 
     Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the batch. Source: de
     Mathelin et al., OneBatchPAM, AAAI 2025.
@@ -140,15 +140,18 @@ def onebatch(
     counts = {"batch": batch, "block": block}
     problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
-    default = max(math.ceil(100 * math.log(problem.k * problem.n)), 50 * problem.k)
-    objects = _sample(problem, _size(problem, "batch", batch, default), draws)
+    objects = _sample(problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws)
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True, objects=objects)
         weights = _shares(problem, distances)
-    found = _search(replace(problem, weights=weights, random_state=draws), distances, block)
-    with span("labels"):
-        labels, loss = assign(problem, found.medoids)
+    found = _run(replace(problem, weights=weights, random_state=draws), distances, block)
+    labels, loss = assign(problem, found.medoids)
     return replace(found, labels=labels, loss=loss)
+
+
+def default_batch(n: int, k: int) -> int:
+    """Objects in a batch that nobody has given."""
+    return max(math.ceil(100 * math.log(k * n)), 50 * k)
 
 
 def _size(problem: Problem, name: str, given: int | None, default: int) -> int:
@@ -177,7 +180,7 @@ def _shares(problem: Problem, distances: Distances) -> np.ndarray:
     return shares
 
 
-def _search(
+def _run(
     problem: Problem,
     distances: Distances,
     block: int,
