@@ -10,19 +10,21 @@ import numpy as np
 from hpckit.cluster import _metrics, _quant
 from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Matrix
+from hpckit.trace import span
 
 _AT_ONCE = 2**18  # distances
 
 
 def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
     """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost (collective)."""
-    exponent, pieces = (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids)
     labels, nearest = [np.empty(0, np.int64)], [np.empty(0)]
-    for ticks in pieces:
-        labels.append(ticks.argmin(axis=1))
-        nearest.append(ticks.min(axis=1))
-    loss = problem.weights @ problem.ranks.join(np.concatenate(nearest))  # whole numbers: exact
-    return problem.ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
+    with span("labels"):
+        exponent, pieces = (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids)
+        for ticks in pieces:
+            labels.append(ticks.argmin(axis=1))
+            nearest.append(ticks.min(axis=1))
+        loss = problem.weights @ problem.ranks.join(np.concatenate(nearest))  # whole numbers: exact
+        return problem.ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
 
 
 def _given(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
