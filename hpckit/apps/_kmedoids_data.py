@@ -52,19 +52,20 @@ class Table:
         self.start = block(self.n, comm.size, comm.rank)[0]
 
     def take(self, objects: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray | None:
-        """The rows of these objects, sorted (s,) int64, perhaps only these columns, on rank 0 (collective)."""
-        low, high = np.searchsorted(objects, [self.start, self.start + len(self.rows)])
-        mine = self.rows[objects[low:high] - self.start]
+        """The rows of these different objects, (s,) int64, perhaps only these columns, on rank 0 (collective)."""
+        order = np.argsort(objects)
+        low, high = np.searchsorted(objects[order], [self.start, self.start + len(self.rows)])
+        mine = self.rows[objects[order[low:high]] - self.start]
         parts = self._comm.gather(mine if columns is None else mine[:, columns])
-        return np.concatenate(parts) if parts else None
+        return np.concatenate(parts)[np.argsort(order)] if parts else None
 
 
-def distances(sample: np.ndarray, metric: str, medoids: np.ndarray) -> np.ndarray:
-    """(s, len(medoids)) float64, from all objects of a sample, points (s, d) or distances (s, s), to some of them."""
+def distances(sample: np.ndarray, metric: str, some: np.ndarray) -> np.ndarray:
+    """(s, m) float64, from all objects of a sample, points (s, d) or distances (s, s), to these m of them."""
     from hpckit.cluster import _dist, _input
 
     stored = _dist.load(_input.check(sample, 1, init="first", metric=metric), by_candidate=True)
-    return np.ldexp(stored.part(np.arange(len(sample)), medoids).astype(np.float64), stored.exponent)
+    return np.ldexp(stored.part(np.arange(len(sample)), some).astype(np.float64), stored.exponent)
 
 
 def points(config: Generate, ranks: int) -> int:
@@ -73,7 +74,7 @@ def points(config: Generate, ranks: int) -> int:
 
 
 def generate(config: Generate, start: int, stop: int) -> np.ndarray:
-    """Points start <= o < stop, (stop - start, dimension) float32: float32, in normal clouds."""
+    """Points start <= o < stop, (stop - start, dimension) float32, in normal clouds."""
     whole = np.random.default_rng(config.seed)
     middles = config.spread * whole.standard_normal((config.clouds, config.dimension))
     shares = whole.dirichlet(np.full(config.clouds, 2.0))

@@ -32,11 +32,10 @@ _TICK = 4  # bytes of a distance
 
 
 class Job:
-    """The data, the search and its files."""
+    """The data, the search and its files, which are touched only once the data is there."""
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        self.comm, self.config = comm, config
-        begin = time.monotonic()
+        self.comm, self.config, begin = comm, config, time.monotonic()
         with together(comm):
             self.options = options(config)
         with span("input"):
@@ -47,15 +46,16 @@ class Job:
                 raise ConfigError(f"k = {config.k}, but there are only {self.n} objects: --k must be 1 to {self.n}")
         self.folder = Path(config.output)
         prepare(comm, config, self.folder, config.resume)
-        self.watch = None
-        if config.method in _WATCHED:
-            until = begin + config.max_seconds if config.max_seconds else math.inf
-            identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
-            folder = self.folder / "checkpoint"
-            self.watch = Watch(comm, folder, identity, every=config.checkpoint_every, until=until)
-        rows = self.table.rows
-        self.say(f"data      {self.n:,} x {rows.shape[1]:,} {rows.dtype}")
+        self.watch = self._watch(begin) if config.method in _WATCHED else None
+        columns, dtype = self.table.rows.shape[1], self.table.rows.dtype
+        self.say(f"data      {self.n:,} x {columns:,} {dtype}")
         self.say(f"search    {config.k} medoids by {config.method}, {config.metric}")
+
+    def _watch(self, begin: float) -> Watch:
+        config = self.config
+        identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
+        until = begin + config.max_seconds if config.max_seconds else math.inf
+        return Watch(self.comm, self.folder / "checkpoint", identity, every=config.checkpoint_every, until=until)
 
     def search(self) -> None:
         """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
@@ -85,12 +85,10 @@ class Job:
     def write(self) -> dict[str, Any]:
         """Results and pictures, by rank 0 (collective); the files that there are now."""
         files = [self.folder / "config.toml", self.folder / "result.h5"]
-        order = np.argsort(self.result.medoids)
         with span("results"):
-            points = None if self.is_matrix else self.table.take(self.result.medoids[order])
+            centers = None if self.is_matrix else self.table.take(self.result.medoids)
             with together(self.comm):
                 if self.comm.rank == 0:
-                    centers = points if points is None else points[np.argsort(order)]
                     save(files[-1], self.config, self.result, centers)
         if self.config.pictures:
             with span("pictures"):
@@ -125,8 +123,8 @@ def options(config: Config) -> dict[str, Any]:
         raise ConfigError(
             f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: leave it out"
         )
-    if config.method not in _WATCHED and (config.resume or config.max_seconds or config.checkpoint_every):
-        raise ConfigError(f"method {config.method!r} is not checkpointed: only {' and '.join(_WATCHED)} can be resumed")
+    if config.method not in _WATCHED and (config.max_seconds or config.checkpoint_every):
+        raise ConfigError(f"method {config.method!r} has no checkpoints, only {' and '.join(_WATCHED)} have them")
     section = msgspec.structs.asdict(getattr(config, config.method)) if hasattr(config, config.method) else {}
     common = {"metric": config.metric, "random_state": config.seed}
     common |= {"threads": config.threads, "memory": config.memory}

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hpckit.apps.kmedoids import Config
     from hpckit.cluster import Result
 
-
 _FEW, _MANY = 3, 100  # medoids that span no plane, and objects that do so in their stead
 
 
@@ -44,9 +43,9 @@ def pictures(folder: Path, config: Config, result: Result, drawn: np.ndarray, sa
     from hpckit import cluster
     from hpckit.apps import _kmedoids_pictures as draw
 
-    labels, at = result.labels[drawn], np.searchsorted(drawn, result.medoids)
     if len(drawn) < 2:
         return []
+    labels, at = result.labels[drawn], np.searchsorted(drawn, result.medoids)
     landmarks = at if len(at) > _FEW else np.union1d(at, np.arange(0, len(drawn), -(-len(drawn) // _MANY)))
     plane = draw.plane(distances(sample, config.metric, landmarks), landmarks)
     title = f"{len(at)} medoids of {len(result.labels):,} objects, {config.metric}"

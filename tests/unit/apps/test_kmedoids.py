@@ -179,7 +179,7 @@ BAD = {
     "no input": ({"metric": "precomputed"}, "needs an input"),
     "too few": ({"k": 301}, "only 300 objects: --k must be 1 to 300"),
     "no block": ({"method": "pam", "block": 3}, "block = 3, but method 'pam' has no block"),
-    "no checkpoints": ({"method": "alternate", "max_seconds": 1.0}, "only fasterpam and pam can be resumed"),
+    "no checkpoints": ({"method": "alternate", "max_seconds": 1.0}, "only fasterpam and pam have them"),
     "output below a file": ({"output": "points.npy/r"}, "cannot write results to"),
 }
 
