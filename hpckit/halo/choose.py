@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.comm.race import Race
 from hpckit.comm.system import System
 from hpckit.errors import HpckitError
 from hpckit.halo.packed import Bound
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from hpckit.halo.plan import Plan
 
 _RACERS = 3
-_TURN = 5  # exchanges in a row per way and round: the first warms up and is not counted
-_ROUNDS = 8
-_LEAST = 3  # rounds at least
-_BUDGET = 1.0  # seconds: after the least rounds the race ends with the round in which it has used them
 
 _systems: weakref.WeakKeyDictionary[Grid, System] = weakref.WeakKeyDictionary()
 _chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDictionary()
@@ -45,27 +41,27 @@ class Auto:
         self._plan, self._on_choice = plan, on_choice
         self._choices, self._key = _chosen.setdefault(plan.grid, {}), (plan.signature(), direct)
         self._predicted = predict(plan, direct)
-        self._measured: dict[str, float] = {}
         known = self._choices.get(self._key)
         ranking = sorted(self._predicted, key=self._predicted.__getitem__)
         self._ways = self._make([known] if known else ranking[:_RACERS], tag)
-        self._referee = self._race()
-        self._next = next(self._referee, None)
+        self._race = Race(plan.grid.comm, list(self._ways))
+        self._finish()
 
     @property
     def method(self) -> str:
         """The way that was chosen, or "auto" while the race is on."""
-        return "auto" if self._next else self._choices[self._key]
+        return self._race.way if self._race.over else "auto"
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
         bound = {name: way.bind(arrays) for name, way in self._ways.items()}
-        return self._timed(bound) if self._next else bound[self.method]
+        return bound[self.method] if self._race.over else self._timed(bound)
 
     def explain(self) -> list[str]:
         """Predicted and measured time of each way, as lines of a table."""
         lines = [f"{'way':<10} {'predicted':>12} {'measured':>12}   (microseconds, slowest rank)"]
         for name, seconds in sorted(self._predicted.items(), key=lambda item: item[1]):
-            measured = f"{1e6 * self._measured[name]:12.1f}" if name in self._measured else f"{'-':>12}"
+            known = self._race.measured
+            measured = f"{1e6 * known[name]:12.1f}" if name in known else f"{'-':>12}"
             lines.append(f"{name:<10} {1e6 * seconds:12.1f} {measured}{'   chosen' if name == self.method else ''}")
         return lines
 
@@ -80,54 +76,29 @@ class Auto:
         return ways or {"packed": WAYS["packed"](self._plan, tag)}
 
     def _timed(self, bound: dict[str, Bound]) -> Bound:
-        """An exchange by the way whose turn it is, its time told to the referee."""
+        """An exchange by the way whose turn it is, its time told to the race."""
         clock, spent = time.perf_counter, 0.0
 
         def start() -> None:
             nonlocal spent
             begin = clock()
-            bound[self._next or self.method].start()
+            bound[self._race.way].start()
             spent = clock() - begin
 
         def wait() -> None:
             begin = clock()
-            bound[self._next or self.method].wait()
-            self._next = self._tell(spent + clock() - begin)
+            bound[self._race.way].wait()
+            if not self._race.over:
+                self._race.tell(spent + clock() - begin)
+                self._finish()
 
         return Bound.of(start, wait)
 
-    def _tell(self, seconds: float) -> str | None:
-        try:
-            return self._referee.send(seconds)
-        except StopIteration:
-            return None
-
-    def _race(self) -> Generator[str, float, None]:
-        """Yields the way to take next, is sent its time, and ends with a choice."""
-        names, began = list(self._ways), time.perf_counter()
-        best = dict.fromkeys(names, float("inf"))
-        for number in range(1, _ROUNDS + 1):
-            if len(names) == 1:
-                break
-            for name, turn in product(names, range(_TURN)):
-                seconds = yield name
-                if turn:
-                    best[name] = min(best[name], seconds)
-            spent = time.perf_counter() - began
-            *times, spent = self._slowest([*(best[name] for name in names), spent])
-            self._measured.update(zip(names, times, strict=True))
-            over = number == _ROUNDS or (number >= _LEAST and spent > _BUDGET)
-            limit = min(times) * (1 if over else 1 + 2 / number)  # on a noisy machine the first rounds say little
-            names = [name for name, seconds in zip(names, times, strict=True) if seconds <= limit]
-        self._choices[self._key] = names[0]
-        self._ways = {names[0]: self._ways[names[0]]}
-        self._on_choice()
-
-    def _slowest(self, seconds: list[float]) -> list[float]:
-        """Each number's maximum over the ranks: what all ranks decide on."""
-        shared = np.array(seconds)
-        self._plan.grid.comm.Allreduce(MPI.IN_PLACE, shared, MPI.MAX)
-        return shared.tolist()
+    def _finish(self) -> None:
+        if self._race.over:
+            self._choices[self._key] = self._race.way
+            self._ways = {self._race.way: self._ways[self._race.way]}
+            self._on_choice()
 
 
 def predict(plan: Plan, direct: bool) -> dict[str, float]:
