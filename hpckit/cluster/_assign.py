@@ -19,7 +19,7 @@ def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
     """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost (collective)."""
     labels, nearest = [np.empty(0, np.int64)], [np.empty(0)]
     with span("labels"):
-        exponent, pieces = (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids)
+        exponent, pieces = to_medoids(problem, medoids)
         for ticks in pieces:
             labels.append(ticks.argmin(axis=1))
             nearest.append(ticks.min(axis=1))
@@ -27,8 +27,12 @@ def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
         return problem.ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
 
 
-def _given(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
+def to_medoids(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
     """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids, (any, k) float32."""
+    return (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids)
+
+
+def _given(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
     distances = problem.data.columns(medoids, *problem.ranks.block(problem.n))
     exponent = _exponent(problem, lambda: _quant.largest(distances))
     ticks = np.empty(distances.shape, np.float32)
@@ -37,7 +41,6 @@ def _given(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndar
 
 
 def _computed(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
-    """The same."""
     pairs = _metrics.pairs(problem.data, problem.metric, medoids, by_candidate=False)
     own = np.arange(*problem.ranks.block(problem.n))
     exponent = _exponent(problem, lambda: pairs.largest(own), pairs.scale)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hpckit import native
 from hpckit.cluster import _dist, _init, _input, _swap
+from hpckit.cluster._assign import to_medoids
 from hpckit.cluster._dist import Distances
 from hpckit.cluster._metrics import Metric
 from hpckit.cluster._ranks import Ranks
@@ -54,11 +55,7 @@ def fastermsc(
     """
     problem = _input.check(data, k, init=init, max_iter=max_iter, counts={"block": block}, **common)
     _at_least_two(problem.k)
-    with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
-    with span("init"):
-        medoids = _init.medoids(problem, distances)
-    return _search(problem, distances, medoids, block)[0]
+    return _search(problem, *_start(problem), block)[0]
 
 
 def dynmsc(
@@ -82,10 +79,7 @@ def dynmsc(
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:
         raise ConfigError(f"k_min={k_min} is above k_max={k_max}: it must be 2 to {k_max}")
-    with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
-    with span("init"):
-        medoids = _init.medoids(problem, distances)
+    distances, medoids = _start(problem)
     best, removal = _search(problem, distances, medoids, block)
     scores = [(problem.k, 1 - best.loss)]
     medoids = best.medoids
@@ -115,7 +109,8 @@ def silhouette(
     other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
     """
     where = {"comm": comm, "threads": threads, "distributed": distributed}
-    problem = _input.check(data, 1, init="first", metric=metric, memory=_memory(metric), **where)
+    memory = "matrix" if metric == "precomputed" else "free"
+    problem = _input.check(data, 1, init="first", metric=metric, memory=memory, **where)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
@@ -148,22 +143,26 @@ def medoid_silhouette(
     errors as for `fasterpam`. Source as for `fastermsc`.
     """
     where = {"comm": comm, "threads": threads, "distributed": distributed}
-    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, memory=_memory(metric), **where)
+    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, **where)
     _at_least_two(problem.k)
-    distances = _dist.load(problem, by_candidate=True)
-    state = _Silhouette(distances, problem.weights, _init.medoids(problem, distances), problem.ranks)
-    ds = state.ds[: problem.n].astype(np.float64)
-    return 1 - state.dn / np.where(ds, ds, 1)
-
-
-def _memory(metric: Metric) -> str:
-    """Where to keep distances that are needed once."""
-    return "matrix" if metric == "precomputed" else "free"
+    values = [np.empty(0)]
+    for ticks in to_medoids(problem, np.asarray(problem.init))[1]:
+        dn, ds = np.partition(ticks, 1, axis=1)[:, :2].T.astype(np.float64)
+        values.append(1 - dn / np.where(ds, ds, 1))
+    return problem.ranks.join(np.concatenate(values))
 
 
 def _at_least_two(k: int, name: str = "k") -> None:
     if k < 2:
         raise ConfigError(f"{name}={k} must be at least 2: a medoid silhouette compares the nearest two medoids")
+
+
+def _start(problem: _input.Problem) -> tuple[Distances, np.ndarray]:
+    """The distances, and the first medoids."""
+    with span("distances"):
+        distances = _dist.load(problem, by_candidate=True)
+    with span("init"):
+        return distances, _init.medoids(problem, distances)
 
 
 def _search(
@@ -200,31 +199,24 @@ def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> Non
 class _Silhouette(Medoids):
     """Medoids whose loss is the sum of w dn / ds, in units of 2**-24.
 
-    dt : float32, distances of the third nearest, with zeros up to whole `LANES`
-    ratios : (3, n) float32, the present dn / ds, and what it is without the nearest and without the second medoid
+    dt : (n,) float32, distances of the third nearest
+    ratios : (3, n) float64, dn / ds, and what it would be without the nearest and without the second medoid
     """
 
     def __init__(self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks) -> None:
         super().__init__(distances, weights, medoids, ranks)
-        n, k = self.n, self.k
-        self.dt, self.ratios = np.zeros_like(self.ds), np.empty((3, n), np.float32)
+        self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
         self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
-        slots, ratios = (self.near, self.seco), tuple(self.ratios)
-        self._near = [*map(native.address, (*slots, self.dn, self.ds, self.dt, *ratios))]
-        self._table_at, self._column_at = map(native.address, (self._table, self._column))
-        weighed = *slots, *ratios, weights, self.removal
-        self._weigh = native.bind(self._kernels.weigh, n, k, *map(native.address, weighed), keep=weighed)
-        self._kernels.assign(self._table_at, n, k, *self._near)
-        self.loss = self._weigh()
+        served = self.near, self.seco, self.dn, self.ds, self.dt, *self.ratios, weights, self.removal
+        self._served = [native.address(self._table), self.n, self.k, *map(native.address, served)]
+        self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:
-        count = self._kernels.swap(slot, self._column_at, self._table_at, self.n, self.k, *self._near)
-        self._weigh()
-        return count
+        return self._kernels.swap(*self._served, slot, native.address(self._column))
 
-    def evaluation(self) -> tuple[Callable[..., int], list[int]]:
-        taken, weights, removal = map(native.address, (self.taken, self.weights, self.removal))
-        return self._kernels.evaluate, [len(self.dt), taken, *self._near, weights, self.k, removal]
+    def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
+        _, n, k, *objects, removal = self._served
+        return self._kernels.evaluate, [n, native.address(self.taken), *objects, k, removal]
 
     @property
     def true_loss(self) -> float:

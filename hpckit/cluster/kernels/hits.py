@@ -34,15 +34,6 @@ def _put_rest(row, start, limit, length, hits, count):
 
 
 @njit
-def count_below(row, start, limit, length):
-    """How many objects o have row[start + o] < limit[o]; `length`: whole LANES."""
-    count = 0
-    for o in range(0, length, LANES):
-        count += population(below(row, limit, start, o))
-    return count
-
-
-@njit
 def hits_below(row, start, limit, length, hits):
     """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has room for 4 more."""
     count = 0

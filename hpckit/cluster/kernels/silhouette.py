@@ -3,7 +3,7 @@
 The medoid silhouette of an object is 1 - dn / ds; a search lowers the sum of w dn / ds. Ratios are whole numbers too,
 of 2**-24, each rounded once, so that their sums are exact like those of distances. Beside the package's symbols:
 
-    dt           distance of the third nearest medoid of o; FAR when there are two
+    dt           distance of the third nearest medoid of o; 2**24 when there are two
     ratio        dn / ds, and 0 where both are 0
     no_near      ds / dt, the ratio once the nearest medoid is lost
     no_seco      dn / dt, the ratio once the second is lost
@@ -20,19 +20,21 @@ from numba import njit, types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
 from hpckit.cluster.kernels.hits import hits_below
-from hpckit.cluster.kernels.intrinsics import bits
+from hpckit.cluster.kernels.intrinsics import LANES, below, bits, population, scratch
 from hpckit.native import export
 
 _FAR = 16777216.0  # 2**24, no distance is larger
 _ONE = 16777216.0  # a ratio of 1
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
+_PIECE = 256
+_MANY = 5  # from n / _MANY hits on it is quicker to look at all objects
 
 
 @njit(inline="always")
 def _ratio(x, y):
     """The smaller by the larger, in units of 2**-24."""
-    below, above = types.float64(min(x, y)), types.float64(max(x, y))
-    return types.float32((below * _ONE / max(above, 1.0) + _ROUND) - _ROUND)
+    low, high = types.float64(min(x, y)), types.float64(max(x, y))
+    return (low * _ONE / max(high, 1.0) + _ROUND) - _ROUND
 
 
 @njit(inline="always")
@@ -52,15 +54,29 @@ def _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco):
     ratio[o], no_near[o], no_seco[o] = _ratio(a, b), _ratio(b, c), _ratio(a, c)
 
 
-@export("void(f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f4*, f4*, f4*)")
-def assign(table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco):
-    """The nearest medoids of all objects from table[o*k + i], the distance of o to the medoid in slot i."""
+@njit
+def _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal):
+    """Set `removal`; the sum of all ratios."""
+    for i in range(k):
+        removal[i] = 0.0
+    total = 0.0
+    for o in range(n):
+        total += w[o] * ratio[o]
+        removal[near[o]] += w[o] * (no_near[o] - ratio[o])
+        removal[seco[o]] += w[o] * (no_seco[o] - ratio[o])
+    return total
+
+
+@export("f8(f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*)")
+def assign(table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal):
+    """All about the objects from table[o*k + i], the distance of o to the medoid in slot i; the sum of all ratios."""
     for o in range(n):
         _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco)
+    return _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
 
 
-@export("i8(i8, f4*, f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f4*, f4*, f4*)")
-def swap(slot, row, table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco):
+@export("i8(f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*, i8, f4*)")
+def swap(table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal, slot, row):
     """Put the candidate with distances `row` into `slot`; how many objects it came, or was, near enough to concern."""
     count = 0
     for o in range(n):
@@ -69,25 +85,13 @@ def swap(slot, row, table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco
         if min(was, row[o]) <= dt[o]:
             _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco)
             count += 1
+    _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
     return count
-
-
-@export("f8(i8, i8, i4*, i4*, f4*, f4*, f4*, f8*, f8*)")
-def weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal):
-    """What losing each medoid adds to the sum of all ratios, and that sum."""
-    for i in range(k):
-        removal[i] = 0.0
-    total = 0.0
-    for o in range(n):
-        total += w[o] * types.float64(ratio[o])
-        removal[near[o]] += w[o] * types.float64(no_near[o] - ratio[o])
-        removal[seco[o]] += w[o] * types.float64(no_seco[o] - ratio[o])
-    return total
 
 
 @njit(inline="always")
 def _rank(x):
-    """An integer in the order of x: the least of integers is found by vectors."""
+    """An integer in the order of x, which is not -0.0: the least of integers is found by vectors."""
     pattern = types.int64(bits(x))
     return pattern ^ ((pattern >> 63) & 0x7FFFFFFFFFFFFFFF)
 
@@ -105,36 +109,84 @@ def _least(values, n):
     return slot
 
 
-@export(
-    "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, i4*, f4*, f4*, f4*, f4*, f4*, f4*, f8*, i8, f8*, f8*, i8*, f8*)",
-)
+@njit
+def _about(row, start, dt, n):
+    """How many objects have d < dt, but for those beyond the last whole mask."""
+    count = 0
+    for o in range(0, n - n % LANES, LANES):
+        count += population(below(row, dt, start, o))
+    return count
+
+
+@njit(inline="always")
+def _terms(o, d, dn, ds, ratio, no_near, no_seco, w):
+    """What object o adds to the sum if some medoid goes, and what besides if its nearest or its second goes."""
+    a, b, now = _ratio(d, dn[o]), _ratio(d, ds[o]), ratio[o]
+    other = (a if d < ds[o] else now) - now
+    return w[o] * other, w[o] * (b - no_near[o] - other), w[o] * (a - no_seco[o] - other)
+
+
+@njit
+def _add_some(row, start, hits, count, near, seco, dn, ds, ratio, no_near, no_seco, w, after):
+    """Over the objects `hits`: the sum of the first terms; the others go to after[slot]."""
+    gain = 0.0
+    for h in range(count):
+        o = hits[h]
+        other, first, second = _terms(o, row[start + o], dn, ds, ratio, no_near, no_seco, w)
+        gain += other
+        after[near[o]] += first
+        after[seco[o]] += second
+    return gain
+
+
+@njit
+def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after):
+    """The same over all objects, in vectors; neighbours add to two copies of `after`, and need not wait in turn."""
+    for i in range(k):
+        after[k + i] = 0.0
+    terms, gain = scratch(w), 0
+    for begin in range(0, n, _PIECE):
+        size = _PIECE if n - begin > _PIECE else n - begin
+        for t in range(size):
+            o = begin + t
+            other, first, second = _terms(o, min(row[start + o], dt[o]), dn, ds, ratio, no_near, no_seco, w)
+            gain += types.int64(other)  # whole, and sums of integers are vectorised
+            terms[t], terms[_PIECE + t] = first, second
+        for t in range(size):
+            copy = k * (t & 1)
+            after[copy + near[begin + t]] += terms[t]
+            after[copy + seco[begin + t]] += terms[_PIECE + t]
+    for i in range(k):
+        after[i] += after[k + i]
+    return types.float64(gain)
+
+
+@export("i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, i8, f8*, f8*, i8*, f8*)")
 def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, hits, bid,
 ):  # fmt: skip
-    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that lower the sum."""
+    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that lower the sum.
+
+    `after` has room for 2 k.
+    """
     no_bid(bid)
     kept = 0
     for c in range(count):
-        j, place = candidates[c], places[c]
+        j, start = candidates[c], places[c] * stride
         if taken[j]:
             continue
-        start = place * stride
         for i in range(k):
             after[i] = removal[i]
-        gain = 0.0
-        for h in range(hits_below(rows, start, dt, n, hits)):
-            o = hits[h]
-            d, now = rows[start + o], ratio[o]
-            a, b = _ratio(d, dn[o]), _ratio(d, ds[o])
-            other = a if d < ds[o] else now
-            gain += w[o] * types.float64(other - now)
-            after[near[o]] += w[o] * (types.float64(b - other) - types.float64(no_near[o] - now))
-            after[seco[o]] += w[o] * (types.float64(a - other) - types.float64(no_seco[o] - now))
+        if _about(rows, start, dt, n) < n // _MANY:
+            many = hits_below(rows, start, dt, n, hits)
+            gain = _add_some(rows, start, hits, many, near, seco, dn, ds, ratio, no_near, no_seco, w, after)
+        else:
+            gain = _add_all(rows, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after)
         slot = _least(after, k)
         change = gain + after[slot]
         if change < 0:
-            candidates[kept], places[kept] = j, place
+            candidates[kept], places[kept] = j, places[c]
             kept += 1
             offer(bid, change, types.float64(j), types.float64(slot))
     return kept

@@ -99,6 +99,18 @@ def test_blocks_of_one_are_fastermsc_and_one_block_is_pammedsil(problem, weighte
         assert result.labels.tolist() == [row.index(min(row)) for row in distances[:, result.medoids].tolist()]
 
 
+@pytest.mark.parametrize("k", [3, 25])
+def test_fastermsc_ends_in_a_local_optimum(k):
+    """Few medoids concern most objects, many medoids few of them: the kernel has a way for each."""
+    points = np.random.default_rng(8).integers(0, 1000, (100, 2))
+    distances = np.abs(points[:, None] - points).sum(axis=-1)
+    result, rows, ones = fastermsc(distances, k, init="first"), distances.tolist(), [1] * 100
+    medoids, others = result.medoids.tolist(), set(range(100)) - set(result.medoids.tolist())
+    least = loss(rows, medoids, ones)
+    assert swaps(result, ones)[-1][2] == round(result.loss * 100 * 2**24) == least
+    assert min(best_slot(rows, medoids, j, ones)[0] for j in others) >= least
+
+
 @settings(max_examples=30)
 @given(problems(), st.booleans())
 def test_dynmsc_drops_the_medoid_that_costs_least(problem, weighted):
