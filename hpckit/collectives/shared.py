@@ -24,7 +24,6 @@ from hpckit.comm.spin import Watch, patience
 _REDUCE = 2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
 _LINE = 64  # bytes of a cache line
 _COUNTERS = 256  # bytes before the data in each rank's memory
-_SCRATCH = 8192  # bytes that the kernels reduce at a time
 _PIECES = 1 << 18  # bytes that a rank copies to the window at a time: they stay in its caches
 _SMALL = {True: 2048, False: 8192}  # bytes up to which slots are best, for arrays in windows and for others
 
@@ -132,8 +131,7 @@ class Shared(Steps):
         function = _kernel(op, target.dtype)
         kernels = native.load("hpckit.collectives.shared_kernels")
         code = ctypes.cast(getattr(kernels, function), ctypes.c_void_p).value if function else 0
-        scratch = self._table([0] * (_SCRATCH // 8))
-        plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, scratch, *words], dtype=np.int64)
+        plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
         watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
         turn = _Turn(plan, op, target.dtype, 0 if function else target.nbytes, watch, self._node.ranks)
         bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
@@ -141,7 +139,7 @@ class Shared(Steps):
         self.reduce_scatter, self.allgather = (Steps(bind, mode, polls, turn) for mode in (1, 2))
 
     def _choose(self, source: np.ndarray, target: np.ndarray, whole: bool) -> tuple[str, list[int]]:
-        """Name of the protocol, and the words of its plan from the pointers on."""
+        """Name of the protocol, and the words of its plan from the bases on."""
         sources, targets = self._node.rows(source), self._node.rows(target)
         direct = sources is not None and targets is not None
         if whole and target.nbytes <= _SMALL[direct]:
@@ -153,27 +151,28 @@ class Shared(Steps):
     def _slots(self, source: np.ndarray, target: np.ndarray) -> list[int]:
         slot = -(-(8 + target.nbytes) // 128) * 128
         bases = self._memory(2 * slot)
-        contributions = [self._table([base + parity * slot + 8 for base in bases]) for parity in (0, 1)]
-        own = [0, native.address(target), target.nbytes, native.address(source), 0]
-        return [*own, self._table(bases), 0, *contributions, 0, slot]
+        even, odd = (self._table([base + parity * slot + 8 for base in bases]) for parity in (0, 1))
+        arrays = [native.address(source), native.address(target)]
+        return [self._table(bases), even, arrays[1], target.nbytes, *arrays, even, odd, slot]
 
     def _direct(self, sources: list[np.ndarray], targets: list[np.ndarray]) -> list[int]:
-        rank = self._node.comm.rank
         self._keep += sources + targets
+        rank = self._node.comm.rank
         start, stop = self._cuts[rank : rank + 2].tolist()
         contributions = self._table([native.address(row) + start for row in sources])
-        own = native.address(targets[rank])
-        bases, places = self._table(self._memory(_COUNTERS)), self._table([native.address(row) for row in targets])
-        return [contributions, own + start, stop - start, 0, own, bases, 0, 0, places]
+        places = [native.address(row) for row in targets]
+        own = [native.address(sources[rank]), places[rank]]
+        bases = self._table(self._memory(_COUNTERS))
+        return [bases, contributions, own[1] + start, stop - start, *own, self._table(places)]
 
     def _staged(self, source: np.ndarray, target: np.ndarray) -> list[int]:
         size = self._node.comm.size
         largest = int(np.diff(self._cuts).max())
         piece = -(-min(_PIECES // size, largest) // _LINE) * _LINE
-        bases = self._table(self._memory(_COUNTERS + 2 * (size + 1) * piece))
-        own = [self._table([0] * size), 0, 0, native.address(source), native.address(target)]
         pieces = -(-largest // piece) if largest else 0
-        return [*own, bases, native.address(self._cuts), 0, 0, pieces, piece]
+        bases = self._table(self._memory(_COUNTERS + 2 * (size + 1) * piece))
+        own = [native.address(source), native.address(target)]
+        return [bases, self._table([0] * size), 0, 0, *own, native.address(self._cuts), pieces, piece]
 
     def _memory(self, nbytes: int) -> list[int]:
         """Addresses of that much zeroed memory of each rank."""

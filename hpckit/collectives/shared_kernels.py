@@ -1,23 +1,19 @@
 """Kernel source: elementwise reductions, and the protocols of an allreduce among ranks that share a node's memory.
 
 Compiled by `hpckit.native`, used through `hpckit.collectives.shared`. The reductions `sum_f8`, `max_u2`, ... combine
-`n` bytes of two arrays into a third, which may be one of the two: each register is loaded before it is stored.
+`n` bytes of some arrays, in their order; the result may replace one of them.
 
 A protocol is a kernel that goes as far as it can: `mode` 1 begins a reduce_scatter, 2 an allgather, 3 an allreduce,
 0 goes on with what was begun. It returns DONE; LATE, to be called again, when a rank did not come within `patience`
 polls (its number is then in the plan); or REDUCE, to be called again when the caller has combined the arrays that the
 plan's pointers name, where no kernel does that. Counters only rise, so nothing is ever reset.
 
-A plan is an int64 table; offsets and lengths are in bytes::
-
-    0 counter   1 stage   2 step   3 mode   4 rank waited for   5 polls before yielding   6 own rank   7 ranks
-    8 reduction, or 0   9 scratch   10 pointers: what the ranks contribute   11 where their sum goes   12 its length
-    13 own source   14 own target   15 bases: each rank's memory for this plan   16 cuts: where each rank's slice begins
-    17 sources   18 targets: each rank's arrays   19 pieces of a slice   20 length of a piece
+A plan is an int64 table of the words named below; offsets and lengths are in bytes.
 """
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hpckit.comm.moves import copy_bytes
@@ -25,9 +21,26 @@ from hpckit.comm.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 DONE, LATE, REDUCE = 0, 1, 2
-LINE = 64  # bytes of a cache line, and of the widest register
-SCRATCH = 8192  # bytes reduced at a time: the intermediate results of several ranks stay in the first-level cache
+LINE = 64  # bytes of a cache line
+REGISTERS = 2 * LINE  # bytes of each array that are reduced at once
+BLOCK = 4096  # bytes reduced before they are copied to the others: they stay in the first-level cache
+AHEAD = 2048  # bytes by which the prefetch runs ahead
 COUNTERS = 256  # bytes before the data in each rank's memory: two counters, 128 bytes apart
+
+# The words of a plan.
+COUNTER, STAGE, STEP, MODE = 0, 1, 2, 3  # state: what we have posted; where in which operation we are
+AWAITED, EAGER = 4, 5  # the rank that we wait for; polls before yielding the core
+RANK, RANKS, REDUCTION, BASES = (
+    6,
+    7,
+    8,
+    9,
+)  # address of a reduction, or 0; of a table of each rank's memory for the plan
+POINTERS, RESULT, LENGTH = 10, 11, 12  # what is reduced next: table of what the ranks contribute; where the sum goes
+SOURCE, TARGET = 13, 14  # own arrays
+EVEN, ODD, SLOT = 15, 16, 17  # slots: pointers of even and of odd calls; length of a slot
+TARGETS = 15  # direct: table of each rank's target
+CUTS, PIECES, PIECE = 15, 16, 17  # staged: table of where each rank's slice begins; pieces of a slice; length of one
 
 # -- reductions ------------------------------------------------------------------------------------------------------
 
@@ -69,42 +82,65 @@ def _logical(word):
     return logical
 
 
-def _step(operation, kind, size, nbytes):
-    """Combine `nbytes` at three addresses: one register, or one element."""
+def _prefetch(builder, address):
+    """Fetch what is needed soon: the hardware's own prefetch stops at the end of each page, and with many arrays."""
+    word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for line in range(0, REGISTERS, LINE):
+        place = builder.inttoptr(builder.add(address, ir.IntType(64)(AHEAD + line)), byte)
+        builder.call(function, [place, word(0), word(3), word(1)])  # to read, into all caches, data
+
+
+def _fold(operation, kind, size, nbytes):
+    """Combine `nbytes`, a few registers or one element, of all arrays: all are loaded before the result is stored."""
     part = size // 2 if kind == "c" else size
     element = ir.IntType(8 * part) if kind in "iu" else {2: ir.HalfType, 4: ir.FloatType, 8: ir.DoubleType}[part]()
-    register = ir.VectorType(element, nbytes // part)
-    single = ir.VectorType(ir.FloatType(), nbytes // part)
+    stored = ir.VectorType(element, nbytes // part)
+    half = kind == "f" and part == 2  # for storage only
+    computed = ir.VectorType(ir.FloatType(), nbytes // part) if half else stored
 
     @intrinsic
-    def step(typing, target, first, second):
+    def fold(typing, target, pointers, ranks, offset):
         def generate(context, builder, signature, arguments):
-            target, *pair = (builder.inttoptr(a, register.as_pointer()) for a in arguments)
-            pair = [builder.load(a, align=1) for a in pair]
-            if part == 2 and kind == "f":  # half precision is for storage
-                result = builder.fptrunc(operation(builder, kind, *(builder.fpext(a, single) for a in pair)), register)
-            else:
-                result = operation(builder, kind, *pair)
-            builder.store(result, target, align=1)
+            target, pointers, ranks, offset = arguments
+            pointers = builder.inttoptr(pointers, ir.IntType(64).as_pointer())
+
+            def contribution(rank):
+                address = builder.add(builder.load(builder.gep(pointers, [rank])), offset)
+                value = builder.load(builder.inttoptr(address, stored.as_pointer()), align=1)
+                if nbytes == REGISTERS:
+                    _prefetch(builder, address)
+                return builder.fpext(value, computed) if half else value
+
+            total = cgutils.alloca_once_value(builder, contribution(ir.IntType(64)(0)))
+            with cgutils.for_range(builder, ranks, start=ir.IntType(64)(1)) as loop:
+                builder.store(operation(builder, kind, builder.load(total), contribution(loop.index)), total)
+            value = builder.load(total)
+            value = builder.fptrunc(value, stored) if half else value
+            builder.store(value, builder.inttoptr(target, stored.as_pointer()), align=1)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64), generate
+        return types.void(types.int64, types.int64, types.int64, types.int64), generate
 
-    return step
+    return fold
 
 
 def _reduction(name, operation, kind, size):
-    whole, single = _step(operation, kind, size, LINE), _step(operation, kind, size, size)
+    whole, single = _fold(operation, kind, size, REGISTERS), _fold(operation, kind, size, size)
 
-    def reduce(target, first, second, n):
-        lines = n // LINE
-        for i in range(lines):
-            whole(target + LINE * i, first + LINE * i, second + LINE * i)
-        for i in range(lines * LINE // size, n // size):
-            single(target + size * i, first + size * i, second + size * i)
+    def reduce(target, pointers, ranks, offset, n):
+        wide = n - n % REGISTERS
+        done = 0
+        while done < wide:
+            whole(target + done, pointers, ranks, offset + done)
+            done += REGISTERS
+        while done < n:
+            single(target + done, pointers, ranks, offset + done)
+            done += size
 
     reduce.__name__ = f"{name}_{kind}{size}"
-    export("void(i8, i8, i8, i8)")(reduce)
+    export("void(i8, i8, i8, i8, i8)")(reduce)
 
 
 _INTEGERS, _FLOATS = [("i", 1), ("i", 2), ("i", 4), ("i", 8)], [("f", 2), ("f", 4), ("f", 8)]
@@ -126,15 +162,15 @@ for _name, _operation, _kinds in (
 
 
 @intrinsic
-def _call(typing, function, target, first, second, n):
+def _call(typing, function, target, pointers, ranks, offset, n):
     """The reduction at the address `function`."""
 
     def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 5)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 5), generate
+    return types.void(*[types.int64] * 6), generate
 
 
 @njit
@@ -145,50 +181,35 @@ def _least(a, b):
 @njit
 def _all_reach(plan, counter, value, patience):
     """Wait until the counter that lies `counter` bytes into each rank's memory has reached `value`."""
-    other = get(plan, 4)
-    while other < get(plan, 7):
-        if not reaches(get(get(plan, 15), other) + counter, value, patience, get(plan, 5)):
-            put(plan, 4, other)
+    other = get(plan, AWAITED)
+    while other < get(plan, RANKS):
+        if not reaches(get(get(plan, BASES), other) + counter, value, patience, get(plan, EAGER)):
+            put(plan, AWAITED, other)
             return False
         other += 1
-    put(plan, 4, 0)
+    put(plan, AWAITED, 0)
     return True
 
 
 @njit
 def _combine(plan, offset, n):
     """Reduce `n` bytes, `offset` bytes after the pointers, in the order of the ranks."""
-    pointers, target, ranks = get(plan, 10), get(plan, 11) + offset, get(plan, 7)
-    first = get(pointers, 0) + offset
-    if ranks == 1 and target != first:
-        copy_bytes(target, first, n)
-    for other in range(1, ranks):
-        result = target if other == ranks - 1 else get(plan, 9)  # an earlier sum may not replace our own contribution
-        _call(get(plan, 8), result, first, get(pointers, other) + offset, n)
-        first = result
-
-
-@njit
-def _combine_all(plan):
-    """All bytes, a scratch of them at a time."""
-    offset, n = 0, get(plan, 12)
-    while offset < n:
-        _combine(plan, offset, _least(SCRATCH, n - offset))
-        offset += SCRATCH
+    if n > 0:
+        _call(get(plan, REDUCTION), get(plan, RESULT) + offset, get(plan, POINTERS), get(plan, RANKS), offset, n)
 
 
 @njit
 def _is_callers(plan):
     """Whether there is something to reduce that no kernel can."""
-    return get(plan, 8) == 0 and get(plan, 12) > 0
+    return get(plan, REDUCTION) == 0 and get(plan, LENGTH) > 0
 
 
 @njit
 def _begin(plan, mode):
     if mode:
-        put(plan, 1, 1)
-        put(plan, 2, 0)
-        put(plan, 3, mode)
+        put(plan, STAGE, 1)
+        put(plan, STEP, 0)
+        put(plan, MODE, mode)
 
 
 # -- slots: everyone writes its array to a slot of its own, and reduces all slots -----------------------------------
@@ -199,23 +220,23 @@ def _begin(plan, mode):
 
 @export("i8(i8, i8, i8)")
 def slots(plan, mode, patience):
-    """Allreduce of small arrays; words 17, 18 are the pointers of even and odd calls, 20 the length of a slot."""
+    """Allreduce of small arrays (no halves)."""
     _begin(plan, mode)
-    k = get(plan, 0)
+    k = get(plan, COUNTER)
     if mode:
         k += 1
-        put(plan, 0, k)
-        slot = get(get(plan, 15), get(plan, 6)) + (k & 1) * get(plan, 20)
-        copy_bytes(slot + 8, get(plan, 13), get(plan, 12))
+        put(plan, COUNTER, k)
+        slot = get(get(plan, BASES), get(plan, RANK)) + (k & 1) * get(plan, SLOT)
+        copy_bytes(slot + 8, get(plan, SOURCE), get(plan, LENGTH))
         release(slot, k)
-    if get(plan, 1) == 1:
-        if not _all_reach(plan, (k & 1) * get(plan, 20), k, patience):
+    if get(plan, STAGE) == 1:
+        if not _all_reach(plan, (k & 1) * get(plan, SLOT), k, patience):
             return LATE
-        put(plan, 10, get(plan, 17 + (k & 1)))
-        put(plan, 1, 0)
+        put(plan, POINTERS, get(plan, EVEN + (k & 1)))
+        put(plan, STAGE, 0)
         if _is_callers(plan):
             return REDUCE
-        _combine_all(plan)
+        _combine(plan, 0, get(plan, LENGTH))
     return DONE
 
 
@@ -225,17 +246,17 @@ def slots(plan, mode, patience):
 @njit
 def _share_directly(plan, offset, n):
     """Copy part of our slice, which is complete, to everyone."""
-    own = get(plan, 11) + offset
-    for other in range(get(plan, 7)):
-        if other != get(plan, 6):
-            copy_bytes(get(get(plan, 18), other) + own - get(plan, 14), own, n)
+    own = get(plan, RESULT) + offset
+    for other in range(get(plan, RANKS)):
+        if other != get(plan, RANK):
+            copy_bytes(get(get(plan, TARGETS), other) + own - get(plan, TARGET), own, n)
 
 
 @njit
 def _arrive(plan):
-    count = get(plan, 0) + 1
-    put(plan, 0, count)
-    release(get(get(plan, 15), get(plan, 6)), count)
+    count = get(plan, COUNTER) + 1
+    put(plan, COUNTER, count)
+    release(get(get(plan, BASES), get(plan, RANK)), count)
 
 
 @export("i8(i8, i8, i8)")
@@ -244,28 +265,28 @@ def direct(plan, mode, patience):
     _begin(plan, mode)
     if mode & 1:
         _arrive(plan)
-    if get(plan, 1) == 1:
-        if get(plan, 3) & 1 and not _all_reach(plan, 0, get(plan, 0), patience):
+    if get(plan, STAGE) == 1:
+        if get(plan, MODE) & 1 and not _all_reach(plan, 0, get(plan, COUNTER), patience):
             return LATE
-        put(plan, 1, 2)
-        if get(plan, 3) & 1 and _is_callers(plan):
+        put(plan, STAGE, 2)
+        if get(plan, MODE) & 1 and _is_callers(plan):
             return REDUCE
-    if get(plan, 1) == 2:
-        offset, n = 0, get(plan, 12)
+    if get(plan, STAGE) == 2:
+        offset, n = 0, get(plan, LENGTH)
         while offset < n:
-            part = _least(SCRATCH, n - offset)
-            if get(plan, 3) & 1 and not _is_callers(plan):
+            part = _least(BLOCK, n - offset)
+            if get(plan, MODE) & 1 and not _is_callers(plan):
                 _combine(plan, offset, part)
-            if get(plan, 3) & 2:
+            if get(plan, MODE) & 2:
                 _share_directly(plan, offset, part)
-            offset += SCRATCH
-        put(plan, 1, 3)
-        if get(plan, 3) & 2:
+            offset += BLOCK
+        put(plan, STAGE, 3)
+        if get(plan, MODE) & 2:
             _arrive(plan)
-    if get(plan, 1) == 3:
-        if get(plan, 3) & 2 and not _all_reach(plan, 0, get(plan, 0), patience):
+    if get(plan, STAGE) == 3:
+        if get(plan, MODE) & 2 and not _all_reach(plan, 0, get(plan, COUNTER), patience):
             return LATE
-        put(plan, 1, 0)
+        put(plan, STAGE, 0)
     return DONE
 
 
@@ -281,7 +302,7 @@ def direct(plan, mode, patience):
 @njit
 def _piece(plan, owner, j):
     """(offset in the array, length) of piece j of the owner's slice."""
-    cuts, most = get(plan, 16), get(plan, 20)
+    cuts, most = get(plan, CUTS), get(plan, PIECE)
     start = get(cuts, owner) + j * most
     n = _least(most, get(cuts, owner + 1) - start)
     return start, n if n > 0 else 0
@@ -290,52 +311,52 @@ def _piece(plan, owner, j):
 @njit
 def _contributed(plan, rank, owner, j):
     """Address of what `rank` contributes to piece j of the owner's slice."""
-    parts = get(plan, 7) + 1
-    return get(get(plan, 15), rank) + COUNTERS + (((get(plan, 0) + j) & 1) * parts + owner) * get(plan, 20)
+    parts = get(plan, RANKS) + 1
+    return get(get(plan, BASES), rank) + COUNTERS + (((get(plan, COUNTER) + j) & 1) * parts + owner) * get(plan, PIECE)
 
 
 @njit
 def _completed(plan, owner, j):
-    return _contributed(plan, owner, get(plan, 7), j)
+    return _contributed(plan, owner, get(plan, RANKS), j)
 
 
 @njit
 def _collect(plan, j):
-    for owner in range(get(plan, 7)):
-        if owner != get(plan, 6):
+    for owner in range(get(plan, RANKS)):
+        if owner != get(plan, RANK):
             start, n = _piece(plan, owner, j)
-            copy_bytes(get(plan, 14) + start, _completed(plan, owner, j), n)
+            copy_bytes(get(plan, TARGET) + start, _completed(plan, owner, j), n)
 
 
 @njit
 def _contribute(plan, j):
-    rank = get(plan, 6)
-    for owner in range(get(plan, 7)):
+    rank = get(plan, RANK)
+    for owner in range(get(plan, RANKS)):
         if owner != rank:
             start, n = _piece(plan, owner, j)
-            copy_bytes(_contributed(plan, rank, owner, j), get(plan, 13) + start, n)
+            copy_bytes(_contributed(plan, rank, owner, j), get(plan, SOURCE) + start, n)
 
 
 @njit
 def _point_at(plan, j):
     """Let the pointers name what all ranks contribute to piece j of our slice."""
-    rank = get(plan, 6)
+    rank = get(plan, RANK)
     start, n = _piece(plan, rank, j)
-    for other in range(get(plan, 7)):
-        put(get(plan, 10), other, _contributed(plan, other, rank, j))
-    put(get(plan, 10), rank, get(plan, 13) + start)
-    put(plan, 11, get(plan, 14) + start)
-    put(plan, 12, n)
+    for other in range(get(plan, RANKS)):
+        put(get(plan, POINTERS), other, _contributed(plan, other, rank, j))
+    put(get(plan, POINTERS), rank, get(plan, SOURCE) + start)
+    put(plan, RESULT, get(plan, TARGET) + start)
+    put(plan, LENGTH, n)
 
 
 @export("i8(i8, i8, i8)")
 def staged(plan, mode, patience):
     """Rank r reduces slice r, piece by piece, from memory to which all ranks copy what they contribute to it."""
     _begin(plan, mode)
-    base = get(get(plan, 15), get(plan, 6))
-    pieces, done, mode = get(plan, 19), get(plan, 0), get(plan, 3)
-    while get(plan, 1):
-        stage, t = get(plan, 1), get(plan, 2)
+    base = get(get(plan, BASES), get(plan, RANK))
+    pieces, done, mode = get(plan, PIECES), get(plan, COUNTER), get(plan, MODE)
+    while get(plan, STAGE):
+        stage, t = get(plan, STAGE), get(plan, STEP)
         if stage == 1:
             if t >= 2:
                 if not _all_reach(plan, COUNTERS // 2, done + t - 1, patience):
@@ -346,26 +367,26 @@ def staged(plan, mode, patience):
                 if mode & 1:
                     _contribute(plan, t)
                 release(base, done + t + 1)
-            put(plan, 1, 2)
+            put(plan, STAGE, 2)
         elif stage == 2:
-            put(plan, 1, 3)
+            put(plan, STAGE, 3)
             if 1 <= t <= pieces:
                 if not _all_reach(plan, 0, done + t, patience):
-                    put(plan, 1, 2)
+                    put(plan, STAGE, 2)
                     return LATE
                 _point_at(plan, t - 1)
                 if mode & 1 and _is_callers(plan):
                     return REDUCE
                 if mode & 1:
-                    _combine_all(plan)
+                    _combine(plan, 0, get(plan, LENGTH))
         else:
             if 1 <= t <= pieces:
                 if mode & 2:
-                    copy_bytes(_completed(plan, get(plan, 6), t - 1), get(plan, 11), get(plan, 12))
+                    copy_bytes(_completed(plan, get(plan, RANK), t - 1), get(plan, RESULT), get(plan, LENGTH))
                 release(base + COUNTERS // 2, done + t)
-            put(plan, 2, t + 1)
-            put(plan, 1, 1)
+            put(plan, STEP, t + 1)
+            put(plan, STAGE, 1)
             if t == pieces + 1:
-                put(plan, 0, done + pieces)
-                put(plan, 1, 0)
+                put(plan, COUNTER, done + pieces)
+                put(plan, STAGE, 0)
     return DONE

@@ -1,5 +1,7 @@
 """Allreduce in a node's memory: kernels against NumPy, protocols against sums that every rank computes itself."""
 
+import functools
+import itertools
 import time
 
 import numpy as np
@@ -41,17 +43,25 @@ def values(seed: int, n: int, dtype) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("target", [0, 1, 2])
+@pytest.mark.parametrize("target", [0, 1, 2, 3])
 def test_kernels(name, target):
-    """Into the first operand, the second, and elsewhere; lengths that end within a register."""
+    """Of one to three arrays, into one of them or elsewhere; lengths that end within a register."""
     operation, dtype = name.split("_")
     kernel = getattr(native.load("hpckit.collectives.shared_kernels"), name)
-    for n in (0, 1, 5, 64, 67, 203):
-        arrays = [values(seed, n, dtype) for seed in range(3)]
-        with np.errstate(all="ignore"):
-            expected = UFUNCS[operation](arrays[0], arrays[1]).astype(dtype)
-        kernel(native.address(arrays[target]), native.address(arrays[0]), native.address(arrays[1]), arrays[0].nbytes)
+    for n, ranks in itertools.product((0, 1, 5, 64, 67, 203), (1, 2, 3)):
+        arrays = [values(seed, n, dtype) for seed in range(4)]
+        expected = combined(UFUNCS[operation], arrays[:ranks])
+        pointers = np.array([native.address(x) for x in arrays])
+        kernel(pointers[target], native.address(pointers), ranks, 0, arrays[0].nbytes)
         np.testing.assert_array_equal(arrays[target], expected)
+
+
+def combined(ufunc: np.ufunc, arrays: list[np.ndarray]) -> np.ndarray:
+    """In their order, half precision rounded at the end."""
+    dtype = arrays[0].dtype
+    wide = np.float32 if dtype == np.float16 else dtype
+    with np.errstate(all="ignore"):
+        return functools.reduce(lambda a, b: ufunc(a, b).astype(wide), [x.astype(wide) for x in arrays]).astype(dtype)
 
 
 # -- protocols ---------------------------------------------------------------------------------------------------------
@@ -77,11 +87,7 @@ def own(rank: int, turn: int, n: int, dtype=float) -> np.ndarray:
 
 
 def total(size: int, turn: int, n: int, dtype=float) -> np.ndarray:
-    """In the order of the ranks: the very bits."""
-    result = own(0, turn, n, dtype)
-    for rank in range(1, size):
-        result = result + own(rank, turn, n, dtype)
-    return result
+    return combined(np.add, [own(rank, turn, n, dtype) for rank in range(size)])
 
 
 @pytest.mark.parametrize("in_place", [True, False])
