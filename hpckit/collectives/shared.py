@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -19,13 +18,15 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.collectives.channel import Channel
 from hpckit.comm import partition
-from hpckit.comm.spin import Watch, patience
+from hpckit.comm.spin import Watch, crowded, patience
 
+_KERNELS = "hpckit.collectives.shared_kernels"
 _REDUCE = 2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
+_REDUCE_SCATTER, _ALLGATHER, _BOTH = 1, 2, 3  # modes that begin an operation
 _LINE = 64  # bytes of a cache line
 _COUNTERS = 256  # bytes before the data in each rank's memory
 _PIECES = 1 << 18  # bytes that a rank copies to the window at a time: they stay in its caches
-_SMALL = {True: 2048, False: 8192}  # bytes up to which slots are best, for arrays in windows and for others
+_SMALL = {False: 2048, True: 16384}  # bytes up to which slots are best, without and with ranks that share cores
 
 _OPERATIONS = [
     (MPI.SUM, "sum"),
@@ -40,12 +41,13 @@ _OPERATIONS = [
 class Steps:
     """An operation of a protocol, bound to its arrays: `start`, `poll` and `wait`, or all three by one native call."""
 
-    def __init__(self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: Any) -> None:
+    def __init__(self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: _Turn) -> None:
         self._begin, self._look, self._go_on, self._whole = bind(mode, 1), bind(0, 1), bind(0, polls), bind(mode, polls)
         self._turn = turn
 
     def start(self) -> None:
         """Begin, without blocking."""
+        self._turn.watch.begin()
         if (code := self._begin()) == _REDUCE:
             self._turn(code)
 
@@ -101,7 +103,7 @@ class Shared(Steps):
 
     source, target : (n,) contiguous, same dtype; one array where in place
     op : any; SUM, PROD, MIN, MAX, LAND and LOR of the usual types run in kernels, others by `op.Reduce_local`
-    deadline : seconds to wait for another rank; then `HpckitError` names it
+    deadline : seconds from `start`, or from `wait`, in which the others must come; then `HpckitError` names who did not
     cuts : offsets, in elements, of the slices that the first ranks of the node own, and the end; by default all ranks
         own slices of equal length, cut at cache lines
 
@@ -129,20 +131,20 @@ class Shared(Steps):
         self.protocol, words = self._choose(source, target, cuts is None)
         polls, eager = patience(comm)
         function = _kernel(op, target.dtype)
-        kernels = native.load("hpckit.collectives.shared_kernels")
+        kernels = native.load(_KERNELS)
         code = ctypes.cast(getattr(kernels, function), ctypes.c_void_p).value if function else 0
         plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
         watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
         turn = _Turn(plan, op, target.dtype, 0 if function else target.nbytes, watch, self._node.ranks)
         bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
-        super().__init__(bind, 3, polls, turn)
-        self.reduce_scatter, self.allgather = (Steps(bind, mode, polls, turn) for mode in (1, 2))
+        super().__init__(bind, _BOTH, polls, turn)
+        self.reduce_scatter = Steps(bind, _REDUCE_SCATTER, polls, turn)
+        self.allgather = Steps(bind, _ALLGATHER, polls, turn)
 
     def _choose(self, source: np.ndarray, target: np.ndarray, whole: bool) -> tuple[str, list[int]]:
         """Name of the protocol, and the words of its plan from the bases on."""
         sources, targets = self._node.rows(source), self._node.rows(target)
-        direct = sources is not None and targets is not None
-        if whole and target.nbytes <= _SMALL[direct]:
+        if whole and target.nbytes <= _SMALL[crowded(self._node.comm)]:
             return "slots", self._slots(source, target)
         if sources is not None and targets is not None:
             return "direct", self._direct(sources, targets)
@@ -204,4 +206,4 @@ def _kernel(op: MPI.Op, dtype: np.dtype) -> str | None:
     elif name == "sum" and kind == "c":
         kind, size = "f", size // 2
     kernel = f"{name}_{kind}{size}"
-    return kernel if dtype.isnative and hasattr(native.load("hpckit.collectives.shared_kernels"), kernel) else None
+    return kernel if dtype.isnative and hasattr(native.load(_KERNELS), kernel) else None

@@ -18,13 +18,18 @@ from hpckit.errors import HpckitError
 _INTERVAL = 1.0  # seconds from one look at the processes to the next
 
 
-def patience(node: MPI.Intracomm) -> tuple[int, int]:
-    """(polls before giving up, polls before yielding the core); a rank without a core of its own yields at once.
-
-    node : the ranks of this node (collective)
-    """
+def crowded(node: MPI.Intracomm) -> bool:
+    """Whether the ranks of this node share cores (collective on the node)."""
     cores = set().union(*node.allgather(os.sched_getaffinity(0)))
-    eager = 4000 if len(cores) >= node.size else 20
+    return len(cores) < node.size
+
+
+def patience(node: MPI.Intracomm) -> tuple[int, int]:
+    """(polls before giving up, polls before yielding the core), for the ranks of this node (collective on the node).
+
+    A rank without a core of its own yields at once; the others after some 10 us, for the sake of other programs.
+    """
+    eager = 20 if crowded(node) else 400
     return eager + 1000, eager
 
 

@@ -218,13 +218,23 @@ def test_pending_message(comm, protocol):
     np.testing.assert_array_equal(x, total(comm.size, 0, n))
 
 
-def test_late_rank_is_named(comm, protocol):
+@pytest.mark.parametrize("polled", [True, False])
+def test_late_rank_is_named(comm, protocol, polled):
     channel, last = Channel.of(comm), comm.size - 1
     x = array(channel, 100, protocol)
     way = Shared(channel, x, x, MPI.SUM, deadline=0.1)
+    time.sleep(0.1)  # time before the start does not count
+
+    def poll() -> None:
+        way.start()
+        while not way.poll():
+            pass
+
     if comm.rank < last:
+        began = time.monotonic()
         with pytest.raises(HpckitError, match=rf"rank {last} is late: waited 0.1 s for it in an allreduce"):
-            way()
+            (poll if polled else way)()
+        assert time.monotonic() > began + 0.1
     comm.Barrier()
 
 
