@@ -31,9 +31,11 @@ class InPlace(Distances):
         return Rows(self.table, items)
 
     def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
+        if self.by_candidate:  # all ranks have all rows
+            _quant.to_ticks(self.table[j : j + 1], self.exponent, column[None])
+            return
         if self.first <= j < self.first + self.m:
-            given = self.table[j : j + 1] if self.by_candidate else self.table[:, j - self.first, None].T
-            _quant.to_ticks(given, self.exponent, column[None])
+            _quant.to_ticks(self.table[:, j - self.first, None].T, self.exponent, column[None])
         ranks.share(column, self.candidates, j)
 
 

@@ -86,18 +86,23 @@ class _Judge:
         threads, length = self._ranks.threads, len(state.ds)
         self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
-        self._bids, self._after = np.empty((threads, 3)), np.empty((threads, 2 * state.k))
-        self._hits = np.empty((threads, 4 * (length + 5)), np.int64)
+        self._todo_at = [*map(native.address, self._todo)]
+        self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
+        self._scratch = np.empty((threads, 2 * state.k)), np.empty((threads, 4 * (length + 5)), np.int64), self._bids
+        self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
 
     def first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""
         count = len(candidates)
-        self._rows = self._distances.rows(candidates)
-        self._todo[:, :count] = candidates, self._rows.places
+        rows = self._distances.rows(candidates)
+        self._todo[0, :count], self._todo[1, :count] = candidates, rows.places
+        self._rows = rows.table, *rows.at[:2]
         return self.again(count)
 
     def again(self, count: int) -> int:
         """The same for the first `count` of those that would have the last time."""
+        if self._ranks.threads == 1:
+            return self._part(0, 0, count)
         starts = partition.starts(count, self._ranks.threads)
         kept = self._ranks.each(lambda thread: self._part(thread, *starts[thread : thread + 2]))
         self._ranks.bid[:] = min(self._bids.tolist(), key=_merit)
@@ -108,10 +113,9 @@ class _Judge:
         return ends
 
     def _part(self, thread: int, start: int, stop: int) -> int:
-        table, stride, _ = self._rows.at
-        todo = [*map(native.address, self._todo[:, start:])]
-        scratch = [native.address(each[thread]) for each in (self._after, self._hits, self._bids)]
-        return self._evaluate(table, stride, *todo, stop - start, *self._objects, *scratch)
+        candidates, places = self._todo_at
+        todo = candidates + 8 * start, places + 8 * start, stop - start
+        return self._evaluate(*self._rows[1:], *todo, *self._objects, *self._scratch_at[thread])
 
 
 def _merit(bid: list[float]) -> tuple[bool, float, float]:

@@ -136,6 +136,21 @@ def below(typing, row, limit, start, o):
 
 
 @intrinsic
+def equal(typing, values, value, o):
+    """Mask of LANES objects: bit t says values[o + t] == value."""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = ir.VectorType(_INT, LANES)
+        values, value, o = arguments
+        many = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(value, _INT), _INT(0))
+        many = builder.shuffle_vector(many, ir.Constant(lanes, ir.Undefined), ir.Constant(lanes, None))
+        place = builder.bitcast(builder.gep(values, [o]), lanes.as_pointer())
+        return builder.bitcast(builder.icmp_signed("==", builder.load(place, align=4), many), _WORD)
+
+    return types.uint64(values, types.int64, types.int64), codegen
+
+
+@intrinsic
 def population(typing, mask):
     """How many bits are set."""
     return types.int64(types.uint64), lambda _, builder, __, args: builder.ctpop(args[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.intrinsics import bits32, value32
+from hpckit.cluster.kernels.intrinsics import LANES, below, bits32, equal, lowest, value32
 from hpckit.native import export
 
 _FAR = 16777216.0  # 2**24, no distance is larger
@@ -55,39 +55,49 @@ def assign(table, n, k, w, near, seco, dn, ds, limit, tick, removal):
     return loss
 
 
+@njit(inline="always")
+def _served(o, d, slot, table, k, near, seco, dn, ds):
+    """Slots and distances of the two nearest medoids of o after distance d has come into `slot`."""
+    a, s, da, db = near[o], seco[o], dn[o], ds[o]
+    if a == slot:
+        if d < db or (d == db and slot < s) or s < 0:
+            return a, s, d, db
+        second = _nearest_but(table, o, k, s)
+        return s, second, db, table[o * k + second]
+    if d < da or (d == da and slot < a):
+        return slot, a, d, da
+    if s == slot and d > db:
+        second = _nearest_but(table, o, k, a)
+        return a, second, da, table[o * k + second]
+    if s == slot or d < db or (d == db and slot < s):
+        return a, slot, da, d
+    return a, s, da, db
+
+
 @export("i8(f4*, i8, i8, f8*, i4*, i4*, f4*, f4*, f4*, f4, f8*, i8, f4*, i8*, i4*, f4*, f4*)")
 def swap(table, n, k, w, near, seco, dn, ds, limit, tick, removal, slot, row, changed, near_was, dn_was, ds_was):
     """Put the candidate with distances `row` into `slot`; how many objects changed, and what they were before."""
-    count = 0
     for o in range(n):
-        d = row[o]
-        table[o * k + slot] = d
-        a, s, da, db = near[o], seco[o], dn[o], ds[o]
-        if d > db and a != slot and s != slot:
-            continue
-        first, second, new, next_new = a, s, da, db
-        if a == slot:
-            if d < db or (d == db and slot < s) or s < 0:
-                new = d
-            else:
-                first, new = s, db
-                second = _nearest_but(table, o, k, s)
-                next_new = table[o * k + second]
-        elif d < da or (d == da and slot < a):
-            first, second, new, next_new = slot, a, d, da
-        elif s == slot:
-            if d > db:
-                second = _nearest_but(table, o, k, a)
-                next_new = table[o * k + second]
-            else:
-                next_new = d
-        elif d < db or (d == db and slot < s):
-            second, next_new = slot, d
-        if first != a or second != s or new != da or next_new != db:
-            changed[count], near_was[count], dn_was[count], ds_was[count] = o, a, da, db
-            count += 1
-            near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
-            limit[o] = _limit(next_new, tick)
-            removal[a] -= w[o] * types.float64(db - da)
-            removal[first] += w[o] * types.float64(next_new - new)
+        table[o * k + slot] = row[o]
+    count = 0
+    for start in range(0, n, LANES):
+        concerned = types.uint64(0)
+        if start + LANES <= n:
+            concerned = ~below(ds, row, 0, start) | equal(near, slot, start) | equal(seco, slot, start)
+        else:
+            for o in range(start, n):
+                if row[o] <= ds[o] or near[o] == slot or seco[o] == slot:
+                    concerned |= types.uint64(1) << (o - start)
+        while concerned:
+            o = start + lowest(concerned)
+            concerned &= concerned - types.uint64(1)
+            a, s, da, db = near[o], seco[o], dn[o], ds[o]
+            first, second, new, next_new = _served(o, row[o], slot, table, k, near, seco, dn, ds)
+            if first != a or second != s or new != da or next_new != db:
+                changed[count], near_was[count], dn_was[count], ds_was[count] = o, a, da, db
+                count += 1
+                near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
+                limit[o] = _limit(next_new, tick)
+                removal[a] -= w[o] * types.float64(db - da)
+                removal[first] += w[o] * types.float64(next_new - new)
     return count
