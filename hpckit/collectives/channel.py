@@ -9,6 +9,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from hpckit.comm.links import Links
 from hpckit.comm.shared import NodeMemory, free_with
 
 _KEY = MPI.Comm.Create_keyval()
@@ -28,6 +29,7 @@ class Channel:
 
     node : memory that this rank's node shares; by default the real one
     plans : what `hpckit.collectives.allreduce` keeps for its next call
+    links, choices : what `hpckit.collectives.select` has measured and chosen
     """
 
     def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None) -> None:
@@ -36,6 +38,8 @@ class Channel:
         self.rank, self.size = comm.rank, comm.size
         self.node = node or NodeMemory.of(self.comm)
         self.plans: dict[Any, Any] = {}
+        self.links: Links | None = None
+        self.choices: dict[Hashable, str] = {}
         self._parts: dict[Hashable, Channel | None] = {}
         self._tag = 0
 

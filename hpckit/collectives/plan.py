@@ -10,7 +10,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel, empty
-from hpckit.collectives.ways import WAYS, bind
+from hpckit.collectives.engine import Way
+from hpckit.collectives.select import Choice, in_windows
+from hpckit.collectives.ways import WAYS, bind, possible
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
@@ -52,31 +54,35 @@ class Allreduce:
         target = array if out is None else out
         with together(comm):
             _check(array, target, op, algorithm, chunks)
-        order = _order(array, target)
-        given = (
-            target.size,
-            target.dtype.str,
-            order,
-            op.py2f() if op.is_predefined else "of the user",
-            algorithm,
-            chunks,
-        )
+        order, shared_op = _order(array, target), op.py2f() if op.is_predefined else "of the user"
+        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks
         same(comm, "size, dtype, order in memory, operation, algorithm and chunks of an allreduce", given)
         self._source = _Flat(array, order)
-        self._target = self._source if out is None else _Flat(out, order)
-        source, result = self._source.values, self._target.values
-        edges = starts(result.size, chunks)
+        self._target = self._source if out is None else _Flat(target, order)
+        self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
+        edges = starts(target.size, chunks)
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
-        channel = Channel.of(comm)
-        self._ways = [bind(algorithm, channel, source[part], result[part], op, deadline) for part in self.chunks]
-        self._idle = set(range(chunks))
-        self._deadline = deadline
+        self._idle, self._began = set(range(chunks)), 0.0
+        self._choice = self._choose((*given, out is None)) if algorithm == "auto" else None
+        names = [algorithm] if self._choice is None else self._choice.names
+        self._bound = {name: self._bind(name) for name in names}
+        self._settle(names[0])
+
+    @property
+    def algorithm(self) -> str:
+        """The one in use; "auto" while the race is on."""
+        return self._name if self._choice is None or self._choice.over else "auto"
+
+    def explain(self) -> str:
+        """Why this algorithm: the links' model, and the predicted and measured time of each."""
+        return f"{self.algorithm}, as asked for" if self._choice is None else self._choice.explain()
 
     def ready(self, chunk: int) -> None:
         """Send elements `chunks[chunk]` of the flattened array, which are computed."""
         if chunk not in self._idle:
             raise HpckitError(f"chunk {chunk} is sent already, or is none of the {len(self._ways)}: wait() ends a call")
         if len(self._idle) == len(self._ways):
+            self._began = time.perf_counter()
             self._source.pack()
         self._idle.remove(chunk)
         self._ways[chunk].start()
@@ -100,17 +106,15 @@ class Allreduce:
             self._ways[0].wait()
         else:
             self._poll_to_the_end()
-        self._idle.update(range(len(self._ways)))
         self._target.unpack()
+        self._idle.update(range(len(self._ways)))
+        if self._choice and self._choice.watching:
+            self._choice.tell(time.perf_counter() - self._began)
+            self._settle(self._choice.way)
 
     def __call__(self) -> None:
         """The whole allreduce."""
-        if len(self._ways) > 1:
-            self.wait()
-        else:
-            self._source.pack()
-            self._ways[0]()
-            self._target.unpack()
+        self._call()
 
     def _poll_to_the_end(self) -> None:
         """All chunks progress together: none waits for the rounds of the one before."""
@@ -120,6 +124,25 @@ class Allreduce:
                 for way in self._ways:
                     way.wait()  # who is late is known there
             os.sched_yield()
+
+    def _choose(self, key: tuple) -> Choice:
+        windows = in_windows(self._channel, self._source.values, self._target.values)
+        allowed = possible(self._channel, self._op)
+        return Choice(self._channel, self._target.values.nbytes, (*key, windows), allowed)
+
+    def _bind(self, name: str) -> list[Way]:
+        source, target = self._source.values, self._target.values
+        return [bind(name, self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+
+    def _settle(self, name: str) -> None:
+        """Take this algorithm from now on, and let go of the others when the race is over."""
+        if self._choice is None or self._choice.over:
+            self._bound = {name: self._bound.get(name) or self._bind(name)}
+        elif name not in self._bound:  # it has begun again
+            self._bound = {name: self._bind(name) for name in self._choice.names}
+        self._name, self._ways = name, self._bound[name]
+        plain = len(self._ways) == 1 and self._source.is_view and self._target.is_view
+        self._call = self._ways[0].__call__ if plain and not (self._choice and self._choice.watching) else self.wait
 
 
 def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:
@@ -150,7 +173,8 @@ class _Flat:
 
     def __init__(self, array: np.ndarray, order: str) -> None:
         self.pack = self.unpack = _nothing
-        if order != "strided":
+        self.is_view = order != "strided"
+        if self.is_view:
             self.values = (array.T if order == "F" else array).reshape(-1)
             return
         self.values, packer = np.empty(array.size, array.dtype), Packer(from_array(array))
@@ -204,8 +228,8 @@ def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> Non
         raise ConfigError(
             f"out is {target.dtype} {target.shape}, it must be like the array: {array.dtype} {array.shape}"
         )
-    if algorithm not in WAYS:
-        raise ConfigError(f"algorithm {algorithm!r} must be one of {', '.join(WAYS)}")
+    if algorithm not in ("auto", *WAYS):
+        raise ConfigError(f"algorithm {algorithm!r} must be one of auto, {', '.join(WAYS)}")
     if not isinstance(chunks, int) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     if chunks > 1 and _order(array, target) == "strided":

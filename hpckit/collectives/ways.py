@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import ALGORITHMS, ORDERED
+from hpckit.collectives.algorithms import ALGORITHMS, ORDERED, star
 from hpckit.collectives.channel import Channel
+from hpckit.collectives.cost import root, shares
 from hpckit.collectives.engine import Messages, Way
 from hpckit.collectives.hierarchical import Hierarchical
 from hpckit.collectives.native import Native
@@ -35,18 +37,34 @@ def bind(
     return WAYS[name](channel, source, target, op, deadline)
 
 
+def possible(channel: Channel, op: MPI.Op) -> list[str]:
+    """Names of the ways that `bind` would take."""
+    one_node = channel.node.comm.size == channel.size
+    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and (one_node or name != "shared")]
+
+
 def _messages(name: str) -> Bind:
     def way(channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None) -> Messages:
-        schedule = ALGORITHMS[name](channel.rank, channel.size, starts(target.size, channel.size))
+        n, size, links = target.size, channel.size, channel.links
+        cuts = (shares(links, n) if links and name == "twoshot" else None) or starts(n, size)
+        algorithm = partial(star, root=root(links)) if links and name == "star" else ALGORITHMS[name]
+        schedule = algorithm(channel.rank, size, cuts)
         return Messages(channel, source, target, op, schedule, deadline)
 
     return way
 
 
+def _hierarchical(
+    channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None
+) -> Hierarchical:
+    groups = channel.links.groups() if channel.links else None
+    return Hierarchical(channel, source, target, op, deadline, groups)
+
+
 WAYS: dict[str, Bind] = {
     "native": Native,
     **{name: _messages(name) for name in ALGORITHMS},
-    "hierarchical": Hierarchical,
+    "hierarchical": _hierarchical,
     "shared": Shared,
 }
-IN_ORDER = ("native", *ORDERED, "shared", "auto")
+IN_ORDER = ("native", *ORDERED, "shared")

@@ -7,24 +7,21 @@ interpolated in log(bytes), log(seconds) and log(row); beyond the largest one th
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
 import os
 import platform
 import re
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm import probe
+from hpckit.comm import probe, store
 from hpckit.comm.probe import Table
 
 VERSION = 1  # of the file: change it with whatever changes the meaning of the numbers
@@ -49,12 +46,11 @@ class System:
         """
         nodes = comm.allgather(_node(comm))
         machine = comm.bcast(_machine(nodes))
-        path = _path(machine) if comm.rank == 0 else None
-        tables = comm.bcast(path and _load(path, machine))
+        tables = comm.bcast(_tables(store.read("system", machine)) if comm.rank == 0 else None)
         if tables is None:
             tables = _measure(comm, nodes)
-            if path and probe.is_whole(tables):
-                _save(path, machine, tables)
+            if comm.rank == 0 and probe.is_whole(tables):
+                store.write("system", machine, tables)
         return cls(machine, tables)
 
     def pack(self, nbytes: int, row: int) -> float:
@@ -155,34 +151,18 @@ def _place(same_node: bool) -> str:
     return "same node" if same_node else "other node"
 
 
-def _path(machine: Mapping[str, str | int]) -> Path | None:
-    key = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
-    with contextlib.suppress(OSError):
-        return native.cache_directory() / f"system-{key}.json"
-    return None
-
-
-def _load(path: Path, machine: Mapping[str, str | int]) -> dict[str, Table] | None:
-    """The tables in the file; None where there is no such file, or it is damaged."""
+def _tables(found: Any) -> dict[str, Table] | None:
+    """The tables of a file; None where it is damaged."""
     try:
-        found = json.loads(path.read_text())
         tables = {
             step: {int(row): [(int(n), float(t)) for n, t in points] for row, points in table.items()}
-            for step, table in found["tables"].items()
+            for step, table in found.items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return None
     numbers = [number for table in tables.values() for points in table.values() for pair in points for number in pair]
-    whole = found.get("machine") == machine and "pack" in tables and all(p for t in tables.values() for p in t.values())
+    whole = "pack" in tables and all(points for table in tables.values() for points in table.values())
     return tables if whole and all(0 <= number < math.inf for number in numbers) else None
-
-
-def _save(path: Path, machine: Mapping[str, str | int], tables: Mapping[str, Table]) -> None:
-    """All or nothing; a folder that cannot be written only means measuring again."""
-    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump({"machine": machine, "tables": tables}, file, indent=1)
-        file.close()
-        Path(file.name).replace(path)
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

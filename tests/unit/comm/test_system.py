@@ -90,7 +90,7 @@ def test_measured_once(comm, cache):
         lambda text: "[]",
         lambda text: text.replace('"pack"', '"park"'),
         lambda text: json.dumps(json.loads(text) | {"machine": {}}),
-        lambda text: json.dumps(json.loads(text) | {"tables": {"pack": {"8": [[100, -1.0]]}}}),
+        lambda text: json.dumps(json.loads(text) | {"content": {"pack": {"8": [[100, -1.0]]}}}),
     ],
 )
 def test_a_damaged_file_is_measured_again(comm, cache, damage):

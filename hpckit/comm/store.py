@@ -1,0 +1,41 @@
+"""Measurements of this machine, kept from run to run: one JSON file per machine and kind of measurement."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpckit import native
+
+
+def read(kind: str, machine: Mapping[str, Any]) -> Any:
+    """What was kept for this machine; None where there is nothing, or it is damaged."""
+    path = _path(kind, machine)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text()) if path else {}
+        if found["machine"] == machine:
+            return found["content"]
+    return None
+
+
+def write(kind: str, machine: Mapping[str, Any], content: Any) -> Path | None:
+    """Keep it, all or nothing; a folder that cannot be written only means measuring again: then None."""
+    path = _path(kind, machine)
+    if path:
+        with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump({"machine": machine, "content": content}, file, indent=1)
+            file.close()
+            return Path(file.name).replace(path)
+    return None
+
+
+def _path(kind: str, machine: Mapping[str, Any]) -> Path | None:
+    key = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError):
+        return native.cache_directory() / f"{kind}-{key}.json"
+    return None

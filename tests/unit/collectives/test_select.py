@@ -1,0 +1,136 @@
+"""The choice: from a model that is given, in races whose times are given, and for real."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from hpckit.collectives import Allreduce, allreduce, empty
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.cost import predict, root, shares
+from hpckit.collectives.select import Choice
+from hpckit.collectives.ways import WAYS
+from hpckit.comm.links import Links
+
+HOSTS = 8
+TPI_LLM = Links(  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
+    machine={},
+    node_of=tuple(range(HOSTS)),
+    alpha=np.full((HOSTS, HOSTS), 4e-3),
+    beta=np.full((HOSTS, HOSTS), 8 / 300e6),
+    overhead=0.0,
+    crowd=1.0,
+    gamma=1e-10,
+)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "milliseconds"),
+    [("star", 20.2), ("twoshot", 9.5), ("recursive_doubling", 14.6), ("rabenseifner", 25.5), ("ring", 57.5)],
+)
+def test_predictions_at_the_setting_of_the_paper(algorithm, milliseconds):
+    assert 1e3 * predict(TPI_LLM, 32 * 1024)[algorithm] == pytest.approx(milliseconds, rel=0.02)
+
+
+def test_small_messages_are_one_latency_and_large_ones_least_bytes():
+    def best(nbytes):
+        costs = predict(TPI_LLM, nbytes)
+        return min(costs, key=costs.__getitem__)
+
+    assert best(8) == "oneshot"
+    assert best(1 << 18) == "twoshot"
+    assert predict(TPI_LLM, 1 << 18, ranks=4096)["ring"] > 30  # 8190 latencies
+    assert predict(replace(TPI_LLM, node_of=(0,)), 8) == {}
+
+
+def test_a_slow_host_owns_less():
+    slow = TPI_LLM.beta.copy()
+    slow[3, :] = slow[:, 3] = 4 * slow[0, 1]
+    links = replace(TPI_LLM, beta=slow)
+    cuts = np.diff(shares(links, 10_000))
+    assert cuts.sum() == 10_000 and cuts[3] == 0 and cuts[0] > 1400
+    assert shares(TPI_LLM, 10_000) is None
+    per_element = np.array([4.0 if r == 3 else 1.0 for r in range(HOSTS)])
+    spent = per_element * (10_000 + (HOSTS - 2) * cuts)
+    equal = per_element * (10_000 + (HOSTS - 2) * 1250)
+    assert spent.max() < 0.6 * equal.max()
+
+
+def test_the_star_has_its_middle_near_all():
+    far = TPI_LLM.alpha.copy()
+    far[0, :] = far[:, 0] = 20e-3
+    far[5, 0] = far[0, 5] = 4e-3
+    assert root(replace(TPI_LLM, alpha=far)) == 5
+
+
+def test_groups_are_what_short_links_connect():
+    alpha = np.full((6, 6), 10e-3)
+    for group in ((0, 1, 2), (3, 5), (4,)):
+        alpha[np.ix_(group, group)] = 1e-3
+    links = replace(TPI_LLM, alpha=alpha, beta=alpha, node_of=(0, 0, 1, 2, 3, 4, 5))
+    assert links.groups() is None  # a group of one node
+    alpha[3, 4] = alpha[4, 3] = alpha[5, 4] = alpha[4, 5] = 1e-3
+    assert links.groups() == [0, 0, 0, 0, 1, 1, 1]
+    assert TPI_LLM.groups() is None
+
+
+@pytest.mark.mpi
+def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
+    channel = Channel(comm)
+    channel.links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
+    choice = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
+    assert choice.names[0] == "native" and len(choice.names) >= min(comm.size, 3)
+    times = dict.fromkeys(choice.names, 2e-3) | {choice.names[-1]: 1e-3}
+    while not choice.over:
+        choice.tell(times[choice.way] if comm.rank == 0 else 1e-9)
+    assert choice.way == choice.names[-1]
+    again = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
+    assert again.over and again.way == choice.way
+
+
+@pytest.mark.mpi(min_size=2)
+def test_it_is_chosen_again_when_it_became_slow(comm, caplog):
+    choice = Choice(Channel(comm), 1000, "key", ["native", "shared"])
+    times = {"native": 2e-3, "shared": 1e-3}
+    while not choice.over:
+        choice.tell(times[choice.way])
+    assert choice.way == "shared" and choice.watching
+    times["shared"] = 5e-3
+    for _ in range(64):
+        assert choice.over
+        choice.tell(times[choice.way])
+    assert not choice.over and (comm.rank or "choosing again" in caplog.text)
+    while not choice.over:
+        choice.tell(times[choice.way])
+    assert choice.way == "native"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("make", [lambda comm, n: np.empty(n), lambda comm, n: empty(comm, n)])
+def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
+    for n, chunks in ((1, 1), (5000, 1), (5000, 3)):
+        x = make(comm, n)
+        plan = Allreduce(comm, x, chunks=chunks)
+        for call in range(60):
+            x[:] = np.arange(n) + comm.rank + call
+            plan()
+            np.testing.assert_array_equal(
+                x, comm.size * (np.arange(n) + call) + comm.size * (comm.size - 1) // 2, err_msg=f"{plan.algorithm}"
+            )
+        assert plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+        assert re.search(rf"{plan.algorithm} .*chosen", plan.explain())
+    assert allreduce(comm, np.ones(3)).tolist() == [comm.size] * 3
+
+
+@pytest.mark.mpi
+def test_auto_keeps_the_order_of_an_operation_that_does_not_commute(comm):
+    left = MPI.Op.Create(lambda a, b, _: b.__setitem__(slice(None), bytes(a)), commute=False)
+    x = np.full(3, float(comm.rank))
+    plan = Allreduce(comm, x, op=left)
+    for _ in range(40):
+        x[:] = comm.rank
+        plan()
+        assert (x == 0).all(), plan.algorithm
+    left.Free()
