@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hpckit.apps.kmedoids import Config
 
 _TICK = 4  # bytes of a distance
-_STATE = 60  # bytes that every rank keeps of each judge, beside its distances to the medoids
+_STATE = 60  # bytes that every rank keeps of each candidate and judge, beside the distances to the medoids
+_COPIES = 4  # of the points that every rank has for a while
 _PASSES = 4  # that eager searches make, as a rule
 _JUDGE = 0.8e-9  # seconds for a distance that is read
 _COMPUTE, _COORDINATE = 0.7e-9, 0.03e-9  # and for one that is computed from points, and each of their coordinates
@@ -27,15 +28,17 @@ def estimate(config: Config, ranks: int) -> str:
     candidates, judges = _searched(config, n)
     pairs = math.ceil(candidates / ranks) * judges
     matrix, stored = config.metric == "precomputed", config.memory in ("auto", "matrix")
-    given = 8 * n * dimension / (ranks if matrix else 1)
-    memory = PROCESS + given + judges * (_STATE + _TICK * config.k) + pairs * _TICK * stored
+    given = 8 * n * dimension * (1 / ranks if matrix else _COPIES)
+    state = candidates * _STATE + judges * (_STATE + _TICK * config.k)
+    memory = PROCESS + given + state + pairs * _TICK * stored
     if config.method == "pam":
         memory += 8 * config.k * math.ceil(candidates / ranks)
     compute = pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
+    where = "" if stored else ", computed whenever they are needed"
     rows = {
         "data": f"{n:,} x {dimension:,} on {ranks} ranks",
         "search": f"{config.k} medoids by {config.method}, {config.metric}",
-        "distances": f"{candidates:,} x {judges:,}, {amount(pairs * _TICK)} per rank",
+        "distances": f"{candidates:,} x {judges:,}, {amount(pairs * _TICK)} per rank{where}",
         "memory": f"about {amount(memory)} per rank, {amount(memory * ranks)} in all",
         "time": f"about {compute:.2g} s for distances, {_PASSES * pairs * _JUDGE:.2g} s for the search",
     }

@@ -115,7 +115,7 @@ def _prepared(points: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
         return points, 0
     if metric == "cosine":
         return _unit_vectors(points), 0
-    exponent = math.frexp(np.abs(points).max())[1]
+    exponent = math.frexp(max(points.max(), -points.min()))[1]
     return np.ldexp(points, -exponent), exponent
 
 
@@ -132,7 +132,8 @@ def _bound(points: np.ndarray, metric: str) -> float:
     """No less than the largest distance, in differences, or numbers of coordinates, of these points."""
     if metric == "hamming":
         return float(points.shape[1])
-    away = np.abs(points - points.mean(axis=0))
+    away = points - points.mean(axis=0)
+    np.abs(away, out=away)
     if metric == "manhattan":
         return 2 * away.sum(axis=1).max()
     if metric == "chebyshev":
