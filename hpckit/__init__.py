@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         silhouette,
     )
     from hpckit.cluster.estimators import DynMSC, KMedoids
+    from hpckit.collectives import Allreduce, allreduce, ring_map
     from hpckit.comm.grid import Grid
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hpckit.trace import span
 
 _MAP = {
+    "Allreduce": "hpckit.collectives",
     "Checkpoint": "hpckit.io.checkpoint",
     "Checkpointed": "hpckit.errors",
     "ConfigError": "hpckit.errors",
@@ -49,6 +51,7 @@ _MAP = {
     "KMedoids": "hpckit.cluster.estimators",
     "StridedBlock": "hpckit.comm.strided",
     "agree": "hpckit.errors",
+    "allreduce": "hpckit.collectives",
     "alternate": "hpckit.cluster",
     "clara": "hpckit.cluster",
     "clarans": "hpckit.cluster",
@@ -62,6 +65,7 @@ _MAP = {
     "progress": "hpckit.log",
     "read_field": "hpckit.io.input",
     "silhouette": "hpckit.cluster",
+    "ring_map": "hpckit.collectives",
     "span": "hpckit.trace",
     "together": "hpckit.errors",
 }

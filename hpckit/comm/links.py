@@ -89,8 +89,8 @@ class Links:
     def __str__(self) -> str:
         apart = ~np.eye(self.nodes, dtype=bool)
         lines = [f"{self.nodes} node{'s' * (self.nodes > 1)}, {len(self.node_of)} ranks"]
-        for name, where in (("within a node", ~apart), ("between nodes", apart)):
-            known = where & np.isfinite(self.alpha)
+        several = np.bincount(self.node_of) > 1
+        for name, known in (("within a node", np.diag(several)), ("between nodes", apart)):
             if known.any():
                 with np.errstate(divide="ignore"):  # too fast to measure
                     a, b = 1e6 * self.alpha[known], 1e-6 / self.beta[known]
