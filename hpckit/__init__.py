@@ -64,8 +64,8 @@ _MAP = {
     "pam": "hpckit.cluster",
     "progress": "hpckit.log",
     "read_field": "hpckit.io.input",
-    "silhouette": "hpckit.cluster",
     "ring_map": "hpckit.collectives",
+    "silhouette": "hpckit.cluster",
     "span": "hpckit.trace",
     "together": "hpckit.errors",
 }
