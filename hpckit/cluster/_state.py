@@ -30,19 +30,23 @@ class Medoids(ABC):
 
     loss: float
 
-    def __init__(self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks) -> None:
+    def __init__(
+        self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks, own: slice | None = None
+    ) -> None:
         n, k = distances.n, len(medoids)
         self.distances, self.ranks, self.n, self.k, self.weights = distances, ranks, n, k, weights
         self.medoids, self.taken = medoids, np.zeros(distances.candidates, np.int64)
         self.taken[medoids] = 1
-        self.near, self.seco = np.empty(n, np.int32), np.empty(n, np.int32)
+        self.near, self.seco = np.zeros(n, np.int32), np.empty(n, np.int32)
         self.dn, self.ds = np.zeros(n, np.float32), np.zeros(-(-n // LANES) * LANES, np.float32)
-        self.removal = np.empty(k)
+        self.removal = np.zeros(k)
         self.swaps: list[tuple[int, int, float]] = []
-        self._column, self._table = np.empty(n, np.float32), np.empty((n, k), np.float32)
+        own = own or slice(n)
+        self._column = np.empty(n, np.float32)
+        self._table = np.empty((len(self._column[own]), k), np.float32)
         for slot, medoid in enumerate(medoids.tolist()):
             distances.fetch(medoid, self._column, ranks)
-            self._table[:, slot] = self._column
+            self._table[:, slot] = self._column[own]
 
     def swap(self, bid: Bid) -> int:
         """Do the swap; how many objects changed (collective)."""
@@ -84,21 +88,30 @@ class State(Medoids):
     def __init__(
         self, distances: Distances, weights: np.ndarray, weight_exponent: int, medoids: np.ndarray, ranks: Ranks
     ) -> None:
-        super().__init__(distances, weights, medoids, ranks)
+        first, stop = ranks.block(distances.n)
+        super().__init__(distances, weights, medoids, ranks, slice(first, stop))
         n = self.n
         self._unit = distances.exponent + weight_exponent
         self.changed, self.near_was = np.arange(n), np.empty(n, np.int32)
         self.dn_was, self.ds_was, self.limit = np.zeros((3, n), np.float32)
         self._kernels = native.load("hpckit.cluster.kernels.state")
-        served = self._table, self.weights, self.near, self.seco, self.dn, self.ds, self.limit
-        table, *near = map(native.address, served)
-        self._served = table, n, self.k, *near, 1 / distances.scale, native.address(self.removal)
-        change = self._column, self.changed, self.near_was, self.dn_was, self.ds_was
-        self._change = [*map(native.address, change)]
-        self.loss = self._kernels.assign(*self._served)
+        self._changes, self._all_changes = np.empty((stop - first, 5), np.int32), np.empty((n, 5), np.int32)
+        self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
+        self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
+        kept = self.weights, self.removal, self.changed, self.near_was, self.dn_was, self.ds_was
+        self._kept = native.address(self.limit), 1 / distances.scale, *map(native.address, kept)
+        self._kernels.assign(*self._own)
+        self._change(stop - first)
+        self.loss = float(weights @ self.dn)
 
     def _replace(self, slot: int) -> int:
-        return self._kernels.swap(*self._served, slot, *self._change)
+        return self._change(self._kernels.swap(*self._own, slot, native.address(self._column), *self._served))
+
+    def _change(self, count: int) -> int:
+        """Do the changes that all ranks have found, each for its part of the objects; how many there are."""
+        changes = self.ranks.collect(self._changes[:count], self._all_changes)
+        self._kernels.change(native.address(changes), len(changes), *self._served, *self._kept)
+        return len(changes)
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))

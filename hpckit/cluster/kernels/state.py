@@ -38,66 +38,76 @@ def _limit(ds, tick):
     return half * tick
 
 
-@export("f8(f4*, i8, i8, f8*, i4*, i4*, f4*, f4*, f4*, f4, f8*)")
-def assign(table, n, k, w, near, seco, dn, ds, limit, tick, removal):
-    """Serve all objects from table[o*k + i], the distance of o to the medoid in slot i; the loss."""
-    for i in range(k):
-        removal[i] = 0.0
-    loss = 0.0
-    for o in range(n):
-        first = _nearest_but(table, o, k, -1)
-        second = _nearest_but(table, o, k, first)
-        near[o], dn[o] = first, _distance(table, o, k, first)
-        seco[o], ds[o] = second, _distance(table, o, k, second)
-        limit[o] = _limit(ds[o], tick)
-        removal[first] += w[o] * types.float64(ds[o] - dn[o])
-        loss += w[o] * types.float64(dn[o])
-    return loss
+@njit(inline="always")
+def _note(changes, c, o, first, second, new, next_new):
+    """One change, five int32: object, slots of its nearest and second medoid, and the bits of their distances."""
+    at = 5 * c
+    changes[at], changes[at + 1], changes[at + 2] = o, first, second
+    changes[at + 3], changes[at + 4] = bits32(new), bits32(next_new)
+
+
+@export("void(f4*, i8, i8, i8, i4*)")
+def assign(table, start, stop, k, changes):
+    """Serve start <= o < stop from table[(o - start)*k + i], the distance of o to the medoid in slot i."""
+    for o in range(start, stop):
+        first = _nearest_but(table, o - start, k, -1)
+        second = _nearest_but(table, o - start, k, first)
+        new, next_new = _distance(table, o - start, k, first), _distance(table, o - start, k, second)
+        _note(changes, o - start, o, first, second, new, next_new)
 
 
 @njit(inline="always")
-def _served(o, d, slot, table, k, near, seco, dn, ds):
+def _served(o, d, slot, table, place, k, near, seco, dn, ds):
     """Slots and distances of the two nearest medoids of o after distance d has come into `slot`."""
     a, s, da, db = near[o], seco[o], dn[o], ds[o]
     if a == slot:
         if d < db or (d == db and slot < s) or s < 0:
             return a, s, d, db
-        second = _nearest_but(table, o, k, s)
-        return s, second, db, table[o * k + second]
+        second = _nearest_but(table, place, k, s)
+        return s, second, db, table[place * k + second]
     if d < da or (d == da and slot < a):
         return slot, a, d, da
     if s == slot and d > db:
-        second = _nearest_but(table, o, k, a)
-        return a, second, da, table[o * k + second]
+        second = _nearest_but(table, place, k, a)
+        return a, second, da, table[place * k + second]
     if s == slot or d < db or (d == db and slot < s):
         return a, slot, da, d
     return a, s, da, db
 
 
-@export("i8(f4*, i8, i8, f8*, i4*, i4*, f4*, f4*, f4*, f4, f8*, i8, f4*, i8*, i4*, f4*, f4*)")
-def swap(table, n, k, w, near, seco, dn, ds, limit, tick, removal, slot, row, changed, near_was, dn_was, ds_was):
-    """Put the candidate with distances `row` into `slot`; how many objects changed, and what they were before."""
-    for o in range(n):
-        table[o * k + slot] = row[o]
+@export("i8(f4*, i8, i8, i8, i4*, i8, f4*, i4*, i4*, f4*, f4*)")
+def swap(table, start, stop, k, changes, slot, row, near, seco, dn, ds):
+    """Put the candidate with distances `row` into `slot`; how many of these objects are served otherwise now."""
+    for o in range(start, stop):
+        table[(o - start) * k + slot] = row[o]
     count = 0
-    for start in range(0, n, LANES):
+    for begin in range(start, stop, LANES):
         concerned = types.uint64(0)
-        if start + LANES <= n:
-            concerned = ~below(ds, row, 0, start) | equal(near, slot, start) | equal(seco, slot, start)
+        if begin + LANES <= stop:
+            concerned = ~below(ds, row, 0, begin) | equal(near, slot, begin) | equal(seco, slot, begin)
         else:
-            for o in range(start, n):
+            for o in range(begin, stop):
                 if row[o] <= ds[o] or near[o] == slot or seco[o] == slot:
-                    concerned |= types.uint64(1) << (o - start)
+                    concerned |= types.uint64(1) << (o - begin)
         while concerned:
-            o = start + lowest(concerned)
+            o = begin + lowest(concerned)
             concerned &= concerned - types.uint64(1)
-            a, s, da, db = near[o], seco[o], dn[o], ds[o]
-            first, second, new, next_new = _served(o, row[o], slot, table, k, near, seco, dn, ds)
-            if first != a or second != s or new != da or next_new != db:
-                changed[count], near_was[count], dn_was[count], ds_was[count] = o, a, da, db
+            first, second, new, next_new = _served(o, row[o], slot, table, o - start, k, near, seco, dn, ds)
+            if first != near[o] or second != seco[o] or new != dn[o] or next_new != ds[o]:
+                _note(changes, count, o, first, second, new, next_new)
                 count += 1
-                near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
-                limit[o] = _limit(next_new, tick)
-                removal[a] -= w[o] * types.float64(db - da)
-                removal[first] += w[o] * types.float64(next_new - new)
     return count
+
+
+@export("void(i4*, i8, i4*, i4*, f4*, f4*, f4*, f4, f8*, f8*, i8*, i4*, f4*, f4*)")
+def change(changes, count, near, seco, dn, ds, limit, tick, w, removal, changed, near_was, dn_was, ds_was):
+    """Do the changes of all ranks, and keep what was before."""
+    for c in range(count):
+        at = 5 * c
+        o, first = types.int64(changes[at]), changes[at + 1]
+        new, next_new = value32(types.uint32(changes[at + 3])), value32(types.uint32(changes[at + 4]))
+        removal[near[o]] -= w[o] * types.float64(ds[o] - dn[o])
+        removal[first] += w[o] * types.float64(next_new - new)
+        changed[c], near_was[c], dn_was[c], ds_was[c] = o, near[o], dn[o], ds[o]
+        near[o], seco[o], dn[o], ds[o] = first, changes[at + 2], new, next_new
+        limit[o] = _limit(next_new, tick)

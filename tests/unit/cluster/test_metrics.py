@@ -190,12 +190,15 @@ def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
 @pytest.mark.parametrize("ds", [0, 1, 2, 7, 8, 2**22 - 1, 2**22, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24])
 def test_limits_tell_what_rounds_to_less(ds):
     """Just below its limit a distance rounds to less than ds, at the limit it does not."""
-    table, removal = np.array([[0, ds]], np.float32), np.zeros(2)  # two medoids; ds is the distance to the second
-    weights, near, seco, dn, second, limit = (np.zeros(1, dtype) for dtype in ("f8", "i4", "i4", "f4", "f4", "f4"))
+    change = np.array([0, 0, 1, 0, np.float32(ds).view(np.int32)], np.int32)  # object 0: slots 0 and 1, at 0 and ds
+    dn, second, limit, dn_was, ds_was = np.zeros((5, 1), np.float32)
+    near, seco, near_was, changed = (np.zeros(1, dtype) for dtype in ("i4", "i4", "i4", "i8"))
+    kept = np.ones(1), np.zeros(2), changed, near_was, dn_was, ds_was
     for tick in (1.0, 2.0**-20, 2.0**60):
-        served = map(native.address, (weights, near, seco, dn, second, limit))
-        assign = native.load("hpckit.cluster.kernels.state").assign
-        assign(native.address(table), 1, 2, *served, tick, native.address(removal))
+        served = map(native.address, (near, seco, dn, second, limit))
+        native.load("hpckit.cluster.kernels.state").change(
+            native.address(change), 1, *served, tick, *map(native.address, kept)
+        )
         below = np.nextafter(limit, np.float32(-np.inf))
         assert second == ds
         assert np.rint(below / np.float32(tick)) < max(ds, 1) <= max(1, np.rint(limit / np.float32(tick)))
