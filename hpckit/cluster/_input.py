@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 INITS = ("random", "first", "build", "lab", "k-medoids++")
+_NONE: Mapping[str, Any] = {}
 
 
 class Common(TypedDict, total=False):
@@ -75,9 +76,11 @@ class Problem:
 def check(
     data: Any,
     k: Any,
+    counts: Mapping[str, Any] = _NONE,
+    limits: Mapping[str, Any] = _NONE,
+    /,
     *,
     init: Any,
-    max_iter: Any = None,
     metric: Any = "precomputed",
     random_state: Any = None,
     sample_weight: Any = None,
@@ -85,15 +88,17 @@ def check(
     threads: Any = 1,
     distributed: Any = False,
     memory: Any = "auto",
-    counts: Mapping[str, Any] | None = None,
+    **unknown: Any,
 ) -> Problem:
     """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
 
-    counts : further arguments that must be whole numbers above 0, or None
+    counts, limits : further arguments that must be whole numbers above 0; those of `limits` may be None
     """
-    ranks = Ranks(comm, threads)
+    ranks = Ranks(comm)
     name, place = "", ""
     with ranks.together():
+        if unknown:
+            raise ConfigError(f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's help")
         name = _known(metric)
         place = _place(memory, name)
     ranks.same("metric and memory", (name, place))
@@ -107,15 +112,15 @@ def check(
         start = init if isinstance(init, str) else indices(init, "init", n, k)
         if isinstance(start, str) and start not in INITS:
             raise ConfigError(f"init={init!r} must be one of {', '.join(INITS)}, or {k} indices of objects")
-        for name, value in {"max_iter": max_iter, "threads": threads, **(counts or {})}.items():
-            if value is not None and _integer(value, name) < 1:
-                raise ConfigError(f"{name}={value} must be at least 1")
+        given = {name: value for name, value in limits.items() if value is not None}
+        numbers = {name: _count(value, name) for name, value in {"threads": threads, **counts, **given}.items()}
+        ranks.threads = numbers.pop("threads")  # may differ
         weights, unit = _quant.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
         content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
-        limit = math.inf if max_iter is None else int(max_iter)
+        limit = numbers.get("max_iter", math.inf)
         problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state, place)
-    ranks.same("k, init and the other arguments", (k, text, max_iter, counts))
+    ranks.same("k, init and the other arguments", (k, text, numbers))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
     return problem
 
@@ -150,6 +155,12 @@ def _integer(value: Any, name: str) -> int:
         except TypeError:
             pass
     raise ConfigError(f"{name}={value!r} must be a whole number")
+
+
+def _count(value: Any, name: str) -> int:
+    if (number := _integer(value, name)) < 1:
+        raise ConfigError(f"{name}={value} must be at least 1")
+    return number
 
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:

@@ -41,8 +41,8 @@ def clara(
     Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the best sample, and
     losses in the trace are its own. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
-    counts = {"samples": samples, "sample_size": sample_size, "block": block}
-    problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
+    counts, limits = {"samples": samples, "block": block}, {"sample_size": sample_size, "max_iter": max_iter}
+    problem = _input.check(data, k, counts, limits, init=init, **common)
     size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
     problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
     best, kept = None, [] if isinstance(problem.init, str) else problem.init.tolist()
@@ -105,8 +105,8 @@ def clarans(
 
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
-    counts = {"restarts": restarts, "max_neighbors": max_neighbors, "block": block}
-    problem = _input.check(data, k, init=init, counts=counts, **common)
+    counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
+    problem = _input.check(data, k, counts, limits, init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
     patience = max_neighbors or 1 + (problem.n - problem.k) // 40
@@ -137,8 +137,8 @@ def onebatch(
     Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the batch. Source: de
     Mathelin et al., OneBatchPAM, AAAI 2025.
     """
-    counts = {"batch": batch, "block": block}
-    problem = _input.check(data, k, init=init, max_iter=max_iter, counts=counts, **common)
+    limits = {"batch": batch, "max_iter": max_iter}
+    problem = _input.check(data, k, {"block": block}, limits, init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     objects = _sample(problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws)
     with span("distances"):

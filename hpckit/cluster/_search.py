@@ -37,6 +37,7 @@ class Search:
         self._patience = state.distances.candidates if patience is None else patience
         self.visited = self.quiet = 0
         self._state, self._limit, self._monitor = state, limit, monitor
+        state.ranks.same("whether there is a monitor", monitor is not None)
         if resume is not None:
             self._resume(resume)
 
@@ -75,7 +76,8 @@ class Search:
         self.visited += 1
         self.quiet = 0 if swapped else self.quiet + 1
         if self._monitor is not None:
-            self._monitor(self)
+            with self._state.ranks.together():
+                self._monitor(self)
 
     def snapshot(self) -> dict[str, Any]:
         """What `resume=` takes: plain numbers, and the arrays medoids (k,) and trace (n_swap,)."""

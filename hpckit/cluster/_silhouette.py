@@ -53,7 +53,7 @@ def fastermsc(
     `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
     arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(data, k, init=init, max_iter=max_iter, counts={"block": block}, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
@@ -74,7 +74,8 @@ def dynmsc(
     equals the lowest k is best; n_iter, n_swap and trace are those of its search. init: k_max medoids; max_iter: for
     each k; other arguments, errors and source as for `fastermsc`.
     """
-    problem = _input.check(data, k_max, init=init, max_iter=max_iter, counts={"block": block, "k_min": k_min}, **common)
+    counts = {"block": block, "k_min": k_min}
+    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, init=init, **common)
     _at_least_two(problem.k, "k_max")
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:

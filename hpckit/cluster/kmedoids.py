@@ -54,13 +54,13 @@ def fasterpam(
     init : "random", "first", "build", "lab", "k-medoids++", or k objects
     block : candidates judged together; 1 is FasterPAM as published, n is PAM
     max_iter : most passes over all candidates; None: until no swap lowers the loss
-    monitor : called on all ranks after each block with the `Search`; an error that it raises on all ranks ends the run
+    monitor : called on all ranks after each block with the `Search`; an error that it raises ends the run, on all ranks
     resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
     """
-    problem = _input.check(data, k, init=init, max_iter=max_iter, counts={"block": block}, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
@@ -83,7 +83,7 @@ def pam(
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`; max_iter: most swaps.
     Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations Research 150, 2007.
     """
-    problem = _input.check(data, k, init=init, max_iter=max_iter, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
     state = _start(problem, resume, by_candidate=False)
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
@@ -95,6 +95,7 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
     with span("distances"):
         found = _inplace.find(problem, by_candidate=by_candidate)
         distances = found or _dist.load(problem, by_candidate=by_candidate)
+    problem.ranks.same("whether there is a resume", resume is not None)
     with span("init"):
         medoids = _init.medoids(problem, distances) if resume is None else _search.medoids(problem, resume)
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)

@@ -5,7 +5,7 @@ import pytest
 import reference
 
 from hpckit.cluster import fasterpam, pam
-from hpckit.errors import Checkpointed, ConfigError
+from hpckit.errors import Checkpointed, ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(301, 3))
 START = {"metric": "euclidean", "init": "first"}
@@ -72,6 +72,30 @@ def test_a_snapshot_that_does_not_fit_is_one_error(comm):
             fasterpam(data, 12, resume=stop.snapshot | change, metric="euclidean", comm=comm)
     with pytest.raises(ConfigError, match="resume lacks block, loss, quiet, trace, visited"):
         fasterpam(POINTS, 12, resume={"medoids": []}, metric="euclidean", comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("search", [fasterpam, pam])
+def test_a_monitor_that_fails_on_one_rank_ends_the_run_on_all(comm, search):
+    def monitor(seen):
+        if comm.rank == 1 and seen.n_swap > 2:
+            raise RuntimeError("no space left")
+
+    with pytest.raises(HpckitError, match=r"1 of . ranks failed: rank 1: RuntimeError: no space left"):
+        search(POINTS, 12, monitor=monitor, comm=comm, **START)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("search", [fasterpam, pam])
+@pytest.mark.parametrize("argument", ["monitor", "resume"])
+def test_all_ranks_watch_and_resume_or_none(comm, search, argument):
+    stop = Stop(1)
+    with pytest.raises(Checkpointed):
+        search(POINTS, 12, monitor=stop, **START)
+    value = {"monitor": stop, "resume": stop.snapshot}[argument]
+    mine = {argument: value} if comm.rank == 1 else {}
+    with pytest.raises(ConfigError, match=f"whether there is a {argument} must be the same on all ranks"):
+        search(POINTS, 12, comm=comm, **START, **mine)
 
 
 @pytest.mark.mpi
