@@ -29,9 +29,8 @@ def _evaluation(find):
         no_bid(bid)
         kept, room = 0, n + 5
         for c in range(0, count, AT_ONCE):
-            many = count - c if count - c < AT_ONCE else AT_ONCE
-            find(rows, stride, pointer_to(places, c), many, limit, n, hits)
-            for t in range(many):
+            find(rows, stride, pointer_to(places, c), count - c, limit, n, hits)
+            for t in range(AT_ONCE if count - c > AT_ONCE else count - c):
                 j, place = candidates[c + t], places[c + t]
                 if taken[j]:
                     continue

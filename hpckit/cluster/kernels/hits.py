@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.intrinsics import LANES, below, lowest, pointer_to, population
+from hpckit.cluster.kernels.intrinsics import LANES, below, lowest, pointer_to, population, prefetch
 
 AT_ONCE = 4  # rows that share their reading of the limits
+_AHEAD = 1024  # objects
 
 
 @njit(inline="always")
@@ -33,32 +34,50 @@ def _put_rest(row, start, limit, length, hits, count):
     return count
 
 
+@njit(inline="always")
+def _prefetch(rows, start):
+    for t in range(0, LANES, 16):
+        prefetch(rows, start + t)
+
+
 @njit
 def hits_below(row, start, limit, length, hits):
     """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has room for 4 more."""
     count = 0
     for o in range(0, length - length % LANES, LANES):
+        _prefetch(row, start + o + _AHEAD)
         count = _put(below(row, limit, start, o), o, hits, count)
     return _put_rest(row, start, limit, length, hits, count)
 
 
 @njit
 def hits_below_each(rows, stride, places, many, limit, length, hits):
-    """The same for `many` <= AT_ONCE rows: those of row t follow their number in hits[t*(length + 5)]."""
+    """The same for the first AT_ONCE of `many` rows: those of row t follow their number in hits[t*(length + 5)].
+
+    Meanwhile what comes _AHEAD, in these rows or in the next, is fetched: the processor itself stops at pages.
+    """
     room = length + 5
     if many < AT_ONCE:
         for t in range(many):
             hits[t * room] = hits_below(rows, places[t] * stride, limit, length, pointer_to(hits, t * room + 1))
         return
     s0, s1, s2, s3 = places[0] * stride, places[1] * stride, places[2] * stride, places[3] * stride
-    h0, h1, h2, h3 = (
-        pointer_to(hits, 1),
-        pointer_to(hits, room + 1),
-        pointer_to(hits, 2 * room + 1),
-        pointer_to(hits, 3 * room + 1),
-    )
+    n0, n1, n2, n3 = s0, s1, s2, s3
+    if many >= 2 * AT_ONCE:
+        n0, n1, n2, n3 = places[4] * stride, places[5] * stride, places[6] * stride, places[7] * stride
+    h0, h1 = pointer_to(hits, 1), pointer_to(hits, room + 1)
+    h2, h3 = pointer_to(hits, 2 * room + 1), pointer_to(hits, 3 * room + 1)
     c0 = c1 = c2 = c3 = 0
     for o in range(0, length - length % LANES, LANES):
+        ahead = o + _AHEAD
+        f0, f1, f2, f3 = s0, s1, s2, s3
+        if ahead >= length:
+            ahead -= length
+            f0, f1, f2, f3 = n0, n1, n2, n3
+        _prefetch(rows, f0 + ahead)
+        _prefetch(rows, f1 + ahead)
+        _prefetch(rows, f2 + ahead)
+        _prefetch(rows, f3 + ahead)
         c0 = _put(below(rows, limit, s0, o), o, h0, c0)
         c1 = _put(below(rows, limit, s1, o), o, h1, c1)
         c2 = _put(below(rows, limit, s2, o), o, h2, c2)
@@ -72,7 +91,7 @@ def hits_below_each(rows, stride, places, many, limit, length, hits):
 @njit
 def hits_below_scalar(rows, stride, places, many, limit, length, hits):
     """What `hits_below_each` finds, object by object."""
-    for t in range(many):
+    for t in range(min(many, AT_ONCE)):
         start, into, count = places[t] * stride, t * (length + 5), 0
         for o in range(length):
             if rows[start + o] < limit[o]:

@@ -122,6 +122,21 @@ def pointer_to(typing, pointer, index):
 
 
 @intrinsic
+def prefetch(typing, x, i):
+    """Have the cache line of x[i] fetched; there need not be one."""
+
+    def codegen(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        place = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        builder.call(function, [place, _INT(0), _INT(3), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.none(x, types.int64), codegen
+
+
+@intrinsic
 def below(typing, row, limit, start, o):
     """Mask of LANES objects: bit t says row[start + o + t] < limit[o + t]."""
 

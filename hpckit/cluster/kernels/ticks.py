@@ -11,6 +11,7 @@ from hpckit.cluster.kernels.intrinsics import (
     bits32,
     mirrored,
     pointer_to,
+    prefetch,
     scratch,
     transpose,
     value,
@@ -59,6 +60,9 @@ def _largest_mirrored(x, i0, i1, j0, j1, stride):
     for i in range(i0, i1, 16):
         for j in range(j0, j1, 16):
             if i + 16 <= i1 and j + 16 <= j1:
+                for a in range(16):
+                    prefetch(x, (i + a) * stride + j + _SQUARE)
+                    prefetch(x, (j + a + _SQUARE) * stride + i)
                 found = mirrored(x, i * stride + j, j * stride + i, stride)
                 top = found if found > top else top
             else:
