@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ def same(comm: MPI.Intracomm, what: str, value: object) -> None:
     extremes = array("q", [digest, -digest])
     comm.Allreduce(MPI.IN_PLACE, extremes, op=MPI.MAX)
     if extremes[0] != -extremes[1]:
-        raise ConfigError(f"{what} must be the same on all ranks, but {_by_rank(comm.allgather(text))}")
+        raise ConfigError(f"{what} must be the same on all ranks, but {by_rank(comm.allgather(text))}")
 
 
 def ranges(ranks: Iterable[int]) -> str:
@@ -97,10 +97,10 @@ def _summary(causes: list[str | None]) -> str:
     failed = [cause for cause in causes if cause is not None]
     if len(failed) == len(causes) and len(set(failed)) == 1:
         return failed[0]
-    return f"{len(failed)} of {len(causes)} ranks failed: {_by_rank(causes)}"
+    return f"{len(failed)} of {len(causes)} ranks failed: {by_rank(causes)}"
 
 
-def _by_rank(texts: list[str | None]) -> str:
+def by_rank(texts: Sequence[str | None]) -> str:
     """`rank 1: this; ranks 0, 2-3: that`, equal texts grouped, `None` left out."""
     groups: dict[str, list[int]] = {}
     for rank, text in enumerate(texts):

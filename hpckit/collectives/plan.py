@@ -12,6 +12,7 @@ from mpi4py import MPI
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.engine import Way
 from hpckit.collectives.select import Choice, in_windows
+from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
@@ -60,6 +61,7 @@ class Allreduce:
         self._source = _Flat(array, order)
         self._target = self._source if out is None else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
+        self._recorded = recorder(comm, target, op)
         edges = starts(target.size, chunks)
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
@@ -140,7 +142,7 @@ class Allreduce:
             self._bound = {name: self._bound.get(name) or self._bind(name)}
         elif name not in self._bound:  # it has begun again
             self._bound = {name: self._bind(name) for name in self._choice.names}
-        self._name, self._ways = name, self._bound[name]
+        self._name, self._ways = name, self._recorded(self._bound[name])
         plain = len(self._ways) == 1 and self._source.is_view and self._target.is_view
         self._call = self._ways[0].__call__ if plain and not (self._choice and self._choice.watching) else self.wait
 
@@ -153,7 +155,7 @@ def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, a
     """
     plans = Channel.of(comm).plans
     array = np.asarray(array)
-    key = array.shape, array.dtype, op.py2f(), algorithm
+    key = array.shape, array.dtype, op.py2f(), algorithm, getattr(comm, "watch", None)
     buffer, plan = plans.pop(key, (None, None))
     if plan is None:
         with together(comm):

@@ -1,0 +1,323 @@
+"""What the ranks tell each other while MPI blocks: a thread on rank 0, and a line to it from each rank.
+
+MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by sockets: lines of JSON, the
+first of them a secret that only ranks know. A line that ends tells that its process did.
+
+From a rank: `call` number, call (before a collective that is to be compared), `late` number (it takes long), `where`
+number, how many were entered, text (answers `ask`), `left` text. To a rank: `verdict` number, error or null; `ask`
+number; `report` text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import psutil
+from mpi4py import MPI
+
+from hpckit.collectives.calls import Call, disagreement
+from hpckit.comm.shared import NodeMemory
+from hpckit.errors import HpckitError, by_rank, ranges, together
+from hpckit.log import get_logger
+
+_ANSWER = 1.0  # seconds that a rank has to say where it is
+_NEVER = float("inf")
+_CONNECT = 5.0  # seconds to reach rank 0 at one of its addresses
+
+
+class Line:
+    """This rank's line to the monitor, which lives on rank 0 (constructing is collective).
+
+    patience : seconds, as of `Watch`
+    where : how many collectives this rank has entered, and what it does now
+    late : number of the collective in which this rank is for longer than `patience`, or None
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        patience: float,
+        where: Callable[[], tuple[int, str]],
+        late: Callable[[], int | None],
+    ) -> None:
+        self._comm, self._patience, self._where, self._late = comm, patience, where, late
+        self._verdicts: dict[int, str | None] = {}
+        self._news = threading.Condition()
+        self._broken = ""
+        self._stream = _connected(comm, patience)
+        threading.Thread(target=self._listen, name="hpckit watch", daemon=True).start()
+
+    def call(self, number: int, call: Call) -> None:
+        """Tell the monitor that this rank is about to make its collective `number`."""
+        self._stream.send("call", number, call)
+
+    def verdict(self, number: int, wait: bool = True) -> bool:
+        """Whether it is known that all ranks make that collective; `HpckitError` where they do not."""
+        limit = time.monotonic() + self._patience + 5 * _ANSWER
+        with self._news:
+            while wait and number not in self._verdicts and not self._broken:
+                self._news.wait(0.001)
+                self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)  # others may need our messages to come here
+                if time.monotonic() > limit:
+                    self._broken = f"rank 0 did not answer for {self._patience:g} s"
+            known = number in self._verdicts
+            error = self._verdicts.pop(number, self._broken)
+        if error:
+            raise HpckitError(error)
+        return known
+
+    def close(self, text: str) -> None:
+        """This rank takes no part any more."""
+        self._stream.send("left", text)
+        self._stream.finish()
+
+    def _listen(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stream.socket, selectors.EVENT_READ)
+            told = None
+            while True:
+                if selector.select(min(self._patience / 4, 1.0)):
+                    messages = self._stream.receive()
+                    if messages is None:
+                        break
+                    for message in messages:
+                        self._hear(*message)
+                number = self._late()
+                if number is not None and number != told:
+                    told = number
+                    self._stream.send("late", number)
+        self._stream.socket.close()
+        with self._news:
+            self._broken = "rank 0 has ended, or has left the watch"
+            self._news.notify()
+
+    def _hear(self, word: str, *message: Any) -> None:
+        if word == "verdict":
+            with self._news:
+                self._verdicts[message[0]] = message[1]
+                self._news.notify()
+        elif word == "ask":
+            self._stream.send("where", message[0], *self._where())
+        elif word == "report":
+            get_logger(__name__).warning(message[0])
+
+
+class _Round:
+    """One collective that is compared before it is made."""
+
+    def __init__(self, patience: float) -> None:
+        self.calls: dict[int, Call] = {}
+        self.until = time.monotonic() + patience
+        self.verdict: str | None = None
+
+
+class _Inquiry:
+    """Who is where, because collective `number` takes long; `asker` gets the report, if it is one rank's question."""
+
+    def __init__(self, asker: int | None, asked: Iterable[int]) -> None:
+        self.asker, self.open = asker, set(asked)
+        self.answers: dict[int, tuple[int, str]] = {}
+        self.until = time.monotonic() + _ANSWER
+
+
+class _Monitor:
+    """Compares calls, and finds out who is late; runs until all ranks have left."""
+
+    def __init__(self, listener: socket.socket, secret: str, size: int, patience: float) -> None:
+        self._listener, self._secret, self._size, self._patience = listener, secret, size, patience
+        self._streams: dict[int, _Stream] = {}
+        self._gone: dict[int, str] = {}
+        self._rounds: dict[int, _Round] = {}
+        self._inquiries: dict[int, _Inquiry] = {}
+        self._told = 0  # number of the last collective that somebody has found late
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector, self._listener:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while self._streams or len(self._gone) < self._size:
+                for key, _ in selector.select(self._pause()):
+                    if key.data is None:
+                        stream = _Stream(self._listener.accept()[0])
+                        selector.register(stream.socket, selectors.EVENT_READ, stream)
+                    elif not self._serve(key.data):
+                        selector.unregister(key.fileobj)
+                        key.data.socket.close()
+                self._look_at_the_clock()
+
+    def _pause(self) -> float | None:
+        """Seconds until something is due."""
+        due = [r.until for r in self._rounds.values()] + [i.until for i in self._inquiries.values()]
+        return max(min(due) - time.monotonic(), 0) if min(due, default=_NEVER) < _NEVER else None
+
+    def _serve(self, stream: _Stream) -> bool:
+        """Take what has come; whether more may come."""
+        messages = stream.receive()
+        for message in messages or ():
+            if stream.rank is not None:
+                getattr(self, f"_{message[0]}")(stream.rank, *message[1:])
+            elif not self._admits(stream, message):
+                return False
+        if messages is None and stream.rank is not None:
+            del self._streams[stream.rank]
+            self._left(stream.rank, "its process has ended")
+        return messages is not None
+
+    def _admits(self, stream: _Stream, greeting: Any) -> bool:
+        """Anybody may connect, but only ranks know the secret."""
+        if not isinstance(greeting, list) or not hmac.compare_digest(str(greeting[0]), self._secret):
+            return False
+        stream.rank = greeting[1]
+        self._streams[greeting[1]] = stream
+        return True
+
+    def _call(self, rank: int, number: int, call: list) -> None:
+        now = self._rounds.setdefault(number, _Round(self._patience))
+        now.calls[rank] = Call(*call)
+        if now.verdict:
+            self._streams[rank].send("verdict", number, now.verdict)
+        elif len(now.calls) == self._size:
+            error = disagreement(now.calls)
+            self._decide(number, error and f"collective {number} of the watch does not match, {error}")
+        elif self._gone:
+            self._ask(number, None)
+        if len(now.calls) == self._size:
+            del self._rounds[number]
+
+    def _late(self, rank: int, number: int) -> None:
+        if number > self._told:
+            self._told = number
+            self._ask(number, rank)
+
+    def _where(self, rank: int, number: int, entered: int, text: str) -> None:
+        inquiry = self._inquiries.get(number)
+        if inquiry and rank in inquiry.open:
+            inquiry.answers[rank] = entered, text
+            inquiry.open.remove(rank)
+            if not inquiry.open:
+                self._conclude(number)
+
+    def _left(self, rank: int, text: str) -> None:
+        if self._gone.setdefault(rank, text) is text:
+            for number, now in self._rounds.items():
+                if rank not in now.calls and not now.verdict:
+                    self._ask(number, None)
+
+    def _ask(self, number: int, asker: int | None) -> None:
+        if number not in self._inquiries:
+            self._inquiries[number] = _Inquiry(asker, self._streams)
+            for stream in self._streams.values():
+                stream.send("ask", number)
+
+    def _conclude(self, number: int) -> None:
+        """All have said where they are, or had time to."""
+        inquiry, now = self._inquiries.pop(number), self._rounds.get(number)
+        known = {rank: text for rank, (_, text) in inquiry.answers.items()} | self._gone
+        texts = [
+            known.get(rank, "gives no answer: stopped, or in a call that blocks Python") for rank in range(self._size)
+        ]
+        if now:
+            here = now.calls
+        else:
+            here = {rank for rank, (entered, _) in inquiry.answers.items() if entered >= number} - self._gone.keys()
+        late = [rank for rank in range(self._size) if rank not in here]
+        who = (
+            f"rank{'s' * (len(late) > 1)} {ranges(late)} {'have' if len(late) > 1 else 'has'} not come"
+            if late
+            else "all are in it"
+        )
+        text = f"collective {number} of the watch waits since {self._patience:g} s, {who}; {by_rank(texts)}"
+        if now and not now.verdict:
+            self._decide(number, text)
+        elif inquiry.asker in self._streams:
+            self._streams[inquiry.asker].send("report", text)
+
+    def _decide(self, number: int, error: str | None) -> None:
+        now = self._rounds[number]
+        now.verdict, now.until = error, _NEVER
+        for rank in now.calls.keys() & self._streams.keys():
+            self._streams[rank].send("verdict", number, error)
+
+    def _look_at_the_clock(self) -> None:
+        time_is = time.monotonic()
+        for number in [number for number, inquiry in self._inquiries.items() if inquiry.until <= time_is]:
+            self._conclude(number)
+        for number in [number for number, now in self._rounds.items() if now.until <= time_is]:
+            self._rounds[number].until = _NEVER
+            self._ask(number, None)
+
+
+class _Stream:
+    """Messages over a socket, each a line of JSON."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
+        self.rank: int | None = None
+        self._rest = b""
+        self._lock = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        with self._lock, contextlib.suppress(OSError):  # a line that is cut is noticed by who listens to it
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> list[list] | None:
+        """All messages that are complete; None at the end."""
+        try:
+            data = self.socket.recv(1 << 16)
+        except OSError:
+            return None
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        try:
+            return [json.loads(line) for line in lines] if data else None
+        except ValueError:
+            return None  # not one of ours
+
+    def finish(self) -> None:
+        """Send no more."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+
+def _connected(comm: MPI.Intracomm, patience: float) -> _Stream:
+    """A stream to the monitor, which rank 0 starts (collective)."""
+    one_node = comm.allreduce(NodeMemory.of(comm).comm.size, MPI.MIN) == comm.size
+    listener, place = None, None
+    with together(comm):
+        if comm.rank == 0:
+            listener = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=comm.size)
+            place = _addresses(one_node), listener.getsockname()[1], secrets.token_hex()
+    addresses, port, secret = comm.bcast(place)
+    if listener:
+        monitor = _Monitor(listener, secret, comm.size, patience)
+        threading.Thread(target=monitor.run, name="hpckit monitor", daemon=True).start()
+    with together(comm):
+        stream = _reach(addresses, port)
+        stream.send(secret, comm.rank)
+        return stream
+
+
+def _addresses(one_node: bool) -> list[str]:
+    if one_node:
+        return ["127.0.0.1"]
+    known = [a.address for card in psutil.net_if_addrs().values() for a in card if a.family == socket.AF_INET]
+    return [address for address in known if not address.startswith("127.")]
+
+
+def _reach(addresses: list[str], port: int) -> _Stream:
+    for address in addresses:
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection((address, port), _CONNECT)
+            connection.settimeout(None)
+            return _Stream(connection)
+    raise HpckitError(
+        f"rank 0 cannot be reached at {', '.join(addresses)}, port {port}: a watch needs TCP between nodes"
+    )

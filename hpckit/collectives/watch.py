@@ -1,0 +1,266 @@
+"""A flight recorder of collectives: who is late, who calls something else, and where the time goes.
+
+The last calls of each rank are kept in memory, which costs less than a microsecond per call. A collective that takes
+long is reported once, with what every rank does at that moment (the idea of C4, and of NCCL's flight recorder). With
+`check`, ranks compare their calls before they make them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.collectives.calls import KINDS, NOTHING, Call, Signature, call, caller, reader, where
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.engine import Way
+from hpckit.collectives.monitor import Line
+from hpckit.errors import ConfigError, together
+
+_clock = time.monotonic
+_PINGS = 5  # messages there and back from which a clock's offset is taken
+# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time when it left.
+_KIND, _SIGNATURE, _CODE, _AT, _NUMBER, _AGREED, _ENTERED, _LEFT = range(8)
+
+
+class Watched(MPI.Intracomm):
+    """The communicator that a `Watch` gives: the same one, with collectives that are recorded."""
+
+    watch: Watch | None = None
+
+
+class Watch:
+    """Records the collectives of a communicator, and of hpckit's plans on it (constructing and leaving are collective).
+
+    patience : seconds that a collective may take; then who is late is logged, once, where it is noticed first
+    check : compare the ranks' calls first: a different kind, root, operation, dtype or count, or a rank that does not
+        come within `patience`, raises the same `HpckitError` on all ranks that are there, and, when they come, on the
+        others. Every collective waits for all ranks then, so this is for finding errors
+    keep : calls that are remembered
+
+    ::
+
+        with Watch(comm) as comm:
+            ...
+            print(comm.watch.report())
+
+    MPI's own non-blocking collectives pass unwatched. Between nodes it needs TCP.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024) -> None:
+        with together(comm):
+            if patience <= 0 or keep < 1:
+                raise ConfigError(f"patience={patience!r} s and keep={keep!r} calls must be above 0")
+        channel = Channel.of(comm)
+        self._comm, self._private, self._patience, self._check = MPI.Intracomm(comm), channel.comm, patience, check
+        self._offset = _clock_offset(channel)
+        self._ring: list[list] = [[]] * keep
+        self._entered = self._plans = 0
+        self._files: set[str] = set()  # known to be the user's
+        self._line: Line | None = None
+
+    def __enter__(self) -> Watched:
+        self._thread = threading.get_ident()
+        self._line = Line(self._private, self._patience, self._where, self._late)
+        self._watched = Watched(self._comm)
+        self._watched.watch = self
+        for kind in KINDS:
+            setattr(self._watched, kind, self._recorded(kind))
+        return self._watched
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        """The communicator goes on as an ordinary one."""
+        for name in ("watch", *KINDS):
+            delattr(self._watched, name)
+        line = self._line
+        assert line is not None  # __enter__ made it
+        try:
+            if error is None and self._check:
+                self.left(self.enter("end of the watch", NOTHING, sys._getframe(1)))
+        finally:
+            self._line = None
+            line.close("has left the watch" + (f" by {type(error).__name__}: {error}" if error else ""))
+
+    def enter(self, kind: str, signature: Signature, frame: Any, wait: bool = True) -> list:
+        """Record that a collective begins; wait : it blocks, and with `check` all ranks must come."""
+        code = frame.f_code
+        if code.co_filename not in self._files:
+            frame = caller(frame)
+            code = frame.f_code
+            self._files.add(code.co_filename)
+        number, now = self._entered, _clock()
+        record = [kind, signature, code, frame.f_lasti, number + 1, False, now, -now if wait else 0.0]
+        self._ring[number % len(self._ring)] = record
+        self._entered = number + 1
+        if self._check and self._line:
+            self._line.call(number + 1, _call(record))
+            if wait:
+                self.compare(record)
+        return record
+
+    def compare(self, record: list, wait: bool = True) -> None:
+        """Raise `HpckitError` where the ranks do not make this collective together; wait : until that is known."""
+        if self._check and self._line and not record[_AGREED]:
+            record[_LEFT] = 0.0
+            record[_AGREED] = self._line.verdict(record[_NUMBER], wait)
+        if wait:
+            record[_LEFT] = -_clock()
+
+    def left(self, record: list) -> None:
+        """Record that it is complete."""
+        if record[_LEFT] <= 0:
+            record[_LEFT] = _clock()
+
+    def plan(self, array: np.ndarray, op: MPI.Op) -> Callable[[list[Way]], list[Way]]:
+        """A function that makes the ways of a plan recorded; which of its chunks comes first may differ by rank."""
+        self._plans += 1
+        kind, signature = f"allreduce plan {self._plans}", (array.size, array.dtype, op, None)
+        return lambda ways: [_Recorded(self, way, kind, signature) for way in ways]
+
+    def report(self) -> str:
+        """A table of the calls that all ranks remember, a line per place in the program (collective).
+
+        A call's time begins with its last arrival; the wait before that, with its first. GB/s count the array once.
+        """
+        records = self._ring[: self._entered] if self._entered < len(self._ring) else self._ring
+        mine = {
+            r[_NUMBER]: (_title(r), r[_ENTERED] + self._offset, r[_LEFT] + self._offset)
+            for r in records
+            if r[_LEFT] > 0
+        }
+        everyone = self._private.gather(mine)
+        return self._private.bcast(None if everyone is None else _table(everyone))
+
+    def _recorded(self, kind: str) -> Callable[..., Any]:
+        """The collective of that name."""
+        function, read, enter = getattr(self._comm, kind), reader(kind, self._comm.size), self.enter
+        frame = sys._getframe
+
+        def collective(*args: Any, **kwargs: Any) -> Any:
+            record = enter(kind, read(args, kwargs), frame(1))
+            try:
+                return function(*args, **kwargs)
+            finally:
+                record[_LEFT] = _clock()
+
+        return collective
+
+    def _where(self) -> tuple[int, str]:
+        """How many collectives this rank has entered and what it does, for the monitor: another thread asks."""
+        number = self._entered
+        record = self._latest()
+        if record and (record[_LEFT] < 0 or (self._check and record[_LEFT] == 0)):
+            return number, f"in its collective {number}, {_call(record)}"
+        frame = caller(sys._current_frames()[self._thread])
+        return number, f"outside, after {number} collectives, at {where(frame.f_code, frame.f_lasti)}"
+
+    def _late(self) -> int | None:
+        record = self._latest()
+        late = record and record[_LEFT] < 0 and _clock() + record[_LEFT] > self._patience
+        return record[_NUMBER] if record and late else None
+
+    def _latest(self) -> list:
+        return self._ring[(self._entered - 1) % len(self._ring)]
+
+
+class _Recorded:
+    """A way whose calls are recorded."""
+
+    def __init__(self, watch: Watch, way: Way, kind: str, signature: Signature) -> None:
+        self._watch, self._way, self._kind, self._signature = watch, way, kind, signature
+        self._record: list = []
+
+    def start(self) -> None:
+        self._record = self._watch.enter(self._kind, self._signature, sys._getframe(1), wait=False)
+        self._way.start()
+
+    def poll(self) -> bool:
+        self._watch.compare(self._record, wait=False)
+        complete = self._way.poll()
+        if complete:
+            self._watch.left(self._record)
+        return complete
+
+    def wait(self) -> None:
+        self._watch.compare(self._record)
+        self._way.wait()
+        self._watch.left(self._record)
+
+    def __call__(self) -> None:
+        record = self._watch.enter(self._kind, self._signature, sys._getframe(1))
+        self._way()
+        self._watch.left(record)
+
+
+def recorder(comm: MPI.Intracomm, array: np.ndarray, op: MPI.Op) -> Callable[[list[Way]], list[Way]]:
+    """A function that makes the ways of an allreduce of `array` recorded, where the communicator's collectives are."""
+    watch = getattr(comm, "watch", None)
+    return watch.plan(array, op) if watch else _as_they_are
+
+
+def _as_they_are(ways: list[Way]) -> list[Way]:
+    return ways
+
+
+def _call(record: list) -> Call:
+    return call(record[_KIND], record[_SIGNATURE], where(record[_CODE], record[_AT]))
+
+
+def _title(record: list) -> tuple[str, str, int]:
+    """Kind, place in the program, and bytes."""
+    count, dtype, _, _ = record[_SIGNATURE]
+    return record[_KIND], where(record[_CODE], record[_AT]), count * dtype.itemsize if dtype else 0
+
+
+def _clock_offset(channel: Channel) -> float:
+    """Seconds to add to this rank's clock for rank 0's, by the fastest of a few messages (collective).
+
+    The ranks of a node read the same clock, so only the first of each asks.
+    """
+    comm, node = channel.comm, channel.node
+    askers = sorted(set(comm.allgather(node.ranks[0])) - {0})
+    offset = 0.0
+    if comm.rank == 0:
+        for rank in np.repeat(askers, _PINGS).tolist():
+            comm.recv(source=rank)
+            comm.send(_clock(), rank)
+    elif comm.rank in askers:
+        offset = min(_ping(comm) for _ in range(_PINGS))[1]
+    return node.comm.bcast(offset)
+
+
+def _ping(comm: MPI.Intracomm) -> tuple[float, float]:
+    """Seconds there and back, and the offset, taking both ways for equally long."""
+    begin = _clock()
+    comm.send(None, 0)
+    theirs = comm.recv(source=0)
+    end = _clock()
+    return end - begin, theirs - (begin + end) / 2
+
+
+_HEADER = f"{'calls':>7} {'time ms':>9} {'GB/s':>7} {'wait ms':>9}  {'last to come':<16} collective"
+
+
+def _table(everyone: list[dict[int, tuple]]) -> str:
+    """everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of leaving."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for number in sorted(set.intersection(*map(set, everyone))):
+        places.setdefault(everyone[0][number][0][:2], []).append(number)
+    return "\n".join([_HEADER, *(_row(place, numbers, everyone) for place, numbers in places.items())])
+
+
+def _row(place: tuple[str, str], numbers: list[int], everyone: list[dict[int, tuple]]) -> str:
+    entered, left = (np.array([[rank[n][i] for n in numbers] for rank in everyone]) for i in (1, 2))
+    seconds, wait = left.max(axis=0) - entered.max(axis=0), np.ptp(entered, axis=0)
+    rate = sum(everyone[0][n][0][2] for n in numbers) / seconds.sum() / 1e9
+    last = np.bincount(entered.argmax(axis=0))
+    who = f"rank {last.argmax()}, {100 * last.max() / len(numbers):.0f} %"
+    return (
+        f"{len(numbers):7} {1e3 * np.median(seconds):9.3f} {f'{rate:7.2f}' if rate else '':7} {1e3 * wait.mean():9.3f}"
+        f"  {who:<16} {place[0]} at {place[1]}"
+    )

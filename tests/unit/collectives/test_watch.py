@@ -1,0 +1,192 @@
+"""A watch names who is late, and who calls something else, and changes no result."""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from hpckit.collectives.plan import Allreduce, allreduce
+from hpckit.collectives.watch import Watch
+from hpckit.errors import ConfigError, HpckitError
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_results_are_those_of_the_communicator(comm, check):
+    p, x = comm.size, np.arange(4.0) + comm.rank
+    with Watch(comm, check=check) as watched:
+        for c in (comm, watched):
+            total, table, part = np.empty(4), np.empty((p, 4)), np.empty(4)
+            c.Allreduce(x, total)
+            c.Allreduce([x, MPI.DOUBLE], [total, 4, MPI.DOUBLE], op=MPI.SUM)
+            np.testing.assert_array_equal(total, p * np.arange(4.0) + p * (p - 1) / 2)
+            c.Allgather(x, table)
+            c.Scatter(table if c.rank == p - 1 else None, part, root=p - 1)
+            np.testing.assert_array_equal(part, x)
+            c.Gather(MPI.IN_PLACE if c.rank == 0 else part, table)
+            c.Allgatherv(np.full(c.rank, c.rank), [np.empty(p * (p - 1) // 2, int), list(range(p))])
+            assert c.bcast(c.rank, root=p - 1) == p - 1
+            assert c.allreduce(1) == p and c.allreduce([c.rank], op=lambda a, b: a + b) == list(range(p))
+            assert c.gather(c.rank, root=p - 1) == (list(range(p)) if c.rank == p - 1 else None)
+            c.Barrier()
+            duplicate = c.Dup()
+            duplicate.Barrier()
+            duplicate.Free()
+    watched.Barrier()
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_plans_are_watched(comm, check):
+    x = np.empty(100)
+    with Watch(comm, check=check) as watched:
+        plans = [Allreduce(watched, x, algorithm="native"), Allreduce(watched, x, algorithm="oneshot", chunks=3)]
+        for plan in plans:
+            x[:] = comm.rank + 1
+            plan()
+            assert (x == comm.size * (comm.size + 1) / 2).all()
+        x[:] = 1
+        plans[0].start()
+        plans[0].poll()
+        plans[0].wait()
+        assert (x == comm.size).all()
+        assert (allreduce(watched, x, algorithm="native") == comm.size**2).all()
+        report = watched.watch.report()
+    assert "allreduce plan 1 at test_watch.py:" in report and "allreduce plan 3" in report
+    assert (allreduce(watched, x, algorithm="native") == comm.size**2).all()
+
+
+def calls(kind, rank):
+    """What rank 0 and the others call, so that it does not match in `kind`."""
+    x, first = np.zeros(6), rank == 0
+    return {
+        "kind": lambda c: c.Barrier() if first else c.Allreduce(MPI.IN_PLACE, x),
+        "root": lambda c: c.Bcast(x, root=0 if first else 1),
+        "op": lambda c: c.Allreduce(MPI.IN_PLACE, x, MPI.SUM if first else MPI.MAX),
+        "dtype": lambda c: c.Allreduce(MPI.IN_PLACE, x if first else x.astype("f4")),
+        "length": lambda c: c.Allreduce(MPI.IN_PLACE, x[:5] if first else x),
+    }[kind]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("kind", ["kind", "root", "op", "dtype", "length"])
+def test_collectives_that_do_not_match_raise_on_every_rank(comm, kind):
+    with Watch(comm, check=True) as watched:
+        watched.Barrier()
+        with pytest.raises(HpckitError, match=f"collective 2 of the watch does not match, {kind} differs: ") as error:
+            calls(kind, comm.rank)(watched)
+        watched.Barrier()  # all ranks may go on
+    message = str(error.value)
+    assert len(set(comm.allgather(message))) == 1
+    others = "rank 1" if comm.size == 2 else f"ranks 1-{comm.size - 1}"
+    assert "rank 0: " in message and f"{others}: " in message and message.count("test_watch.py:") == 2
+
+
+@pytest.mark.mpi(min_size=2)
+def test_collectives_in_another_order_raise_on_every_rank(comm):
+    with Watch(comm, check=True) as watched:
+        for step in (0, 1):
+            with pytest.raises(
+                HpckitError, match=r"kind differs: .*allgather.*barrier|kind differs: .*barrier.*allgather"
+            ):
+                watched.barrier() if step == (comm.rank == 0) else watched.allgather(1)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_plans_that_do_not_match_raise_when_they_wait(comm):
+    with Watch(comm, check=True) as watched:
+        plans = [Allreduce(watched, np.zeros(n), algorithm="twoshot", deadline=20) for n in (3, 4)]
+        plan = plans[comm.rank == 0]
+        plan.start()
+        with pytest.raises(HpckitError, match=r"kind differs: .*allreduce plan 1.*allreduce plan 2|plan 2.*plan 1"):
+            plan.wait()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_rank_that_does_not_come_is_named(comm):
+    last = comm.size - 1
+    with Watch(comm, patience=0.3, check=True) as watched:
+        if comm.rank == last:
+            while not comm.iprobe(source=0):
+                time.sleep(0.01)
+        began = time.monotonic()
+        with pytest.raises(
+            HpckitError, match=f"collective 1 .* rank {last} has not come; .*rank {last}: outside, after 0"
+        ):
+            watched.Barrier()
+        assert time.monotonic() - began < 10
+        if comm.rank == 0:
+            comm.send(None, last)
+        elif comm.rank == last:
+            comm.recv(source=0)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+def test_a_rank_that_leaves_the_block_is_named(comm, error):
+    def block():
+        with Watch(comm, patience=30, check=True) as watched:
+            if comm.rank:
+                watched.Barrier()
+            elif error:
+                raise error
+
+    if error and comm.rank == 0:
+        with pytest.raises(ValueError, match="no"):
+            block()
+    else:
+        cause = "rank 0: has left the watch by ValueError: no" if error else "kind differs: rank 0: end of the watch"
+        with pytest.raises(HpckitError, match=cause):
+            block()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_who_is_late_is_logged_once(comm, caplog):
+    with Watch(comm, patience=0.2) as watched:
+        if comm.rank == 0:
+            time.sleep(0.9)
+        watched.Barrier()
+    messages = [record.message for record in caplog.records if record.name == "hpckit.collectives.monitor"]
+    everyone = [message for each in comm.allgather(messages) for message in each]
+    assert len(everyone) == 1
+    assert "collective 1 of the watch waits since 0.2 s, rank 0 has not come; rank 0: outside, after 0" in everyone[0]
+    assert "in its collective 1, Barrier() at test_watch.py:" in everyone[0]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_report_tells_who_comes_last(comm):
+    x = np.zeros(1000)
+    watch = Watch(comm, keep=10)
+    with watch as watched:
+        for _ in range(12):
+            comm.Barrier()
+            if comm.rank == 1:
+                time.sleep(0.02)
+            watched.Allreduce(MPI.IN_PLACE, x)
+    assert watched.watch is None  # an ordinary communicator again
+    (line,) = [line for line in watch.report().splitlines() if "Allreduce at test_watch.py:" in line]
+    calls, milliseconds, rate, wait = line.split()[:4]
+    assert calls == "10" and float(wait) > 15 and float(milliseconds) > 0 and float(rate) >= 0
+    assert "rank 1, 100 %" in line
+
+
+def test_nothing_is_allocated_but_the_ring(comm):
+    with Watch(comm, keep=50) as watched:
+        x = np.zeros(3)
+        for _ in range(60):
+            watched.Allreduce(MPI.IN_PLACE, x)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(500):
+            watched.Allreduce(MPI.IN_PLACE, x)
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+    assert grown < 50 * 600
+
+
+def test_bad_arguments(comm):
+    for bad in ({"patience": 0}, {"keep": 0}):
+        with pytest.raises(ConfigError, match="must be above 0"):
+            Watch(comm, **bad)
