@@ -1,8 +1,9 @@
-"""FasterPAM on one and two ranks against the package kmedoids (Rust) with as many threads.
+"""FasterPAM and FasterMSC on one and two ranks against the package kmedoids (Rust) with as many threads if it can.
 
 Every way gets the same float32 distances, k = 100 and the same first medoids, and is timed as a user calls it: ours
 includes its checks, the rounding to ticks and the distribution. The peer is called with the matrix as NumPy stores it,
-and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same).
+and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same). Its
+FasterMSC has one thread only, and its loss is 1 - ours.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ import numpy as np
 
 from benchmarks._datasets import euclidean, mixture
 from benchmarks._harness import Report, Times, interleaved, main, print_table
-from hpckit.cluster import fasterpam
+from hpckit.cluster import fastermsc, fasterpam
 from hpckit.comm.system import meet
 from hpckit.errors import ConfigError
 
 K = 100
 ONE, TWO, PEER, TRANSPOSED = "hpckit, 1 rank", "hpckit, 2 ranks", "kmedoids", "kmedoids, M.T"
-TARGETS = {(10000, PEER): 15.0, (20000, PEER): 20.0, (10000, TRANSPOSED): 3.0, (20000, TRANSPOSED): 3.0}
+TARGETS = {
+    ("fasterpam", 10000): {PEER: 15.0, TRANSPOSED: 3.0, ONE: 1.7},
+    ("fasterpam", 20000): {PEER: 20.0, TRANSPOSED: 3.0, ONE: 1.7},
+}
 
 
-def ways(comm: Any, n: int, losses: dict[str, float]) -> dict[str, Callable[[], None]]:
+def ways(comm: Any, search: Callable, n: int, losses: dict[str, float]) -> dict[str, Callable[[], None]]:
     """Each way runs on all ranks at once; where it needs one only, the other ranks sleep."""
     import kmedoids  # type: ignore[import-not-found]
 
     matrix = euclidean(mixture(n))
     init = np.random.default_rng(1).permutation(n)[:K].astype(np.uint64)
+    peer, threads = getattr(kmedoids, search.__name__), {"n_cpu": comm.size} if search is fasterpam else {}
 
     def alone(name: str, call: Callable[[], Any]) -> Callable[[], None]:
         def run() -> None:
@@ -39,13 +44,13 @@ def ways(comm: Any, n: int, losses: dict[str, float]) -> dict[str, Callable[[], 
         return run
 
     def together() -> None:
-        losses[TWO] = fasterpam(matrix, K, init=init, comm=comm).loss
+        losses[TWO] = search(matrix, K, init=init, comm=comm).loss
 
     return {
-        ONE: alone(ONE, lambda: fasterpam(matrix, K, init=init)),
+        ONE: alone(ONE, lambda: search(matrix, K, init=init)),
         TWO: together,
-        PEER: alone(PEER, lambda: kmedoids.fasterpam(matrix, init, n_cpu=comm.size)),
-        TRANSPOSED: alone(TRANSPOSED, lambda: kmedoids.fasterpam(matrix.T, init, n_cpu=comm.size)),
+        PEER: alone(PEER, lambda: peer(matrix, init, **threads)),
+        TRANSPOSED: alone(TRANSPOSED, lambda: peer(matrix.T, init, **threads)),
     }
 
 
@@ -57,22 +62,24 @@ def run(comm: Any, quick: bool) -> Report:
         if comm.rank == 0:
             print("skipped: the peer is not installed: pip install kmedoids")
         return report
-    for n in (2000,) if quick else (5000, 10000, 20000):
+    cases = [(fasterpam, 5000), (fasterpam, 10000), (fasterpam, 20000), (fastermsc, 5000), (fastermsc, 10000)]
+    for search, n in [(fasterpam, 2000), (fastermsc, 2000)] if quick else cases:
         losses: dict[str, float] = {}
-        times = interleaved(ways(comm, n, losses), seconds=1 if quick else 20, comm=comm, most=3 if n > 10000 else 10)
+        seconds, most = 1 if quick else 20, 3 if n > 10000 else 10
+        times = interleaved(ways(comm, search, n, losses), seconds=seconds, comm=comm, most=most)
         if comm.rank == 0:
-            _report(report, n, times, losses)
+            _report(report, search.__name__, n, times, losses)
     return report
 
 
-def _report(report: Report, n: int, times: dict[str, Times], losses: dict[str, float]) -> None:
+def _report(report: Report, search: str, n: int, times: dict[str, Times], losses: dict[str, float]) -> None:
     if losses[ONE] != losses[TWO]:
         raise ConfigError(f"one and two ranks differ: loss {losses[ONE]} and {losses[TWO]}")
     rows = [(name, times[name].best, losses[name]) for name in times]
-    print_table(("way", "s", "loss"), rows, f"FasterPAM, n = {n}, k = {K}: smallest of {times[ONE].samples.size}")
-    for peer in (PEER, TRANSPOSED):
-        report.add(f"n = {n}, 2 ranks", peer, *times[TWO].ratio(times[peer]), target=TARGETS.get((n, peer)))
-    report.add(f"n = {n}, 2 ranks", ONE, *times[TWO].ratio(times[ONE]), target=1.7 if n >= 10000 else None)
+    print_table(("way", "s", "loss"), rows, f"{search}, n = {n}, k = {K}: smallest of {times[ONE].samples.size}")
+    targets = TARGETS.get((search, n), {})
+    for peer in (PEER, TRANSPOSED, ONE):
+        report.add(f"{search}, n = {n}, 2 ranks", peer, *times[TWO].ratio(times[peer]), target=targets.get(peer))
 
 
 if __name__ == "__main__":
