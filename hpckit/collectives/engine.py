@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +29,56 @@ class Way(Protocol):
     def wait(self) -> None: ...
 
     def __call__(self) -> None: ...
+
+
+class Work:
+    """Work on this rank alone, as a way: done when it starts."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+
+    def start(self) -> None:
+        self._work()
+
+    def poll(self) -> bool:
+        return True
+
+    def wait(self) -> None: ...
+
+    __call__ = start
+
+
+class Stages:
+    """Ways that follow each other."""
+
+    def __init__(self, stages: Sequence[Way]) -> None:
+        self._stages = stages
+        self._at = len(stages)
+
+    def start(self) -> None:
+        self._at = 0
+        self._stages[0].start()
+
+    def poll(self) -> bool:
+        while self._at < len(self._stages):
+            if not self._stages[self._at].poll():
+                return False
+            self._next()
+        return True
+
+    def wait(self) -> None:
+        while self._at < len(self._stages):
+            self._stages[self._at].wait()
+            self._next()
+
+    def __call__(self) -> None:
+        for stage in self._stages:
+            stage()
+
+    def _next(self) -> None:
+        self._at += 1
+        if self._at < len(self._stages):
+            self._stages[self._at].start()
 
 
 class Messages:

@@ -15,15 +15,15 @@ from mpi4py import MPI
 
 from hpckit.collectives.algorithms import Algorithm, direct_allgather, direct_reduce_scatter, oneshot, twoshot
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages, Way
+from hpckit.collectives.engine import Messages, Stages, Way
 from hpckit.collectives.shared import Shared
 from hpckit.comm.partition import starts
 
 _ONESHOT = 4096  # bytes of a lane up to which one latency is worth sending everything to everybody
 
 
-class Hierarchical:
-    """Stages that follow each other: each is a way of its own.
+class Hierarchical(Stages):
+    """The stages described above.
 
     groups : for each rank the number of its group of nodes; None: two levels
     """
@@ -47,33 +47,7 @@ class Hierarchical:
             else []
         )
         self._window = window  # owns what its halves work on
-        self._stages: list[Way] = [window.reduce_scatter, *between, window.allgather]
-        self._at = len(self._stages)
-
-    def start(self) -> None:
-        self._at = 0
-        self._stages[0].start()
-
-    def poll(self) -> bool:
-        while self._at < len(self._stages):
-            if not self._stages[self._at].poll():
-                return False
-            self._next()
-        return True
-
-    def wait(self) -> None:
-        while self._at < len(self._stages):
-            self._stages[self._at].wait()
-            self._next()
-
-    def __call__(self) -> None:
-        for stage in self._stages:
-            stage()
-
-    def _next(self) -> None:
-        self._at += 1
-        if self._at < len(self._stages):
-            self._stages[self._at].start()
+        super().__init__([window.reduce_scatter, *between, window.allgather])
 
 
 def _between(lane: Channel, array: np.ndarray, op: MPI.Op, deadline: float | None, group: int | None) -> list[Way]:

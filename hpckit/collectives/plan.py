@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel, empty
+from hpckit.collectives.compress import compressed
 from hpckit.collectives.engine import Way
+from hpckit.collectives.lossy import Lossy
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
@@ -31,6 +34,8 @@ class Allreduce:
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
         rabenseifner, tree, hierarchical, shared
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
+    compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK": sums of float32 or float64 travel in fewer
+        bytes, by an exchange of its own; see `hpckit.collectives.compress`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
 
     ::
@@ -50,14 +55,17 @@ class Allreduce:
         op: MPI.Op = MPI.SUM,
         algorithm: str = "auto",
         chunks: int = 1,
+        compress: str | None = None,
         deadline: float | None = None,
     ) -> None:
         target = array if out is None else out
         with together(comm):
             _check(array, target, op, algorithm, chunks)
+            self._compressed = None if compress is None else compressed(compress, array, op, algorithm, chunks)
         order, shared_op = _order(array, target), op.py2f() if op.is_predefined else "of the user"
-        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks
-        same(comm, "size, dtype, order in memory, operation, algorithm and chunks of an allreduce", given)
+        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress
+        what = "size, dtype, order in memory, operation, algorithm, chunks and compression of an allreduce"
+        same(comm, what, given)
         self._source = _Flat(array, order)
         self._target = self._source if out is None else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
@@ -65,8 +73,9 @@ class Allreduce:
         edges = starts(target.size, chunks)
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
-        self._choice = self._choose((*given, out is None)) if algorithm == "auto" else None
-        names = [algorithm] if self._choice is None else self._choice.names
+        free = algorithm == "auto" and compress is None
+        self._choice = self._choose((*given, out is None)) if free else None
+        names = [compress or algorithm] if self._choice is None else self._choice.names
         self._bound = {name: self._bind(name) for name in names}
         self._settle(names[0])
 
@@ -77,7 +86,17 @@ class Allreduce:
 
     def explain(self) -> str:
         """Why this algorithm: the links' model, and the predicted and measured time of each."""
-        return f"{self.algorithm}, as asked for" if self._choice is None else self._choice.explain()
+        if self._choice is not None:
+            return self._choice.explain()
+        vain = self._compressed and self._channel.node.comm.size == self._channel.size
+        return f"{self.algorithm}, as asked for{': on one node it costs more than it saves' if vain else ''}"
+
+    def error_bound(self) -> float:
+        """The most by which compression may have made an element of the sum of all results so far wrong (collective).
+
+        After the first call that is the error of its result; see `hpckit.collectives.lossy`.
+        """
+        return max((way.error_bound() for way in self._bound[self._name] if isinstance(way, Lossy)), default=0.0)
 
     def ready(self, chunk: int) -> None:
         """Send elements `chunks[chunk]` of the flattened array, which are computed."""
@@ -134,7 +153,8 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
-        return [bind(name, self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        way = self._compressed or partial(bind, name)
+        return [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
 
     def _settle(self, name: str) -> None:
         """Take this algorithm from now on, and let go of the others when the race is over."""
