@@ -1,7 +1,7 @@
 """FasterPAM and FasterMSC on one and two ranks against the package kmedoids (Rust) with as many threads if it can.
 
 Every way gets the same float32 distances, k = 100 and the same first medoids, and is timed as a user calls it: ours
-includes its checks, the rounding to ticks and the distribution. The peer is called with the matrix as NumPy stores it,
+includes its checks, rounding and distribution. The peer is called with the matrix as NumPy stores it,
 and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same). Its
 FasterMSC has one thread only, and its loss is 1 - ours.
 """

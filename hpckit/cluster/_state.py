@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._dist import LANES, Distances
+from hpckit.cluster._dist import Distances
 from hpckit.cluster._ranks import Bid, Ranks
 
 SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64)])
@@ -21,7 +21,7 @@ class Medoids(ABC):
 
     medoids : (k,) int64, the medoid in each slot; taken : (candidates,) int64, 1 for medoids
     near, seco : (n,) int32, slot of the nearest and of the second medoid, the lowest among equals; seco = -1 if k = 1
-    dn, ds : float32, their distances in ticks; ds has zeros up to a multiple of `LANES`, so that masks end in no hits
+    dn, ds : (n,) float32, their distances in ticks
     weights : (n,) float64, whole numbers
     removal : (k,) float64, what losing each medoid costs
     loss : what swaps lower, a whole number
@@ -33,12 +33,13 @@ class Medoids(ABC):
     def __init__(
         self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks, own: slice | None = None
     ) -> None:
+        """own : the objects of which this rank keeps the distances to all medoids; None: all."""
         n, k = distances.n, len(medoids)
         self.distances, self.ranks, self.n, self.k, self.weights = distances, ranks, n, k, weights
         self.medoids, self.taken = medoids, np.zeros(distances.candidates, np.int64)
         self.taken[medoids] = 1
         self.near, self.seco = np.zeros(n, np.int32), np.empty(n, np.int32)
-        self.dn, self.ds = np.zeros(n, np.float32), np.zeros(-(-n // LANES) * LANES, np.float32)
+        self.dn, self.ds = np.zeros((2, n), np.float32)
         self.removal = np.zeros(k)
         self.swaps: list[tuple[int, int, float]] = []
         own = own or slice(n)

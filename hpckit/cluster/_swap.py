@@ -83,12 +83,13 @@ class _Judge:
 
     def __init__(self, state: Medoids, block: int) -> None:
         self._distances, self._ranks = state.distances, state.ranks
-        threads, length = self._ranks.threads, len(state.ds)
+        threads = self._ranks.threads
         self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
         self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
-        self._scratch = np.empty((threads, 2 * state.k)), np.empty((threads, 4 * (length + 5)), np.int64), self._bids
+        after, hits = np.empty((threads, 2 * state.k)), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
+        self._scratch = after, hits, self._bids
         self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
 
     def first(self, candidates: np.ndarray) -> int:
@@ -96,7 +97,8 @@ class _Judge:
         count = len(candidates)
         rows = self._distances.rows(candidates)
         self._todo[0, :count], self._todo[1, :count] = candidates, rows.places
-        self._rows = rows.table, *rows.at[:2]
+        self._rows = rows  # keeps the table alive
+        self._table_at = rows.at[:2]
         return self.again(count)
 
     def again(self, count: int) -> int:
@@ -115,7 +117,7 @@ class _Judge:
     def _part(self, thread: int, start: int, stop: int) -> int:
         candidates, places = self._todo_at
         todo = candidates + 8 * start, places + 8 * start, stop - start
-        return self._evaluate(*self._rows[1:], *todo, *self._objects, *self._scratch_at[thread])
+        return self._evaluate(*self._table_at, *todo, *self._objects, *self._scratch_at[thread])
 
 
 def _merit(bid: list[float]) -> tuple[bool, float, float]:

@@ -8,6 +8,7 @@ Symbols, for n objects o, k slots i with one medoid each, and m candidates j tha
     d         distance of object o to candidate j
     near, dn  slot and distance of the nearest medoid of o; among equals the lowest slot
     seco, ds  the same for the second; 2**24 when there is one medoid only
+    limit     what rows of candidates, which may still have to be rounded, are below wherever d < ds
     w         weight of object o
     removal   removal[i] = sum over near(o) = i of w (ds - dn): what losing medoid i costs
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpckit import native
-from hpckit.cluster import _dist, _inplace, _input, _quant
+from hpckit.cluster import _dist, _input, _quant
 from hpckit.cluster._metrics import METRICS
 from hpckit.errors import ConfigError
 
@@ -148,43 +148,6 @@ def test_masks_find_what_single_comparisons_find():
             count = evaluate(native.address(rows), n, *todo, n, *objects, k, *judged, *scratch)
             found.append((candidates[:count].tolist(), places[:count].tolist(), bid.tolist()))
         assert found[0] == found[1]
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("n", [1, 15, 129, 301])
-def test_a_symmetric_matrix_is_read_where_it_lies(comm, n):
-    matrix = np.random.default_rng(6).random((n, n)).astype("f4") * 1e3
-    matrix = np.minimum(matrix, matrix.T)
-    for data in (matrix, np.asfortranarray(matrix), np.pad(matrix, 3)[3:-3, 3:-3]):
-        for by_candidate in (False, True):
-            problem = _input.check(data, 1, init="first", comm=comm, threads=2)
-            given, stored = (
-                _inplace.find(problem, by_candidate=by_candidate),
-                _dist.load(problem, by_candidate=by_candidate),
-            )
-            assert given is not None and (not given.m or np.shares_memory(given.table, data))
-            ours = np.arange(n)[stored.first : stored.first + stored.m] if by_candidate else np.arange(n)
-            table, places = given.rows(ours)
-            np.testing.assert_array_equal(
-                np.rint(table[places] * given.scale), stored.view.T if by_candidate else stored.view
-            )
-            columns = np.empty((2, n), np.float32)
-            for column, distances in zip(columns, (given, stored), strict=True):
-                distances.fetch(n // 2, column, problem.ranks)
-            np.testing.assert_array_equal(*columns)
-            assert given.exponent == stored.exponent
-
-
-@pytest.mark.mpi
-def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
-    for n, o, j in [(40, 3, 21), (40, 39, 38), (300, 299, 2), (300, 128, 127)]:
-        for value in (2.0, np.inf, np.nan, -1.0):
-            matrix = np.ones((n, n), np.float32)
-            matrix[o, j] = value
-            if value != 2.0:
-                matrix[j, o] = value
-            problem = _input.check(matrix, 1, init="first", comm=comm)
-            assert _inplace.find(problem, by_candidate=True) is None
 
 
 @pytest.mark.parametrize("ds", [0, 1, 2, 7, 8, 2**22 - 1, 2**22, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24])
