@@ -17,6 +17,7 @@ A program describes its configuration once; names, types, defaults and help all 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -122,7 +123,7 @@ def _split(argv: Sequence[str], config_type: type[msgspec.Struct]) -> tuple[str 
 def _value(text: str, kind: Any, flag: str) -> Any:
     """What a flag's text means for its type: a TOML value, a list without its brackets, or the text itself."""
     first_error = None
-    for candidate in _readings(text):
+    for candidate in _readings(text, kind):
         try:
             _check_value(candidate, kind, f"{flag} {text}")
         except ConfigError as error:
@@ -132,13 +133,14 @@ def _value(text: str, kind: Any, flag: str) -> Any:
     raise first_error or AssertionError("there is always a reading")
 
 
-def _readings(text: str) -> Iterator[Any]:
+def _readings(text: str, kind: Any) -> Iterator[Any]:
+    many = get_origin(_plain(kind)) in (list, tuple)
     for toml in (text, f"[{text}]"):
-        try:
-            yield tomllib.loads(f"value = {toml}")["value"]
-        except tomllib.TOMLDecodeError:
-            continue
-    yield text
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            value = tomllib.loads(f"value = {toml}")["value"]
+            if isinstance(value, list) or not many:
+                yield value
+    yield text.split(",") if many else text
 
 
 def _read(case: str) -> dict[str, Any]:

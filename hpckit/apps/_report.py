@@ -25,6 +25,20 @@ def amount(nbytes: float) -> str:
     return f"{nbytes:.3g} {unit}"
 
 
+def binary(nbytes: int) -> str:
+    """`8 B`, `32 KiB`: for sizes that are powers of two."""
+    exponent = min((nbytes.bit_length() - 1) // 10, 4)
+    return f"{nbytes / 1024**exponent:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[exponent]}"
+
+
+def period(seconds: float) -> str:
+    """`1.23 us`, `45.6 ms`."""
+    for scale, unit in ((1e-6, "us"), (1e-3, "ms"), (1.0, "s")):
+        if seconds < 999.5 * scale or unit == "s":
+            break
+    return f"{seconds / scale:.3g} {unit}"
+
+
 def rounded(value: float) -> float:
     """Four significant digits: no more is known of times, or of interest in a report."""
     return float(f"{value:.4g}")

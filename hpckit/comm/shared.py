@@ -7,6 +7,7 @@ import mmap
 import shutil
 import weakref
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,8 +18,13 @@ from numpy.typing import DTypeLike
 from hpckit.errors import HpckitError, together
 
 SHARED_MEMORY = Path("/dev/shm")
-_KEY = MPI.Comm.Create_keyval()
 _UNOWNED: list[Any] = []  # handles to free
+
+
+@cache
+def _key() -> int:
+    """Where communicators keep their memory; made at the first use, so that importing needs no MPI_Init."""
+    return MPI.Comm.Create_keyval()
 
 
 def free_with(owner: object, *handles: Any) -> None:
@@ -84,10 +90,10 @@ class NodeMemory:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The memory that belongs to `comm`, made at the first call (collective)."""
-        memory = comm.Get_attr(_KEY)
+        memory = comm.Get_attr(_key())
         if not isinstance(memory, cls):
             memory = cls(comm)
-            comm.Set_attr(_KEY, memory)
+            comm.Set_attr(_key(), memory)
         return memory
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/halo.sbatch"
-KMEDOIDS = ROOT / "jobs/kmedoids.sbatch"
+KMEDOIDS, ALLREDUCE = ROOT / "jobs/kmedoids.sbatch", ROOT / "jobs/allreduce.sbatch"
 
 
 @pytest.fixture
@@ -75,6 +75,8 @@ def _slurm_answers():
 def test_another_program_and_its_signal(start):
     output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=20)
     assert output == "-m hpckit.apps.kmedoids case.toml\n"
+    output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=20)
+    assert output == "-m hpckit.apps.allreduce case.toml\n"
     options = [line for line in JOB.read_text().splitlines() if line.startswith("#SBATCH") and "job-name" not in line]
     assert set(options) <= set(KMEDOIDS.read_text().splitlines())
 

@@ -27,6 +27,7 @@ class Config(msgspec.Struct):
     way: Literal["auto", "packed"] = "auto"
     resume: bool = False
     speed_of_sound: float = 340.0
+    words: tuple[Literal["a", "b"], ...] = ()
     time: Time = msgspec.field(default_factory=Time)
 
 
@@ -66,6 +67,7 @@ def test_flags_win_over_the_case(case):
         (["--name", ""], {"name": ""}),
         (["--shape", "[1, 2]"], {"shape": (1, 2)}),
         (["--shape", "3"], {"shape": (3,)}),
+        (["--words", "a,b"], {"words": ("a", "b")}),
         (["--speed-of-sound", "-1e3"], {"speed_of_sound": -1000.0}),
         (["--speed_of_sound", "2"], {"speed_of_sound": 2.0}),
         (["--resume", "false"], {"resume": False}),
