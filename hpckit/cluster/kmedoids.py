@@ -14,6 +14,7 @@ from hpckit.log import get_logger
 from hpckit.trace import span
 
 _LOG = get_logger(__name__)
+_COARSE = 50  # ticks from the medoids: rounding changes a distance by up to a percent
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,21 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
 
 def finish(state: Medoids, search: Search) -> Result:
     """The result of a search that has ended, and a note of what its user may not expect."""
-    if state.ranks.rank == 0 and not search.found_nothing:
-        _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
-    if state.ranks.rank == 0 and not state.loss and len(np.unique(state.near)) < state.k:
-        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", state.k)
+    if state.ranks.rank == 0:
+        _remark(state, search)
     labels = state.near.astype(np.int64)
     return Result(state.medoids, labels, state.true_loss, search.passes, search.n_swap, state.trace)
+
+
+def _remark(state: Medoids, search: Search) -> None:
+    away = state.dn[state.dn > 0]
+    if not search.found_nothing:
+        _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
+    if not state.loss and len(np.unique(state.near)) < state.k:
+        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", state.k)
+    if len(away) and away.mean() < _COARSE:
+        _LOG.warning(
+            "distances are rounded to 2**-24 of the largest, but objects are at only %.2g times that from their"
+            " medoids: look for a few that are far away from all others, or for wrong units",
+            away.mean(),
+        )

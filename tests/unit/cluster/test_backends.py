@@ -1,5 +1,6 @@
 """Where distances are kept: the same bits from memory, from a file, and computed on demand."""
 
+import signal
 import textwrap
 
 import h5py
@@ -140,6 +141,16 @@ def test_a_file_is_kept_and_used_again_by_any_number_of_ranks(comm, shared_path)
         assert file.stat().st_ino == before
         pam(POINTS + 1, 6, metric="euclidean", memory=file)
         assert file.stat().st_ino != before
+
+
+def test_an_interrupted_run_leaves_no_file_that_looks_complete(tmp_path, monkeypatch):
+    file, expected = tmp_path / "ticks.h5", pam(POINTS, 6, metric="euclidean")
+    with monkeypatch.context() as patch:
+        patch.setattr(_dist._Points, "fill", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            pam(POINTS, 6, metric="euclidean", memory=file)
+    assert not file.exists()
+    assert reference.digest(pam(POINTS, 6, metric="euclidean", memory=file)) == reference.digest(expected)
 
 
 @pytest.mark.mpi

@@ -88,6 +88,14 @@ def test_points_of_all_real_types(dtype):
         assert reference.digest(pam(layout, 4, metric="manhattan")) == expected
 
 
+def test_large_integers_do_not_overflow():
+    distances = np.abs(np.subtract.outer(*[np.random.default_rng(4).integers(0, 2**31, 50)] * 2))
+    for dtype in ("i4", "u4", "i8", "u8"):
+        found = pam(distances.astype(dtype), 4)
+        assert reference.digest(found) == reference.digest(pam(distances.astype(float), 4))
+    assert found.loss > 2**31
+
+
 def test_a_memory_map_is_read_in_place(tmp_path):
     np.save(tmp_path / "matrix.npy", MATRIX.astype("f4"))
     mapped = np.load(tmp_path / "matrix.npy", mmap_mode="r")
@@ -99,6 +107,12 @@ def test_sparse_matrices_are_refused():
     for metric in ("precomputed", "euclidean"):
         with pytest.raises(ConfigError, match="must be a dense array of real numbers"):
             fasterpam(sparse.eye_array(5), 2, metric=metric)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_no_points_are_refused(shape):
+    with pytest.raises(ConfigError, match=r"they must be \(n, d\) with n and d above 0"):
+        fasterpam(np.zeros(shape), 1, metric="euclidean")
 
 
 def test_too_many_objects_for_exact_sums():
@@ -124,6 +138,15 @@ def test_odd_distances_are_named(comm, caplog, change, messages):
     found = [record.message for record in caplog.records]
     assert len(found) == (len(messages) if comm.rank == 0 else 0)
     assert all(message in text for message, text in zip(messages, found, strict=False))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("far", "rounded"), [(1e4, False), (1e7, True)])
+def test_an_object_so_far_away_that_all_others_are_rounded(comm, caplog, far, rounded):
+    points = np.concatenate([POINTS, [[far, 0, 0, 0]]])
+    with caplog.at_level(logging.WARNING):
+        fasterpam(points, 9, metric="euclidean", init="first", comm=comm)
+    assert ("look for a few that are far away" in caplog.text) == (rounded and comm.rank == 0)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -1,5 +1,7 @@
 """Looking at a search under way, stopping it, and going on with the very same bits; and its threads."""
 
+import signal
+
 import numpy as np
 import pytest
 import reference
@@ -96,6 +98,24 @@ def test_all_ranks_watch_and_resume_or_none(comm, search, argument):
     mine = {argument: value} if comm.rank == 1 else {}
     with pytest.raises(ConfigError, match=f"whether there is a {argument} must be the same on all ranks"):
         search(POINTS, 12, comm=comm, **START, **mine)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_search_can_be_interrupted(threads):
+    """As by Ctrl+C, wherever it is."""
+
+    def search_until_the_bell():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        while True:
+            fasterpam(POINTS, 12, threads=threads, **START)
+
+    usual, expected = signal.signal(signal.SIGALRM, signal.default_int_handler), fasterpam(POINTS, 12, **START)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search_until_the_bell()
+    finally:
+        signal.signal(signal.SIGALRM, usual)
+    assert reference.digest(fasterpam(POINTS, 12, threads=threads, **START)) == reference.digest(expected)
 
 
 @pytest.mark.mpi
