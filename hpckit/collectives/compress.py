@@ -47,10 +47,12 @@ def compressed(how: str, array: np.ndarray, op: MPI.Op, algorithm: str, chunks: 
     return partial(PowerSGD, columns=_columns(array), rank=int(parameter))
 
 
-def sent_bytes(how: str, array: np.ndarray, ranks: int) -> int:
-    """Bytes that a rank sends in an allreduce of such an array among so many ranks."""
-    name, parameter = _parsed(how)
+def sent_bytes(how: str | None, array: np.ndarray, ranks: int) -> int:
+    """Bytes that a rank sends in an allreduce of such an array among so many ranks; None: without compression."""
     n, itemsize = array.size, array.itemsize
+    if how is None:
+        return 2 * (n - n // ranks) * itemsize
+    name, parameter = _parsed(how)
     if name == "topk":
         return (ranks - 1) * topk.message_bytes(parameter, n, itemsize)
     if name == "powersgd":
@@ -64,7 +66,7 @@ def sent_bytes(how: str, array: np.ndarray, ranks: int) -> int:
 
 def _columns(array: np.ndarray) -> int:
     """Length of a row of the matrix, as it lies in memory."""
-    return array.shape[-1] if array.flags.c_contiguous else array.shape[0]
+    return (array.shape or (1,))[-1 if array.flags.c_contiguous else 0]
 
 
 def _parsed(how: str) -> tuple[str, float]:
