@@ -16,9 +16,8 @@ from hpckit.apps._kmedoids_data import Table
 from hpckit.apps._kmedoids_results import pictures, save
 from hpckit.apps._kmedoids_watch import Watch
 from hpckit.apps._report import copy_rate, rounded
-from hpckit.apps._run import prepare
-from hpckit.comm.system import meet
-from hpckit.errors import ConfigError, agree, together
+from hpckit.apps._run import patiently, prepare, say
+from hpckit.errors import ConfigError, together
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ class Job:
         prepare(comm, config, self.folder, config.resume)
         self.watch = self._watch(begin) if config.method in _WATCHED else None
         columns, dtype = self.table.rows.shape[1], self.table.rows.dtype
-        self.say(f"data      {self.n:,} x {columns:,} {dtype}")
-        self.say(f"search    {config.k} medoids by {config.method}, {config.metric}")
+        say(self.comm, f"data      {self.n:,} x {columns:,} {dtype}")
+        say(self.comm, f"search    {config.k} medoids by {config.method}, {config.metric}")
 
     def _watch(self, begin: float) -> Watch:
         config = self.config
@@ -99,20 +98,8 @@ class Job:
         """The pictures, of so many objects that they stay legible (collective)."""
         drawn = np.unique(np.concatenate([np.linspace(0, self.n - 1, _DRAWN, dtype=np.int64), self.result.medoids]))
         sample = self.table.take(drawn, drawn if self.is_matrix else None)
-        files, error = [], None
-        if sample is not None:
-            try:
-                files = pictures(self.folder, self.config, self.result, drawn, sample)
-            except Exception as caught:
-                error = caught
-        meet(self.comm)
-        agree(self.comm, error)
-        return files
-
-    def say(self, *lines: object) -> None:
-        """Print on rank 0."""
-        if self.comm.rank == 0:
-            print(*lines, sep="\n", flush=True)
+        with patiently(self.comm):
+            return [] if sample is None else pictures(self.folder, self.config, self.result, drawn, sample)
 
 
 def options(config: Config) -> dict[str, Any]:

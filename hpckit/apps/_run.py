@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -103,6 +103,24 @@ def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.Path
             partial.replace(path)
 
 
+def say(comm: MPI.Intracomm, *lines: object) -> None:
+    """Print on rank 0."""
+    if comm.rank == 0:
+        print(*lines, sep="\n", flush=True)
+
+
+@contextlib.contextmanager
+def patiently(comm: MPI.Intracomm) -> Iterator[None]:
+    """`errors.together` for what takes rank 0 long, such as pictures: the others sleep meanwhile (collective)."""
+    from hpckit.comm.system import meet
+
+    with together(comm):
+        try:
+            yield
+        finally:
+            meet(comm)
+
+
 def version() -> str:
     """The package's version, with the commit where it runs from a checkout."""
     import importlib.metadata
@@ -160,10 +178,10 @@ def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program:
         options, config = _parse_together(comm, config_type, words)
         with contextlib.redirect_stdout(sys.stderr if options.json else stdout):
             log.configure(comm)
-            _say(comm, _banner(comm, program, config))
+            say(comm, _banner(comm, program, config))
             trace.enable(comm, events=options.trace is not None)
             results = main(comm, config)
-            _say(comm, trace.table(comm), *_readable(results))
+            say(comm, trace.table(comm), *_readable(results))
         if options.json and comm.rank == 0:
             print(_json(comm, program, config, results), file=stdout, flush=True)
         if options.trace:
@@ -265,8 +283,3 @@ def _json(comm: MPI.Intracomm, program: str, config: msgspec.Struct, results: di
     run = {"program": program, "version": version(), "mpi": mpi_library(), "ranks": comm.size}
     content = {**run, "config": config, "results": results}
     return msgspec.json.encode(content, enc_hook=lambda array: array.tolist()).decode()
-
-
-def _say(comm: MPI.Intracomm, *lines: str) -> None:
-    if comm.rank == 0:
-        print(*lines, sep="\n", flush=True)

@@ -116,8 +116,8 @@ class Config(msgspec.Struct):
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     """Compute, write and draw one case; the results by name."""
-    from hpckit.apps._cases import CASES
-    from hpckit.apps._job import Job
+    from hpckit.apps._halo_cases import CASES
+    from hpckit.apps._halo_job import Job
 
     job = Job(comm, config, CASES[config.equation](comm, config))
     job.compute()
@@ -126,7 +126,7 @@ def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
 
 def dry_run(config: Config, ranks: int) -> str:
     """What a run on so many ranks would be like."""
-    from hpckit.apps._estimate import estimate
+    from hpckit.apps._halo_estimate import estimate
 
     return estimate(config, ranks)
 

@@ -10,12 +10,6 @@ CASES = sorted(path.stem for path in (ROOT / "apps/halo").glob("*.toml"))
 PROGRAM = ("-m", "hpckit.apps.halo")
 
 
-@pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch):
-    """Case files name their input relative to the project."""
-    monkeypatch.chdir(ROOT)
-
-
 def test_there_are_cases():
     assert {"quick", "tsunami", "terrain", "weak", "strong"} <= set(CASES)
 

@@ -11,12 +11,6 @@ PROGRAM = ("-m", "hpckit.apps.kmedoids")
 SMALL = ("--generate.n", "300", "--pictures", "false")
 
 
-@pytest.fixture(autouse=True)
-def _at_the_root(monkeypatch):
-    """Case files name their input relative to the project."""
-    monkeypatch.chdir(ROOT)
-
-
 def test_there_are_cases():
     assert {"quick", "letter", "million", "weak"} <= set(CASES)
 

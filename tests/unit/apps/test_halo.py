@@ -8,22 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit.apps._estimate import estimate, layout
-from hpckit.apps._job import marks, schedule
+from hpckit.apps._halo_estimate import estimate, layout
+from hpckit.apps._halo_job import marks, schedule
 from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 from hpckit.pde.heat import Heat as Heat_
 
 SEA = Tsunami(source=Source(longitude=0.05, latitude=0.05, length=4, width=3), places=[Place("Town", 0.1, 0.1)])
-
-
-@pytest.fixture(autouse=True)
-def _signals():
-    """The program listens to signals; pytest shall not go on doing so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def _case(kind: str, folder: Path) -> Config:

@@ -20,15 +20,6 @@ METHODS = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fas
 WATCHED = ("fasterpam", "pam")
 
 
-@pytest.fixture(autouse=True)
-def _signals():
-    """The program listens to signals; pytest shall not go on doing so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def _case(folder: Path, **more) -> Config:
     return Config(**{"generate": CLOUDS, "k": 7, "output": str(folder / "r"), "pictures": False, **more})
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
-from hpckit.apps._cases import Case, Results
-from hpckit.apps._march import March
+from hpckit.apps._halo_cases import Case, Results
+from hpckit.apps._halo_march import March
 from hpckit.apps._report import copy_rate, rounded
-from hpckit.apps._run import StopSignal, prepare
-from hpckit.comm.system import meet
-from hpckit.errors import ConfigError, agree
+from hpckit.apps._run import StopSignal, patiently, prepare, say
+from hpckit.errors import ConfigError
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
 from hpckit.trace import span
@@ -49,7 +48,7 @@ class Job:
             every=config.checkpoint_every,
             until=begin + config.max_seconds if config.max_seconds else math.inf,
         )
-        self.say(case.grid, f"steps     {self.steps} of {self.dt:.4g} {case.unit}")
+        say(self.comm, case.grid, f"steps     {self.steps} of {self.dt:.4g} {case.unit}")
 
     def compute(self) -> None:
         """Take all steps; raises `Checkpointed` on all ranks when asked to stop before the end."""
@@ -71,7 +70,7 @@ class Job:
         steps, solver = self.march.counted, self.case.solver
         if steps < 1:  # nothing but the first step, or all was done before
             return results
-        self.say(solver.halo.explain())
+        say(self.comm, solver.halo.explain())
         seconds, halo = (self.comm.allreduce(s, MPI.MAX) for s in (self.march.seconds, self.march.halo_seconds))
         results["cell updates, million/s"] = rounded(math.prod(self.case.grid.shape) * steps / seconds / 1e6)
         if halo:  # the implicit solver exchanges within PETSc
@@ -84,23 +83,12 @@ class Job:
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""
-        files, error = [self.folder / "config.toml"], None
-        if self.march.snapshots:
-            files.append(self.results)
-            if self.config.pictures and self.comm.rank == 0:
-                try:
-                    with span("pictures"), Results(self.results) as results:
-                        files += self.case.draw(results, self.folder)
-                except Exception as caught:
-                    error = caught
-        meet(self.comm)
-        agree(self.comm, error)
+        files = [self.folder / "config.toml", *([self.results] if self.march.snapshots else [])]
+        with patiently(self.comm):
+            if self.march.snapshots and self.config.pictures and self.comm.rank == 0:
+                with span("pictures"), Results(self.results) as results:
+                    files += self.case.draw(results, self.folder)
         return {"written": ", ".join(map(str, files))}
-
-    def say(self, *lines: object) -> None:
-        """Print on rank 0."""
-        if self.comm.rank == 0:
-            print(*lines, sep="\n", flush=True)
 
 
 def schedule(config: Config, dt_max: float) -> tuple[int, float]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.apps._estimate import WIDTH, layout
-from hpckit.apps._relief import Bounds, read_input
+from hpckit.apps._halo_estimate import WIDTH, layout
+from hpckit.apps._halo_relief import Bounds, read_input
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, together
 from hpckit.pde.heat import Heat, ImplicitHeat
@@ -94,12 +94,12 @@ class HeatCase(Case[Heat]):
         return {"largest error against the analytic solution": error, "largest temperature": scale}
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
-        from hpckit.apps import _pictures
+        from hpckit.apps import _halo_pictures as draw
 
         if self.grid.ndim == 1:
             return []
         error = None if self.config.input else results.read("error")
-        return [_pictures.heat(folder / "heat.png", results.read("temperature"), error, f"t = {self.solver.time:.3g}")]
+        return [draw.heat(folder / "heat.png", results.read("temperature"), error, f"t = {self.solver.time:.3g}")]
 
     def _error(self) -> np.ndarray:
         """Computed minus exact, with ghosts."""
@@ -155,11 +155,11 @@ class TsunamiCase(Case[ShallowWater]):
         }
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
-        from hpckit.apps import _pictures
+        from hpckit.apps import _halo_pictures as draw
 
         elevation = results.read("elevation")
         latitude, longitude = self.bounds.centres(elevation.shape)
-        chart = _pictures.Chart(
+        chart = draw.Chart(
             elevation,
             self._depth(elevation) > 0,
             np.isfinite(results.read("arrival")),
@@ -169,7 +169,7 @@ class TsunamiCase(Case[ShallowWater]):
             [(place.name, place.longitude, place.latitude) for place in self.config.tsunami.places],
         )
         waves = [(time, results.read("eta", i)) for i, time in enumerate(results.times) if time > 0]
-        return _pictures.tsunami(folder, chart, results.read("arrival"), results.read("peak"), waves)
+        return draw.tsunami(folder, chart, results.read("arrival"), results.read("peak"), waves)
 
     def _depth(self, elevation: np.ndarray) -> np.ndarray:
         """Metres of water; sea of unknown or little depth counts as `shallowest`."""
@@ -206,11 +206,11 @@ class HillslopeCase(Case[Hillslope]):
         return {"mean elevation, m": now / cells, "soil made or lost, m on average": drift}
 
     def draw(self, results: Results, folder: Path) -> list[Path]:
-        from hpckit.apps import _pictures
+        from hpckit.apps import _halo_pictures as draw
 
         before, after = (results.read("elevation", i) for i in (0, -1))
         spacing = tuple(h * n / m for h, n, m in zip(self.spacing, self.grid.shape, after.shape, strict=True))
-        return [_pictures.relief(folder / "terrain.png", before, after, spacing, self.solver.time)]
+        return [draw.relief(folder / "terrain.png", before, after, spacing, self.solver.time)]
 
 
 CASES: dict[str, type[Case[Any]]] = {"heat": HeatCase, "tsunami": TsunamiCase, "hillslope": HillslopeCase}
