@@ -32,10 +32,10 @@ class InPlace(Distances):
 
     def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
         if self.by_candidate:  # all ranks have all rows
-            _quant.to_ticks(self.table[j : j + 1], self.exponent, column[None])
+            np.rint(np.multiply(self.table[j], self.scale, out=column), out=column)
             return
         if self.first <= j < self.first + self.m:
-            _quant.to_ticks(self.table[:, j - self.first, None].T, self.exponent, column[None])
+            np.rint(np.multiply(self.table[:, j - self.first], self.scale, out=column), out=column)
         ranks.share(column, self.candidates, j)
 
 

@@ -99,6 +99,7 @@ class State(Medoids):
         self._changes, self._all_changes = np.empty((stop - first, 5), np.int32), np.empty((n, 5), np.int32)
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
+        self._column_at, self._all_changes_at = map(native.address, (self._column, self._all_changes))
         kept = self.weights, self.removal, self.changed, self.near_was, self.dn_was, self.ds_was
         self._kept = native.address(self.limit), 1 / distances.scale, *map(native.address, kept)
         self._kernels.assign(*self._own)
@@ -106,13 +107,13 @@ class State(Medoids):
         self.loss = float(weights @ self.dn)
 
     def _replace(self, slot: int) -> int:
-        return self._change(self._kernels.swap(*self._own, slot, native.address(self._column), *self._served))
+        return self._change(self._kernels.swap(*self._own, slot, self._column_at, *self._served))
 
     def _change(self, count: int) -> int:
         """Do the changes that all ranks have found, each for its part of the objects; how many there are."""
-        changes = self.ranks.collect(self._changes[:count], self._all_changes)
-        self._kernels.change(native.address(changes), len(changes), *self._served, *self._kept)
-        return len(changes)
+        count = self.ranks.collect(self._changes[:count], self._all_changes)
+        self._kernels.change(self._all_changes_at, count, *self._served, *self._kept)
+        return count
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))
