@@ -1,10 +1,29 @@
-"""k-medoids as the textbooks write it: plain Python, whole numbers, every loss summed from scratch."""
+"""k-medoids as the textbooks write it: plain Python, whole numbers, every loss summed from scratch; and problems."""
 
 from __future__ import annotations
 
 import hashlib
 import operator
 from functools import reduce
+
+import numpy as np
+from hypothesis import strategies as st
+
+
+@st.composite
+def problems(draw, fewest=1, most=24):
+    """Whole distances with many ties, symmetric or not, medoids to start from, and weights.
+
+    fewest : medoids, most : objects
+    """
+    n = draw(st.integers(fewest, most))
+    k = draw(st.integers(fewest, n))
+    top = draw(st.sampled_from([1, 2, 5, 1000, 2**24]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    distances = rng.integers(0, top, (n, n), endpoint=True)
+    if draw(st.booleans()):
+        distances = np.tril(distances, -1) + np.tril(distances, -1).T
+    return distances, rng.permutation(n)[:k], rng.integers(1, 6, n)
 
 
 def loss(distances, medoids, weights=None):

@@ -13,25 +13,12 @@ from hpckit.cluster._search import Search
 from hpckit.cluster._state import State
 
 
-@st.composite
-def problems(draw):
-    """Whole distances with many ties, symmetric or not, medoids to start from, and weights."""
-    n = draw(st.integers(1, 24))
-    k = draw(st.integers(1, n))
-    top = draw(st.sampled_from([1, 2, 5, 1000, 2**24]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    distances = rng.integers(0, top, (n, n), endpoint=True)
-    if draw(st.booleans()):
-        distances = np.tril(distances, -1) + np.tril(distances, -1).T
-    return distances, rng.permutation(n)[:k], rng.integers(1, 6, n)
-
-
 def swaps(result):
     return [tuple(swap) for swap in result.trace.tolist()]
 
 
 @settings(max_examples=150)
-@given(problems())
+@given(reference.problems())
 def test_pam_does_the_swaps_of_pam(problem):
     distances, init, weights = problem
     for given_weights in (None, weights):
@@ -44,7 +31,7 @@ def test_pam_does_the_swaps_of_pam(problem):
 
 
 @settings(max_examples=100)
-@given(problems())
+@given(reference.problems())
 def test_blocks_of_one_are_fasterpam_and_one_block_is_pam(problem):
     distances, init, _ = problem
     n, k = len(distances), len(init)
@@ -56,7 +43,7 @@ def test_blocks_of_one_are_fasterpam_and_one_block_is_pam(problem):
 
 
 @settings(max_examples=100)
-@given(problems(), st.sampled_from([1, 2, 3, 7, 64]))
+@given(reference.problems(), st.sampled_from([1, 2, 3, 7, 64]))
 def test_fasterpam_ends_in_a_local_optimum(problem, block):
     distances, init, _ = problem
     result = fasterpam(distances, len(init), init=init, block=block)
@@ -67,7 +54,7 @@ def test_fasterpam_ends_in_a_local_optimum(problem, block):
 
 
 @settings(max_examples=100)
-@given(problems())
+@given(reference.problems())
 def test_build_adds_the_best_object(problem):
     distances, init, _ = problem
     k = len(init)
@@ -78,7 +65,7 @@ def test_build_adds_the_best_object(problem):
 
 
 @settings(max_examples=50)
-@given(problems(), st.booleans())
+@given(reference.problems(), st.booleans())
 def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate):
     distances, init, weights = problem
     sound = _input.check(distances, len(init), init=init, sample_weight=weights)

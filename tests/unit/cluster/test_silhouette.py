@@ -66,26 +66,13 @@ def steepest(distances, medoids, weights):
         medoids[slot] = j
 
 
-@st.composite
-def problems(draw):
-    """Whole distances with many ties, symmetric or not, medoids to start from, and weights."""
-    n = draw(st.integers(2, 12))
-    k = draw(st.integers(2, n))
-    top = draw(st.sampled_from([1, 2, 5, 1000, 2**24]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    distances = rng.integers(0, top, (n, n), endpoint=True)
-    if draw(st.booleans()):
-        distances = np.tril(distances, -1) + np.tril(distances, -1).T
-    return distances, rng.permutation(n)[:k], rng.integers(1, 6, n)
-
-
 def swaps(result, weights):
     """The trace with losses as sums, in units of 2**-24."""
     return [(added, removed, round(after * sum(weights) * 2**24)) for added, removed, after in result.trace.tolist()]
 
 
 @settings(max_examples=50)
-@given(problems(), st.booleans())
+@given(reference.problems(fewest=2, most=12), st.booleans())
 def test_blocks_of_one_are_fastermsc_and_one_block_is_pammedsil(problem, weighted):
     distances, init, weights = problem
     n, k, plain = len(distances), len(init), weights.tolist() if weighted else [1] * len(distances)
@@ -112,7 +99,7 @@ def test_fastermsc_ends_in_a_local_optimum(k):
 
 
 @settings(max_examples=30)
-@given(problems(), st.booleans())
+@given(reference.problems(fewest=2, most=12), st.booleans())
 def test_dynmsc_drops_the_medoid_that_costs_least(problem, weighted):
     distances, init, weights = problem
     plain, order = weights.tolist() if weighted else [1] * len(distances), _swap.visiting_order(len(distances)).tolist()
@@ -154,7 +141,7 @@ def plain_silhouette(distances, labels):
 
 
 @settings(max_examples=60)
-@given(problems())
+@given(reference.problems(fewest=2, most=12))
 def test_silhouette_is_that_of_the_textbook(problem):
     distances, _, weights = problem
     labels = weights.tolist()
@@ -163,7 +150,7 @@ def test_silhouette_is_that_of_the_textbook(problem):
 
 
 @settings(max_examples=60)
-@given(problems())
+@given(reference.problems(fewest=2, most=12))
 def test_medoid_silhouette_by_the_nearest_two(problem):
     distances, medoids, _ = problem
     nearest = [sorted(row[m] for m in medoids.tolist())[:2] for row in distances.tolist()]
