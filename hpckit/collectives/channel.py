@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +13,14 @@ from numpy.typing import DTypeLike
 from hpckit.comm.links import Links
 from hpckit.comm.shared import NodeMemory, free_with
 
-_KEY = MPI.Comm.Create_keyval()
 _TAGS = 32768  # MPI promises tags below this
+LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
+
+
+@cache
+def _key() -> int:
+    """Where communicators keep their channel; made at the first use, so that importing needs no MPI_Init."""
+    return MPI.Comm.Create_keyval()
 
 
 def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
@@ -46,10 +53,10 @@ class Channel:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The channel that belongs to `comm`, made at the first call (collective)."""
-        channel = comm.Get_attr(_KEY)
+        channel = comm.Get_attr(_key())
         if not isinstance(channel, cls):
             channel = cls(comm)
-            comm.Set_attr(_KEY, channel)
+            comm.Set_attr(_key(), channel)
         return channel
 
     def tag(self) -> int:

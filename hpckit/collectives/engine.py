@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.channel import Channel
-from hpckit.collectives.schedule import Fold, Piece, Round, Schedule, scratch_size
+from hpckit.collectives.channel import LIMIT, Channel
+from hpckit.collectives.schedule import Copy, Fold, Piece, Round, Schedule, scratch_size
 from hpckit.comm.shared import free_with
 from hpckit.errors import HpckitError, ranges
 
@@ -102,9 +102,9 @@ class Messages:
         self._type = MPI.Datatype.fromcode(target.dtype.char)
         self._op = op
         tag = channel.tag()
-        self._peers = [[m.peer for m in (*step.receives, *step.sends)] for step in schedule]
+        self._peers = [[m.peer for m in (*step.receives, *step.sends) for _ in _parts(m.piece)] for step in schedule]
         self._requests = [self._persistent(channel.comm, step, tag) for step in schedule]
-        self._work = [[self._task(task) for task in step.work] for step in schedule]
+        self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
         free_with(self, *(request for requests in self._requests for request in requests))
@@ -157,17 +157,21 @@ class Messages:
             os.sched_yield()
 
     def _persistent(self, comm: MPI.Intracomm, step: Round, tag: int) -> list[MPI.Prequest]:
-        receives = [comm.Recv_init(self._buffer(m.piece), m.peer, tag) for m in step.receives]
-        return receives + [comm.Send_init(self._buffer(m.piece), m.peer, tag) for m in step.sends]
+        receives = [comm.Recv_init(self._buffer(p), m.peer, tag) for m in step.receives for p in _parts(m.piece)]
+        return receives + [comm.Send_init(self._buffer(p), m.peer, tag) for m in step.sends for p in _parts(m.piece)]
 
-    def _task(self, task: Fold | object) -> Callable[[], object]:
-        piece, into = task.piece, task.into  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(task, Fold):
-            return partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into))
-        return partial(np.copyto, self._view(into), self._view(piece))
+    def _tasks(self, task: Fold | Copy) -> list[Callable[[], object]]:
+        if isinstance(task, Copy):
+            return [partial(np.copyto, self._view(task.into), self._view(task.piece))]
+        pairs = zip(_parts(task.piece), _parts(task.into), strict=True)
+        return [partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into)) for piece, into in pairs]
 
     def _view(self, piece: Piece) -> np.ndarray:
         return (self._scratch if piece.scratch else self._target)[piece.start : piece.stop]
 
     def _buffer(self, piece: Piece) -> list:
         return [self._view(piece), piece.stop - piece.start, self._type]
+
+
+def _parts(piece: Piece) -> list[Piece]:
+    return [piece._replace(start=a, stop=min(a + LIMIT, piece.stop)) for a in range(piece.start, piece.stop, LIMIT)]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.channel import Channel
+from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.errors import HpckitError
 
 
@@ -19,23 +19,29 @@ class Native:
         self, channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None = None
     ) -> None:
         datatype = MPI.Datatype.fromcode(target.dtype.char)
-        same = np.shares_memory(source, target) or not target.size
-        self._arguments = MPI.IN_PLACE if same else [source, source.size, datatype], [target, target.size, datatype], op
+        in_place = np.shares_memory(source, target) or not target.size
+
+        def arguments(part: slice) -> tuple:
+            given = MPI.IN_PLACE if in_place else [source[part], datatype]
+            return given, [target[part], datatype], op
+
+        self._calls = [arguments(slice(start, start + LIMIT)) for start in range(0, max(target.size, 1), LIMIT)]
         self._allreduce, self._iallreduce = channel.comm.Allreduce, channel.comm.Iallreduce
-        self._request, self._deadline = MPI.REQUEST_NULL, deadline
+        self._requests: list[MPI.Request] = []
+        self._deadline = deadline
 
     def start(self) -> None:
-        self._request = self._iallreduce(*self._arguments)
+        self._requests = [self._iallreduce(*arguments) for arguments in self._calls]
 
     def poll(self) -> bool:
-        return self._request.Test()
+        return MPI.Request.Testall(self._requests)
 
     def wait(self) -> None:
         if self._deadline is None:
-            self._request.Wait()
+            MPI.Request.Waitall(self._requests)
             return
         limit = time.monotonic() + self._deadline
-        while not self._request.Test():
+        while not self.poll():
             if time.monotonic() > limit:
                 raise HpckitError(
                     f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another call"
@@ -44,7 +50,8 @@ class Native:
 
     def __call__(self) -> None:
         if self._deadline is None:
-            self._allreduce(*self._arguments)
+            for arguments in self._calls:
+                self._allreduce(*arguments)
         else:
             self.start()
             self.wait()

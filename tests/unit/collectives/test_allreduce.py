@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from hpckit.collectives import engine, native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.plan import Allreduce, allreduce
 from hpckit.collectives.ways import WAYS
@@ -70,6 +71,14 @@ def check_twice(comm, algorithm, n):
         for plan in plans:
             plan.wait()
         assert (x == result).all() and (y == result).all() and (z == mine).all()
+
+
+@pytest.mark.parametrize("algorithm", WAYS)
+def test_counts_beyond_the_limit_of_one_call(comm, algorithm, monkeypatch):
+    for module in (engine, native):
+        monkeypatch.setattr(module, "LIMIT", 16)
+    check_twice(comm, algorithm, 16 * comm.size)
+    check_twice(comm, algorithm, 157)
 
 
 @pytest.mark.parametrize("algorithm", WAYS)
