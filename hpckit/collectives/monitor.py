@@ -267,7 +267,7 @@ class _Stream:
 
     def send(self, *message: Any) -> None:
         with self._lock, contextlib.suppress(OSError):  # a line that is cut is noticed by who listens to it
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
+            self.socket.sendall(json.dumps(message).encode() + b"\n", socket.MSG_NOSIGNAL)  # PETSc would end the job
 
     def receive(self) -> list[list] | None:
         """All messages that are complete; None at the end."""
