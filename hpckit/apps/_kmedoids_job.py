@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from hpckit.apps.kmedoids import Config
 
-_LACKS = {"pam": {"block"}, "alternate": {"block"}, "clarans": {"max_iter"}}  # keys that mean nothing to a method
 _WATCHED = ("fasterpam", "pam")  # searches that can be stopped and resumed
 _SILHOUETTES = ("fastermsc", "dynmsc")  # searches whose loss is 1 - the average medoid silhouette
 _DRAWN = 3000  # objects in pictures, beside the medoids
@@ -105,7 +105,7 @@ class Job:
 def options(config: Config) -> dict[str, Any]:
     """What the search is called with, beside the data; raises `ConfigError` where it takes no such thing."""
     given = {key: value for key in ("init", "block", "max_iter") if (value := getattr(config, key)) is not None}
-    wrong = sorted(given.keys() & _LACKS.get(config.method, set()))
+    wrong = sorted(given.keys() - signature(getattr(cluster, config.method)).parameters.keys())
     if wrong:
         raise ConfigError(
             f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: leave it out"
