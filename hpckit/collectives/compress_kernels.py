@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from hpckit.native import export
 
 BLOCK = 256  # numbers that share a scale
+LANES = 64  # sums that a dot product is made of
 DIGIT = 11  # bits by which the k-th largest magnitude is narrowed down at a time
 
 # -- floats and their bits -------------------------------------------------------------------------------------------
@@ -216,6 +217,29 @@ def _top_k(width):
 # -- PowerSGD --------------------------------------------------------------------------------------------------------
 
 
+@intrinsic
+def _dot_in_lanes(typing, x, a, y, b, n):
+    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, which are added up in pairs at the end."""
+
+    def generate(context, builder, signature, arguments):
+        x, a, y, b, n = arguments
+        kind = ir.VectorType(context.get_value_type(signature.return_type), LANES)
+        total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+        word = ir.IntType(64)
+        with cgutils.for_range_slice(builder, word(0), n, word(LANES), word) as (i, _):
+            places = (builder.gep(base, [builder.add(start, i)]) for base, start in ((x, a), (y, b)))
+            factors = (builder.load(builder.bitcast(place, kind.as_pointer()), align=4) for place in places)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(*factors)), total)
+        lanes, count = builder.load(total), LANES
+        while count > 1:
+            count //= 2
+            halves = (ir.Constant(ir.VectorType(ir.IntType(32), count), [*range(at, at + count)]) for at in (0, count))
+            lanes = builder.fadd(*(builder.shuffle_vector(lanes, lanes, half) for half in halves))
+        return builder.extract_element(lanes, ir.IntType(32)(0))
+
+    return x.dtype(x, a, y, b, n), generate
+
+
 def _low_rank(real, infinity, dependent):
     @njit
     def largest(rows, start, n):
@@ -231,18 +255,37 @@ def _low_rank(real, infinity, dependent):
             rows[i] /= by
 
     @njit
-    def dot(rows, a, b, n):
-        total = 0.0
-        for i in range(n):
-            total += float64(rows[a + i]) * float64(rows[b + i])
+    def dot(x, a, y, b, n):
+        wide = n - n % LANES
+        total = _dot_in_lanes(x, a, y, b, wide)
+        for i in range(wide, n):
+            total += x[a + i] * y[b + i]
         return total
 
     @njit
     def without(rows, a, b, n):
         """Row a without its part along row b."""
-        part = real(dot(rows, a, b, n))
+        part = dot(rows, a, rows, b, n)
         for i in range(n):
             rows[a + i] -= part * rows[b + i]
+
+    def project(left, error, source, basis, m, n, rank):
+        """error += source and left = basis error', whose shapes are (rank, m), (m, n) and (rank, n)."""
+        for i in range(m):
+            for j in range(n):
+                error[i * n + j] += source[i * n + j]
+            for k in range(rank):
+                left[k * m + i] = dot(basis, k * n, error, i * n, n)
+
+    def project_back(own, left, error, m, n, rank):
+        """own = left error."""
+        for i in range(rank * n):
+            own[i] = 0
+        for i in range(m):
+            for k in range(rank):
+                factor = left[k * m + i]
+                for j in range(n):
+                    own[k * n + j] += factor * error[i * n + j]
 
     def orthonormalise(rows, count, n):
         """Gram-Schmidt, twice; a row that depends on those before becomes zero. What is not finite becomes NaN."""
@@ -252,19 +295,19 @@ def _low_rank(real, infinity, dependent):
             if top == 0:
                 continue
             scaled(rows, start, n, top)  # its square neither overflows nor vanishes
-            before = dot(rows, start, start, n)
+            before = dot(rows, start, rows, start, n)
             for _ in range(2):
                 for other in range(row):
                     without(rows, start, other * n, n)
-            norm = dot(rows, start, start, n)
+            norm = dot(rows, start, rows, start, n)
             if norm <= dependent * before:
                 for i in range(start, start + n):
                     rows[i] = 0
             else:
                 scaled(rows, start, n, real(norm**0.5))
 
-    def multiply(target, error, left, total, own, m, n, rank):
-        """target = left' total and error -= left' own, whose shapes are (rank, m) and (rank, n)."""
+    def expand(target, error, left, total, own, m, n, rank):
+        """target = left' total and error -= left' own."""
         for i in range(m):
             for j in range(n):
                 target[i * n + j] = 0
@@ -288,7 +331,7 @@ def _low_rank(real, infinity, dependent):
                 scaled(rows, start, n, top)
         return wrong
 
-    return orthonormalise, multiply, restart
+    return project, orthonormalise, project_back, expand, restart
 
 
 # -- for both types --------------------------------------------------------------------------------------------------
@@ -313,8 +356,15 @@ def _all(kind, real, width, dependent):
     _publish(kind, "pack_int8 expand_int8 add_int8", blocks, functions)
     sparse = ["void(T*, T*, i4*, T*, i8*, i8, i8)", "void(T*, i4*, T*, i8)"]
     _publish(kind, "select scatter", sparse, _top_k(width))
-    matrices = ["void(T*, i8, i8)", "void(T*, T*, T*, T*, T*, i8, i8, i8)", "i8(T*, T*, i8, i8)"]
-    _publish(kind, "orthonormalise multiply restart", matrices, _low_rank(real, infinity, dependent))
+    matrices = [
+        "void(T*, T*, T*, T*, i8, i8, i8)",
+        "void(T*, i8, i8)",
+        "void(T*, T*, T*, i8, i8, i8)",
+        "void(T*, T*, T*, T*, T*, i8, i8, i8)",
+        "i8(T*, T*, i8, i8)",
+    ]
+    names = "project orthonormalise project_back expand_low_rank restart"
+    _publish(kind, names, matrices, _low_rank(real, infinity, dependent))
 
 
 _all("f4", float32, 31, 1e-10)

@@ -38,32 +38,30 @@ class PowerSGD(Lossy):
     ) -> None:
         rows = target.size // columns if columns else 0
         rank = min(rank, rows, columns)
-        lost = np.zeros((rows, columns), target.dtype)
+        lost = np.zeros_like(target)
         left = np.empty((rank, rows), target.dtype)
         own = np.empty((rank, columns), target.dtype)
         fresh = np.random.default_rng(0).standard_normal(own.shape).astype(target.dtype)
         basis = fresh.copy()
-        flat = lost.reshape(-1)
+        shape = rows, columns, rank
+        project = kernel("project", left, lost, source, basis, *shape)
         orthonormalise = kernel("orthonormalise", left, rank, rows)
-        multiply = kernel("multiply", target, flat, left, basis, own, rows, columns, rank)
+        project_back = kernel("project_back", own, left, lost, *shape)
+        expand = kernel("expand_low_rank", target, lost, left, basis, own, *shape)
         restart = kernel("restart", basis, fresh, rank, columns)
 
         def reduced(part: np.ndarray, total: np.ndarray) -> Messages:
             schedule = twoshot(channel.rank, channel.size, starts(total.size, channel.size))
             return Messages(channel, part.reshape(-1), total.reshape(-1), op, schedule, deadline)
 
-        def project() -> None:
-            np.add(flat, source, out=flat)
-            np.matmul(basis, lost.T, out=left)
-
-        def project_back() -> None:
+        def back() -> None:
             orthonormalise()
-            np.matmul(left, lost, out=own)
+            project_back()
 
-        def expand() -> None:
-            multiply()
+        def finish() -> None:
+            expand()
             if restart():
                 lost.fill(0)
 
-        stages = [Work(project), reduced(left, left), Work(project_back), reduced(own, basis), Work(expand)]
-        super().__init__(channel, flat, target[:0], stages)
+        stages = [Work(project), reduced(left, left), Work(back), reduced(own, basis), Work(finish)]
+        super().__init__(channel, lost, target[:0], stages)
