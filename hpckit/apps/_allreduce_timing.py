@@ -22,7 +22,7 @@ class Numbers:
 
     In call k element i of rank r is (i mod 97) + r (i mod 7) + k: whole numbers, whose sums are exact in any order.
 
-    array : (n,) float64; result : where the sum will be, by default there
+    array : (n,), real; result : where the sum will be, by default there
     """
 
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, result: np.ndarray | None = None) -> None:
@@ -35,12 +35,15 @@ class Numbers:
 
     def read(self, call: int) -> bool:
         """Whether the elements of the result have the right sum: each of them is read."""
-        return self.result.sum() == self._sum + call * self._size * self.result.size
+        return self.result.sum(dtype=float) == self._sum + call * self._size * self.result.size
 
     def check(self, call: int) -> bool:
         """Whether every element of the result is right."""
-        right = self._pattern(self._size, self._size * (self._size - 1) / 2) + call * self._size
-        return np.array_equal(self.result, right)
+        return np.array_equal(self.result, self.expected(call))
+
+    def expected(self, call: int) -> np.ndarray:
+        """(n,), what the result must be."""
+        return self._pattern(self._size, self._size * (self._size - 1) / 2) + call * self._size
 
     def _pattern(self, ones: float, ranks: float) -> np.ndarray:
         n = self.array.size

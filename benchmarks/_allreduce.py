@@ -1,0 +1,204 @@
+"""What the ranks of `benchmarks.allreduce` do: `mpirun -n 2 python -m benchmarks._allreduce PART FILE [--quick]`.
+
+Rank 0 writes the times to FILE: {"mpi": ..., "cases": {case: {way: [seconds, the slowest rank's, of each call]}}}.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from benchmarks.allreduce import PRODUCER
+from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
+from hpckit.apps._report import binary
+from hpckit.apps._run import mpi_library
+from hpckit.collectives import Allreduce, empty
+from hpckit.collectives.algorithms import ALGORITHMS
+from hpckit.collectives.channel import Channel
+from hpckit.comm.links import Links
+
+NODE = (8, 64, 512, 4096, 16384, *(32768 << k for k in range(12)))  # bytes: ... 32 KiB to 64 MiB
+NODE_QUICK = (8, 32768, 1 << 20)
+LINKS = (8, 8192, 32768, 262144, 1048576)
+LINKS_QUICK = (8, 32768)
+CHUNKS = 8  # parts in which an array comes that takes PRODUCER seconds to compute
+LARGEST = 1 << 24  # bytes: on more ranks than cores, larger arrays take minutes
+
+Cases = Iterator[tuple[str, dict[str, Call]]]
+
+
+# --- peers --------------------------------------------------------------------------------------------------------
+
+
+def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
+    """The ring as it is written with mpi4py: slices go round twice by `Sendrecv`."""
+    parts, size = np.array_split(x, comm.size), comm.size
+    beside = np.empty_like(parts[0])
+    left, right = (comm.rank - 1) % size, (comm.rank + 1) % size
+    for step in range(size - 1):
+        sent, into = parts[(comm.rank - step) % size], parts[(comm.rank - step - 1) % size]
+        comm.Sendrecv(sent, right, recvbuf=beside[: into.size], source=left)
+        into += beside[: into.size]
+    for step in range(size - 1):
+        sent, into = parts[(comm.rank - step + 1) % size], parts[(comm.rank - step) % size]
+        comm.Sendrecv(sent, right, recvbuf=into, source=left)
+
+
+def star_of_tpi_llm(comm: MPI.Intracomm, x: np.ndarray) -> None:
+    """The star as TPI-LLM has it: pickled, to the master in any order, and back one after the other."""
+    if comm.rank:
+        comm.send(x, 0)
+        x[:] = comm.recv(source=0)
+        return
+    for _ in range(1, comm.size):
+        x += comm.recv(source=MPI.ANY_SOURCE)
+    for rank in range(1, comm.size):
+        comm.send(x, rank)
+
+
+def natives(comm: MPI.Intracomm, numbers: Numbers) -> dict[str, Call]:
+    """MPI's own: from one array to another, and in place."""
+    x, y = numbers.array, np.zeros_like(numbers.array)
+    apart = Numbers(comm, x, result=y)
+    return {
+        "native": Call(lambda: comm.Allreduce(x, y), apart),
+        "native, in place": Call(lambda: comm.Allreduce(MPI.IN_PLACE, x), numbers),
+    }
+
+
+# --- ours ---------------------------------------------------------------------------------------------------------
+
+
+class Rough(Numbers):
+    """For compressed sums: over all calls so far their sum must be as near the exact one as the plan says."""
+
+    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, plan: Allreduce) -> None:
+        super().__init__(comm, array)
+        self._plan, self._off = plan, np.zeros(array.size)
+
+    def read(self, call: int) -> bool:
+        self._off += self.result - self.expected(call)
+        rounding = 1e-5 * float(self.expected(call).max())  # of the additions, in single precision
+        return bool(np.abs(self._off).max() <= self._plan.error_bound() + rounding)
+
+    check = read
+
+
+def planned(comm: MPI.Intracomm, numbers: Numbers, algorithm: str = "auto", **options: Any) -> Call:
+    plan = Allreduce(comm, numbers.array, algorithm=algorithm, **options)
+    return Call(plan, numbers, lambda: plan.algorithm != "auto")
+
+
+def overlapped(comm: MPI.Intracomm, numbers: Numbers) -> Call:
+    """An array is computed in parts, on a device as it were; each part is sent when it is there."""
+    plan = Allreduce(comm, numbers.array, chunks=CHUNKS)
+
+    def run() -> None:
+        begin = time.monotonic()
+        for chunk in range(CHUNKS):
+            while time.monotonic() < begin + PRODUCER * (chunk + 1) / CHUNKS:
+                plan.poll()
+                time.sleep(3e-4)
+            plan.ready(chunk)
+        plan.wait()
+
+    return Call(run, numbers, lambda: plan.algorithm != "auto")
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def node(comm: MPI.Intracomm, quick: bool) -> Cases:
+    """One node: arrays of the ranks' own and in windows, by `auto` and by every algorithm."""
+    for nbytes in NODE_QUICK if quick else NODE:
+        if comm.size > 2 and nbytes > LARGEST:
+            return
+        plain, window = Numbers(comm, np.zeros(nbytes // 8)), Numbers(comm, empty(comm, nbytes // 8))
+        calls = natives(comm, plain)
+        calls["ring by hand"] = Call(partial(ring_by_hand, comm, plain.array), plain)
+        calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
+        calls |= {name: planned(comm, plain, name) for name in (*ALGORITHMS, "shared")}
+        calls["shared, window"] = planned(comm, window, "shared")
+        yield binary(nbytes), calls
+
+
+def links(comm: MPI.Intracomm, quick: bool) -> Cases:
+    """One rank on each host: every algorithm, the peers, and compression."""
+    for nbytes in LINKS_QUICK if quick else LINKS:
+        numbers = Numbers(comm, np.zeros(nbytes // 8))
+        calls = natives(comm, numbers) | {"auto": planned(comm, numbers)}
+        calls |= {name: planned(comm, numbers, name) for name in ALGORITHMS}
+        calls["TPI-LLM's star"] = Call(partial(star_of_tpi_llm, comm, numbers.array), numbers)
+        if nbytes >= 1024:
+            calls["ring by hand"] = Call(partial(ring_by_hand, comm, numbers.array), numbers)
+        yield binary(nbytes), calls
+    for nbytes in () if quick else LINKS[-2:]:
+        numbers = Numbers(comm, np.zeros(nbytes // 4, np.float32))
+        array = np.zeros(nbytes // 4, np.float32)
+        plan = Allreduce(comm, array, compress="int8")
+        yield f"{binary(nbytes)} of float32", natives(comm, numbers) | {"int8": Call(plan, Rough(comm, array, plan))}
+
+
+def levels(comm: MPI.Intracomm, quick: bool) -> Cases:
+    """Several ranks on each host."""
+    for nbytes in LINKS_QUICK[1:] if quick else LINKS[1:]:
+        plain, window = Numbers(comm, np.zeros(nbytes // 8)), Numbers(comm, empty(comm, nbytes // 8))
+        fixed = {name: planned(comm, plain, name) for name in ("hierarchical", "twoshot")}
+        fixed["hierarchical, window"] = planned(comm, window, "hierarchical")
+        yield binary(nbytes), natives(comm, plain) | fixed | {"auto": planned(comm, plain)}
+
+
+def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
+    """An array of 1 MiB that takes a while to compute."""
+    numbers = Numbers(comm, np.zeros((1 << 17) // (8 if quick else 1)))
+    native, auto = natives(comm, numbers)["native"], planned(comm, numbers)
+
+    def after(call: Call) -> Call:
+        return Call(lambda: (time.sleep(PRODUCER), call.run()), call.numbers, call.warm)
+
+    ways = {"native": after(native), "auto": after(auto), "chunks": overlapped(comm, numbers)}
+    yield binary(numbers.array.nbytes), ways
+
+
+PARTS: dict[str, Callable[[MPI.Intracomm, bool], Cases]] = {f.__name__: f for f in (node, links, levels, overlap)}
+
+
+def main(part: str, path: str, quick: bool) -> None:
+    comm = MPI.COMM_WORLD
+    cores = sorted(os.sched_getaffinity(0))
+    if 1 < comm.size <= len(cores) and part == "node":
+        os.sched_setaffinity(0, {cores[comm.rank]})
+    channel = Channel.of(comm)
+    nodes = comm.allgather(channel.node.ranks[0])
+    channel.links = Links.load_or_measure(
+        comm, nodes, fresh=part != "node"
+    )  # emulated links change, their names do not
+    start = Start(comm, one_node=part == "node")
+    cases = {}
+    seconds = {"node": 3.0}.get(part, 12.0) * (0.05 if quick else 1.0)
+    for name, calls in PARTS[part](comm, quick):
+        if comm.rank == 0:
+            print(f"{part}, {comm.size} ranks, {name}", flush=True)
+        cases[name] = {way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()}
+        gc.collect()  # hundreds of megabytes hang on reference cycles
+    if comm.rank == 0:
+        Path(path).write_text(json.dumps({"mpi": mpi_library(), "cases": cases}))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2], "--quick" in sys.argv)
+    except Exception:
+        traceback.print_exc()
+        MPI.COMM_WORLD.Abort(1)

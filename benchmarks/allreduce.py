@@ -1,0 +1,300 @@
+"""Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the ranks.
+
+    python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts node,links,growth]
+
+One node: 2 ranks, then 4 and 8, whether there are cores for them or not. Slow links: DIR (or HPCKIT_NETLAB) holds the
+scripts `up`, `down` and `agent`, which emulate hosts on one machine: `up N MICROSECONDS MEGABITS` makes network
+namespaces nl1 to nlN, 10.77.0.1 to N, and `agent HOST COMMAND` stands in for ssh. 8 hosts, 4 ms from host to host, 300
+Mbit/s are the setting of TPI-LLM (arXiv:2410.00531). Growth: tables of predicted and measured
+times over ranks, as Markdown. Ratios are of medians; `native` is `Allreduce` from one array to another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._harness import Report, _environment, _mpirun, print_table
+from hpckit.apps._report import binary, period
+
+ROOT = Path(__file__).parents[1]
+DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
+LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
+PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
+RANKS = (2, 4, 8, 16, 32, 64)
+Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def measure(command: list[str], part: str, quick: bool) -> tuple[Times, str]:
+    """The times of one part, whose ranks `command` starts, and the MPI library."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "times.json"
+        words = [*command, sys.executable, "-m", "benchmarks._allreduce", part, str(file), *["--quick"] * quick]
+        subprocess.run(words, cwd=ROOT, env=_everywhere(), check=True)
+        found = json.loads(file.read_text())
+    return found["cases"], found["mpi"]
+
+
+def _everywhere() -> dict[str, str]:
+    """Emulated hosts share two cores: ranks that wait must yield, which Open MPI does only when it is told to."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    yields = {"OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_osc": "^ucx"}
+    return {**os.environ, **_environment(), **yields, "PYTHONPATH": path}
+
+
+@contextlib.contextmanager
+def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
+    """Hosts with slow links; yields what makes the command that starts so many ranks on each of them."""
+    with tempfile.TemporaryDirectory() as state:
+        environment = {**os.environ, "NETLAB_STATE": state}
+        try:
+            subprocess.run([netlab / "up", str(hosts), str(DELAY), str(RATE)], env=environment, check=True)
+            yield partial(_launch, netlab, hosts)
+        finally:
+            subprocess.run([netlab / "down"], env=environment, check=False)
+
+
+def _launch(netlab: Path, hosts: int, each: int) -> list[str]:
+    """The command, from within the first host, that starts `each` ranks on all of them."""
+    first = ["nsenter", "--net=/var/run/netns/nl1", "unshare", "-u", "bash", "-c", 'hostname nlhost1; exec "$@"', "-"]
+    addresses, ranks, agent = [f"10.77.0.{i + 1}" for i in range(hosts)], str(hosts * each), str(netlab / "agent")
+    version = subprocess.run([_mpirun(), "--version"], capture_output=True, text=True, check=False).stdout
+    if "Open MPI" not in version:
+        tcp = ["env", "UCX_TLS=tcp,self", "UCX_NET_DEVICES=eth0", "FI_PROVIDER=tcp", "FI_TCP_IFACE=eth0"]
+        where = ["-hosts", ",".join(addresses), "-ppn", str(each), "-n", ranks]
+        return [*first, *tcp, _mpirun(), "-launcher", "ssh", "-launcher-exec", agent, "-iface", "eth0", *where]
+    prte = {"plm": "ssh", "plm_ssh_agent": agent, "prte_if_include": "eth0"}
+    mca = {"pml": "ob1", "btl": "tcp,self" + ",sm" * (each > 1), "btl_tcp_if_include": "eth0"}
+    options = [word for key, value in prte.items() for word in ("--prtemca", key, value)]
+    options += [word for key, value in mca.items() for word in ("--mca", key, value)]
+    where = ["-host", ",".join(f"{address}:{each}" for address in addresses), "-n", ranks, "--map-by", "node"]
+    return [*first, _mpirun(), *options, *where]
+
+
+def without_netlab(netlab: Path | None) -> str:
+    """Why there are no emulated hosts; nothing where there can be."""
+    if netlab is None or not (netlab / "up").exists():
+        return "no --netlab DIR, nor HPCKIT_NETLAB, with the script `up`"
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        return "needs root and /dev/net/tun"
+    missing = [tool for tool in ("ip", "nsenter", "unshare", "gcc") if not shutil.which(tool)]
+    if missing:
+        return f"no {', '.join(missing)} on PATH"
+    busy = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    return "emulated hosts are in use already: run its `down`" if "nl1" in busy.split() else ""
+
+
+# --- reporting ----------------------------------------------------------------------------------------------------
+
+
+def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[float, float, float]:
+    """Median of the peer's times over that of ours, both less `least`; lowest and highest over parts of the run."""
+
+    def of(p: np.ndarray, o: np.ndarray) -> float:
+        return float((np.median(p) - least) / max(np.median(o) - least, 1e-9))
+
+    parts = zip(np.array_split(peer, 5), np.array_split(ours, 5), strict=True)
+    ratios = [of(p, o) for p, o in parts if len(p) and len(o)]
+    whole = of(np.asarray(peer), np.asarray(ours))
+    return whole, min([whole, *ratios]), max([whole, *ratios])
+
+
+def add(
+    report: Report,
+    case: str,
+    times: Mapping[str, list[float]],
+    way: str,
+    target: float | None = None,
+    peer: str = "native",
+) -> None:
+    if way in times and peer in times:
+        report.add(f"{case}, {way}", peer, *ratio(times[peer], times[way]), target)
+
+
+def show(cases: Times, title: str) -> None:
+    """Medians of all ways, native's in microseconds and the others' as its multiple."""
+    ways = list(dict.fromkeys(way for times in cases.values() for way in times))
+    rows = []
+    for way in ways:
+        row: list[Any] = [way]
+        for times in cases.values():
+            own = float(np.median(times["native"]))
+            value = float(np.median(times[way])) if way in times else 0.0
+            row.append("" if not value else 1e6 * value if way == "native" else f"{own / value:.2f}x")
+        rows.append(row)
+    print_table(("", *cases), rows, f"{title}: native in us, others: native's time over theirs")
+
+
+class Regret:
+    """How much longer `auto` takes than the best fixed algorithm, over all cases seen."""
+
+    def __init__(self) -> None:
+        self._all: list[float] = []
+
+    def see(self, cases: Times) -> None:
+        for times in cases.values():
+            median = {way: float(np.median(values)) for way, values in times.items()}
+            plain = [t for way, t in median.items() if way in FIXED]
+            if "auto" in median:
+                self._all.append(median["auto"] / min(plain))
+            if "auto, window" in median:
+                self._all.append(median["auto, window"] / min([*plain, median["shared, window"]]))
+
+    def add_to(self, report: Report) -> None:
+        if self._all:
+            part = float(np.mean(np.array(self._all) <= 1.15))
+            report.add("auto, part of the grid within 1.15 of", "the best fixed way", part, part, part, 0.95)
+
+
+FIXED = ("native, in place", "ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner", "tree")
+FIXED += ("hierarchical", "shared")
+
+
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+def node(report: Report, regret: Regret, quick: bool) -> None:
+    for ranks in (2,) if quick else (2, 4, 8):
+        cases, report.versions["MPI"] = measure([_mpirun(), "-n", str(ranks)], "node", quick)
+        show(cases, f"One node, {ranks} ranks, {report.versions['MPI']}")
+        regret.see(cases)
+        for size, times in cases.items():
+            case, large = f"{ranks} ranks, {size}", size.endswith("MiB") or size in ("256 KiB", "512 KiB")
+            if ranks == 2:
+                window = 3.0 if large or size in ("32 KiB", "64 KiB", "128 KiB") else 1.1
+                add(report, case, times, "auto, window", window)
+                add(report, case, times, "auto", 1.15 if large else 0.9)
+            else:
+                add(report, case, times, "auto, window", 1.8 if large else None)
+                add(report, case, times, "auto")
+            for peer in ("native, in place", "ring by hand"):
+                add(report, case, times, "auto", peer=peer)
+            add(report, case, times, "reproducible", 0.4)
+
+
+def links(report: Report, regret: Regret, quick: bool, netlab: Path | None) -> None:
+    why = without_netlab(netlab)
+    if why or netlab is None:
+        print(f"without slow links: {why}")
+        return
+    with emulated(netlab, HOSTS) as command:
+        cases, report.versions["MPI"] = measure(command(1), "links", quick)
+        produced, _ = measure(command(1), "overlap", quick)
+    title = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
+    show(cases, f"{HOSTS} hosts, {title}, {report.versions['MPI']}")
+    regret.see(cases)
+    for size, times in cases.items():
+        add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
+        add(report, f"{HOSTS} hosts, {size}", times, "auto", 1.5 if size == "32 KiB" else None, "TPI-LLM's star")
+        add(report, f"{HOSTS} hosts, {size}", times, "auto", 4.0 if size == "32 KiB" else None, "ring by hand")
+        add(report, f"{HOSTS} hosts, {size}", times, "int8", 2.5)
+    for size, times in produced.items():
+        exposed = ratio(times["native"], times["chunks"], least=PRODUCER)
+        report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5)
+        exposed = ratio(times["auto"], times["chunks"], least=PRODUCER)
+        report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "auto afterwards", *exposed)
+    with emulated(netlab, HOSTS // 2) as command:
+        cases, _ = measure(command(2), "levels", quick)
+    show(cases, f"{HOSTS // 2} hosts of 2 ranks, {title}")
+    for size, times in cases.items():
+        for way in ("hierarchical", "hierarchical, window", "auto"):
+            add(report, f"{HOSTS // 2} x 2, {size}", times, way, 1.8 if way == "hierarchical, window" else None)
+
+
+def growth(quick: bool) -> None:
+    """Print tables of time over ranks: measured on this machine, and what the model says for many hosts."""
+    sizes = (8192, 1 << 20)
+    shown = ("native", "ring", "twoshot", "recursive_doubling", "rabenseifner", "shared, window")
+    found = {}
+    for ranks in (2, 4) if quick else RANKS:
+        rows = _program(ranks, sizes)
+        if rows is None:
+            print(f"{ranks} ranks do not start here")
+            break
+        found[ranks] = rows
+    for nbytes in sizes:
+        print(f"\n{binary(nbytes)} on one machine with {os.cpu_count()} cores: measured (predicted)\n")
+        print(f"| ranks | {' | '.join(shown)} |\n| --- |{' --- |' * len(shown)}")
+        for ranks, rows in found.items():
+            print(f"| {ranks} | {' | '.join(_cell(rows, nbytes, way) for way in shown)} |")
+    print(_modelled(sizes))
+
+
+def _program(ranks: int, sizes: tuple[int, ...]) -> list[dict[str, Any]] | None:
+    """What `hpckit.apps.allreduce` finds on so many ranks; None where they do not start."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = "ring,twoshot,recursive_doubling,rabenseifner,shared"
+        words = ["--sizes", ",".join(map(str, sizes)), "--algorithms", names]
+        words += ["--seconds", "0.5", "--pictures", "false", "--output", folder]
+        command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.allreduce", *words]
+        done = subprocess.run(command, cwd=ROOT, env=_everywhere(), capture_output=True, check=False)
+        return None if done.returncode else json.loads((Path(folder) / "result.json").read_text())["rows"]
+
+
+def _cell(rows: list[dict[str, Any]], nbytes: int, way: str) -> str:
+    for row in rows:
+        if (row["bytes"], row["way"]) == (nbytes, way):
+            return period(row["median"]) + (f" ({period(row['predicted'])})" if row["predicted"] else "")
+    return ""
+
+
+def _modelled(sizes: tuple[int, ...]) -> str:
+    """A table of the model's times for hosts of one rank each, on a cluster's links and on slow ones."""
+    import mpi4py
+
+    mpi4py.rc.initialize = False  # the formulas need none
+    from hpckit.collectives.cost import predict
+    from hpckit.comm.links import Links
+
+    names = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner")
+    lines = []
+    for title, alpha, beta in (("2 us, 10 GB/s", 2e-6, 1e-10), ("4 ms, 300 Mbit/s", 4e-3, 8 / 300e6)):
+        links = Links({}, (0, 1), np.full((2, 2), alpha), np.full((2, 2), beta), 3e-7, 1.0, 1e-10)
+        for nbytes in sizes:
+            lines += [f"\n{binary(nbytes)}, {title}: predicted\n", f"| ranks | {' | '.join(names)} |"]
+            lines += ["| --- |" + " --- |" * len(names)]
+            for ranks in (8, 64, 512, 4096):
+                times = predict(links, nbytes, ranks)
+                fastest = min(names, key=times.__getitem__)
+                cells = [f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in names]
+                lines.append(f"| {ranks} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.allreduce")
+    parser.add_argument("--quick", action="store_true", help="few cases and short timings: does it run at all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object")
+    parser.add_argument("--netlab", type=Path, metavar="DIR", default=os.environ.get("HPCKIT_NETLAB"))
+    parser.add_argument("--parts", default="node,links,growth", help="some of node,links,growth")
+    options = parser.parse_args()
+    report, regret, parts = Report("allreduce"), Regret(), options.parts.split(",")
+    if "node" in parts:
+        node(report, regret, options.quick)
+    if "links" in parts:
+        links(report, regret, options.quick, options.netlab and Path(options.netlab).resolve())
+    if "growth" in parts:
+        growth(options.quick)
+    regret.add_to(report)
+    report.print_targets()
+    if options.json:
+        report.save(options.json)
+
+
+if __name__ == "__main__":
+    main()
