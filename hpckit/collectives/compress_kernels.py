@@ -112,13 +112,19 @@ def _half_precision(real, largest, to_code, from_code):
     return pack, expand, add
 
 
+@njit
+def _end(start, n):
+    """Where the block of n numbers that begins at `start` ends."""
+    return start + BLOCK if start + BLOCK < n else n
+
+
 def _int8(real, infinity, smallest):
     """Codes are multiples of a scale, the block's largest magnitude / 127; NaN where that is not finite."""
 
     @njit
-    def largest(error, source, start, n):
+    def largest(error, source, start, end):
         top = _magnitude(real(0))
-        for i in range(start, start + n):
+        for i in range(start, end):
             y = source[i] + error[i]
             error[i] = y
             bits = _magnitude(y)
@@ -126,46 +132,43 @@ def _int8(real, infinity, smallest):
         return top
 
     @njit
-    def encode(error, codes, scale, start, n):
+    def encode(error, codes, scale, start, end):
         inverse = real(1) / scale
-        for i in range(start, start + n):
+        for i in range(start, end):
             y = error[i]
             code = _rint(y * inverse)
             codes[i] = int8(code)
             error[i] = y - code * scale
 
     @njit
-    def forget(error, codes, start, n):
-        for i in range(start, start + n):
+    def forget(error, codes, start, end):
+        for i in range(start, end):
             codes[i] = 0
             error[i] = 0
 
     def pack(error, source, scales, codes, n):
         for block in range((n + BLOCK - 1) // BLOCK):
-            start = block * BLOCK
-            m = BLOCK if start + BLOCK <= n else n - start
-            top = largest(error, source, start, m)
+            start, end = block * BLOCK, _end(block * BLOCK, n)
+            top = largest(error, source, start, end)
             if top >= infinity:
                 scales[block] = np.nan
-                forget(error, codes, start, m)
+                forget(error, codes, start, end)
                 continue
             scale = _value(top) / real(127)
             scale = scale if scale > smallest else smallest  # whose inverse is finite
             scales[block] = scale
-            encode(error, codes, scale, start, m)
+            encode(error, codes, scale, start, end)
 
     def expand(target, scales, codes, n):
         for block in range((n + BLOCK - 1) // BLOCK):
             start, scale = block * BLOCK, scales[block]
-            m = BLOCK if start + BLOCK <= n else n - start
-            for i in range(start, start + m):
+            for i in range(start, _end(start, n)):
                 target[i] = real(codes[i]) * scale
 
     def add(target, scales, codes, n):
         for block in range((n + BLOCK - 1) // BLOCK):
             start, scale = block * BLOCK, scales[block]
-            m = BLOCK if start + BLOCK <= n else n - start
-            for i in range(start, start + m):
+            for i in range(start, _end(start, n)):
                 target[i] += real(codes[i]) * scale
 
     return pack, expand, add

@@ -84,16 +84,20 @@ class LayerWise:
         self._candidates = [None, *candidates]
         self._uniform = self._candidates.index(uniform)
         self._costs = np.array([[sent_bytes(how, g, comm.size) for how in self._candidates] for g in layers])
-        self._errors = np.zeros(self._costs.shape)
+        self._errors, self._measured = np.zeros(self._costs.shape), 0
 
     def measure(self) -> None:
         """Add the squared Euclidean norms of what each candidate loses of the present gradients (on this rank)."""
+        self._measured += 1
         for errors, gradient in zip(self._errors, self._layers, strict=True):
             errors += [0.0 if how is None else _lost(how, gradient) for how in self._candidates]
 
     def choose(self) -> list[str | None]:
-        """For each layer what to pass as `compress`: the errors of all ranks and measurements add up to the bound."""
+        """For each layer what to pass as `compress`, by what all ranks measured since the last choice."""
+        if not self._measured:
+            raise HpckitError("nothing was measured since the last choice: call measure() when there are gradients")
         errors = self._comm.allreduce(self._errors)
+        self._errors[:], self._measured = 0, 0
         uniform = errors[:, self._uniform]
         bound = float(uniform[np.isfinite(uniform)].sum())
         if np.isnan(errors).any():

@@ -84,6 +84,8 @@ def test_bad_candidates_and_gradients(comm):
         LayerWise(comm, layers, ["int8"], "fp16")
     layers[0][0, 0] = np.nan
     layerwise = LayerWise(comm, layers, ["int8", "fp16"], "fp16")
+    with pytest.raises(HpckitError, match="nothing was measured"):
+        layerwise.choose()
     layerwise.measure()
     with pytest.raises(HpckitError, match="not finite"):
         layerwise.choose()
