@@ -14,6 +14,7 @@ from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.compress import compressed
 from hpckit.collectives.engine import Way
 from hpckit.collectives.lossy import Lossy
+from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
@@ -36,6 +37,7 @@ class Allreduce:
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
     compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK": sums of float32 or float64 travel in fewer
         bytes, by an exchange of its own; see `hpckit.collectives.compress`
+    reproducible : sums have the same bits for any order of the ranks; see `hpckit.collectives.reproducible`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
 
     ::
@@ -56,15 +58,17 @@ class Allreduce:
         algorithm: str = "auto",
         chunks: int = 1,
         compress: str | None = None,
+        reproducible: bool = False,
         deadline: float | None = None,
     ) -> None:
         target = array if out is None else out
         with together(comm):
             _check(array, target, op, algorithm, chunks)
-            self._compressed = None if compress is None else compressed(compress, array, op, algorithm, chunks)
+            special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
+            self._special = reproduced(array, op, algorithm, compress) if reproducible else special
         order, shared_op = _order(array, target), op.py2f() if op.is_predefined else "of the user"
-        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress
-        what = "size, dtype, order in memory, operation, algorithm, chunks and compression of an allreduce"
+        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress, reproducible
+        what = "size, dtype, order in memory, operation, algorithm and options of an allreduce"
         same(comm, what, given)
         self._source = _Flat(array, order)
         self._target = self._source if out is None else _Flat(target, order)
@@ -73,9 +77,10 @@ class Allreduce:
         edges = starts(target.size, chunks)
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
-        free = algorithm == "auto" and compress is None
+        free = algorithm == "auto" and self._special is None
         self._choice = self._choose((*given, out is None)) if free else None
-        names = [compress or algorithm] if self._choice is None else self._choice.names
+        named = "reproducible" if reproducible else compress or algorithm
+        names = [named] if self._choice is None else self._choice.names
         self._bound = {name: self._bind(name) for name in names}
         self._settle(names[0])
 
@@ -88,7 +93,8 @@ class Allreduce:
         """Why this algorithm: the links' model, and the predicted and measured time of each."""
         if self._choice is not None:
             return self._choice.explain()
-        vain = self._compressed and self._channel.node.comm.size == self._channel.size
+        lossy = isinstance(self._bound[self._name][0], Lossy)
+        vain = lossy and self._channel.node.comm.size == self._channel.size
         return f"{self.algorithm}, as asked for{': on one node it costs more than it saves' if vain else ''}"
 
     def error_bound(self) -> float:
@@ -153,7 +159,7 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
-        way = self._compressed or partial(bind, name)
+        way = self._special or partial(bind, name)
         return [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
 
     def _settle(self, name: str) -> None:

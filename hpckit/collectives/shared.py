@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -130,16 +131,20 @@ class Shared(Steps):
         self._keep: list[np.ndarray] = [source, target]
         self.protocol, words = self._choose(source, target, cuts is None)
         polls, eager = patience(comm)
-        function = _kernel(op, target.dtype)
-        kernels = native.load(_KERNELS)
-        code = ctypes.cast(getattr(kernels, function), ctypes.c_void_p).value if function else 0
+        kernels, reduction = native.load(_KERNELS), self._reduction(op, target.dtype)
+        code = ctypes.cast(reduction, ctypes.c_void_p).value if reduction else 0
         plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
         watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
-        turn = _Turn(plan, op, target.dtype, 0 if function else target.nbytes, watch, self._node.ranks)
+        turn = _Turn(plan, op, target.dtype, 0 if reduction else target.nbytes, watch, self._node.ranks)
         bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
         super().__init__(bind, _BOTH, polls, turn)
         self.reduce_scatter = Steps(bind, _REDUCE_SCATTER, polls, turn)
         self.allgather = Steps(bind, _ALLGATHER, polls, turn)
+
+    def _reduction(self, op: MPI.Op, dtype: np.dtype) -> Any:
+        """The kernel that reduces such arrays, if there is one."""
+        name = _kernel(op, dtype)
+        return name and getattr(native.load(_KERNELS), name)
 
     def _choose(self, source: np.ndarray, target: np.ndarray, whole: bool) -> tuple[str, list[int]]:
         """Name of the protocol, and the words of its plan from the bases on."""
