@@ -13,12 +13,13 @@ the result is wrong by at most sum_r b(y_r) + b(s).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.algorithms import direct_allgather
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Messages, Work
 from hpckit.collectives.lossy import Lossy, kernel, slot
@@ -52,35 +53,32 @@ class Quantised(Lossy):
         form: str,
     ) -> None:
         rank, size = channel.rank, channel.size
-        cuts = starts(target.size, size)
-        slices = [slice(*cuts[r : r + 2]) for r in range(size)]
+        slices = [slice(start, stop) for start, stop in pairwise(starts(target.size, size))]
         lengths = [message_bytes(form, part.stop - part.start, target.itemsize) for part in slices]
-        slots, others = _pieces(lengths), [(rank + step) % size for step in range(1, size)]
-        beside = _pieces([lengths[rank]] * (size - 1), slots[-1].stop)  # the others' versions of my slice
-        arriving = dict(zip(sorted(others), beside, strict=True))
-        buffer = np.zeros((beside or slots)[-1].stop, np.uint8)
-        lost, lost_again = np.zeros_like(target), np.zeros_like(target[slices[rank]])
+        edges = np.cumsum([0, *lengths]).tolist()
+        slots = [Piece(start, stop) for start, stop in pairwise(edges)]
+        end, length = edges[-1], lengths[rank]
+        versions = [Piece(end + r * length, end + (r + 1) * length) for r in range(size)]  # of my slice
+        versions[rank] = slots[rank]  # where it is packed
+        buffer = np.zeros(end + size * length, np.uint8)
+        own = target[slices[rank]]
+        lost, lost_again = np.zeros_like(target), np.zeros_like(own)
 
-        def view(piece: Piece) -> np.ndarray:
-            return buffer[piece.start : piece.stop]
+        def bound(verb: str, piece: Piece, *numbers: np.ndarray) -> Callable[[], object]:
+            return _bound(f"{verb}_{form}", numbers, buffer[piece.start : piece.stop])
 
-        def messages(sends: list[Message], receives: list[Message]) -> Messages:
-            return Messages(channel, buffer, buffer, op, [exchange(sends, receives)], deadline)
-
-        own, mine = target[slices[rank]], view(slots[rank])
-        versions = [mine if r == rank else view(arriving[r]) for r in range(size)]
-        pack = [
-            _bound("pack", form, lost[part], source[part], view(piece))
-            for part, piece in zip(slices, slots, strict=True)
-        ]
-        add = [_bound("expand" if r == 0 else "add", form, own, versions[r]) for r in range(size)]
-        again = _bound("pack", form, lost_again, own, mine)
-        expand = [_bound("expand", form, target[part], view(piece)) for part, piece in zip(slices, slots, strict=True)]
+        pack = [bound("pack", piece, lost[part], source[part]) for part, piece in zip(slices, slots, strict=True)]
+        add = [bound("add" if r else "expand", versions[r], own) for r in range(size)]
+        again = bound("pack", slots[rank], lost_again, own)
+        expand = [bound("expand", piece, target[part]) for part, piece in zip(slices, slots, strict=True)]
+        others = [(rank + step) % size for step in range(1, size)]
+        scatter = exchange([Message(r, slots[r]) for r in others], [Message(r, versions[r]) for r in others])
+        gather = direct_allgather(rank, size, edges)
         stages = [
             Work(_all(pack)),
-            messages([Message(r, slots[r]) for r in others], [Message(r, arriving[r]) for r in others]),
+            Messages(channel, buffer, buffer, op, [scatter], deadline),
             Work(_all([*add, again])),
-            messages([Message(r, slots[rank]) for r in others], [Message(r, slots[r]) for r in others]),
+            Messages(channel, buffer, buffer, op, gather, deadline),
             Work(_all(expand)),
         ]
         super().__init__(channel, lost, lost_again, stages)
@@ -90,21 +88,14 @@ def _scale_bytes(form: str, n: int, itemsize: int) -> int:
     return -(-n // _BLOCK) * itemsize if form == "int8" else 0
 
 
-def _bound(verb: str, form: str, *arrays: np.ndarray) -> Callable[[], object]:
-    """The kernel with its arrays of numbers, and last the message."""
-    numbers, message = arrays[:-1], arrays[-1]
-    scales = _scale_bytes(form, numbers[0].size, numbers[0].itemsize)
-    parts = [message, message[scales:]] if form == "int8" else [message]
-    return kernel(f"{verb}_{form}", *numbers, *parts, numbers[0].size)
+def _bound(name: str, numbers: Sequence[np.ndarray], message: np.ndarray) -> Callable[[], object]:
+    """The kernel with its arrays of numbers, its message, in parts, and how many numbers there are."""
+    n, itemsize = numbers[0].size, numbers[0].itemsize
+    parts = [message, message[_scale_bytes("int8", n, itemsize) :]] if name.endswith("int8") else [message]
+    return kernel(name, *numbers, *parts, n)
 
 
-def _pieces(lengths: list[int], start: int = 0) -> list[Piece]:
-    """Pieces of these lengths, one after the other."""
-    edges = np.cumsum([start, *lengths]).tolist()
-    return [Piece(start, stop) for start, stop in pairwise(edges)]
-
-
-def _all(steps: list[Callable[[], object]]) -> Callable[[], None]:
+def _all(steps: Sequence[Callable[[], object]]) -> Callable[[], None]:
     def run() -> None:
         for step in steps:
             step()

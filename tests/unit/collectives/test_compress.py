@@ -1,5 +1,6 @@
 """Compression of allreduce: stated bounds, error feedback, the same bits everywhere, and what is not finite."""
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -128,6 +129,18 @@ def test_not_finite_on_one_rank_shows_on_all_and_is_forgotten(comm, how, wrong):
         plan()
     assert np.isfinite(y).all()
     assert np.isfinite(plan.error_bound())
+
+
+@pytest.mark.parametrize("how", ALL)
+def test_calls_allocate_nothing(comm, how):
+    x = gradient(comm.rank, np.float64, shape=(100, 100))
+    plan = Allreduce(comm, x, compress=how)
+    plan()
+    tracemalloc.start()
+    plan()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 10
 
 
 def test_too_large_for_half_precision_is_infinite(comm):
