@@ -7,9 +7,10 @@ ranks begin round t, and a_t the average of those with which they end it,
     m_t = clip(b m_{t-1} + (x_{t-1} - a_{t-1}) / L_t, -c, c)        outer momentum
     x_{t+1} = x_t - r m_t
 
-where L_t = 1 + |x_t - x_{t-1}| / (the largest of these so far), between 1 and 2, damps what is stale: the more the
-parameters have moved meanwhile, the less it counts (as in gap-aware methods: Barkai, Hakimi & Schuster, ICLR 2020).
-The first round only fills the pipeline: x_1 = x_0.
+where L_t is the penalty for the staleness gap: the more the parameters have moved meanwhile, the less an old average
+counts. The gap is measured here as by gap-aware methods (Barkai, Hakimi & Schuster, ICLR 2020), which need no further
+constant: L_t = 1 + |x_t - x_{t-1}| / (the largest of these so far), between 1 and 2. The first round only fills the
+pipeline: x_1 = x_0.
 """
 
 from __future__ import annotations

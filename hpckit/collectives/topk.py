@@ -1,7 +1,8 @@
 """Allreduce of the k largest numbers of each rank, in magnitude (Aji & Heafield, EMNLP 2017).
 
 A contribution y loses at most (1 - k/n)**0.5 of its Euclidean norm, and no element loses more than the smallest
-magnitude that was sent. The sums are not compressed.
+magnitude that was sent. The sums are not compressed. NaN counts as largest: where there are more than k, the next calls
+send the others.
 """
 
 from __future__ import annotations
