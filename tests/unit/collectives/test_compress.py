@@ -216,5 +216,5 @@ def test_bytes(comm):
     array = np.empty((256, 64), np.float32)
     exact = 2 * (comm.size - 1) / comm.size * array.nbytes
     for how, share in (("fp16", 1 / 2), ("int8", 1 / 4), ("powersgd:4", 4 * 320 / 16384)):
-        assert sent_bytes(how, array, comm.size) == pytest.approx(share * exact, rel=0.03)
+        assert sent_bytes(how, array, comm.size) == pytest.approx(share * exact, rel=0.05)
     assert sent_bytes("topk:0.1", array, comm.size) == pytest.approx((comm.size - 1) * 1638 * 8, rel=0.01)
