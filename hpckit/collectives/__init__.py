@@ -3,6 +3,18 @@
 from hpckit.collectives.channel import empty
 from hpckit.collectives.halves import Allgather, Bcast, ReduceScatter
 from hpckit.collectives.plan import Allreduce, allreduce
+from hpckit.collectives.reproducible import reproducible_sum
 from hpckit.collectives.ring_map import ring_map
+from hpckit.collectives.watch import Watch
 
-__all__ = ["Allgather", "Allreduce", "Bcast", "ReduceScatter", "allreduce", "empty", "ring_map"]
+__all__ = [
+    "Allgather",
+    "Allreduce",
+    "Bcast",
+    "ReduceScatter",
+    "Watch",
+    "allreduce",
+    "empty",
+    "reproducible_sum",
+    "ring_map",
+]

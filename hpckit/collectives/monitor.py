@@ -10,9 +10,7 @@ number; `report` text.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
-import json
 import secrets
 import selectors
 import socket
@@ -21,17 +19,16 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import psutil
 from mpi4py import MPI
 
 from hpckit.collectives.calls import Call, disagreement
 from hpckit.comm.shared import NodeMemory
+from hpckit.comm.stream import Stream, listen, reach
 from hpckit.errors import HpckitError, by_rank, ranges, together
 from hpckit.log import get_logger
 
 _ANSWER = 1.0  # seconds that a rank has to say where it is
 _NEVER = float("inf")
-_CONNECT = 5.0  # seconds to reach rank 0 at one of its addresses
 
 
 class Line:
@@ -134,7 +131,8 @@ class _Monitor:
 
     def __init__(self, listener: socket.socket, secret: str, size: int, patience: float) -> None:
         self._listener, self._secret, self._size, self._patience = listener, secret, size, patience
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
+        self._ranks: dict[Stream, int] = {}
         self._gone: dict[int, str] = {}
         self._rounds: dict[int, _Round] = {}
         self._inquiries: dict[int, _Inquiry] = {}
@@ -146,7 +144,7 @@ class _Monitor:
             while self._streams or len(self._gone) < self._size:
                 for key, _ in selector.select(self._pause()):
                     if key.data is None:
-                        stream = _Stream(self._listener.accept()[0])
+                        stream = Stream(self._listener.accept()[0])
                         selector.register(stream.socket, selectors.EVENT_READ, stream)
                     elif not self._serve(key.data):
                         selector.unregister(key.fileobj)
@@ -158,24 +156,25 @@ class _Monitor:
         due = [r.until for r in self._rounds.values()] + [i.until for i in self._inquiries.values()]
         return max(min(due) - time.monotonic(), 0) if min(due, default=_NEVER) < _NEVER else None
 
-    def _serve(self, stream: _Stream) -> bool:
+    def _serve(self, stream: Stream) -> bool:
         """Take what has come; whether more may come."""
         messages = stream.receive()
         for message in messages or ():
-            if stream.rank is not None:
-                getattr(self, f"_{message[0]}")(stream.rank, *message[1:])
+            if stream in self._ranks:
+                getattr(self, f"_{message[0]}")(self._ranks[stream], *message[1:])
             elif not self._admits(stream, message):
                 return False
-        if messages is None and stream.rank is not None:
-            del self._streams[stream.rank]
-            self._left(stream.rank, "its process has ended")
+        if messages is None and stream in self._ranks:
+            rank = self._ranks.pop(stream)
+            del self._streams[rank]
+            self._left(rank, "its process has ended")
         return messages is not None
 
-    def _admits(self, stream: _Stream, greeting: Any) -> bool:
+    def _admits(self, stream: Stream, greeting: Any) -> bool:
         """Anybody may connect, but only ranks know the secret."""
         if not isinstance(greeting, list) or not hmac.compare_digest(str(greeting[0]), self._secret):
             return False
-        stream.rank = greeting[1]
+        self._ranks[stream] = greeting[1]
         self._streams[greeting[1]] = stream
         return True
 
@@ -229,12 +228,8 @@ class _Monitor:
         else:
             here = {rank for rank, (entered, _) in inquiry.answers.items() if entered >= number} - self._gone.keys()
         late = [rank for rank in range(self._size) if rank not in here]
-        who = (
-            f"rank{'s' * (len(late) > 1)} {ranges(late)} {'have' if len(late) > 1 else 'has'} not come"
-            if late
-            else "all are in it"
-        )
-        text = f"collective {number} of the watch waits since {self._patience:g} s, {who}; {by_rank(texts)}"
+        who = f"for rank{'s' * (len(late) > 1)} {ranges(late)}" if late else "though all ranks have come"
+        text = f"collective {number} of the watch waits {who}, longer than {self._patience:g} s; {by_rank(texts)}"
         if now and not now.verdict:
             self._decide(number, text)
         elif inquiry.asker in self._streams:
@@ -255,69 +250,19 @@ class _Monitor:
             self._ask(number, None)
 
 
-class _Stream:
-    """Messages over a socket, each a line of JSON."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = connection
-        self.rank: int | None = None
-        self._rest = b""
-        self._lock = threading.Lock()
-
-    def send(self, *message: Any) -> None:
-        with self._lock, contextlib.suppress(OSError):  # a line that is cut is noticed by who listens to it
-            self.socket.sendall(json.dumps(message).encode() + b"\n", socket.MSG_NOSIGNAL)  # PETSc would end the job
-
-    def receive(self) -> list[list] | None:
-        """All messages that are complete; None at the end."""
-        try:
-            data = self.socket.recv(1 << 16)
-        except OSError:
-            return None
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        try:
-            return [json.loads(line) for line in lines] if data else None
-        except ValueError:
-            return None  # not one of ours
-
-    def finish(self) -> None:
-        """Send no more."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
-
-
-def _connected(comm: MPI.Intracomm, patience: float) -> _Stream:
+def _connected(comm: MPI.Intracomm, patience: float) -> Stream:
     """A stream to the monitor, which rank 0 starts (collective)."""
     one_node = comm.allreduce(NodeMemory.of(comm).comm.size, MPI.MIN) == comm.size
     listener, place = None, None
     with together(comm):
         if comm.rank == 0:
-            listener = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=comm.size)
-            place = _addresses(one_node), listener.getsockname()[1], secrets.token_hex()
-    addresses, port, secret = comm.bcast(place)
+            listener, addresses = listen(comm.size, one_node)
+            place = addresses, secrets.token_hex()
+    addresses, secret = comm.bcast(place)
     if listener:
         monitor = _Monitor(listener, secret, comm.size, patience)
         threading.Thread(target=monitor.run, name="hpckit monitor", daemon=True).start()
     with together(comm):
-        stream = _reach(addresses, port)
+        stream = reach(addresses)
         stream.send(secret, comm.rank)
         return stream
-
-
-def _addresses(one_node: bool) -> list[str]:
-    if one_node:
-        return ["127.0.0.1"]
-    known = [a.address for card in psutil.net_if_addrs().values() for a in card if a.family == socket.AF_INET]
-    return [address for address in known if not address.startswith("127.")]
-
-
-def _reach(addresses: list[str], port: int) -> _Stream:
-    for address in addresses:
-        with contextlib.suppress(OSError):
-            connection = socket.create_connection((address, port), _CONNECT)
-            connection.settimeout(None)
-            return _Stream(connection)
-    raise HpckitError(
-        f"rank 0 cannot be reached at {', '.join(addresses)}, port {port}: a watch needs TCP between nodes"
-    )

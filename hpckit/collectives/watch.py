@@ -35,12 +35,12 @@ class Watched(MPI.Intracomm):
 
 
 class Watch:
-    """Records the collectives of a communicator, and of hpckit's plans on it (constructing and leaving are collective).
+    """Records the collectives of a communicator and of its `Allreduce` plans (making and entering it are collective).
 
     patience : seconds that a collective may take; then who is late is logged, once, where it is noticed first
-    check : compare the ranks' calls first: a different kind, root, operation, dtype or count, or a rank that does not
+    check : compare the ranks' calls first: a different kind, root, operation, dtype or length, or a rank that does not
         come within `patience`, raises the same `HpckitError` on all ranks that are there, and, when they come, on the
-        others. Every collective waits for all ranks then, so this is for finding errors
+        others. Every collective waits for all ranks then, and so does leaving the block: this is for finding errors
     keep : calls that are remembered
 
     ::

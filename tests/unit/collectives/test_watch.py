@@ -1,5 +1,8 @@
 """A watch names who is late, and who calls something else, and changes no result."""
 
+import os
+import signal
+import threading
 import time
 import tracemalloc
 
@@ -113,7 +116,7 @@ def test_a_rank_that_does_not_come_is_named(comm):
                 time.sleep(0.01)
         began = time.monotonic()
         with pytest.raises(
-            HpckitError, match=f"collective 1 .* rank {last} has not come; .*rank {last}: outside, after 0"
+            HpckitError, match=f"collective 1 .* for rank {last}, longer .*rank {last}: outside, after 0"
         ):
             watched.Barrier()
         assert time.monotonic() - began < 10
@@ -151,8 +154,25 @@ def test_who_is_late_is_logged_once(comm, caplog):
     messages = [record.message for record in caplog.records if record.name == "hpckit.collectives.monitor"]
     everyone = [message for each in comm.allgather(messages) for message in each]
     assert len(everyone) == 1
-    assert "collective 1 of the watch waits since 0.2 s, rank 0 has not come; rank 0: outside, after 0" in everyone[0]
+    assert "collective 1 of the watch waits for rank 0, longer than 0.2 s; rank 0: outside, after 0" in everyone[0]
     assert "in its collective 1, Barrier() at test_watch.py:" in everyone[0]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_stopped_process_is_named(comm, caplog):
+    processes = comm.allgather(os.getpid())
+    with Watch(comm, patience=0.2) as watched:
+        watched.Barrier()
+        if comm.rank == 0:
+            os.kill(processes[1], signal.SIGSTOP)
+            threading.Timer(1.7, os.kill, [processes[1], signal.SIGCONT]).start()
+            watched.Barrier()
+        else:
+            time.sleep(0.1)
+            watched.Barrier()
+    messages = [record.message for record in caplog.records if record.name == "hpckit.collectives.monitor"]
+    (message,) = [message for each in comm.allgather(messages) for message in each]
+    assert "waits for rank 1," in message and "rank 1: gives no answer: stopped, or" in message
 
 
 @pytest.mark.mpi(min_size=2)
@@ -179,7 +199,7 @@ def test_nothing_is_allocated_but_the_ring(comm):
             watched.Allreduce(MPI.IN_PLACE, x)
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(500):
+        for _ in range(200):
             watched.Allreduce(MPI.IN_PLACE, x)
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
