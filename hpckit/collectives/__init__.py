@@ -2,6 +2,8 @@
 
 from hpckit.collectives.channel import empty
 from hpckit.collectives.halves import Allgather, Bcast, ReduceScatter
+from hpckit.collectives.lgreco import LayerWise
+from hpckit.collectives.local import LocalUpdates
 from hpckit.collectives.plan import Allreduce, allreduce
 from hpckit.collectives.reproducible import reproducible_sum
 from hpckit.collectives.ring_map import ring_map
@@ -11,6 +13,8 @@ __all__ = [
     "Allgather",
     "Allreduce",
     "Bcast",
+    "LayerWise",
+    "LocalUpdates",
     "ReduceScatter",
     "Watch",
     "allreduce",
