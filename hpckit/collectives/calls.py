@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -11,13 +12,9 @@ from mpi4py import MPI
 
 from hpckit.errors import by_rank
 
-_OPERATIONS: dict[int | None, str] = {
-    op.py2f(): name
-    for name in ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR", "MINLOC", "MAXLOC")
-    if (op := getattr(MPI, name))
-}
+_OPERATIONS = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR", "MINLOC", "MAXLOC")
 _INSIDE = __file__.rpartition("/collectives/")[0]
-_OURS = tuple(f"{_INSIDE}/{part}" for part in ("collectives/", "comm/", "errors.py"))  # not where a user looks
+_OURS = (f"{_INSIDE}/collectives/", f"{_INSIDE}/comm/", f"{_INSIDE}/errors.py", contextlib.__file__)
 
 
 class Kind(NamedTuple):
@@ -123,7 +120,7 @@ def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
 def call(kind: str, signature: Signature, at: str) -> Call:
     """What the other ranks are told."""
     count, dtype, op, root = signature
-    text = None if op is None else _OPERATIONS.get(op.py2f() if isinstance(op, MPI.Op) else None, "an own operation")
+    text = None if op is None else next((name for name in _OPERATIONS if op == getattr(MPI, name)), "an own operation")
     return Call(kind, count, None if dtype is None else str(dtype), text, None if root is None else int(root), at)
 
 
