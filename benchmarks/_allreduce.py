@@ -130,6 +130,7 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
         calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
         calls |= {name: planned(comm, plain, name) for name in (*ALGORITHMS, "shared")}
         calls["shared, window"] = planned(comm, window, "shared")
+        calls["reproducible"] = planned(comm, plain, reproducible=True)
         yield binary(nbytes), calls
 
 
