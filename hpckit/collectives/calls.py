@@ -104,17 +104,17 @@ def reader(name: str, size: int) -> Callable[[tuple, dict[str, Any]], Signature]
 
 def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
     """Length and dtype of mpi4py's other forms of a buffer; None where it would take MPI to know."""
-    array, count, datatype = buffer, None, None
-    if isinstance(buffer, list | tuple):
-        array, *rest = buffer
-        count = next((x for x in rest if isinstance(x, int)), None)
-        datatype = next((x for x in rest if isinstance(x, MPI.Datatype)), None)
+    array, *rest = buffer if isinstance(buffer, list | tuple) else [buffer]
+    count = next((x for x in rest if isinstance(x, int | np.integer)), None)
+    datatype = next((x for x in rest if isinstance(x, MPI.Datatype)), None)
+    if any(isinstance(x, list | tuple | np.ndarray) for x in rest):  # counts and displacements
+        return None, None
     try:
         memory = memoryview(array)
         dtype = np.dtype(datatype.tocode() if datatype else memory.format or "B")
     except (TypeError, ValueError, MPI.Exception):
         return None, None
-    return (memory.nbytes // dtype.itemsize if count is None else count) // parts, dtype
+    return (memory.nbytes // dtype.itemsize if count is None else int(count)) // parts, dtype
 
 
 def call(kind: str, signature: Signature, at: str) -> Call:

@@ -41,6 +41,18 @@ def test_results_are_those_of_the_communicator(comm, check):
     watched.Barrier()
 
 
+def test_forms_of_a_buffer_that_agree(comm):
+    """What one rank passes may look different from what the others do."""
+    x, pairs = np.zeros(6), MPI.DOUBLE.Create_contiguous(2).Commit()
+    forms = [x, [x, MPI.DOUBLE], [np.zeros(9), 6, MPI.DOUBLE], [np.zeros(9), np.int64(6), "d"], [x, 3, pairs]]
+    forms += [[np.zeros(9), (6, 0), MPI.DOUBLE], memoryview(x), x.reshape(2, 3)]
+    with Watch(comm, check=True) as watched:
+        for form in forms:
+            watched.Bcast(form if comm.rank == 0 else x)
+            watched.Bcast(buf=x, root=0)
+    pairs.Free()
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_plans_are_watched(comm, check):
     x = np.empty(100)
@@ -162,14 +174,13 @@ def test_who_is_late_is_logged_once(comm, caplog):
 def test_a_stopped_process_is_named(comm, caplog):
     processes = comm.allgather(os.getpid())
     with Watch(comm, patience=0.2) as watched:
-        watched.Barrier()
+        comm.gather(None)
         if comm.rank == 0:
             os.kill(processes[1], signal.SIGSTOP)
             threading.Timer(1.7, os.kill, [processes[1], signal.SIGCONT]).start()
-            watched.Barrier()
-        else:
+        elif comm.rank == 1:
             time.sleep(0.1)
-            watched.Barrier()
+        watched.Barrier()
     messages = [record.message for record in caplog.records if record.name == "hpckit.collectives.monitor"]
     (message,) = [message for each in comm.allgather(messages) for message in each]
     assert "waits for rank 1," in message and "rank 1: gives no answer: stopped, or" in message
