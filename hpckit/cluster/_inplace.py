@@ -73,6 +73,9 @@ def _matrix(problem: Problem) -> np.ndarray | None:
 def _largest_symmetric(rows: np.ndarray, ranks: Ranks) -> float:
     """The largest that this rank finds in its part of the matrix; infinite where that is not symmetric."""
     largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
-    where = native.address(rows), len(rows), rows.strides[0] // 4
     first, parts = ranks.rank * ranks.threads, ranks.size * ranks.threads
-    return max(ranks.each(lambda thread: largest(*where, first + thread, parts)))
+
+    def part(thread: int) -> float:
+        return largest(native.address(rows), len(rows), rows.strides[0] // 4, first + thread, parts)
+
+    return max(ranks.each(part))

@@ -83,6 +83,7 @@ class _Judge:
 
     def __init__(self, state: Medoids, block: int) -> None:
         self._distances, self._ranks = state.distances, state.ranks
+        self._state = state  # kernels know its arrays by address, and threads outlive a search that is interrupted
         threads = self._ranks.threads
         self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
