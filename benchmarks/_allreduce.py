@@ -97,11 +97,16 @@ class Rough(Numbers):
 
 def planned(comm: MPI.Intracomm, numbers: Numbers, algorithm: str = "auto", **options: Any) -> Call:
     plan = Allreduce(comm, numbers.array, algorithm=algorithm, **options)
-    return Call(plan, numbers, lambda: plan.algorithm != "auto")
+    return Call(plan, numbers, plan)
 
 
-def overlapped(comm: MPI.Intracomm, numbers: Numbers) -> Call:
-    """An array is computed in parts, on a device as it were; each part is sent when it is there."""
+def afterwards(call: Call) -> Call:
+    """An array is computed, on a device as it were, then summed."""
+    return Call(lambda: (time.sleep(PRODUCER), call.run()), call.numbers, call.plan)
+
+
+def in_chunks(comm: MPI.Intracomm, numbers: Numbers) -> Call:
+    """An array is computed in parts; each is sent when it is there."""
     plan = Allreduce(comm, numbers.array, chunks=CHUNKS)
 
     def run() -> None:
@@ -113,7 +118,7 @@ def overlapped(comm: MPI.Intracomm, numbers: Numbers) -> Call:
             plan.ready(chunk)
         plan.wait()
 
-    return Call(run, numbers, lambda: plan.algorithm != "auto")
+    return Call(run, numbers, plan)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -144,7 +149,7 @@ def links(comm: MPI.Intracomm, quick: bool) -> Cases:
         if nbytes >= 1024:
             calls["ring by hand"] = Call(partial(ring_by_hand, comm, numbers.array), numbers)
         yield binary(nbytes), calls
-    for nbytes in () if quick else LINKS[-2:]:
+    for nbytes in LINKS_QUICK[-1:] if quick else LINKS[-2:]:
         numbers = Numbers(comm, np.zeros(nbytes // 4, np.float32))
         array = np.zeros(nbytes // 4, np.float32)
         plan = Allreduce(comm, array, compress="int8")
@@ -164,11 +169,7 @@ def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
     """An array of 1 MiB that takes a while to compute."""
     numbers = Numbers(comm, np.zeros((1 << 17) // (8 if quick else 1)))
     native, auto = natives(comm, numbers)["native"], planned(comm, numbers)
-
-    def after(call: Call) -> Call:
-        return Call(lambda: (time.sleep(PRODUCER), call.run()), call.numbers, call.warm)
-
-    ways = {"native": after(native), "auto": after(auto), "chunks": overlapped(comm, numbers)}
+    ways = {"native": afterwards(native), "auto": afterwards(auto), "chunks": in_chunks(comm, numbers)}
     yield binary(numbers.array.nbytes), ways
 
 
@@ -181,11 +182,9 @@ def main(part: str, path: str, quick: bool) -> None:
     if 1 < comm.size <= len(cores) and part == "node":
         os.sched_setaffinity(0, {cores[comm.rank]})
     channel = Channel.of(comm)
-    nodes = comm.allgather(channel.node.ranks[0])
-    channel.links = Links.load_or_measure(
-        comm, nodes, fresh=part != "node"
-    )  # emulated links change, their names do not
-    start = Start(comm, one_node=part == "node")
+    nodes, emulated = comm.allgather(channel.node.ranks[0]), part != "node"
+    channel.links = Links.load_or_measure(comm, nodes, fresh=emulated)  # such links change, their names do not
+    start = Start(comm, one_node=not emulated)
     cases = {}
     seconds = {"node": 3.0}.get(part, 12.0) * (0.05 if quick else 1.0)
     for name, calls in PARTS[part](comm, quick):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hpckit.collectives.ways import possible
 from hpckit.comm.links import Links
 from hpckit.comm.system import meet
 from hpckit.errors import ConfigError, agree, together
+from hpckit.log import progress
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class Job:
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.comm, self.config, self.folder = comm, config, Path(config.output)
         self.channel = Channel.of(comm)
+        nodes = comm.allgather(self.channel.node.ranks[0])
         with together(comm):
-            self.ways = self._ways()
+            self.ways = self._ways(most=max(map(nodes.count, nodes)))
         prepare(comm, config, self.folder, resume=False)
         with span("links"):
-            nodes = comm.allgather(self.channel.node.ranks[0])
             self.links = self.channel.links = Links.load_or_measure(comm, nodes, fresh=config.save)
         self.start = Start(comm, self.links.nodes == 1)
         self.rows: list[Row] = []
@@ -63,11 +64,15 @@ class Job:
 
     def sweep(self) -> None:
         """Measure all sizes (collective)."""
-        for nbytes in self.config.sizes:
-            with span("sweep"):
-                rows, calls = self._measure(nbytes)
-            self.rows += rows
-            self.say(*_table(rows, f"{binary(nbytes)}, {calls} calls of each"), "")
+        with progress(len(self.config.sizes), "sizes", self.comm) as done:
+            for nbytes in self.config.sizes:
+                with span("sweep"):
+                    calls = self._calls(nbytes)
+                    times = interleaved(self.comm, calls, self.start, self.config.seconds)
+                rows = self._rows(nbytes, calls, times)
+                self.rows += rows
+                self.say(*_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), "")
+                done(1)
 
     def report(self) -> dict[str, Any]:
         """The figures of merit."""
@@ -102,49 +107,47 @@ class Job:
         if self.comm.rank == 0:
             print(*lines, sep="\n", flush=True)
 
-    def _ways(self) -> list[str]:
-        """The names of all that is measured: algorithms, some of them once more with arrays in windows."""
+    def _ways(self, most: int) -> list[str]:
+        """The names of all that is measured: algorithms, some of them once more with arrays in windows.
+
+        most : ranks on one node; levels and windows are for several
+        """
         can = [*possible(self.channel, MPI.SUM), "auto"]
         wrong = [name for name in self.config.algorithms if name not in can]
         if wrong:
             raise ConfigError(f"algorithm {wrong[0]!r} needs all ranks on one node: use one of {', '.join(can)}")
-        wanted = ["native", *(self.config.algorithms or (name for name in can if name not in self._senseless()))]
-        ways = [name for name in dict.fromkeys(wanted) if "numpy" in self.config.arrays or name not in WINDOWED]
-        return ways + [name + _WINDOW for name in wanted if name in WINDOWED and "window" in self.config.arrays]
+        senseless = () if 1 < most < self.comm.size else ("hierarchical",)
+        wanted = dict.fromkeys(["native", *(self.config.algorithms or (n for n in can if n not in senseless))])
+        own = most == 1 or "numpy" in self.config.arrays
+        windows = most > 1 and "window" in self.config.arrays
+        ways = [name for name in wanted if own or name not in WINDOWED]
+        return ways + [name + _WINDOW for name in wanted if windows and name in WINDOWED]
 
-    def _senseless(self) -> tuple[str, ...]:
-        """Native comes first anyway; levels need several nodes, and several ranks on a node."""
-        alone = self.comm.allreduce(self.channel.node.comm.size, MPI.MAX)
-        return ("native",) if 1 < alone < self.comm.size else ("native", "hierarchical")
-
-    def _measure(self, nbytes: int) -> tuple[list[Row], int]:
-        """The rows of one size, and how many calls of each they are from (collective)."""
+    def _calls(self, nbytes: int) -> dict[str, Call]:
+        """A plan for each way, all of them on the same two arrays (collective)."""
         n = nbytes // 8
         plain, window = Numbers(self.comm, np.zeros(n)), Numbers(self.comm, empty(self.comm, n))
-        plans = {}
+        calls = {}
         for way in self.ways:
-            algorithm = way.removesuffix(_WINDOW)
+            algorithm, numbers = way.removesuffix(_WINDOW), window if way.endswith(_WINDOW) else plain
             need = self.comm.allreduce(buffers(algorithm, self.comm.rank, self.comm.size, nbytes), MPI.MAX)
             if need > self.config.buffers:
-                self.say(f"{binary(nbytes)} by {way} needs {binary(need)} more on a rank: left out (--buffers)")
-                continue
-            numbers = window if way.endswith(_WINDOW) else plain
-            plans[way] = numbers, Allreduce(self.comm, numbers.array, algorithm=algorithm)
-        calls = {
-            way: Call(plan, numbers, lambda plan=plan: plan.algorithm != "auto")
-            for way, (numbers, plan) in plans.items()
-        }
-        times = interleaved(self.comm, calls, self.start, self.config.seconds)
-        model = predict(self.links, nbytes)
-        own = float(np.median(times["native"]))
+                self.say(f"{binary(nbytes)} by {way} needs {amount(need)} more on a rank: left out (--buffers)")
+            else:
+                plan = Allreduce(self.comm, numbers.array, algorithm=algorithm)
+                calls[way] = Call(plan, numbers, plan)
+        return calls
+
+    def _rows(self, nbytes: int, calls: Mapping[str, Call], times: Mapping[str, np.ndarray]) -> list[Row]:
+        model, native = predict(self.links, nbytes), float(np.median(times["native"]))
         rows = []
         for way, samples in times.items():
             low, median, high = map(float, np.quantile(samples, [0.25, 0.5, 0.75]))
-            algorithm = plans[way][1].algorithm
-            rows.append(
-                Row(nbytes, way, algorithm, median, low, high, nbytes / median, own / median, model.get(algorithm))
-            )
-        return rows, len(times["native"])
+            plan = calls[way].plan
+            algorithm = plan.algorithm if plan else way
+            row = Row(nbytes, way, algorithm, median, low, high, nbytes / median, native / median, model.get(algorithm))
+            rows.append(row)
+        return rows
 
     def _of(self, way: str) -> list[Row]:
         return [row for row in self.rows if row.way == way]

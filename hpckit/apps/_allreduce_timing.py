@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives import Allreduce
 from hpckit.errors import HpckitError
 
 _LEAST, _MOST = 5, 1000  # calls of each way
@@ -52,11 +53,15 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Call:
-    """One way to make the sum of `numbers`."""
+    """One way to make the sum of `numbers`; `plan`, where it uses one, may race in its first calls."""
 
     run: Callable[[], object]
     numbers: Numbers
-    warm: Callable[[], bool] = lambda: True  # whether it is what it will be: a race may be on in the first calls
+    plan: Allreduce | None = None
+
+    def settled(self) -> bool:
+        """Whether it stays as it is."""
+        return self.plan is None or self.plan.algorithm != "auto"
 
 
 class Start:
@@ -113,7 +118,7 @@ def interleaved(comm: MPI.Intracomm, calls: Mapping[str, Call], start: Start, se
         return spent
 
     begin, rounds = time.monotonic(), 0
-    while rounds < 3 or not all(call.warm() for call in calls.values()):
+    while rounds < 3 or not all(call.settled() for call in calls.values()):
         begin, rounds = time.monotonic(), rounds + 1
         for name in names:
             sample(name, rounds, whole=rounds <= 2)
