@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +41,8 @@ def curves(path: Path, rows: Sequence[Row], title: str) -> Path:
         above.set_ylabel("time of the slowest rank, median")
         below.set_ylabel("times faster than MPI's own")
         below.set_xlabel("bytes of each rank's array")
-        for axes in (above, below):
-            _dress(axes, sorted({row.bytes for row in rows}))
-        above.yaxis.set_major_formatter(lambda value, _: period(value))
-        for place in (below.yaxis.set_major_formatter, below.yaxis.set_minor_formatter):
-            place(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+        for axes, words in ((above, period), (below, "{:g}".format)):
+            _dress(axes, sorted({row.bytes for row in rows}), words)
         figure.legend(*above.get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=3)
     return path
 
@@ -72,13 +69,17 @@ def _name_choices(axes: Any, rows: Sequence[Row], ways: Sequence[str]) -> None:
             axes.annotate(name, at, (0, 10), zorder=5, **how)
 
 
-def _dress(axes: Any, sizes: Sequence[int]) -> None:
-    """Logarithmic axes, sizes as people say them, a quiet grid."""
+def _dress(axes: Any, sizes: Sequence[int], words: Callable[[float], str]) -> None:
+    """Logarithmic axes, sizes and values as people say them, a quiet grid."""
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     shown = sizes[:: -(-len(sizes) // 10)]
     axes.set_xticks(shown, [binary(size) for size in shown], minor=False)
     axes.tick_params(axis="x", which="minor", length=0)
+    low, high = axes.get_ylim()
+    between = "25" if high < 1e3 * low else ""
+    axes.yaxis.set_major_formatter(lambda value, _: words(value))
+    axes.yaxis.set_minor_formatter(lambda value, _: words(value) if f"{value:e}"[0] in between else "")
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
