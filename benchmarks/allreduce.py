@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
 LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
 PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
 RANKS = (2, 4, 8, 16, 32, 64)
+MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner")
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
 
 
@@ -217,7 +218,7 @@ def links(report: Report, regret: Regret, quick: bool, netlab: Path | None) -> N
 
 
 def growth(quick: bool) -> None:
-    """Print tables of time over ranks: measured on this machine, and what the model says for many hosts."""
+    """Print tables of time over ranks, as in docs/collectives.md: measured here (predicted), and the model's."""
     sizes = (8192, 1 << 20)
     shown = ("native", "ring", "twoshot", "recursive_doubling", "rabenseifner", "shared, window")
     found = {}
@@ -228,11 +229,27 @@ def growth(quick: bool) -> None:
             break
         found[ranks] = rows
     for nbytes in sizes:
-        print(f"\n{binary(nbytes)} on one machine with {os.cpu_count()} cores: measured (predicted)\n")
-        print(f"| ranks | {' | '.join(shown)} |\n| --- |{' --- |' * len(shown)}")
+        print(_head(binary(nbytes), shown))
         for ranks, rows in found.items():
-            print(f"| {ranks} | {' | '.join(_cell(rows, nbytes, way) for way in shown)} |")
-    print(_modelled(sizes))
+            print(
+                _line(
+                    f"{ranks} ranks" if ranks == RANKS[0] else str(ranks), (_cell(rows, nbytes, way) for way in shown)
+                )
+            )
+    for name, (latency, per_byte) in {"2 us, 10 GB/s": (2e-6, 1e-10), "4 ms, 300 Mbit/s": (4e-3, 8 / 300e6)}.items():
+        print(_head(name, MODELLED))
+        for nbytes in sizes:
+            for ranks, cells in _modelled(nbytes, latency, per_byte).items():
+                print(_line(f"{binary(nbytes)}, 8 ranks" if ranks == 8 else str(ranks), cells))
+
+
+def _head(title: str, columns: Iterable[str]) -> str:
+    names = list(columns)
+    return f"\n{_line(title, names)}\n{_line('---', ['---'] * len(names))}"
+
+
+def _line(first: str, cells: Iterable[str]) -> str:
+    return f"| {' | '.join([first, *cells])} |"
 
 
 def _program(ranks: int, sizes: tuple[int, ...]) -> list[dict[str, Any]] | None:
@@ -240,7 +257,7 @@ def _program(ranks: int, sizes: tuple[int, ...]) -> list[dict[str, Any]] | None:
     with tempfile.TemporaryDirectory() as folder:
         names = "ring,twoshot,recursive_doubling,rabenseifner,shared"
         words = ["--sizes", ",".join(map(str, sizes)), "--algorithms", names]
-        words += ["--seconds", "0.5", "--pictures", "false", "--output", folder]
+        words += ["--seconds", "0.5", "--pictures", "false", "--save", "--output", folder]
         command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.allreduce", *words]
         done = subprocess.run(command, cwd=ROOT, env=_everywhere(), capture_output=True, check=False)
         return None if done.returncode else json.loads((Path(folder) / "result.json").read_text())["rows"]
@@ -253,27 +270,21 @@ def _cell(rows: list[dict[str, Any]], nbytes: int, way: str) -> str:
     return ""
 
 
-def _modelled(sizes: tuple[int, ...]) -> str:
-    """A table of the model's times for hosts of one rank each, on a cluster's links and on slow ones."""
+def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[str]]:
+    """The model's times for hosts of one rank each, by their number."""
     import mpi4py
 
     mpi4py.rc.initialize = False  # the formulas need none
     from hpckit.collectives.cost import predict
     from hpckit.comm.links import Links
 
-    names = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner")
-    lines = []
-    for title, alpha, beta in (("2 us, 10 GB/s", 2e-6, 1e-10), ("4 ms, 300 Mbit/s", 4e-3, 8 / 300e6)):
-        links = Links({}, (0, 1), np.full((2, 2), alpha), np.full((2, 2), beta), 3e-7, 1.0, 1e-10)
-        for nbytes in sizes:
-            lines += [f"\n{binary(nbytes)}, {title}: predicted\n", f"| ranks | {' | '.join(names)} |"]
-            lines += ["| --- |" + " --- |" * len(names)]
-            for ranks in (8, 64, 512, 4096):
-                times = predict(links, nbytes, ranks)
-                fastest = min(names, key=times.__getitem__)
-                cells = [f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in names]
-                lines.append(f"| {ranks} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    alpha, beta = (np.full((2, 2), value) for value in (latency, per_byte))
+    links, lines = Links({}, (0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10), {}
+    for ranks in (8, 64, 512, 4096):
+        times = predict(links, nbytes, ranks)
+        fastest = min(MODELLED, key=times.__getitem__)
+        lines[ranks] = [f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in MODELLED]
+    return lines
 
 
 def main() -> None:
