@@ -125,8 +125,7 @@ def interleaved(comm: MPI.Intracomm, calls: Mapping[str, Call], start: Start, se
     repeats = comm.bcast(int(np.clip(seconds / (time.monotonic() - begin), _LEAST, _MOST)))
     times = np.empty((repeats, len(names)))
     for repeat in range(repeats):
-        for turn in range(len(names)):
-            column = (repeat + turn) % len(names)  # nobody is always behind the same one
+        for column in np.random.default_rng(repeat).permutation(len(names)):  # who follows whom matters to the caches
             times[repeat, column] = sample(names[column], repeat)
     comm.Allreduce(MPI.IN_PLACE, times, MPI.MAX)
     return dict(zip(names, times.T, strict=True))
