@@ -136,12 +136,23 @@ class Allreduce:
         self._target.unpack()
         self._idle.update(range(len(self._ways)))
         if self._choice and self._choice.watching:
-            self._choice.tell(time.perf_counter() - self._began)
-            self._settle(self._choice.way)
+            self._tell(self._choice, time.perf_counter() - self._began)
 
     def __call__(self) -> None:
         """The whole allreduce."""
         self._call()
+
+    def _timed(self, choice: Choice) -> None:
+        """The only chunk, at once, as long as the choice wants to hear what that takes."""
+        began = time.perf_counter()
+        self._ways[0]()
+        self._tell(choice, time.perf_counter() - began)
+
+    def _tell(self, choice: Choice, seconds: float) -> None:
+        was = choice.over
+        choice.tell(seconds)
+        if (choice.way, choice.over) != (self._name, was):
+            self._settle(choice.way)
 
     def _poll_to_the_end(self) -> None:
         """All chunks progress together: none waits for the rounds of the one before."""
@@ -169,8 +180,12 @@ class Allreduce:
         elif name not in self._bound:  # it has begun again
             self._bound = {name: self._bind(name) for name in self._choice.names}
         self._name, self._ways = name, self._recorded(self._bound[name])
-        plain = len(self._ways) == 1 and self._source.is_view and self._target.is_view
-        self._call = self._ways[0].__call__ if plain and not (self._choice and self._choice.watching) else self.wait
+        if len(self._ways) > 1 or not (self._source.is_view and self._target.is_view):
+            self._call = self.wait
+        elif self._choice and self._choice.watching:
+            self._call = partial(self._timed, self._choice)
+        else:
+            self._call = self._ways[0].__call__
 
 
 def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:

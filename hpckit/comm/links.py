@@ -19,9 +19,9 @@ from mpi4py import MPI
 from hpckit.comm import store
 from hpckit.comm.system import meet
 
-VERSION = 1  # of the file: change it with whatever changes the meaning of the numbers
-_SHORT, _LONG = 8, 1 << 16  # bytes
-_REPEATS = 5
+VERSION = 2  # of the file: change it with whatever changes the meaning of the numbers
+_SHORT, _LONG = 8, 1 << 15  # bytes; longer ones may need a handshake first, which is no matter of bytes
+_REPEATS, _CAREFUL = 5, 25  # messages each way per pair, and where a fresh measurement is asked for
 _SWEEPS = 15  # pairings of all nodes that are measured at most: enough to see every node against several others
 
 
@@ -60,7 +60,7 @@ class Links:
         }
         found = comm.bcast(_parse(store.read("links", machine), len(lowest)) if comm.rank == 0 and not fresh else None)
         if found is None:
-            found = _measure(comm, node_of, lowest)
+            found = _measure(comm, node_of, lowest, _CAREFUL if fresh else _REPEATS)
             if comm.rank == 0:
                 store.write("links", machine, {name: np.asarray(value).tolist() for name, value in found.items()})
         return cls(machine, node_of, **found)
@@ -119,19 +119,19 @@ def _parse(found: Any, nodes: int) -> dict[str, Any] | None:
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(comm: MPI.Intracomm, node_of: tuple[int, ...], lowest: list[int]) -> dict[str, Any]:
+def _measure(comm: MPI.Intracomm, node_of: tuple[int, ...], lowest: list[int], repeats: int) -> dict[str, Any]:
     nodes = len(lowest)
     alpha, beta = np.full((nodes, nodes), np.inf), np.full((nodes, nodes), np.inf)
     for pairs in _pairings(nodes):
-        _measure_pairs(comm, [(lowest[i], lowest[j]) for i, j in pairs], pairs, alpha, beta)
+        _measure_pairs(comm, [(lowest[i], lowest[j]) for i, j in pairs], pairs, repeats, alpha, beta)
     partners = [(r, next((q for q in range(r + 1, comm.size) if node_of[q] == node_of[r]), None)) for r in lowest]
     inside = [(r, q) for r, q in partners if q is not None]
-    _measure_pairs(comm, inside, [(node_of[r], node_of[r]) for r, _ in inside], alpha, beta)
+    _measure_pairs(comm, inside, [(node_of[r], node_of[r]) for r, _ in inside], repeats, alpha, beta)
     comm.Allreduce(MPI.IN_PLACE, alpha, MPI.MIN)
     comm.Allreduce(MPI.IN_PLACE, beta, MPI.MIN)
     _estimate_the_rest(alpha)
     _estimate_the_rest(beta)
-    overhead, crowd = _direct_exchange(comm, alpha, beta)
+    overhead, crowd = _direct_exchange(comm, repeats, alpha, beta)
     return {"alpha": alpha, "beta": beta, "overhead": overhead, "crowd": crowd, "gamma": comm.bcast(_gamma())}
 
 
@@ -150,6 +150,7 @@ def _measure_pairs(
     comm: MPI.Intracomm,
     ranks: list[tuple[int, int]],
     at: list[tuple[int, int]],
+    repeats: int,
     alpha: np.ndarray,
     beta: np.ndarray,
 ) -> None:
@@ -157,18 +158,18 @@ def _measure_pairs(
     for (first, second), (i, j) in zip(ranks, at, strict=True):
         if comm.rank in (first, second):
             peer = second if comm.rank == first else first
-            short, long = (_ping_pong(comm, peer, nbytes, comm.rank == first) for nbytes in (_SHORT, _LONG))
+            short, long = (_ping_pong(comm, peer, nbytes, comm.rank == first, repeats) for nbytes in (_SHORT, _LONG))
             if comm.rank == first:
                 alpha[i, j] = alpha[j, i] = short
                 beta[i, j] = beta[j, i] = max(long - short, 0.0) / (_LONG - _SHORT)
     meet(comm)
 
 
-def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool) -> float:
+def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool, repeats: int) -> float:
     """Seconds of a message, half a round trip: the shortest of several."""
     buffer = np.zeros(nbytes, np.uint8)
     best = math.inf
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         begin = time.perf_counter()
         for sends in (first, not first):
             if sends:
@@ -194,23 +195,23 @@ def _estimate_the_rest(table: np.ndarray) -> None:
     np.copyto(table, np.maximum(middle[:, None], middle), where=~known)
 
 
-def _direct_exchange(comm: MPI.Intracomm, alpha: np.ndarray, beta: np.ndarray) -> tuple[float, float]:
+def _direct_exchange(comm: MPI.Intracomm, repeats: int, alpha: np.ndarray, beta: np.ndarray) -> tuple[float, float]:
     """What everybody sending to everybody costs beyond the line: seconds per further message, and a factor of bytes."""
     others = comm.size - 1
     if not others:
         return 0.0, 1.0
-    short, long = (_everybody(comm, nbytes) for nbytes in (_SHORT, 1 << 12))
+    short, long = (_everybody(comm, nbytes, repeats) for nbytes in (_SHORT, 1 << 12))
     overhead = max(short - alpha.max(), 0.0) / others
     ideal = others * ((1 << 12) - _SHORT) * float(beta.max())
     return overhead, float(np.clip((long - short) / ideal, 1.0, 4.0)) if ideal else 1.0
 
 
-def _everybody(comm: MPI.Intracomm, nbytes: int) -> float:
+def _everybody(comm: MPI.Intracomm, nbytes: int, repeats: int) -> float:
     """Seconds until everybody has everybody's message: the shortest of several, the slowest rank's."""
     mine, all_of_them = np.zeros(nbytes, np.uint8), np.zeros((comm.size, nbytes), np.uint8)
     peers = [(comm.rank + step) % comm.size for step in range(1, comm.size)]
     best = math.inf
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         comm.Barrier()
         begin = time.perf_counter()
         requests = [comm.Irecv(all_of_them[peer], peer) for peer in peers]
