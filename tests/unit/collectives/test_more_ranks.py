@@ -1,0 +1,15 @@
+"""All algorithms on more ranks than the suite runs on: an odd number, and one whose halves are even."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("ranks", [5, 8])
+def test_operations_types_and_sizes(mpirun, ranks):
+    chosen = "operations_and_types or again_and_again"
+    words = "-m", "pytest", "--with-mpi", "-q", HERE / "test_allreduce.py", "-k", chosen
+    result = mpirun(ranks, *words, cwd=HERE.parents[2], timeout=300)
+    assert result.returncode == 0, result.stdout
