@@ -31,6 +31,16 @@ class Way(Protocol):
     def __call__(self) -> None: ...
 
 
+def in_time(poll: Callable[[], bool], deadline: float) -> bool:
+    """Poll, yielding the core in between, until it is complete; whether that took no longer than `deadline` seconds."""
+    limit = time.monotonic() + deadline
+    while not poll():
+        if time.monotonic() > limit:
+            return False
+        os.sched_yield()
+    return True
+
+
 class Work:
     """Work on this rank alone, as a way: done when it starts."""
 
@@ -145,16 +155,12 @@ class Messages:
         requests = self._requests[self._at]
         if self._deadline is None:
             MPI.Prequest.Waitall(requests)
-            return
-        limit = time.monotonic() + self._deadline
-        while not MPI.Prequest.Testall(requests):
-            if time.monotonic() > limit:
-                late = sorted({peer for peer, r in zip(self._peers[self._at], requests, strict=True) if not r.Test()})
-                raise HpckitError(
-                    f"round {self._at + 1} of {len(self._requests)} of a collective waited {self._deadline} s for"
-                    f" rank{'s' * (len(late) > 1)} {ranges(late)}: dead, late, or in another call"
-                )
-            os.sched_yield()
+        elif not in_time(partial(MPI.Prequest.Testall, requests), self._deadline):
+            late = sorted({peer for peer, r in zip(self._peers[self._at], requests, strict=True) if not r.Test()})
+            raise HpckitError(
+                f"round {self._at + 1} of {len(self._requests)} of a collective waited {self._deadline} s for"
+                f" rank{'s' * (len(late) > 1)} {ranges(late)}: dead, late, or in another call"
+            )
 
     def _persistent(self, comm: MPI.Intracomm, step: Round, tag: int) -> list[MPI.Prequest]:
         receives = [comm.Recv_init(self._buffer(p), m.peer, tag) for m in step.receives for p in _parts(m.piece)]

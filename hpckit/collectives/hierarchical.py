@@ -46,7 +46,6 @@ class Hierarchical(Stages):
             if lane
             else []
         )
-        self._window = window  # owns what its halves work on
         super().__init__([window.reduce_scatter, *between, window.allgather])
 
 

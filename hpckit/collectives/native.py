@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.channel import LIMIT, Channel
+from hpckit.collectives.engine import in_time
 from hpckit.errors import HpckitError
 
 
@@ -39,14 +37,8 @@ class Native:
     def wait(self) -> None:
         if self._deadline is None:
             MPI.Request.Waitall(self._requests)
-            return
-        limit = time.monotonic() + self._deadline
-        while not self.poll():
-            if time.monotonic() > limit:
-                raise HpckitError(
-                    f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another call"
-                )
-            os.sched_yield()
+        elif not in_time(self.poll, self._deadline):
+            raise HpckitError(f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another call")
 
     def __call__(self) -> None:
         if self._deadline is None:

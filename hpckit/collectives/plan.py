@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.compress import compressed
-from hpckit.collectives.engine import Way
+from hpckit.collectives.engine import Way, in_time
 from hpckit.collectives.lossy import Lossy
 from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
@@ -156,12 +155,9 @@ class Allreduce:
 
     def _poll_to_the_end(self) -> None:
         """All chunks progress together: none waits for the rounds of the one before."""
-        limit = time.monotonic() + (self._deadline or float("inf"))
-        while not self.poll():
-            if time.monotonic() > limit:
-                for way in self._ways:
-                    way.wait()  # who is late is known there
-            os.sched_yield()
+        if not in_time(self.poll, self._deadline or float("inf")):
+            for way in self._ways:
+                way.wait()  # who is late is known there
 
     def _choose(self, key: tuple) -> Choice:
         windows = in_windows(self._channel, self._source.values, self._target.values)

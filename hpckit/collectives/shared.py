@@ -128,7 +128,7 @@ class Shared(Steps):
         ends += [target.size] * (comm.size + 1 - len(ends))
         self.owned = slice(ends[comm.rank], ends[comm.rank + 1])
         self._cuts = np.array(ends) * target.itemsize
-        self._keep: list[np.ndarray] = [source, target]
+        self._keep: list[np.ndarray] = [source, target, self._cuts]
         self.protocol, words = self._choose(source, target, cuts is None)
         polls, eager = patience(comm)
         kernels, reduction = native.load(_KERNELS), self._reduction(op, target.dtype)
