@@ -14,12 +14,13 @@ from mpi4py import MPI
 from hpckit.apps._allreduce_estimate import buffers, to_json
 from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
 from hpckit.apps._report import amount, binary, period, rounded
-from hpckit.apps._run import mpi_library, prepare, version
+from hpckit.apps._run import prepare, version
 from hpckit.collectives import Allreduce
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.cost import predict
 from hpckit.collectives.ways import possible
 from hpckit.comm.links import Links
+from hpckit.comm.store import mpi_library
 from hpckit.comm.system import meet
 from hpckit.errors import ConfigError, agree, together
 from hpckit.log import progress

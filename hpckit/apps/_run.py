@@ -23,6 +23,7 @@ import msgspec
 
 from hpckit import log, trace
 from hpckit.apps._config import Options, help_text, parse, to_toml
+from hpckit.comm.store import mpi_library
 from hpckit.errors import ConfigError, HpckitError, agree, ranges, together
 
 if TYPE_CHECKING:
@@ -245,14 +246,6 @@ def _banner(comm: MPI.Intracomm, program: str, config: msgspec.Struct) -> str:
     threads = getattr(config, "threads", 1)
     ranks = f"{comm.size} rank{'s' * (comm.size > 1)} x {threads} thread{'s' * (threads > 1)}"
     return f"{program}, hpckit {version() if comm.rank == 0 else ''}\n{mpi_library()}, {ranks} on {_hosts(comm)}"
-
-
-def mpi_library() -> str:
-    """Name and version of the MPI library: `MPICH 5.0.2`."""
-    from mpi4py import MPI
-
-    name, numbers = MPI.get_vendor()
-    return f"{name} {'.'.join(map(str, numbers))}"
 
 
 def hosts(comm: MPI.Intracomm) -> dict[str, list[int]]:

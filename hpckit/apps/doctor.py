@@ -21,6 +21,7 @@ import psutil
 
 from hpckit import native
 from hpckit.apps import _run
+from hpckit.comm.store import mpi_library
 from hpckit.errors import ranges
 from hpckit.trace import span
 
@@ -77,7 +78,7 @@ def _software() -> list[str]:
     standard = ".".join(map(str, MPI.Get_version()))
     folder = native.cache_directory()
     return [
-        f"mpi       {_run.mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
+        f"mpi       {mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
         f"gpu       {_gpu_awareness()}",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",

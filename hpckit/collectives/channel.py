@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -11,16 +10,10 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike
 
 from hpckit.comm.links import Links
-from hpckit.comm.shared import NodeMemory, free_with
+from hpckit.comm.shared import NodeMemory, free_with, kept_by
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
-
-
-@cache
-def _key() -> int:
-    """Where communicators keep their channel; made at the first use, so that importing needs no MPI_Init."""
-    return MPI.Comm.Create_keyval()
 
 
 def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
@@ -53,11 +46,12 @@ class Channel:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The channel that belongs to `comm`, made at the first call (collective)."""
-        channel = comm.Get_attr(_key())
-        if not isinstance(channel, cls):
-            channel = cls(comm)
-            comm.Set_attr(_key(), channel)
-        return channel
+        return kept_by(comm, cls)
+
+    @property
+    def one_node(self) -> bool:
+        """Whether all ranks share the node's memory."""
+        return self.node.comm.size == self.size
 
     def tag(self) -> int:
         """Another tag at each call; the same on all ranks, because plans are made by all of them in one order."""

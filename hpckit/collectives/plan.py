@@ -93,7 +93,7 @@ class Allreduce:
         if self._choice is not None:
             return self._choice.explain()
         lossy = isinstance(self._bound[self._name][0], Lossy)
-        vain = lossy and self._channel.node.comm.size == self._channel.size
+        vain = lossy and self._channel.one_node
         return f"{self.algorithm}, as asked for{': on one node it costs more than it saves' if vain else ''}"
 
     def error_bound(self) -> float:

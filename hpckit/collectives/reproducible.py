@@ -75,10 +75,9 @@ def _bind(channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, 
     if target.dtype.kind == "c":
         real = np.dtype(f"f{target.itemsize // 2}")
         source, target = source.view(real), target.view(real)
-    one_node = channel.node.comm.size == channel.size
     if target.dtype.kind != "f":  # integers are exact in any order
-        return bind("shared" if one_node else "hierarchical", channel, source, target, op, deadline)
-    return (_OnOneNode if one_node else _between_nodes)(channel, source, target, op, deadline)
+        return bind("shared" if channel.one_node else "hierarchical", channel, source, target, op, deadline)
+    return (_OnOneNode if channel.one_node else _between_nodes)(channel, source, target, op, deadline)
 
 
 class _OnOneNode(Shared):

@@ -93,8 +93,7 @@ class Choice:
 def _candidates(channel: Channel, predicted: dict[str, float], allowed: Iterable[str]) -> list[str]:
     """MPI's own, and the likely best of the others; memory beats messages on one node, so few of those run there."""
     ranking = sorted(predicted, key=predicted.__getitem__)
-    one_node = channel.node.comm.size == channel.size
-    likely = ["shared", *ranking[:1]] if one_node else ranking[:_RACERS]
+    likely = ["shared", *ranking[:1]] if channel.one_node else ranking[:_RACERS]
     return ["native", *(name for name in likely if name in allowed)] if channel.size > 1 else ["native"]
 
 

@@ -29,7 +29,7 @@ def bind(
         raise ConfigError(
             f"algorithm {name!r} reorders operands, but the operation does not commute: use {', '.join(IN_ORDER)}"
         )
-    if name == "shared" and channel.node.comm.size < channel.size:
+    if name == "shared" and not channel.one_node:
         raise ConfigError(
             f"algorithm 'shared' needs all {channel.size} ranks on one node, but there are {channel.node.comm.size} on"
             " this one: use 'hierarchical'"
@@ -39,8 +39,7 @@ def bind(
 
 def possible(channel: Channel, op: MPI.Op) -> list[str]:
     """Names of the ways that `bind` would take."""
-    one_node = channel.node.comm.size == channel.size
-    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and (one_node or name != "shared")]
+    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and (channel.one_node or name != "shared")]
 
 
 def _messages(name: str) -> Bind:

@@ -55,7 +55,7 @@ class Links:
         node_of = tuple(lowest.index(node) for node in nodes)
         machine = {
             "hosts": comm.allgather(platform.node()),
-            "mpi": MPI.Get_library_version().partition("\n")[0].partition(",")[0].strip(),
+            "mpi": store.mpi_library(),
             "version": VERSION,
         }
         found = comm.bcast(_parse(store.read("links", machine), len(lowest)) if comm.rank == 0 and not fresh else None)

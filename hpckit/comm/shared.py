@@ -6,10 +6,11 @@ import math
 import mmap
 import shutil
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -18,13 +19,23 @@ from numpy.typing import DTypeLike
 from hpckit.errors import HpckitError, together
 
 SHARED_MEMORY = Path("/dev/shm")
+_T = TypeVar("_T")
 _UNOWNED: list[Any] = []  # handles to free
 
 
 @cache
-def _key() -> int:
-    """Where communicators keep their memory; made at the first use, so that importing needs no MPI_Init."""
+def _key(_: object) -> int:
+    """Made at the first use, so that importing needs no MPI_Init."""
     return MPI.Comm.Create_keyval()
+
+
+def kept_by(comm: MPI.Intracomm, make: Callable[[MPI.Intracomm], _T]) -> _T:
+    """What `make(comm)` gave at the first call for this communicator (collective)."""
+    kept: Any = comm.Get_attr(_key(make))
+    if kept is None:
+        kept = make(comm)
+        comm.Set_attr(_key(make), kept)
+    return kept
 
 
 def free_with(owner: object, *handles: Any) -> None:
@@ -90,11 +101,7 @@ class NodeMemory:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The memory that belongs to `comm`, made at the first call (collective)."""
-        memory = comm.Get_attr(_key())
-        if not isinstance(memory, cls):
-            memory = cls(comm)
-            comm.Set_attr(_key(), memory)
-        return memory
+        return kept_by(comm, cls)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:
         """This rank's array of zeros in a new window, page-aligned (collective).

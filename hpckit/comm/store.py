@@ -13,6 +13,14 @@ from typing import Any
 from hpckit import native
 
 
+def mpi_library() -> str:
+    """Name and version of the MPI library: `MPICH 5.0.2`."""
+    from mpi4py import MPI  # not before a program asks: importing it starts MPI
+
+    name, numbers = MPI.get_vendor()
+    return f"{name} {'.'.join(map(str, numbers))}"
+
+
 def read(kind: str, machine: Mapping[str, Any]) -> Any:
     """What was kept for this machine; None where there is nothing, or it is damaged."""
     path = _path(kind, machine)

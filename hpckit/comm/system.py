@@ -116,7 +116,7 @@ def _along(points: list[tuple[int, float]], nbytes: int) -> float:
     above = next(i for i, (n, _) in enumerate(points) if n > nbytes)
     (n0, t0), (n1, t1) = points[above - 1], points[above]
     part = math.log(nbytes / n0) / math.log(n1 / n0)
-    return t0 ** (1 - part) * t1**part
+    return min(max(t0 ** (1 - part) * t1**part, t0), t1)  # rounding may not make more bytes faster
 
 
 # -- what was measured, and its file ----------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _machine(nodes: Sequence[int]) -> dict[str, str | int]:
     return {
         "host": platform.node(),
         "cpu": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
-        "mpi": " ".join(re.split(r"[,\n]", MPI.Get_library_version())[0].split()),
+        "mpi": store.mpi_library(),
         "pairs": " and ".join(pairs) or "one rank alone",
         "version": VERSION,
     }
