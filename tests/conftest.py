@@ -24,6 +24,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
 PATIENCE = float(os.environ.get("HPCKIT_TEST_PATIENCE", "120"))
 MPI_FIXTURES = {"comm", "shared_path"}
@@ -40,6 +41,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("ranks")
+# Nor may examples hold constants of the modules that are loaded: one rank may have loaded more than the others.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 class Ranks:
