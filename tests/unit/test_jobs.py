@@ -1,5 +1,6 @@
 """The job scripts: their logic with stand-ins for Slurm and the program, and the real thing where Slurm answers."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -44,14 +45,14 @@ def start(tmp_path, stand_in):
 
 def test_the_exit_code_is_the_program_s(start, tmp_path):
     job = start('echo "$@"; exit 3')
-    output, _ = job.communicate(timeout=20)
+    output, _ = job.communicate(timeout=100)
     assert job.returncode == 3
     assert output == "-m hpckit.apps.halo case.toml\n"
     assert not (tmp_path / "scontrol.log").exists()
 
 
 def test_a_restarted_job_resumes(start):
-    output, _ = start('echo "$@"', SLURM_RESTART_COUNT="1").communicate(timeout=20)
+    output, _ = start('echo "$@"', SLURM_RESTART_COUNT="1").communicate(timeout=100)
     assert output == "-m hpckit.apps.halo case.toml --resume\n"
 
 
@@ -61,7 +62,7 @@ def test_the_signal_reaches_the_program_and_the_job_is_queued_again(start, tmp_p
     while not ready.exists():
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
-    job.communicate(timeout=20)
+    job.communicate(timeout=100)
     assert job.returncode == 75
     assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
 
@@ -69,13 +70,15 @@ def test_the_signal_reaches_the_program_and_the_job_is_queued_again(start, tmp_p
 def _slurm_answers():
     if not shutil.which("sinfo"):
         return False
-    return subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+    return False
 
 
 def test_another_program_and_its_signal(start):
-    output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=20)
+    output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=100)
     assert output == "-m hpckit.apps.kmedoids case.toml\n"
-    output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=20)
+    output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=100)
     assert output == "-m hpckit.apps.allreduce case.toml\n"
     options = [line for line in JOB.read_text().splitlines() if line.startswith("#SBATCH") and "job-name" not in line]
     assert set(options) <= set(KMEDOIDS.read_text().splitlines())

@@ -29,7 +29,7 @@ def test_off_it_records_nothing_and_makes_nothing(comm):
 def test_the_table_is_over_ranks(recording):
     comm = recording
     for _ in range(3):
-        with trace.span("outer"), trace.span("inner", bytes=10**6):
+        with trace.span("outer"), trace.span("inner", bytes=10**9):
             time.sleep(0.002 * (comm.rank + 1))
     text = trace.table(comm)
     if comm.rank > 0:
@@ -41,7 +41,7 @@ def test_the_table_is_over_ranks(recording):
     assert (name, calls) == ("outer", "3")
     assert 0.006 <= float(least) <= float(mean) <= float(most)
     assert float(most) >= 0.006 * comm.size
-    assert 0 < float(inner.split()[-1]) <= 3e6 / (0.006 * comm.size) / 1e9 + 0.01
+    assert 0 < float(inner.split()[-1]) <= 3e9 / (0.006 * comm.size) / 1e9 + 0.01
 
 
 def test_a_span_that_some_ranks_lack_still_has_its_line(recording):
@@ -79,13 +79,15 @@ def test_perfetto_gets_one_track_per_rank(recording, shared_path):
         assert outer["args"]["bytes"] == 7
 
 
-def test_clocks_start_together(recording):
-    """Ranks on one host: all first spans begin within the time that a loaded machine needs to run them all."""
-    comm = recording
+def test_clocks_start_together(comm):
+    """All first spans begin within the time that the slowest rank takes from before the start to after its span."""
+    entered = time.perf_counter_ns()
+    trace.enable(comm)
     with trace.span("first"):
         pass
-    begins = comm.allgather(trace._events[0].begin)
-    assert max(begins) - min(begins) < 5e9
+    trace.disable()
+    spent = max(comm.allgather(time.perf_counter_ns() - entered))
+    assert all(0 <= begin <= spent for begin in comm.allgather(trace._events[0].begin))
 
 
 def test_a_trace_that_cannot_be_written_fails_on_all_ranks(recording, shared_path):
@@ -95,7 +97,7 @@ def test_a_trace_that_cannot_be_written_fails_on_all_ranks(recording, shared_pat
 
 def test_off_a_span_is_nearly_free(comm):
     trace.disable()
-    best = min(_microseconds_per_span() for _ in range(5))
+    best = min(_microseconds_per_span() for _ in range(20))
     assert best < 5  # 0.1 on a quiet machine
 
 

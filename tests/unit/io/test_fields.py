@@ -192,7 +192,7 @@ def test_bad_arguments_are_one_error_on_all_ranks(comm, shared_path):
         "a name without '/'": lambda: FieldFile(path, grid, {"a/u": float}, 1),
         "field 'u' of object": lambda: FieldFile(path, grid, {"u": object}, 1),
         r"spacing \[1, 2, 3\] must be": lambda: FieldFile(path, grid, {"u": float}, 1, spacing=[1, 2, 3]),
-        "it needs 336000.00 GB, but": lambda: FieldFile(path, grid, {"u": float}, 10**12),
+        "it needs 336000000000.00 GB, but": lambda: FieldFile(path, grid, {"u": float}, 10**18),
     }.items():
         with pytest.raises(ConfigError, match=error):
             make_it()
