@@ -113,11 +113,11 @@ def test_a_halo_thicker_than_the_blocks_does_not_fit():
 
 
 def test_thousands_of_ranks_are_planned_at_once():
-    begin = time.perf_counter()
+    begin = time.process_time()
     shape, periodic, width = (2048, 2048, 2048), (True,) * 3, ((2, 2),) * 3
     processes = partition.process_shape(shape, 4096, periodic, width)
     cells = partition.halo_cells(shape, processes, periodic, width, corners=True)
     assert processes == (16, 16, 16)
     assert cells.shape == (4096,)
     assert (cells == 132**3 - 128**3).all()
-    assert time.perf_counter() - begin < 5  # ~20 ms on a quiet machine; what may not happen is minutes
+    assert time.process_time() - begin < 5  # ~20 ms on a quiet machine; what may not happen is minutes
