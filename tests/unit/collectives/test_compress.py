@@ -136,11 +136,13 @@ def test_calls_allocate_nothing(comm, how):
     x = gradient(comm.rank, np.float64, shape=(100, 100))
     plan = Allreduce(comm, x, compress=how)
     plan()
-    tracemalloc.start()
-    plan()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < x.nbytes / 10
+    peaks = []
+    for _ in range(5):  # Python itself, and other threads, may allocate something during one of them
+        tracemalloc.start()
+        plan()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert min(peaks) < x.nbytes / 10
 
 
 def test_too_large_for_half_precision_is_infinite(comm):

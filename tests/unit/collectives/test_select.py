@@ -1,5 +1,6 @@
 """The choice: from a model that is given, in races whose times are given, and for real."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -113,13 +114,15 @@ def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
     for n, chunks in ((1, 1), (5000, 1), (5000, 3)):
         x = make(comm, n)
         plan = Allreduce(comm, x, chunks=chunks)
-        for call in range(100):  # more than the longest race takes
+        for call in itertools.count():
+            if call >= 100 and plan.algorithm != "auto":  # the longest race is over, and so is a second one
+                break
             x[:] = np.arange(n) + comm.rank + call
             plan()
             np.testing.assert_array_equal(
                 x, comm.size * (np.arange(n) + call) + comm.size * (comm.size - 1) // 2, err_msg=f"{plan.algorithm}"
             )
-        assert plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+        assert call < 250 and plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
         assert re.search(rf"{plan.algorithm} .*chosen", plan.explain())
     assert allreduce(comm, np.ones(3)).tolist() == [comm.size] * 3
 

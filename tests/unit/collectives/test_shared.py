@@ -226,15 +226,22 @@ def test_late_rank_is_named(comm, protocol, polled):
     time.sleep(0.1)  # time before the start does not count
 
     def poll() -> None:
-        way.start()
         while not way.poll():
             pass
 
-    if comm.rank < last:
+    def first() -> None:
+        way.start()
+        poll()
+
+    wait, again = (first, poll) if polled else (way, way.wait)
+    while comm.rank < last:
         began = time.monotonic()
-        with pytest.raises(HpckitError, match=rf"rank {last} is late: waited 0.1 s for it in an allreduce"):
-            (poll if polled else way)()
-        assert time.monotonic() > began + 0.1
+        with pytest.raises(HpckitError, match=r"rank \d is late: waited 0.1 s for it in an allreduce") as error:
+            wait()
+        if f"rank {last} is late" in str(error.value):  # others may be late too, on a busy machine, but come
+            assert time.monotonic() > began + 0.1 or wait is poll
+            break
+        wait = again
     comm.Barrier()
 
 
