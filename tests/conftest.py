@@ -72,10 +72,10 @@ class Ranks:
                 self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others. {note}")
         return self.comm.allgather(item)
 
-    def watchdog(self) -> threading.Timer:
+    def watchdog(self, patience: float) -> threading.Timer:
         """A timer, not yet started, that ends the job when the test takes too long."""
-        message = f"no end after {PATIENCE:g} s on rank {self.rank}"
-        timer = threading.Timer(PATIENCE + 3 * self.rank, self.abort, [message])
+        message = f"no end after {patience:g} s on rank {self.rank}"
+        timer = threading.Timer(patience + 3 * self.rank, self.abort, [message])
         timer.daemon = True
         return timer
 
@@ -97,6 +97,7 @@ RANKS = pytest.StashKey[Ranks]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "patience(seconds): for a test that may take longer than the others")
     ranks = config.stash[RANKS] = Ranks(config.getoption("--with-mpi"))
     if ranks.rank > 0:
         config.pluginmanager.unregister(name="terminalreporter")
@@ -126,7 +127,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     ranks = item.config.stash[RANKS]
     ranks.test = item.nodeid
-    timer = ranks.watchdog()
+    own = item.get_closest_marker("patience")
+    timer = ranks.watchdog(own.args[0] if own else PATIENCE)
     timer.start()
     try:
         return (yield)
