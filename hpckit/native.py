@@ -98,7 +98,7 @@ def address(array: Any) -> int:
 def cache_directory() -> Path:
     """Where compiled kernels live: `HPCKIT_CACHE`, else `~/.cache/hpckit`, else a private folder under `/tmp`."""
     named = os.environ.get("HPCKIT_CACHE")
-    home = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpckit"
+    home = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpckit"
     for folder in (home, Path(tempfile.gettempdir()) / f"hpckit-{os.getuid()}"):
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 C = TypeVar("C", bound=msgspec.Struct)
-PATIENCE = 2.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+PATIENCE = 5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
 
 
 def run(
