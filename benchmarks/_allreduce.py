@@ -173,6 +173,18 @@ def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
     yield binary(numbers.array.nbytes), ways
 
 
+def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, list[float]]:
+    """For every "auto", as "choice of auto": the times of a plan made with the algorithm that it has chosen."""
+    found = {}
+    for way in set(calls) & {"auto", "auto, window"}:
+        plan = calls[way].plan
+        assert plan is not None
+        name = "native, in place" if plan.algorithm == "native" else plan.algorithm
+        twin = f"{name}, window" if f"{name}, window" in times and "window" in way else name
+        found[f"choice of {way}"] = times[twin]
+    return found
+
+
 PARTS: dict[str, Callable[[MPI.Intracomm, bool], Cases]] = {f.__name__: f for f in (node, links, levels, overlap)}
 
 
@@ -191,6 +203,7 @@ def main(part: str, path: str, quick: bool) -> None:
         if comm.rank == 0:
             print(f"{part}, {comm.size} ranks, {name}", flush=True)
         cases[name] = {way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()}
+        cases[name] |= choices(calls, cases[name])
         gc.collect()  # hundreds of megabytes hang on reference cycles
     if comm.rank == 0:
         Path(path).write_text(json.dumps({"mpi": mpi_library(), "cases": cases}))

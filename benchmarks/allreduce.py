@@ -139,24 +139,31 @@ def show(cases: Times, title: str) -> None:
 
 
 class Regret:
-    """How much longer `auto` takes than the best fixed algorithm, over all cases seen."""
+    """How much longer `auto` takes than the best fixed algorithm, over all cases seen.
+
+    And how much longer a second plan of the algorithm that it chose: plans differ in where their memory lies.
+    """
 
     def __init__(self) -> None:
-        self._all: list[float] = []
+        self._all: dict[str, list[float]] = {"auto": [], "choice of auto": []}
 
     def see(self, cases: Times) -> None:
         for times in cases.values():
             median = {way: float(np.median(values)) for way, values in times.items()}
             plain = [t for way, t in median.items() if way in FIXED]
-            if "auto" in median:
-                self._all.append(median["auto"] / min(plain))
-            if "auto, window" in median:
-                self._all.append(median["auto, window"] / min([*plain, median["shared, window"]]))
+            for way, found in self._all.items():
+                if way in median:
+                    found.append(median[way] / min(plain))
+                if f"{way}, window" in median:
+                    found.append(median[f"{way}, window"] / min([*plain, median["shared, window"]]))
 
     def add_to(self, report: Report) -> None:
-        if self._all:
-            part = float(np.mean(np.array(self._all) <= 1.15))
-            report.add("auto, part of the grid within 1.15 of", "the best fixed way", part, part, part, 0.95)
+        for way, found in self._all.items():
+            if found:
+                part = float(np.mean(np.array(found) <= 1.15))
+                goal = 0.95 if way == "auto" else None
+                print(f"{way}: within 1.15 of the best fixed way in {part:.0%} of {len(found)} cases")
+                report.add(f"{way}, part of the grid within 1.15 of", "the best fixed way", part, part, part, goal)
 
 
 FIXED = ("native, in place", "ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner", "tree")
