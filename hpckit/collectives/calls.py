@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 _REDUCTION = Kind(("sendbuf", "recvbuf", "op"), 0)
 _OBJECT_REDUCTION = Kind(("sendobj", "op"))
 _ROOTED = ("sendbuf", "recvbuf", "root")
-KINDS = {
+_BUFFERS = {
     "Barrier": Kind(),
     "Bcast": Kind(("buf", "root"), 0),
     "Reduce": Kind(("sendbuf", "recvbuf", "op", "root"), 0),
@@ -44,6 +44,11 @@ KINDS = {
     "Allgather": Kind(("sendbuf", "recvbuf"), 0, True),
     "Alltoall": Kind(("sendbuf", "recvbuf"), 0),
     **dict.fromkeys(("Allgatherv", "Alltoallv", "Alltoallw"), Kind(("sendbuf", "recvbuf"))),
+}
+NON_BLOCKING = {f"I{name.lower()}": kind for name, kind in _BUFFERS.items()}
+KINDS = {
+    **_BUFFERS,
+    **NON_BLOCKING,
     "barrier": Kind(),
     "bcast": Kind(("obj", "root")),
     "reduce": Kind(("sendobj", "op", "root")),

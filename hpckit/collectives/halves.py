@@ -19,20 +19,55 @@ from hpckit.collectives.algorithms import (
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Messages
 from hpckit.collectives.plan import check_array, check_operation
-from hpckit.collectives.schedule import rotated
+from hpckit.collectives.schedule import Schedule, rotated
+from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
 from hpckit.errors import ConfigError, same, together
 
 _TREE = 1 << 16  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
 
 
-class _Half(Messages):
+class _Plan:
+    """A schedule bound to an array, recorded where the communicator's collectives are."""
+
+    def _bind(
+        self,
+        comm: MPI.Intracomm,
+        array: np.ndarray,
+        kind: str,
+        schedule: Schedule,
+        deadline: float | None,
+        op: MPI.Op = MPI.OP_NULL,
+        root: int | None = None,
+    ) -> None:
+        way = Messages(Channel.of(comm), array, array, op, schedule, deadline)
+        (self._way,) = recorder(comm, array, op or None, kind, root)([way])
+
+    def start(self) -> None:
+        """Send what can be sent."""
+        self._way.start()
+
+    def poll(self) -> bool:
+        """Let messages travel on, without blocking; whether the call is complete."""
+        return self._way.poll()
+
+    def wait(self) -> None:
+        """Complete the call."""
+        self._way.wait()
+
+    def __call__(self) -> None:
+        """The whole collective."""
+        self._way()
+
+
+class _Half(_Plan):
     """A collective on an array of slices: rank r's is `array[plan.owned]` there."""
 
     def __init__(
         self,
         comm: MPI.Intracomm,
         array: np.ndarray,
+        kind: str,
         halves: dict[str, Algorithm],
         algorithm: str,
         cuts: Sequence[int] | None,
@@ -49,7 +84,7 @@ class _Half(Messages):
         same(comm, "dtype, cuts and algorithm", (array.dtype.str, edges, algorithm))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
         schedule = halves[algorithm](comm.rank, comm.size, edges)
-        super().__init__(Channel.of(comm), array, array, op, schedule, deadline)
+        self._bind(comm, array, kind, schedule, deadline, op)
 
 
 class ReduceScatter(_Half):
@@ -73,13 +108,14 @@ class ReduceScatter(_Half):
         deadline: float | None = None,
     ) -> None:
         with together(comm):
+            check_array(array)
             check_operation(op, array.dtype)
             if algorithm == "ring" and not op.is_commutative:
                 raise ConfigError(
                     "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
                 )
         halves = {"direct": direct_reduce_scatter, "ring": ring_reduce_scatter}
-        super().__init__(comm, array, halves, algorithm, cuts, op, deadline)
+        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, op, deadline)
 
 
 class Allgather(_Half):
@@ -95,10 +131,10 @@ class Allgather(_Half):
         deadline: float | None = None,
     ) -> None:
         halves = {"direct": direct_allgather, "ring": ring_allgather}
-        super().__init__(comm, array, halves, algorithm, cuts, MPI.OP_NULL, deadline)
+        super().__init__(comm, array, "allgather", halves, algorithm, cuts, MPI.OP_NULL, deadline)
 
 
-class Bcast(Messages):
+class Bcast(_Plan):
     """Everybody gets the root's (n,) contiguous array: down a binomial tree, or, large ones, in slices; see above."""
 
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, *, root: int = 0, deadline: float | None = None) -> None:
@@ -110,4 +146,4 @@ class Bcast(Messages):
         place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
         steps = [bcast] if array.nbytes < _TREE else [direct_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
-        super().__init__(Channel.of(comm), array, array, MPI.OP_NULL, rotated(schedule, comm.size, root), deadline)
+        self._bind(comm, array, "bcast", rotated(schedule, comm.size, root), deadline, root=root)

@@ -3,19 +3,21 @@
 MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by sockets: lines of JSON, the
 first of them a secret that only ranks know. A line that ends tells that its process did.
 
-From a rank: `call` number, call (before a collective that is to be compared), `late` number (it takes long), `where`
-number, how many were entered, text (answers `ask`), `left` text. To a rank: `verdict` number, error or null; `ask`
-number; `report` text.
+From a rank: `call` number, call (before a collective that is to be compared), `wait` number (it asks if they agree),
+`late` number (it takes long), `where` number, how many were entered, text (answers `ask`), `left` text. To a rank:
+`verdict` number, error or null; `ask` number; `report` text.
 """
 
 from __future__ import annotations
 
+import atexit
 import hmac
 import secrets
 import selectors
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,6 +31,8 @@ from hpckit.log import get_logger
 
 _ANSWER = 1.0  # seconds that a rank has to say where it is
 _NEVER = float("inf")
+_MONITOR = "hpckit monitor"
+_lines: weakref.WeakSet[Line] = weakref.WeakSet()
 
 
 class Line:
@@ -48,28 +52,44 @@ class Line:
     ) -> None:
         self._comm, self._patience, self._where, self._late = comm, patience, where, late
         self._verdicts: dict[int, str | None] = {}
+        self._asked: set[int] = set()
         self._news = threading.Condition()
         self._broken = ""
         self._stream = _connected(comm, patience)
         threading.Thread(target=self._listen, name="hpckit watch", daemon=True).start()
+        _lines.add(self)
 
     def call(self, number: int, call: Call) -> None:
         """Tell the monitor that this rank is about to make its collective `number`."""
         self._stream.send("call", number, call)
 
     def verdict(self, number: int, wait: bool = True) -> bool:
-        """Whether it is known that all ranks make that collective; `HpckitError` where they do not."""
-        limit = time.monotonic() + self._patience + 5 * _ANSWER
+        """Whether it is known that all ranks make that collective; `HpckitError` where they do not.
+
+        Only the monitor decides: a rank that gave up before would leave the others, who may be told to go on, alone.
+        """
+        due = time.monotonic() + self._patience + 2 * _ANSWER
+        self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)  # others may need our messages to come here
         with self._news:
+            if number not in self._verdicts and number not in self._asked:
+                self._asked.add(number)
+                self._stream.send("wait", number)
             while wait and number not in self._verdicts and not self._broken:
                 self._news.wait(0.001)
-                self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)  # others may need our messages to come here
-                if time.monotonic() > limit:
-                    self._broken = f"rank 0 did not answer for {self._patience:g} s"
+                self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
+                if time.monotonic() > due:
+                    due = _NEVER
+                    get_logger(__name__).warning(
+                        f"rank 0 does not say whether all ranks come to collective {number} of the watch, for longer"
+                        f" than {self._patience:g} s: stopped, or in a call that blocks Python"
+                    )
             known = number in self._verdicts
-            error = self._verdicts.pop(number, self._broken)
-        if error:
-            raise HpckitError(error)
+            error = self._verdicts.get(number, self._broken)
+            if error:
+                raise HpckitError(error)
+            if known:
+                del self._verdicts[number]
+                self._asked.discard(number)
         return known
 
     def close(self, text: str) -> None:
@@ -109,11 +129,11 @@ class Line:
 
 
 class _Round:
-    """One collective that is compared before it is made."""
+    """One collective that is compared before it is made; `until` begins with the first rank that asks."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self) -> None:
         self.calls: dict[int, Call] = {}
-        self.until = time.monotonic() + patience
+        self.until = _NEVER
         self.verdict: str | None = None
 
 
@@ -179,7 +199,7 @@ class _Monitor:
         return True
 
     def _call(self, rank: int, number: int, call: list) -> None:
-        now = self._rounds.setdefault(number, _Round(self._patience))
+        now = self._rounds.setdefault(number, _Round())
         now.calls[rank] = Call(*call)
         if now.verdict:
             self._streams[rank].send("verdict", number, now.verdict)
@@ -190,6 +210,11 @@ class _Monitor:
             self._ask(number, None)
         if len(now.calls) == self._size:
             del self._rounds[number]
+
+    def _wait(self, rank: int, number: int) -> None:
+        now = self._rounds.get(number)
+        if now and not now.verdict and now.until == _NEVER:
+            now.until = time.monotonic() + self._patience
 
     def _late(self, rank: int, number: int) -> None:
         if number > self._told:
@@ -212,7 +237,7 @@ class _Monitor:
 
     def _ask(self, number: int, asker: int | None) -> None:
         if number not in self._inquiries:
-            self._inquiries[number] = _Inquiry(asker, self._streams)
+            self._inquiries[number] = _Inquiry(asker, self._streams.keys() - self._gone.keys())
             for stream in self._streams.values():
                 stream.send("ask", number)
 
@@ -238,7 +263,8 @@ class _Monitor:
     def _decide(self, number: int, error: str | None) -> None:
         now = self._rounds[number]
         now.verdict, now.until = error, _NEVER
-        for rank in now.calls.keys() & self._streams.keys():
+        # Rank 0 last: it may go on into a call that blocks Python, and this thread, until the others come.
+        for rank in sorted(now.calls.keys() & self._streams.keys(), reverse=True):
             self._streams[rank].send("verdict", number, error)
 
     def _look_at_the_clock(self) -> None:
@@ -261,8 +287,18 @@ def _connected(comm: MPI.Intracomm, patience: float) -> Stream:
     addresses, secret = comm.bcast(place)
     if listener:
         monitor = _Monitor(listener, secret, comm.size, patience)
-        threading.Thread(target=monitor.run, name="hpckit monitor", daemon=True).start()
+        threading.Thread(target=monitor.run, name=_MONITOR, daemon=True).start()
     with together(comm):
         stream = reach(addresses)
         stream.send(secret, comm.rank)
         return stream
+
+
+@atexit.register
+def _end() -> None:
+    """Who waits for a verdict gets it: MPI ends when all ranks do, but daemons stop before."""
+    for line in list(_lines):
+        line.close("has ended")
+    for thread in threading.enumerate():
+        if thread.name == _MONITOR:
+            thread.join()

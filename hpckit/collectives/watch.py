@@ -11,21 +11,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.calls import KINDS, NOTHING, Call, Signature, call, caller, reader, where
+from hpckit.collectives.calls import KINDS, NON_BLOCKING, NOTHING, Call, Signature, call, caller, reader, where
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Way
 from hpckit.collectives.monitor import Line
 from hpckit.errors import ConfigError, together
 
 _clock = time.monotonic
+_NEVER = float("inf")
 _PINGS = 5  # messages there and back from which a clock's offset is taken
-# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time when it left.
+# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time when it left; minus
+# infinity while calls are compared, because then the monitor tells who is late.
 _KIND, _SIGNATURE, _CODE, _AT, _NUMBER, _AGREED, _ENTERED, _LEFT = range(8)
+_COMPLETE: list = [*[None] * _LEFT, 1.0]  # before there is any
 
 
 class Watched(MPI.Intracomm):
@@ -35,12 +38,13 @@ class Watched(MPI.Intracomm):
 
 
 class Watch:
-    """Records the collectives of a communicator and of its `Allreduce` plans (making and entering it are collective).
+    """Records the collectives of a communicator and of plans made with it (making and entering it are collective).
 
     patience : seconds that a collective may take; then who is late is logged, once, where it is noticed first
     check : compare the ranks' calls first: a different kind, root, operation, dtype or length, or a rank that does not
         come within `patience`, raises the same `HpckitError` on all ranks that are there, and, when they come, on the
-        others. Every collective waits for all ranks then, and so does leaving the block: this is for finding errors
+        others. Every collective waits for all ranks then, non-blocking ones in `wait`, and so does leaving the block:
+        this is for finding errors
     keep : calls that are remembered
 
     ::
@@ -49,7 +53,8 @@ class Watch:
             ...
             print(comm.watch.report())
 
-    MPI's own non-blocking collectives pass unwatched. Between nodes it needs TCP.
+    A non-blocking collective ends, and raises, in `Wait` or `Test` of its own request; one that `Waitall` and its like
+    complete stays open. Persistent collectives pass unwatched. Between nodes it needs TCP.
     """
 
     def __init__(self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024) -> None:
@@ -60,6 +65,7 @@ class Watch:
         self._comm, self._private, self._patience, self._check = MPI.Intracomm(comm), channel.comm, patience, check
         self._offset = _clock_offset(channel)
         self._ring: list[list] = [[]] * keep
+        self._waits: list = _COMPLETE  # what was last waited for of those that did not block when they began
         self._entered = self._plans = 0
         self._files: set[str] = set()  # known to be the user's
         self._line: Line | None = None
@@ -70,7 +76,7 @@ class Watch:
         self._watched = Watched(self._comm)
         self._watched.watch = self
         for kind in KINDS:
-            setattr(self._watched, kind, self._recorded(kind))
+            setattr(self._watched, kind, self._posted(kind) if kind in NON_BLOCKING else self._recorded(kind))
         return self._watched
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
@@ -94,7 +100,7 @@ class Watch:
             code = frame.f_code
             self._files.add(code.co_filename)
         number, now = self._entered, _clock()
-        record = [kind, signature, code, frame.f_lasti, number + 1, False, now, -now if wait else 0.0]
+        record = [kind, signature, code, frame.f_lasti, number + 1, not self._check, now, -now if wait else 0.0]
         self._ring[number % len(self._ring)] = record
         self._entered = number + 1
         if self._check and self._line:
@@ -103,24 +109,36 @@ class Watch:
                 self.compare(record)
         return record
 
-    def compare(self, record: list, wait: bool = True) -> None:
-        """Raise `HpckitError` where the ranks do not make this collective together; wait : until that is known."""
-        if self._check and self._line and not record[_AGREED]:
-            record[_LEFT] = 0.0
-            record[_AGREED] = self._line.verdict(record[_NUMBER], wait)
+    def compare(self, record: list, wait: bool = True) -> bool:
+        """Whether all ranks are known to make this collective, where it is compared; `HpckitError` if they do not.
+
+        wait : until that is known; the rank blocks then
+        """
+        if record[_LEFT] > 0:
+            return True
+        line = None if record[_AGREED] else self._line
+        if wait:
+            self._waits = record
+        if line:
+            record[_LEFT] = -_NEVER if wait else 0.0
+            try:
+                record[_AGREED] = line.verdict(record[_NUMBER], wait)
+            finally:
+                record[_LEFT] = 0.0
         if wait:
             record[_LEFT] = -_clock()
+        return record[_AGREED] or not line
 
     def left(self, record: list) -> None:
         """Record that it is complete."""
         if record[_LEFT] <= 0:
             record[_LEFT] = _clock()
 
-    def plan(self, array: np.ndarray, op: MPI.Op) -> Callable[[list[Way]], list[Way]]:
+    def plan(self, kind: str, signature: Signature) -> Callable[[list[Way]], list[Way]]:
         """A function that makes the ways of a plan recorded; which of its chunks comes first may differ by rank."""
         self._plans += 1
-        kind, signature = f"allreduce plan {self._plans}", (array.size, array.dtype, op, None)
-        return lambda ways: [_Recorded(self, way, kind, signature) for way in ways]
+        name = f"{kind} plan {self._plans}"
+        return lambda ways: [_Recorded(self, way, name, signature) for way in ways]
 
     def report(self) -> str:
         """A table of the calls that all ranks remember, a line per place in the program (collective).
@@ -150,22 +168,35 @@ class Watch:
 
         return collective
 
+    def _posted(self, kind: str) -> Callable[..., MPI.Request]:
+        """The non-blocking collective of that name."""
+        function, read = getattr(self._comm, kind), reader(kind, self._comm.size)
+
+        def collective(*args: Any, **kwargs: Any) -> MPI.Request:
+            record = self.enter(kind, read(args, kwargs), sys._getframe(1), wait=False)
+            request = _Request(function(*args, **kwargs))
+            request.watch, request.record = self, record
+            return request
+
+        return collective
+
     def _where(self) -> tuple[int, str]:
         """How many collectives this rank has entered and what it does, for the monitor: another thread asks."""
         number = self._entered
-        record = self._latest()
-        if record and (record[_LEFT] < 0 or (self._check and record[_LEFT] == 0)):
-            return number, f"in its collective {number}, {_call(record)}"
+        record = self._blocked()
+        if record:
+            return number, f"in its collective {record[_NUMBER]}, {_call(record)}"
         frame = caller(sys._current_frames()[self._thread])
         return number, f"outside, after {number} collectives, at {where(frame.f_code, frame.f_lasti)}"
 
     def _late(self) -> int | None:
-        record = self._latest()
-        late = record and record[_LEFT] < 0 and _clock() + record[_LEFT] > self._patience
-        return record[_NUMBER] if record and late else None
+        record = self._blocked()
+        return record[_NUMBER] if record and self._patience - _clock() < record[_LEFT] < 0 else None
 
-    def _latest(self) -> list:
-        return self._ring[(self._entered - 1) % len(self._ring)]
+    def _blocked(self) -> list | None:
+        """The collective that this rank waits for."""
+        latest = self._ring[(self._entered - 1) % len(self._ring)]
+        return next((record for record in (latest, self._waits) if record and record[_LEFT] < 0), None)
 
 
 class _Recorded:
@@ -173,23 +204,24 @@ class _Recorded:
 
     def __init__(self, watch: Watch, way: Way, kind: str, signature: Signature) -> None:
         self._watch, self._way, self._kind, self._signature = watch, way, kind, signature
-        self._record: list = []
+        self._record = _COMPLETE
 
     def start(self) -> None:
         self._record = self._watch.enter(self._kind, self._signature, sys._getframe(1), wait=False)
         self._way.start()
 
     def poll(self) -> bool:
-        self._watch.compare(self._record, wait=False)
-        complete = self._way.poll()
+        complete = self._watch.compare(self._record, wait=False) and self._way.poll()
         if complete:
             self._watch.left(self._record)
         return complete
 
     def wait(self) -> None:
         self._watch.compare(self._record)
-        self._way.wait()
-        self._watch.left(self._record)
+        try:
+            self._way.wait()
+        finally:
+            self._watch.left(self._record)
 
     def __call__(self) -> None:
         record = self._watch.enter(self._kind, self._signature, sys._getframe(1))
@@ -197,10 +229,38 @@ class _Recorded:
         self._watch.left(record)
 
 
-def recorder(comm: MPI.Intracomm, array: np.ndarray, op: MPI.Op) -> Callable[[list[Way]], list[Way]]:
-    """A function that makes the ways of an allreduce of `array` recorded, where the communicator's collectives are."""
+class _Request(MPI.Request):
+    """A request of a collective that is recorded. `Waitall` and its like complete it as any other, unrecorded."""
+
+    watch: Watch
+    record: list
+
+    def Wait(self, status: MPI.Status | None = None) -> Literal[True]:
+        self.watch.compare(self.record)
+        try:
+            return super().Wait(status)
+        finally:
+            self.watch.left(self.record)
+
+    def Test(self, status: MPI.Status | None = None) -> bool:
+        complete = self.watch.compare(self.record, wait=False) and super().Test(status)
+        if complete:
+            self.watch.left(self.record)
+        return complete
+
+    def wait(self, status: MPI.Status | None = None) -> None:
+        self.Wait(status)
+
+    def test(self, status: MPI.Status | None = None) -> tuple[bool, None]:
+        return self.Test(status), None
+
+
+def recorder(
+    comm: MPI.Intracomm, array: np.ndarray, op: MPI.Op | None, kind: str = "allreduce", root: int | None = None
+) -> Callable[[list[Way]], list[Way]]:
+    """A function that makes the ways of a plan for `array` recorded, where the communicator's collectives are."""
     watch = getattr(comm, "watch", None)
-    return watch.plan(array, op) if watch else _as_they_are
+    return watch.plan(kind, (array.size, array.dtype, op, root)) if watch else _as_they_are
 
 
 def _as_they_are(ways: list[Way]) -> list[Way]:

@@ -5,7 +5,8 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives.halves import Allgather, Bcast, ReduceScatter
-from hpckit.errors import ConfigError
+from hpckit.collectives.watch import Watch
+from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
 ALGORITHMS = ("direct", "ring")
@@ -52,6 +53,7 @@ def test_bcast_from_each_root_small_and_large(comm):
         (lambda comm: ReduceScatter(comm, np.zeros(4), cuts=[0, 9]), "rising offsets from 0 to 4"),
         (lambda comm: ReduceScatter(comm, np.zeros(4), algorithm="tree"), "must be one of direct, ring"),
         (lambda comm: ReduceScatter(comm, np.zeros(4, "F"), op=MPI.MAX), "not define this operation for complex64"),
+        (lambda comm: ReduceScatter(comm, [1, 2]), "got list"),
         (lambda comm: Allgather(comm, np.zeros(4)[::2]), "contiguous"),
         (lambda comm: Bcast(comm, np.zeros(4), root=comm.size), "must be a rank, 0 to"),
         (lambda comm: Bcast(comm, [1.0]), "got list"),
@@ -60,3 +62,38 @@ def test_bcast_from_each_root_small_and_large(comm):
 def test_bad_input(comm, make, message):
     with pytest.raises(ConfigError, match=message):
         make(comm)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_halves_are_watched(comm, check):
+    x = np.ones(7)
+    with Watch(comm, check=check) as watched:
+        scatter, gather, bcast = ReduceScatter(watched, x), Allgather(watched, x), Bcast(watched, x)
+        assert scatter.poll()  # nothing has begun
+        for plan in (scatter, gather):
+            plan()
+        assert (x == comm.size).all()
+        bcast.start()
+        while not bcast.poll():
+            pass
+        bcast.start()
+        bcast.wait()
+        report = watched.watch.report()
+    for kind in ("reduce-scatter plan 1", "allgather plan 2", "bcast plan 3"):
+        assert f"{kind} at test_halves.py:" in report
+
+
+@pytest.mark.mpi(min_size=2)
+def test_halves_that_do_not_match_raise_on_every_rank(comm):
+    x = np.zeros(6)
+    with Watch(comm, check=True) as watched:
+        plans = [ReduceScatter(watched, x, op=MPI.MAX), Allgather(watched, x), Bcast(watched, x, root=1)]
+        for others in (1, 2):
+            with pytest.raises(
+                HpckitError, match="does not match, kind differs: rank 0: reduce-scatter plan 1"
+            ) as error:
+                plans[others if comm.rank else 0]()
+            message = str(error.value)
+            assert len(set(comm.allgather(message))) == 1
+            assert ("allgather plan 2(6 float64)", "bcast plan 3(6 float64, root 1)")[others - 1] in message
+        plans[1]()  # all ranks may go on
