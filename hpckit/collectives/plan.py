@@ -134,8 +134,8 @@ class Allreduce:
             self._poll_to_the_end()
         self._target.unpack()
         self._idle.update(range(len(self._ways)))
-        if self._choice and self._choice.watching:
-            self._tell(self._choice, time.perf_counter() - self._began)
+        if self._choice and self._choice.watching and self._choice.tell(time.perf_counter() - self._began):
+            self._settle(self._choice.way)
 
     def __call__(self) -> None:
         """The whole allreduce."""
@@ -145,12 +145,7 @@ class Allreduce:
         """The only chunk, at once, as long as the choice wants to hear what that takes."""
         began = time.perf_counter()
         self._ways[0]()
-        self._tell(choice, time.perf_counter() - began)
-
-    def _tell(self, choice: Choice, seconds: float) -> None:
-        was = choice.over
-        choice.tell(seconds)
-        if (choice.way, choice.over) != (self._name, was):
+        if choice.tell(time.perf_counter() - began):
             self._settle(choice.way)
 
     def _poll_to_the_end(self) -> None:

@@ -56,21 +56,22 @@ class Choice:
         """Whether it wants to hear of the next call."""
         return not self.over or self._expected > _SHORT
 
-    def tell(self, seconds: float) -> None:
-        """What the last call took on this rank."""
-        if not self.over:
-            self._race.tell(seconds)
-            if self.over:
-                self._channel.choices[self._key] = self.way
-                self._expected = self._race.measured[self.way]
-            return
-        self._calls += 1
-        self._fastest = min(self._fastest, seconds)
-        if self._calls == _LOOK:
-            self._look()
+    def tell(self, seconds: float) -> bool:
+        """What the last call took on this rank; whether `way`, `over` or `watching` changed."""
+        if self._race.over:
+            self._calls += 1
+            if seconds < self._fastest:
+                self._fastest = seconds
+            return self._calls == _LOOK and self._look()
+        was = self.way
+        self._race.tell(seconds)
+        if self.over:
+            self._channel.choices[self._key] = self.way
+            self._expected = self._race.measured[self.way]
+        return self.over or self.way != was
 
-    def _look(self) -> None:
-        """Race again where even the fastest of many calls took far longer than it should."""
+    def _look(self) -> bool:
+        """Race again where even the fastest of many calls took far longer than it should; whether anything changed."""
         fastest = self._channel.comm.allreduce(self._fastest, MPI.MAX)
         if fastest > _SLOWER * self._expected and len(self.names) > 1:
             if self._channel.rank == 0:
@@ -78,6 +79,7 @@ class Choice:
             self._race = Race(self._channel.comm, self.names, turn=3, least=2)
         self._expected = min(self._expected, fastest)
         self._calls, self._fastest = 0, math.inf
+        return not (self.over and self.watching)
 
     def explain(self) -> str:
         """The model, and the predicted and measured time of each algorithm."""
