@@ -14,6 +14,8 @@ from hpckit.comm.shared import NodeMemory, free_with, kept_by
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
+_FAR = 5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
+_EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiver first
 
 
 def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
@@ -32,8 +34,9 @@ class Channel:
     links, choices : what `hpckit.collectives.select` has measured and chosen
     """
 
-    def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None) -> None:
-        self.comm = comm.Dup()
+    def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None, whole: Channel | None = None) -> None:
+        """whole : the channel that this one is a part of."""
+        self.comm, self._whole = comm.Dup(), whole
         free_with(self, self.comm)
         self.rank, self.size = comm.rank, comm.size
         self.node = node or NodeMemory.of(self.comm)
@@ -53,6 +56,12 @@ class Channel:
         """Whether all ranks share the node's memory."""
         return self.node.comm.size == self.size
 
+    @property
+    def eager(self) -> int:
+        """Bytes that messages may have which are not to wait for an answer of the receiver first; 0: let them wait."""
+        links = self.links or (self._whole and self._whole.links)
+        return _EAGER if links and links.farthest > _FAR else 0
+
     def tag(self) -> int:
         """Another tag at each call; the same on all ranks, because plans are made by all of them in one order."""
         self._tag = (self._tag + 1) % _TAGS
@@ -65,7 +74,7 @@ class Channel:
         """
         if name not in self._parts:
             comm = self.comm.Split(MPI.UNDEFINED if color is None else color, self.rank)
-            self._parts[name] = None if comm == MPI.COMM_NULL else Channel(MPI.Intracomm(comm))
+            self._parts[name] = None if comm == MPI.COMM_NULL else Channel(MPI.Intracomm(comm), whole=self)
             if comm != MPI.COMM_NULL:
                 comm.Free()  # the channel has a duplicate
         return self._parts[name]

@@ -16,6 +16,8 @@ from hpckit.collectives.schedule import Copy, Fold, Piece, Round, Schedule, scra
 from hpckit.comm.shared import free_with
 from hpckit.errors import HpckitError, ranges
 
+_PARTS = 32  # short messages instead of one: what is longer takes so long that a handshake does not matter
+
 
 class Way(Protocol):
     """A collective bound to its buffers; a call is `start` and `wait`."""
@@ -110,9 +112,12 @@ class Messages:
         self._source, self._target, self._deadline = source, target, deadline
         self._scratch = np.empty(scratch_size(schedule), target.dtype)
         self._type = MPI.Datatype.fromcode(target.dtype.char)
+        self._eager = channel.eager // target.itemsize
         self._op = op
         tag = channel.tag()
-        self._peers = [[m.peer for m in (*step.receives, *step.sends) for _ in _parts(m.piece)] for step in schedule]
+        self._peers = [
+            [m.peer for m in (*step.receives, *step.sends) for _ in self._parts(m.piece)] for step in schedule
+        ]
         self._requests = [self._persistent(channel.comm, step, tag) for step in schedule]
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
@@ -163,13 +168,19 @@ class Messages:
             )
 
     def _persistent(self, comm: MPI.Intracomm, step: Round, tag: int) -> list[MPI.Prequest]:
-        receives = [comm.Recv_init(self._buffer(p), m.peer, tag) for m in step.receives for p in _parts(m.piece)]
-        return receives + [comm.Send_init(self._buffer(p), m.peer, tag) for m in step.sends for p in _parts(m.piece)]
+        receives = [comm.Recv_init(self._buffer(p), m.peer, tag) for m in step.receives for p in self._parts(m.piece)]
+        sends = [comm.Send_init(self._buffer(p), m.peer, tag) for m in step.sends for p in self._parts(m.piece)]
+        return receives + sends
+
+    def _parts(self, piece: Piece) -> list[Piece]:
+        """What one message takes each: little enough to need no handshake, unless the piece is long."""
+        few = 0 < piece.stop - piece.start <= _PARTS * self._eager
+        return _cut(piece, self._eager if few else LIMIT)
 
     def _tasks(self, task: Fold | Copy) -> list[Callable[[], object]]:
         if isinstance(task, Copy):
             return [partial(np.copyto, self._view(task.into), self._view(task.piece))]
-        pairs = zip(_parts(task.piece), _parts(task.into), strict=True)
+        pairs = zip(_cut(task.piece, LIMIT), _cut(task.into, LIMIT), strict=True)
         return [partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into)) for piece, into in pairs]
 
     def _view(self, piece: Piece) -> np.ndarray:
@@ -179,5 +190,6 @@ class Messages:
         return [self._view(piece), piece.stop - piece.start, self._type]
 
 
-def _parts(piece: Piece) -> list[Piece]:
-    return [piece._replace(start=a, stop=min(a + LIMIT, piece.stop)) for a in range(piece.start, piece.stop, LIMIT)]
+def _cut(piece: Piece, most: int) -> list[Piece]:
+    """Parts of so many elements at most."""
+    return [piece._replace(start=a, stop=min(a + most, piece.stop)) for a in range(piece.start, piece.stop, most)]

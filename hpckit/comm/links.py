@@ -19,7 +19,7 @@ from mpi4py import MPI
 from hpckit.comm import store
 from hpckit.comm.system import meet
 
-VERSION = 2  # of the file: change it with whatever changes the meaning of the numbers
+VERSION = 3  # of the file: change it with whatever changes the meaning of the numbers
 _SHORT, _LONG = 8, 1 << 15  # bytes; longer ones may need a handshake first, which is no matter of bytes
 _REPEATS, _CAREFUL = 5, 25  # messages each way per pair, and where a fresh measurement is asked for
 _SWEEPS = 15  # pairings of all nodes that are measured at most: enough to see every node against several others
@@ -68,6 +68,11 @@ class Links:
     @property
     def nodes(self) -> int:
         return len(self.alpha)
+
+    @property
+    def farthest(self) -> float:
+        """The largest latency."""
+        return float(self.alpha.max())
 
     def groups(self) -> list[int] | None:
         """For each rank the number of its group of nodes that are near each other; None where all are alike.
@@ -200,9 +205,9 @@ def _direct_exchange(comm: MPI.Intracomm, repeats: int, alpha: np.ndarray, beta:
     others = comm.size - 1
     if not others:
         return 0.0, 1.0
-    short, long = (_everybody(comm, nbytes, repeats) for nbytes in (_SHORT, 1 << 12))
+    short, long = (_everybody(comm, nbytes, repeats) for nbytes in (_SHORT, _LONG))
     overhead = max(short - alpha.max(), 0.0) / others
-    ideal = others * ((1 << 12) - _SHORT) * float(beta.max())
+    ideal = others * (_LONG - _SHORT) * float(beta.max())
     return overhead, float(np.clip((long - short) / ideal, 1.0, 4.0)) if ideal else 1.0
 
 
@@ -210,12 +215,18 @@ def _everybody(comm: MPI.Intracomm, nbytes: int, repeats: int) -> float:
     """Seconds until everybody has everybody's message: the shortest of several, the slowest rank's."""
     mine, all_of_them = np.zeros(nbytes, np.uint8), np.zeros((comm.size, nbytes), np.uint8)
     peers = [(comm.rank + step) % comm.size for step in range(1, comm.size)]
+
+    def exchange(size: int) -> None:
+        requests = [comm.Irecv(all_of_them[peer, :size], peer) for peer in peers]
+        MPI.Request.Waitall(requests + [comm.Isend(mine[:size], peer) for peer in peers])
+
     best = math.inf
     for _ in range(repeats):
-        comm.Barrier()
+        exchange(
+            _SHORT
+        )  # which all end together, when they have heard of the last; a barrier's ends are latencies apart
         begin = time.perf_counter()
-        requests = [comm.Irecv(all_of_them[peer], peer) for peer in peers]
-        MPI.Request.Waitall(requests + [comm.Isend(mine, peer) for peer in peers])
+        exchange(nbytes)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
     return best
 

@@ -9,6 +9,7 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives import Allreduce, allreduce, empty
+from hpckit.collectives.algorithms import ALGORITHMS
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.cost import predict, root, shares
 from hpckit.collectives.select import Choice
@@ -89,6 +90,24 @@ def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
     assert choice.way == choice.names[-1]
     again = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
     assert again.over and again.way == choice.way
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "hierarchical"])
+def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
+    Channel.of(comm).links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
+    counts = []
+    make = Channel.of(comm).comm.Send_init
+    watched = type("Watched", (MPI.Intracomm,), {"Send_init": lambda _, b, *to: counts.append(b[1]) or make(b, *to)})
+    monkeypatch.setattr(Channel.of(comm), "comm", watched(Channel.of(comm).comm))
+    for n in (1, 4097, 20_001):
+        counts.clear()
+        x = np.arange(n) + comm.rank
+        Allreduce(comm, x, algorithm=algorithm)()
+        np.testing.assert_array_equal(x, comm.size * np.arange(n) + comm.size * (comm.size - 1) // 2)
+        assert max(counts, default=0) <= 4096  # of 8 bytes
+    Allreduce(comm, np.zeros(2_000_000), algorithm=algorithm)
+    assert algorithm == "hierarchical" or max(counts, default=10**6) > 4096  # so long ones may wait for an answer
 
 
 @pytest.mark.mpi(min_size=2)
