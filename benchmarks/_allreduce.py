@@ -181,7 +181,8 @@ def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, 
         assert plan is not None
         name = "native, in place" if plan.algorithm == "native" else plan.algorithm
         twin = f"{name}, window" if f"{name}, window" in times and "window" in way else name
-        found[f"choice of {way}"] = times[twin]
+        if twin in times:
+            found[f"choice of {way}"] = times[twin]
     return found
 
 

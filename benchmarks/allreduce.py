@@ -1,6 +1,6 @@
 """Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the ranks.
 
-    python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts node,links,growth]
+    python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts node,links,overlap,levels,growth]
 
 One node: 2 ranks, then 4 and 8, whether there are cores for them or not. Slow links: DIR (or HPCKIT_NETLAB) holds the
 scripts `up`, `down` and `agent`, which emulate hosts on one machine: `up N MICROSECONDS MEGABITS` makes network
@@ -34,6 +34,8 @@ DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
 MIDDLE, LARGE = ([binary(1 << k) for k in ks] for ks in (range(15, 18), range(18, 27)))  # 32 and 256 KiB to 64 MiB
 LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
 PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
+SETTING = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
+PARTS = "node,links,overlap,levels,growth"
 RANKS = (2, 4, 8, 16, 32, 64)
 MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner")
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
@@ -191,30 +193,33 @@ def node(report: Report, regret: Regret, quick: bool) -> None:
             add(report, case, times, "reproducible", 0.4)
 
 
-def links(report: Report, regret: Regret, quick: bool, netlab: Path | None) -> None:
-    why = without_netlab(netlab)
-    if why or netlab is None:
-        print(f"without slow links: {why}")
-        return
+def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     with emulated(netlab, HOSTS) as command:
         cases, report.versions["MPI"] = measure(command(1), "links", quick)
-        produced, _ = measure(command(1), "overlap", quick)
-    title = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
-    show(cases, f"{HOSTS} hosts, {title}, {report.versions['MPI']}")
+    show(cases, f"{HOSTS} hosts, {SETTING}, {report.versions['MPI']}")
     regret.see(cases)
     for size, times in cases.items():
         add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
         add(report, f"{HOSTS} hosts, {size}", times, "auto", 1.5 if size == "32 KiB" else None, peer="TPI-LLM's star")
         add(report, f"{HOSTS} hosts, {size}", times, "auto", 4.0 if size == "32 KiB" else None, peer="ring by hand")
         add(report, f"{HOSTS} hosts, {size}", times, "int8", 2.5)
-    for size, times in produced.items():
+
+
+def overlap(report: Report, quick: bool, netlab: Path) -> None:
+    with emulated(netlab, HOSTS) as command:
+        cases, report.versions["MPI"] = measure(command(1), "overlap", quick)
+    show(cases, f"{HOSTS} hosts, {SETTING}, after or while {PRODUCER} s of computing, {report.versions['MPI']}")
+    for size, times in cases.items():
         exposed = ratio(times["native"], times["chunks"], least=PRODUCER)
         report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5)
         exposed = ratio(times["auto"], times["chunks"], least=PRODUCER)
         report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "auto afterwards", *exposed)
+
+
+def levels(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     with emulated(netlab, HOSTS // 2) as command:
-        cases, _ = measure(command(2), "levels", quick)
-    show(cases, f"{HOSTS // 2} hosts of 2 ranks, {title}")
+        cases, report.versions["MPI"] = measure(command(2), "levels", quick)
+    show(cases, f"{HOSTS // 2} hosts of 2 ranks, {SETTING}, {report.versions['MPI']}")
     regret.see(cases)
     for size, times in cases.items():
         for way in ("hierarchical", "hierarchical, window", "auto"):
@@ -296,13 +301,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few cases and short timings: does it run at all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object")
     parser.add_argument("--netlab", type=Path, metavar="DIR", default=os.environ.get("HPCKIT_NETLAB"))
-    parser.add_argument("--parts", default="node,links,growth", help="some of node,links,growth")
+    parser.add_argument("--parts", default=PARTS, help=f"some of {PARTS}")
     options = parser.parse_args()
     report, regret, parts = Report("allreduce"), Regret(), options.parts.split(",")
     if "node" in parts:
         node(report, regret, options.quick)
-    if "links" in parts:
-        links(report, regret, options.quick, options.netlab and Path(options.netlab).resolve())
+    netlab = options.netlab and Path(options.netlab).resolve()
+    why = without_netlab(netlab)
+    if why or netlab is None:
+        print(f"without slow links: {why}")
+    else:
+        if "links" in parts:
+            links(report, regret, options.quick, netlab)
+        if "overlap" in parts:
+            overlap(report, options.quick, netlab)
+        if "levels" in parts:
+            levels(report, regret, options.quick, netlab)
     if "growth" in parts:
         growth(options.quick)
     regret.add_to(report)
