@@ -220,6 +220,7 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)}
     clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     clean |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    clean |= {"OMPI_MCA_osc": "^ucx"}  # prints errors where there is no such network; programs of ours do the same
     clean |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), clean.get("PYTHONPATH")]))}
 
     def run(
