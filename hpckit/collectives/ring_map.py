@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndar
     same(comm, "dtype and trailing dimensions of the blocks", (block.dtype.str, block.shape[1:]))
     channel, size, rank = Channel.of(comm), comm.size, comm.rank
     lengths, tag = comm.allgather(len(block)), channel.tag()
+    row = MPI.BYTE.Create_contiguous(block.itemsize * math.prod(block.shape[1:])).Commit()  # counts stay below 2**31
     buffers = [np.empty((max(lengths), *block.shape[1:]), block.dtype) for _ in range(min(size - 1, 2))]
     results: dict[int, T] = {}
     error = None
@@ -38,7 +40,7 @@ def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndar
         source = (rank - step) % size
         last = step == size - 1
         following = buffers[step % 2][: lengths[(source - 1) % size]] if not last else block
-        requests = [] if last else _pass_on(channel, block, following, tag)
+        requests = [] if last else _pass_on(channel, block, following, row, tag)
         try:
             if error is None:
                 results[source] = function(block, source)
@@ -46,11 +48,14 @@ def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndar
             error = caught
         MPI.Request.Waitall(requests)
         block = following
+    row.Free()
     agree(comm, error)
     return [results[source] for source in range(size)]
 
 
-def _pass_on(channel: Channel, block: np.ndarray, following: np.ndarray, tag: int) -> list[MPI.Request]:
+def _pass_on(
+    channel: Channel, block: np.ndarray, following: np.ndarray, row: MPI.Datatype, tag: int
+) -> list[MPI.Request]:
     left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
-    receive = channel.comm.Irecv([following, following.nbytes, MPI.BYTE], left, tag)
-    return [receive, channel.comm.Isend([block, block.nbytes, MPI.BYTE], right, tag)]
+    receive = channel.comm.Irecv([following, len(following), row], left, tag)
+    return [receive, channel.comm.Isend([block, len(block), row], right, tag)]
