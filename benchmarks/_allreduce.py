@@ -140,7 +140,7 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
 
 
 def links(comm: MPI.Intracomm, quick: bool) -> Cases:
-    """One rank on each host: every algorithm, the peers, and compression."""
+    """One rank on each host: every algorithm, and the peers."""
     for nbytes in LINKS_QUICK if quick else LINKS:
         numbers = Numbers(comm, np.zeros(nbytes // 8))
         calls = natives(comm, numbers) | {"auto": planned(comm, numbers)}
@@ -149,11 +149,18 @@ def links(comm: MPI.Intracomm, quick: bool) -> Cases:
         if nbytes >= 1024:
             calls["ring by hand"] = Call(partial(ring_by_hand, comm, numbers.array), numbers)
         yield binary(nbytes), calls
+
+
+def compressed(comm: MPI.Intracomm, quick: bool) -> Cases:
+    """One rank on each host: sums of float32 that travel in fewer bytes."""
     for nbytes in LINKS_QUICK[-1:] if quick else LINKS[-2:]:
         numbers = Numbers(comm, np.zeros(nbytes // 4, np.float32))
-        array = np.zeros(nbytes // 4, np.float32)
-        plan = Allreduce(comm, array, compress="int8")
-        yield f"{binary(nbytes)} of float32", natives(comm, numbers) | {"int8": Call(plan, Rough(comm, array, plan))}
+        calls = natives(comm, numbers) | {"auto": planned(comm, numbers)}
+        for form in ("fp16", "bf16", "int8"):
+            array = np.zeros(nbytes // 4, np.float32)
+            plan = Allreduce(comm, array, compress=form)
+            calls[form] = Call(plan, Rough(comm, array, plan), plan)
+        yield f"{binary(nbytes)} of float32", calls
 
 
 def levels(comm: MPI.Intracomm, quick: bool) -> Cases:
@@ -186,7 +193,9 @@ def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, 
     return found
 
 
-PARTS: dict[str, Callable[[MPI.Intracomm, bool], Cases]] = {f.__name__: f for f in (node, links, levels, overlap)}
+PARTS: dict[str, Callable[[MPI.Intracomm, bool], Cases]] = {
+    f.__name__: f for f in (node, links, compressed, levels, overlap)
+}
 
 
 def main(part: str, path: str, quick: bool) -> None:

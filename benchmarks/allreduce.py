@@ -1,6 +1,6 @@
 """Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the ranks.
 
-    python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts node,links,overlap,levels,growth]
+    python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts PART,...]
 
 One node: 2 ranks, then 4 and 8, whether there are cores for them or not. Slow links: DIR (or HPCKIT_NETLAB) holds the
 scripts `up`, `down` and `agent`, which emulate hosts on one machine: `up N MICROSECONDS MEGABITS` makes network
@@ -35,7 +35,7 @@ MIDDLE, LARGE = ([binary(1 << k) for k in ks] for ks in (range(15, 18), range(18
 LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
 PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
 SETTING = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
-PARTS = "node,links,overlap,levels,growth"
+PARTS = "node,links,compressed,overlap,levels,growth"
 RANKS = (2, 4, 8, 16, 32, 64)
 MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner")
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
@@ -202,7 +202,15 @@ def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
         add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
         add(report, f"{HOSTS} hosts, {size}", times, "auto", 1.5 if size == "32 KiB" else None, peer="TPI-LLM's star")
         add(report, f"{HOSTS} hosts, {size}", times, "auto", 4.0 if size == "32 KiB" else None, peer="ring by hand")
-        add(report, f"{HOSTS} hosts, {size}", times, "int8", 2.5)
+
+
+def compressed(report: Report, quick: bool, netlab: Path) -> None:
+    with emulated(netlab, HOSTS) as command:
+        cases, report.versions["MPI"] = measure(command(1), "compressed", quick)
+    show(cases, f"{HOSTS} hosts, {SETTING}, {report.versions['MPI']}")
+    for size, times in cases.items():
+        for form, goal in (("fp16", None), ("bf16", None), ("int8", 2.5)):
+            add(report, f"{HOSTS} hosts, {size}", times, form, goal)
 
 
 def overlap(report: Report, quick: bool, netlab: Path) -> None:
@@ -313,6 +321,8 @@ def main() -> None:
     else:
         if "links" in parts:
             links(report, regret, options.quick, netlab)
+        if "compressed" in parts:
+            compressed(report, options.quick, netlab)
         if "overlap" in parts:
             overlap(report, options.quick, netlab)
         if "levels" in parts:
