@@ -34,9 +34,8 @@ class Channel:
     links, choices : what `hpckit.collectives.select` has measured and chosen
     """
 
-    def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None, whole: Channel | None = None) -> None:
-        """whole : the channel that this one is a part of."""
-        self.comm, self._whole = comm.Dup(), whole
+    def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None) -> None:
+        self.comm = comm.Dup()
         free_with(self, self.comm)
         self.rank, self.size = comm.rank, comm.size
         self.node = node or NodeMemory.of(self.comm)
@@ -44,7 +43,7 @@ class Channel:
         self.links: Links | None = None
         self.choices: dict[Hashable, str] = {}
         self._parts: dict[Hashable, Channel | None] = {}
-        self._tag = 0
+        self._tag = self._eager = 0
 
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
@@ -59,8 +58,7 @@ class Channel:
     @property
     def eager(self) -> int:
         """Bytes that messages may have which are not to wait for an answer of the receiver first; 0: let them wait."""
-        links = self.links or (self._whole and self._whole.links)
-        return _EAGER if links and links.farthest > _FAR else 0
+        return _EAGER if self.links and self.links.farthest > _FAR else self._eager
 
     def tag(self) -> int:
         """Another tag at each call; the same on all ranks, because plans are made by all of them in one order."""
@@ -74,7 +72,10 @@ class Channel:
         """
         if name not in self._parts:
             comm = self.comm.Split(MPI.UNDEFINED if color is None else color, self.rank)
-            self._parts[name] = None if comm == MPI.COMM_NULL else Channel(MPI.Intracomm(comm), whole=self)
+            self._parts[name] = None if comm == MPI.COMM_NULL else Channel(MPI.Intracomm(comm))
             if comm != MPI.COMM_NULL:
                 comm.Free()  # the channel has a duplicate
-        return self._parts[name]
+        part = self._parts[name]
+        if part:
+            part._eager = self.eager  # the links may have been measured since it was made
+        return part

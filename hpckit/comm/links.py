@@ -222,9 +222,7 @@ def _everybody(comm: MPI.Intracomm, nbytes: int, repeats: int) -> float:
 
     best = math.inf
     for _ in range(repeats):
-        exchange(
-            _SHORT
-        )  # which all end together, when they have heard of the last; a barrier's ends are latencies apart
+        exchange(_SHORT)  # all end it when they have heard of the last; a barrier's ends are latencies apart
         begin = time.perf_counter()
         exchange(nbytes)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
