@@ -6,6 +6,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.hierarchical import Hierarchical
+from hpckit.comm.links import Links
 from hpckit.comm.shared import NodeMemory
 
 pytestmark = pytest.mark.mpi
@@ -53,6 +54,23 @@ def test_levels(comm, nodes, grouping):
             outside.wait()
             inside()
             np.testing.assert_array_equal(x, sum(terms))
+
+
+def test_lanes_know_that_nodes_are_far(comm):
+    channel = channel_of(comm, NODES["single"])
+    size = channel.comm.size
+
+    def eager():
+        lane = channel.part("lane", 0)
+        return lane.part("group", 0).eager
+
+    assert eager() == 0
+    far = np.full((size, size), 4e-3)
+    channel.links = Links({}, tuple(range(size)), far, far, overhead=0.0, crowd=1.0, gamma=0.0)
+    assert eager() == channel.eager == 1 << 15
+    x = np.full(20_000, 1.0)  # cut into messages of 4096
+    Hierarchical(channel, x, x, MPI.SUM, 20.0)()
+    assert (x == size).all()
 
 
 def test_all_ranks_get_the_same_bits(comm):
