@@ -193,10 +193,17 @@ def node(report: Report, regret: Regret, quick: bool) -> None:
             add(report, case, times, "reproducible", 0.4)
 
 
+def between_hosts(report: Report, part: str, quick: bool, netlab: Path, note: str = "", each: int = 1) -> Times:
+    """The times of a part on HOSTS ranks, so many of them on each host, which are shown as well."""
+    hosts = HOSTS // each
+    with emulated(netlab, hosts) as command:
+        cases, report.versions["MPI"] = measure(command(each), part, quick)
+    show(cases, f"{hosts} hosts{f' of {each} ranks' * (each > 1)}, {SETTING}, {note}{report.versions['MPI']}")
+    return cases
+
+
 def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
-    with emulated(netlab, HOSTS) as command:
-        cases, report.versions["MPI"] = measure(command(1), "links", quick)
-    show(cases, f"{HOSTS} hosts, {SETTING}, {report.versions['MPI']}")
+    cases = between_hosts(report, "links", quick, netlab)
     regret.see(cases)
     for size, times in cases.items():
         add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
@@ -205,19 +212,14 @@ def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
 
 
 def compressed(report: Report, quick: bool, netlab: Path) -> None:
-    with emulated(netlab, HOSTS) as command:
-        cases, report.versions["MPI"] = measure(command(1), "compressed", quick)
-    show(cases, f"{HOSTS} hosts, {SETTING}, {report.versions['MPI']}")
-    for size, times in cases.items():
+    for size, times in between_hosts(report, "compressed", quick, netlab).items():
         for form, goal in (("fp16", None), ("bf16", None), ("int8", 2.5)):
             add(report, f"{HOSTS} hosts, {size}", times, form, goal)
 
 
 def overlap(report: Report, quick: bool, netlab: Path) -> None:
-    with emulated(netlab, HOSTS) as command:
-        cases, report.versions["MPI"] = measure(command(1), "overlap", quick)
-    show(cases, f"{HOSTS} hosts, {SETTING}, after or while {PRODUCER} s of computing, {report.versions['MPI']}")
-    for size, times in cases.items():
+    note = f"after or while {PRODUCER} s of computing, "
+    for size, times in between_hosts(report, "overlap", quick, netlab, note).items():
         exposed = ratio(times["native"], times["chunks"], least=PRODUCER)
         report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5)
         exposed = ratio(times["auto"], times["chunks"], least=PRODUCER)
@@ -225,9 +227,7 @@ def overlap(report: Report, quick: bool, netlab: Path) -> None:
 
 
 def levels(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
-    with emulated(netlab, HOSTS // 2) as command:
-        cases, report.versions["MPI"] = measure(command(2), "levels", quick)
-    show(cases, f"{HOSTS // 2} hosts of 2 ranks, {SETTING}, {report.versions['MPI']}")
+    cases = between_hosts(report, "levels", quick, netlab, each=2)
     regret.see(cases)
     for size, times in cases.items():
         for way in ("hierarchical", "hierarchical, window", "auto"):
@@ -314,19 +314,16 @@ def main() -> None:
     report, regret, parts = Report("allreduce"), Regret(), options.parts.split(",")
     if "node" in parts:
         node(report, regret, options.quick)
+    slow = {"links": partial(links, report, regret), "compressed": partial(compressed, report)}
+    slow |= {"overlap": partial(overlap, report), "levels": partial(levels, report, regret)}
+    wanted = [run for part, run in slow.items() if part in parts]
     netlab = options.netlab and Path(options.netlab).resolve()
-    why = without_netlab(netlab)
-    if why or netlab is None:
+    why = without_netlab(netlab) if wanted else ""
+    if why:
         print(f"without slow links: {why}")
     else:
-        if "links" in parts:
-            links(report, regret, options.quick, netlab)
-        if "compressed" in parts:
-            compressed(report, options.quick, netlab)
-        if "overlap" in parts:
-            overlap(report, options.quick, netlab)
-        if "levels" in parts:
-            levels(report, regret, options.quick, netlab)
+        for run in wanted:
+            run(options.quick, netlab)
     if "growth" in parts:
         growth(options.quick)
     regret.add_to(report)

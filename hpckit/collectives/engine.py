@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.channel import LIMIT, Channel
-from hpckit.collectives.schedule import Copy, Fold, Piece, Round, Schedule, scratch_size
+from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
 from hpckit.comm.shared import free_with
 from hpckit.errors import HpckitError, ranges
 
@@ -115,10 +115,9 @@ class Messages:
         self._eager = channel.eager // target.itemsize
         self._op = op
         tag = channel.tag()
-        self._peers = [
-            [m.peer for m in (*step.receives, *step.sends) for _ in self._parts(m.piece)] for step in schedule
-        ]
-        self._requests = [self._persistent(channel.comm, step, tag) for step in schedule]
+        rounds = [step._replace(receives=self._cut(step.receives), sends=self._cut(step.sends)) for step in schedule]
+        self._peers = [[m.peer for m in (*step.receives, *step.sends)] for step in rounds]
+        self._requests = [self._persistent(channel.comm, step, tag) for step in rounds]
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
@@ -168,19 +167,20 @@ class Messages:
             )
 
     def _persistent(self, comm: MPI.Intracomm, step: Round, tag: int) -> list[MPI.Prequest]:
-        receives = [comm.Recv_init(self._buffer(p), m.peer, tag) for m in step.receives for p in self._parts(m.piece)]
-        sends = [comm.Send_init(self._buffer(p), m.peer, tag) for m in step.sends for p in self._parts(m.piece)]
-        return receives + sends
+        receives = [comm.Recv_init(self._buffer(m.piece), m.peer, tag) for m in step.receives]
+        return receives + [comm.Send_init(self._buffer(m.piece), m.peer, tag) for m in step.sends]
 
-    def _parts(self, piece: Piece) -> list[Piece]:
-        """What one message takes each: little enough to need no handshake, unless the piece is long."""
-        few = 0 < piece.stop - piece.start <= _PARTS * self._eager
-        return _cut(piece, self._eager if few else LIMIT)
+    def _cut(self, messages: Sequence[Message]) -> list[Message]:
+        """As they travel: short enough to need no handshake, unless the piece is long."""
+        return [Message(m.peer, part) for m in messages for part in _parts(m.piece, self._most(m.piece))]
+
+    def _most(self, piece: Piece) -> int:
+        return self._eager if 0 < piece.stop - piece.start <= _PARTS * self._eager else LIMIT
 
     def _tasks(self, task: Fold | Copy) -> list[Callable[[], object]]:
         if isinstance(task, Copy):
             return [partial(np.copyto, self._view(task.into), self._view(task.piece))]
-        pairs = zip(_cut(task.piece, LIMIT), _cut(task.into, LIMIT), strict=True)
+        pairs = zip(_parts(task.piece, LIMIT), _parts(task.into, LIMIT), strict=True)
         return [partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into)) for piece, into in pairs]
 
     def _view(self, piece: Piece) -> np.ndarray:
@@ -190,6 +190,6 @@ class Messages:
         return [self._view(piece), piece.stop - piece.start, self._type]
 
 
-def _cut(piece: Piece, most: int) -> list[Piece]:
+def _parts(piece: Piece, most: int) -> list[Piece]:
     """Parts of so many elements at most."""
     return [piece._replace(start=a, stop=min(a + most, piece.stop)) for a in range(piece.start, piece.stop, most)]
