@@ -21,7 +21,8 @@ def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]
 
     Raises `ConfigError` on all ranks when an array does not belong to the grid.
     """
-    same(grid.comm, "the names of the fields and their types", [(name, _kind(array)) for name, array in fields.items()])
+    kinds = {name: _kind(array) for name, array in fields.items()}
+    same(grid.comm, "the names of the fields and their types", kinds)
     extra = np.zeros((len(fields), grid.ndim), np.int64)
     with together(grid.comm):
         for row, (name, array) in zip(extra, fields.items(), strict=True):
@@ -97,7 +98,7 @@ class Slabs:
 
 
 def check_array(what: str, array: object) -> None:
-    """Raise `ConfigError` unless it is a plain array of numbers or records: a file would lose the mask of a masked one."""
+    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file would lose."""
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.dtype.itemsize:
         raise ConfigError(f"{what} must be a NumPy array of numbers or records, not {_kind(array)}")
     if isinstance(array, np.ma.MaskedArray):
@@ -107,7 +108,7 @@ def check_array(what: str, array: object) -> None:
 
 
 def _kind(array: object) -> str:
-    return repr(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__
+    return f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
 
 
 def _excess(grid: Grid, name: str, array: np.ndarray) -> list[int]:

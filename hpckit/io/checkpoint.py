@@ -235,7 +235,9 @@ def _ours(directory: Path) -> Iterator[tuple[Path, int, bool]]:
 def _rubbish(directory: Path) -> Iterator[Path]:
     """What crashes left behind: files that were never renamed, and data without a manifest."""
     good = {number for _, number, is_manifest in _ours(directory) if is_manifest}
-    return (file for file, number, match in _named(directory) if match[3] or number not in good and match[2] != ".json")
+    return (
+        file for file, number, match in _named(directory) if match[3] or (number not in good and match[2] != ".json")
+    )
 
 
 def _remove(files: Iterable[Path]) -> None:
