@@ -140,6 +140,8 @@ def _in_hdf5(path: Path, name: str | None) -> Found:
 
     data = hdf5.open_dataset(path, name, _choose)
     how = hdf5.read_packing(path, data)
+    if data.external:
+        return Found(str(data.name), hdf5.external(data), Place(data.shape, data.dtype, packing=how))
     place = Place(data.shape, data.dtype, hdf5.plain_offset(path, data), packing=how)
     return Found(str(data.name), data, place, lambda lead: hdf5.check_written(data, lead, how.missing if how else ()))
 

@@ -31,7 +31,7 @@ def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5
 
     file = h5py.File(path, "r")  # closed when the dataset is no longer needed
     if name is not None and (name := name.strip("/")) and _follow(path, file, name):
-        return _at_home(path, file[name])
+        return _opened(file, name)
     names: list[str] = []
     file.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
     if name is None and not names:
@@ -41,7 +41,7 @@ def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5
     if name is None and len(names) > 1:  # the coordinates of netCDF are not what is looked for
         fields = [key for key in names if not _is_coordinate(file[key])]
         names = fields if len(fields) == 1 else names
-    return _at_home(path, file[choose(path, name, names)])
+    return _opened(file, choose(path, name, names))
 
 
 def plain_offset(path: Path, data: h5py.Dataset) -> int | None:
@@ -85,7 +85,9 @@ def check_written(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], s
         if lacking:
             raise ConfigError(f"{where}: {lacking} of {needed} chunks were never written")
     elif layout == h5py.h5d.CONTIGUOUS and data.external:
-        _check_external(data)
+        raise ConfigError(
+            f"{where}, the source of a view, has its numbers in other files: h5repack makes one file of it"
+        )
     elif layout == h5py.h5d.CONTIGUOUS and data.id.get_offset() is None and not declared:
         raise ConfigError(f"{where} was never written")
 
@@ -109,15 +111,13 @@ def _follow(path: Path, file: h5py.File, name: str) -> bool:
     return False
 
 
-def _at_home(path: Path, data: Any) -> h5py.Dataset:
-    """The dataset, opened so that external files with its numbers are looked for beside its own file."""
-    import h5py
-
-    if not data.external:
-        return data
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_efile_prefix(os.fsencode(Path(data.file.filename).resolve().parent))
-    return h5py.Dataset(h5py.h5d.open(data.file.id, data.name.encode(), access))
+def _opened(file: h5py.File, name: str) -> h5py.Dataset:
+    """The dataset; of numbered sources of a view, none may be missing in between."""
+    data: Any = file[name]
+    for _, source, key, _ in data.virtual_sources() if data.is_virtual else ():
+        if _is_series(source, key):
+            _check_series(data, source, key)
+    return data
 
 
 def _is_coordinate(data: Any) -> bool:
@@ -152,18 +152,28 @@ def _chunks(data: h5py.Dataset, lead: Lead) -> tuple[int, int]:
     return max(needed - there, 0), needed
 
 
-def _check_external(data: h5py.Dataset) -> None:
-    """All external files must lie beside the HDF5 file, and hold what they should."""
-    folder = Path(data.file.filename).resolve().parent
-    files: list[Any] = data.external or []
-    for name, offset, size in files:
-        file = (folder / name).resolve()
-        where = f"{data.file.filename}: {data.name}: its numbers are in {name}"
+def external(data: h5py.Dataset) -> np.ndarray:
+    """The numbers of a dataset that lie in other files, all of them beside the HDF5 file (HDF5 looks where we are)."""
+    import h5py
+
+    where = f"{data.file.filename}: {data.name}"
+    if data.id.get_type() != h5py.h5t.py_create(data.dtype, logical=True):
+        raise ConfigError(f"{where} has numbers of an unusual type in other files: h5repack makes one plain file of it")
+    folder, left, pieces = Path(data.file.filename).resolve().parent, data.nbytes, []
+    listed: list[Any] = data.external or []
+    for name, offset, size in listed:
+        file, wanted = (folder / name).resolve(), min(size, left)
         if not file.is_relative_to(folder):
-            raise ConfigError(f"{where}, outside of the folder {folder}: copy it there")
-        wanted = min(size, data.nbytes) if len(files) == 1 else size
+            raise ConfigError(f"{where}: its numbers are in {name}, outside of the folder {folder}: copy it there")
         if not file.is_file() or file.stat().st_size < offset + wanted:
-            raise ConfigError(f"{where}, which is {'too short' if file.is_file() else 'missing'}")
+            why = "too short" if file.is_file() else "missing"
+            raise ConfigError(f"{where}: its numbers are in {name}, which is {why}")
+        pieces.append(np.memmap(file, np.uint8, "r", offset, (wanted,)) if wanted else np.empty(0, np.uint8))
+        left -= wanted
+    if left:
+        raise ConfigError(f"{where}: {left} of {data.nbytes} bytes are in no file")
+    whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return whole.view(data.dtype).reshape(data.shape)
 
 
 def _check_sources(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], seen: set) -> None:
@@ -171,8 +181,7 @@ def _check_sources(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], 
     where = f"{data.file.filename}: {data.name}"
     covered = np.zeros(data.shape[len(lead) :], bool)
     for space, file, name, part in data.virtual_sources():
-        if "b" in _SPECIFIER.findall(file + name):
-            _check_series(data, file, name)
+        if _is_series(file, name):
             count = 0
             while (source := _source(data, _numbered(file, count), _numbered(name, count))) is not None:
                 check_written(source, (), missing, seen)
@@ -186,7 +195,7 @@ def _check_sources(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], 
             source = _source(data, *names)
             if source is None:
                 raise ConfigError(f"{where} is a view of {':'.join(names)}, which is missing")
-            _check_size(where, source, part)
+            _check_size(where, source, part, space)
             check_written(source, (), missing, seen)
             parts = list(_boxes(space, data.shape, _units(part, source.shape)))
         for box in parts:
@@ -250,19 +259,21 @@ def _units(part: Any, shape: tuple[int, ...]) -> int | None:
     return None
 
 
-def _check_size(where: str, source: h5py.Dataset, part: Any) -> None:
+def _check_size(where: str, source: h5py.Dataset, part: Any, space: Any) -> None:
     """The source must be as large as the view takes it to be; unlimited dimensions are looked at elsewhere."""
     import h5py
 
-    dims = part.get_simple_extent_dims()
-    if part.get_select_type() == h5py.h5s.SEL_HYPERSLABS and part.is_regular_hyperslab():
-        each = zip(*part.get_regular_hyperslab(), strict=True)
-        ends = [0 if _unlimited() in (c, b) else start + (c - 1) * stride + b for start, stride, c, b in each]
-    elif part.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
-        ends = [int(n) + 1 for n in part.get_select_bounds()[1]]
+    if part.get_select_type() != h5py.h5s.SEL_HYPERSLABS:  # all of it
+        fits = source.size == space.get_select_npoints()
+    elif part.is_regular_hyperslab():
+        each = zip(*part.get_regular_hyperslab(), source.shape, strict=True)
+        fits = all(
+            _unlimited() in (count, block) or start + (count - 1) * stride + block <= n
+            for start, stride, count, block, n in each
+        )
     else:
-        ends = dims
-    if len(ends) != source.ndim or any(end > n for end, n in zip(ends, source.shape, strict=False)):
+        fits = all(end < n for end, n in zip(part.get_select_bounds()[1], source.shape, strict=True))
+    if not fits:
         raise ConfigError(f"{where} takes {source.file.filename}:{source.name} to be larger than it is, {source.shape}")
 
 
@@ -271,11 +282,12 @@ def _source(data: h5py.Dataset, file: str, name: str) -> Any:
     import h5py
 
     if file == ".":
-        return data.file.get(name)
+        return _opened(data.file, name) if name in data.file else None
     for path in _places(data, file):
         if path.is_file():
             try:
-                return h5py.File(path, "r").get(name)
+                other = h5py.File(path, "r")
+                return _opened(other, name) if name in other else None
             except OSError:
                 raise ConfigError(f"{data.file.filename}: {data.name} is a view of {path}, which is damaged") from None
     return None
@@ -292,6 +304,10 @@ def _places(data: h5py.Dataset, file: str) -> Iterator[Path]:
     yield own.absolute().parent / file
     yield Path(file)
     yield own.resolve().parent / file
+
+
+def _is_series(file: str, name: str) -> bool:
+    return "b" in _SPECIFIER.findall(file) + _SPECIFIER.findall(name)
 
 
 def _check_series(data: h5py.Dataset, file: str, name: str) -> None:
