@@ -39,7 +39,11 @@ class Packing:
     @property
     def dtype(self) -> np.dtype:
         """Of the values."""
-        return self.stored if self.scale is None and self.offset is None else np.dtype(float)
+        return np.dtype(float) if self._scaled else self.stored
+
+    @property
+    def _scaled(self) -> bool:
+        return self.scale is not None or self.offset is not None
 
     def unpack(self, numbers: np.ndarray, out: np.ndarray) -> int:
         """Write the values to `out`, NaN where they are missing; returns how many are."""
@@ -51,7 +55,7 @@ class Packing:
             gone |= numbers < self.low
         if self.high is not None:
             gone |= numbers > self.high
-        if self.dtype == self.stored:
+        if not self._scaled:
             out[...] = numbers
         else:
             values = np.multiply(numbers, 1.0 if self.scale is None else self.scale, dtype=float)
