@@ -46,6 +46,8 @@ def read_table(path: Path, columns: tuple[int, int] | None) -> np.ndarray:
     if not top:
         raise ConfigError(f"{path} holds no numbers")
     mark = _separator(top[-1][1]) or _separator(top[0][1])
+    if mark == "\t" and not all(mark in line for _, line in top):
+        mark = None  # tabs and blanks, as they come
     heads, count = _cells(top[0][1], mark), len(_cells(top[-1][1], mark))
     low, high = columns or (0, count)
     if not 0 <= low < high <= count:
