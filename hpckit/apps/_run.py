@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -78,15 +77,17 @@ class StopSignal:
 def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
     """Make the folder for results and save the configuration there (collective).
 
-    A run that starts over does away with the checkpoints of the one before. Raises `ConfigError` on all ranks where
-    nothing can be written.
+    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises `ConfigError` on
+    all ranks where nothing can be written.
     """
+    from hpckit.io.checkpoint import set_aside
+
     with together(comm):
         if comm.rank == 0:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not resume and (folder / "checkpoint").exists():
-                    shutil.rmtree(folder / "checkpoint")
+                if not resume:
+                    set_aside(folder / "checkpoint")
             except OSError as error:
                 raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
     save_config(comm, config, folder / "config.toml")
