@@ -63,9 +63,8 @@ def _links(config: Config) -> tuple[Links, str]:
         found = json.loads(path.read_text(encoding="utf-8"))["links"]
         pairs = np.array(found.pop("pairs"), dtype=int).reshape(-1, 2)
         alpha, beta = (np.array(found.pop(name), dtype=float) for name in ("alpha", "beta"))
-        return Links(
-            {}, tuple(found.pop("node_of")), pairs, alpha, beta, **found
-        ), f"measured by the run in {config.output}"
+        measured = Links({}, tuple(found.pop("node_of")), pairs, alpha, beta, **found)
+        return measured, f"measured by the run in {config.output}"
     alpha, beta = np.full((2, 2), 2e-6), np.full((2, 2), 1e-10)
     usual = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10)
     return usual, f"not measured in {config.output}: a usual cluster's, one rank per node"

@@ -31,6 +31,18 @@ def read(kind: str, machine: Mapping[str, Any]) -> Any:
     return None
 
 
+def newest(kind: str) -> list[tuple[dict[str, Any], Any]]:
+    """All that was kept of this kind, for any machine, the newest first."""
+    found = []
+    with contextlib.suppress(OSError):
+        files = native.cache_directory().glob(f"{kind}-*.json")
+        for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                each = json.loads(path.read_text())
+                found.append((dict(each["machine"]), each["content"]))
+    return found
+
+
 def write(kind: str, machine: Mapping[str, Any], content: Any) -> Path | None:
     """Keep it, all or nothing; a folder that cannot be written only means measuring again: then None."""
     path = _path(kind, machine)
