@@ -76,7 +76,7 @@ def _software() -> list[str]:
 
     levels = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
     standard = ".".join(map(str, MPI.Get_version()))
-    folder = native.cache_directory()
+    folder = native.cache.home()
     return [
         f"mpi       {mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
         f"gpu       {_gpu_awareness()}",
