@@ -10,9 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +52,8 @@ class Linker(NamedTuple):
         raise LinkError(reason)
 
     def _link(self, objects: Sequence[bytes], folder: Path) -> bytes:
+        import subprocess  # only where something is compiled
+
         files, library = [folder / f"{i}.o" for i in range(len(objects))], folder / "library.so"
         for file, content in zip(files, objects, strict=True):
             file.write_bytes(content)
@@ -141,6 +141,8 @@ def _commands() -> list[tuple[str, ...]]:
 
 
 def _named() -> tuple[str, ...]:
+    import shlex
+
     text = os.environ.get("CC", "")
     try:
         return tuple(shlex.split(text))

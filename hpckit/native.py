@@ -19,7 +19,6 @@ Arguments are addresses (`T*`), 64-bit integers (`i8`) and floats (`f8`, `f4`); 
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import ctypes
 import functools
@@ -29,7 +28,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import pkgutil
 import platform
 import re
 import sys
@@ -95,6 +93,8 @@ def load(module: str) -> SimpleNamespace:
 
 def modules() -> list[str]:
     """All kernel modules of hpckit."""
+    import pkgutil
+
     package = importlib.import_module("hpckit")
     names = [found.name for found in pkgutil.walk_packages(package.__path__, "hpckit.")]
     return [name for name in names if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)]
@@ -214,7 +214,9 @@ def _linker() -> link.Linker | None:
 @contextlib.contextmanager
 def _explained(module: str) -> Iterator[None]:
     """Where this takes longer than people like to wait, the user is told why: once."""
-    purpose = (ast.get_docstring(ast.parse(_text(module))) or "").partition("\n")[0]
+    import ast
+
+    purpose = (ast.get_docstring(ast.parse(_text(module))) or "").partition("\n")[0].rstrip(".")
     text = f"compiling kernels, once for this machine and version: {module} ({purpose.removeprefix('Kernel source: ')})"
     timer = threading.Timer(QUIET, _tell, [f"{text}; `python -m hpckit.apps.doctor --compile` makes all beforehand"])
     timer.daemon = True
