@@ -15,6 +15,7 @@ from hpckit.apps._allreduce_estimate import buffers, to_json
 from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
 from hpckit.apps._report import amount, binary, period, rounded
 from hpckit.apps._run import prepare, version
+from hpckit.apps._stop import StopSignal
 from hpckit.collectives import Allreduce
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.cost import predict
@@ -52,6 +53,7 @@ class Job:
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.comm, self.config, self.folder = comm, config, Path(config.output)
+        self.stop = StopSignal(comm)
         self.channel = Channel.of(comm)
         nodes = comm.allgather(self.channel.node.ranks[0])
         with together(comm):
@@ -69,7 +71,7 @@ class Job:
             for nbytes in self.config.sizes:
                 with span("sweep"):
                     calls = self._calls(nbytes)
-                    times = interleaved(self.comm, calls, self.start, self.config.seconds)
+                    times = interleaved(self.comm, calls, self.start, self.config.seconds, self.stop.check)
                 rows = self._rows(nbytes, calls, times)
                 self.rows += rows
                 self.say(*_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), "")

@@ -12,7 +12,8 @@ from mpi4py import MPI
 from hpckit.apps._halo_cases import Case, Results
 from hpckit.apps._halo_march import March
 from hpckit.apps._report import copy_rate, rounded
-from hpckit.apps._run import StopSignal, patiently, prepare, say
+from hpckit.apps._run import patiently, prepare, say
+from hpckit.apps._stop import StopSignal
 from hpckit.errors import ConfigError
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile

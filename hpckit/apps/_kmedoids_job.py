@@ -18,6 +18,7 @@ from hpckit.apps._kmedoids_results import pictures, save
 from hpckit.apps._kmedoids_watch import Watch
 from hpckit.apps._report import copy_rate, rounded
 from hpckit.apps._run import patiently, prepare, say
+from hpckit.apps._stop import StopSignal
 from hpckit.errors import ConfigError, together
 from hpckit.trace import span
 
@@ -35,6 +36,7 @@ class Job:
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.comm, self.config, begin = comm, config, time.monotonic()
+        self.stop = StopSignal(comm)
         with together(comm):
             self.options = options(config)
         with span("input"):
@@ -54,14 +56,17 @@ class Job:
         config = self.config
         identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
         until = begin + config.max_seconds if config.max_seconds else math.inf
-        return Watch(self.comm, self.folder / "checkpoint", identity, every=config.checkpoint_every, until=until)
+        folder = self.folder / "checkpoint"
+        return Watch(self.comm, self.stop, folder, identity, every=config.checkpoint_every, until=until)
 
     def search(self) -> None:
         """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
         if self.watch:
             self.options |= {"monitor": self.watch, "resume": self.watch.resumed() if self.config.resume else None}
+        self.stop.check()
         find = getattr(cluster, self.config.method)
         self.result = find(self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options)
+        self.stop.finish()
 
     def report(self) -> dict[str, Any]:
         """How good it is, how fast it was (collective)."""

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from hpckit import native
-from hpckit.apps import _run
+from hpckit.apps import _run, _stop
 from hpckit.comm.store import mpi_library
 from hpckit.errors import ranges
 from hpckit.trace import span
@@ -59,6 +59,7 @@ def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     measured = _measure(comm, min(config.copy * MIB, memory // 8))
     if comm.rank == 0:
         print("\n".join([*_software(), *_ranks(places), *_advice(places, config.threads, comm.size)]))
+    _stop.StopSignal(comm).check()
     return measured
 
 
