@@ -26,6 +26,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -43,7 +44,7 @@ from hpckit import cache, link
 from hpckit.errors import HpckitError
 from hpckit.log import get_logger, speaks
 
-PATIENCE = 60.0  # seconds to wait for another process that compiles the same; then both do
+PATIENCE = 30.0  # seconds until one more process compiles the same: the one before may be stopped, or just slow
 QUIET = 2.0  # seconds of waiting for kernels after which the user is told
 _C_TYPES = {"void": None, "i8": ctypes.c_int64, "f8": ctypes.c_double, "f4": ctypes.c_float}
 _SIGNATURE = re.compile(r"(\w+)\((.*)\)$")
@@ -98,6 +99,11 @@ def modules() -> list[str]:
     package = importlib.import_module("hpckit")
     names = [found.name for found in pkgutil.walk_packages(package.__path__, "hpckit.")]
     return [name for name in names if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)]
+
+
+def is_kept(module: str) -> bool:
+    """Whether the cache holds its kernels, whole and for this machine."""
+    return _kept(_entry(module)) is not None
 
 
 def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
@@ -183,13 +189,15 @@ def _make(module: str, entry: str) -> SimpleNamespace:
     with _explained(module):
         if not (linker := _linker()):
             return _in_memory(module)
-        with cache.Turn(f"{cache.home()}/{entry}") as turn:
-            end = time.monotonic() + PATIENCE
-            while True:
-                mine, found = turn.taken(), _kept(entry)  # in this order: it may come in between
-                if found or mine or time.monotonic() > end:
-                    return found or _build(module, entry, linker)
-                time.sleep(0.02)
+        begin = time.monotonic()
+        for attempt in itertools.count(1):
+            with cache.Turn(f"{cache.home()}/{entry}/{attempt}") as turn:
+                while time.monotonic() < begin + attempt * PATIENCE:
+                    mine, found = turn.taken(), _kept(entry)  # in this order: it may come in between
+                    if found or mine:
+                        return found or _build(module, entry, linker)
+                    time.sleep(0.02)
+        raise AssertionError("unreachable: attempts do not end")
 
 
 def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
