@@ -21,27 +21,30 @@ from pathlib import Path
 from hpckit.log import get_logger, speaks
 
 _LARGEST = 1 << 26  # bytes: whatever is larger is none of ours
+_ROOM = 1 << 20  # bytes without which a file system counts as full
 _refused: set[Path] = set()  # folders of which a warning was given
 
 
 def places() -> Iterator[Path]:
     """Folders to keep files in, the preferred one first, each made if need be.
 
-    They are `HPCKIT_CACHE`, else `XDG_CACHE_HOME/hpckit`, else `~/.cache/hpckit`; then one of ours among the temporary
-    files. Folders that others own or can write to are left out, with one warning. Some may be read-only.
+    That is `HPCKIT_CACHE`, else `XDG_CACHE_HOME/hpckit`, else `~/.cache/hpckit`; where it is read-only or full, one of
+    ours among the temporary files follows. Folders that others own or can write to are left out, with one warning.
     """
     for folder in _wanted():
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if _trusted(folder.stat()):
-                yield folder
-            else:
+            if not _trusted(folder.stat()):
                 _refuse(folder)
+                continue
+            yield folder
+            if _writable(folder):
+                return
 
 
 def home() -> Path | None:
-    """The first of the `places` that can be written; None where there is none."""
-    return next((folder for folder in places() if os.access(folder, os.W_OK | os.X_OK)), None)
+    """The one of the `places` that can be written; None where there is none."""
+    return next(filter(_writable, places()), None)
 
 
 def read(path: Path) -> bytes | None:
@@ -127,13 +130,17 @@ def _wanted() -> Iterator[Path]:
         yield base / "hpckit"
     else:
         with contextlib.suppress(RuntimeError):  # nobody's process, in many containers
-            user = Path.home()
+            user = Path(os.environ.get("HOME", "~")).expanduser()
             if user.is_absolute() and user.is_dir():
                 yield user / ".cache" / "hpckit"
     with contextlib.suppress(OSError):  # there may be no folder for temporary files
         temporary = Path(tempfile.gettempdir(), f"hpckit-{os.geteuid()}")
         if not temporary.is_symlink():  # anybody may have made it
             yield temporary
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and shutil.disk_usage(folder).free >= _ROOM
 
 
 def _trusted(status: os.stat_result) -> bool:

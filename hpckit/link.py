@@ -107,7 +107,7 @@ def find() -> Found:
             except LinkError as error:
                 failures.append(str(error))
             else:
-                return Found(linker, tuple(failures) if command == _named() else ())
+                return Found(linker, tuple(failures) if _named() not in ((), command) else ())
         del failures[-1]  # the way without development files is the second choice: what the first said counts
     return Found(None, tuple(failures))
 
