@@ -34,6 +34,7 @@ def write(kind: str, machine: Mapping[str, Any], content: Any) -> None:
     """Keep it, all or nothing; a folder that cannot be written only means measuring again."""
     path = _path(kind, machine)
     if path:
+        content = json.loads(json.dumps(content))  # as it will be read: with names for keys
         whole = {"machine": machine, "content": content, "check": _check(kind, machine, content)}
         with contextlib.suppress(OSError):
             cache.write(path, json.dumps(whole, indent=1).encode())

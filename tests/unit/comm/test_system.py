@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,11 +96,7 @@ def test_measured_once(comm, cache):
         lambda text: "",
         lambda text: "[]",
         lambda text: text.replace('"pack"', '"park"'),
-        lambda text: re.sub(r"\d\.\d", "7.7", text, count=1),
-        lambda text: text[:-20] + "\0" + text[-19:],
-        lambda text: "[" * 100_000,
         lambda text: json.dumps(json.loads(text) | {"machine": {}}),
-        lambda text: json.dumps(json.loads(text) | {"check": None}),
         lambda text: json.dumps(json.loads(text) | {"content": {"pack": {"8": [[100, -1.0]]}}}),
     ],
 )
