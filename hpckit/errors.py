@@ -101,6 +101,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise HpckitError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
 
+def no_mpi(error: Exception) -> ConfigError | None:
+    """What to say of an error that came when MPI was imported; None where it is about something else."""
+    reason = next(iter(str(error).splitlines()), "").strip()
+    if not any(word in reason for word in ("MPI library", "libmpi", "mpi4py")):
+        return None
+    how = 'install one with pip install ".[mpich]", or load your site\'s module (docs/install.md)'
+    return ConfigError(f"no MPI library was found ({reason}): {how}")
+
+
 def ranges(ranks: Iterable[int]) -> str:
     """Sorted rank numbers with runs folded: `0-3, 7`."""
     runs: list[list[int]] = []
