@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
-from hpckit.comm.shared import free_with
+from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, ranges
 
 _PARTS = 32  # short messages instead of one: what is longer takes so long that a handshake does not matter
@@ -110,6 +110,7 @@ class Messages:
         deadline: float | None = None,
     ) -> None:
         self._source, self._target, self._deadline = source, target, deadline
+        self._channel = channel  # whose communicator must not be freed before this
         self._scratch = np.empty(scratch_size(schedule), target.dtype)
         self._type = MPI.Datatype.fromcode(target.dtype.char)
         self._eager = channel.eager // target.itemsize
@@ -121,12 +122,15 @@ class Messages:
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
-        free_with(self, *(request for requests in self._requests for request in requests))
+        self._flying: list[bool] = []
+        requests = [request for requests in self._requests for request in requests]
+        free_with(self, *requests, keep=(source, target, self._scratch), flying=self._flying)
 
     def start(self) -> None:
         if self._copies:
             np.copyto(self._target, self._source)
         self._at = 0
+        self._flying.append(True)
         self._send()
 
     def poll(self) -> bool:
@@ -148,6 +152,8 @@ class Messages:
     def _send(self) -> None:
         if self._at < len(self._requests):
             MPI.Prequest.Startall(self._requests[self._at])
+        else:
+            self._flying.clear()
 
     def _finish(self) -> None:
         for task in self._work[self._at]:
