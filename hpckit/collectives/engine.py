@@ -43,6 +43,36 @@ def in_time(poll: Callable[[], bool], deadline: float) -> bool:
     return True
 
 
+def while_it_lives(op: MPI.Op, way: Way) -> Way:
+    """The way, which says so where the user has freed the operation meanwhile."""
+    return way if op == MPI.OP_NULL or op.is_predefined else _OfUser(op, way)
+
+
+class _OfUser:
+    def __init__(self, op: MPI.Op, way: Way) -> None:
+        self._op, self._way = op, way
+
+    def start(self) -> None:
+        self._check()
+        self._way.start()
+
+    def poll(self) -> bool:
+        self._check()
+        return self._way.poll()
+
+    def wait(self) -> None:
+        self._check()
+        self._way.wait()
+
+    def __call__(self) -> None:
+        self._check()
+        self._way()
+
+    def _check(self) -> None:
+        if self._op == MPI.OP_NULL:
+            raise HpckitError("the operation of this plan was freed: free it after the plan's last call")
+
+
 class Work:
     """Work on this rank alone, as a way: done when it starts."""
 
