@@ -152,15 +152,13 @@ class Messages:
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
-        self._flying: list[bool] = []
         requests = [request for requests in self._requests for request in requests]
-        free_with(self, *requests, keep=(source, target, self._scratch), flying=self._flying)
+        free_with(self, *requests, keep=(source, target, self._scratch))
 
     def start(self) -> None:
         if self._copies:
             np.copyto(self._target, self._source)
         self._at = 0
-        self._flying.append(True)
         self._send()
 
     def poll(self) -> bool:
@@ -182,8 +180,6 @@ class Messages:
     def _send(self) -> None:
         if self._at < len(self._requests):
             MPI.Prequest.Startall(self._requests[self._at])
-        else:
-            self._flying.clear()
 
     def _finish(self) -> None:
         for task in self._work[self._at]:
