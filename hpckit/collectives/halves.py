@@ -17,8 +17,8 @@ from hpckit.collectives.algorithms import (
     ring_reduce_scatter,
 )
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages
-from hpckit.collectives.plan import check_array, check_operation
+from hpckit.collectives.engine import Messages, Way, alone
+from hpckit.collectives.plan import check_array, check_group, check_operation
 from hpckit.collectives.schedule import Schedule, rotated
 from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
@@ -39,8 +39,11 @@ class _Plan:
         deadline: float | None,
         op: MPI.Op = MPI.OP_NULL,
         root: int | None = None,
+        group: int = 1,
     ) -> None:
-        way = Messages(Channel.of(comm), array, array, op, schedule, deadline)
+        way: Way = Messages(Channel.of(comm), array, array, op, schedule, deadline, group)
+        if comm.size == 1 and op:
+            way = alone(array, array, op)
         (self._way,) = recorder(comm, array, op or None, kind, root)([way])
 
     def start(self) -> None:
@@ -73,18 +76,22 @@ class _Half(_Plan):
         cuts: Sequence[int] | None,
         op: MPI.Op,
         deadline: float | None,
+        group: int = 1,
     ) -> None:
         with together(comm):
             check_array(array)
+            check_group(group, array.size)
             if algorithm not in halves:
                 raise ConfigError(f"algorithm {algorithm!r} must be one of {', '.join(halves)}")
-            edges = starts(array.size, comm.size) if cuts is None else list(cuts)
+            edges = [group * e for e in starts(array.size // group, comm.size)] if cuts is None else list(cuts)
             if len(edges) != comm.size + 1 or edges != sorted(edges) or (edges[0], edges[-1]) != (0, array.size):
                 raise ConfigError(f"cuts {edges} must be {comm.size + 1} rising offsets from 0 to {array.size}")
-        same(comm, "dtype, cuts and algorithm", (array.dtype.str, edges, algorithm))
+            if any(edge % group for edge in edges):
+                raise ConfigError(f"cuts {edges} must be multiples of group={group}: they would divide a group")
+        same(comm, "dtype, cuts, algorithm and group", (array.dtype.str, edges, algorithm, group))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
-        schedule = halves[algorithm](comm.rank, comm.size, edges)
-        self._bind(comm, array, kind, schedule, deadline, op)
+        schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
+        self._bind(comm, array, kind, schedule, deadline, op, group=group)
 
 
 class ReduceScatter(_Half):
@@ -92,7 +99,9 @@ class ReduceScatter(_Half):
 
     array : (n,) contiguous
     cuts : (ranks + 1,) offsets of the slices; by default they are of equal length
+    op : as of an `Allreduce`, and so is the rule that it follows
     algorithm : "direct", in rank order and one latency, or "ring", from neighbour to neighbour
+    group : numbers that `op` takes together; slices are cut between groups
 
     Plans are called as an `Allreduce` is. Raises `ConfigError` on all ranks for what is impossible.
     """
@@ -106,6 +115,7 @@ class ReduceScatter(_Half):
         cuts: Sequence[int] | None = None,
         algorithm: str = "direct",
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
         with together(comm):
             check_array(array)
@@ -115,7 +125,7 @@ class ReduceScatter(_Half):
                     "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
                 )
         halves = {"direct": direct_reduce_scatter, "ring": ring_reduce_scatter}
-        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, op, deadline)
+        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, op, deadline, group)
 
 
 class Allgather(_Half):

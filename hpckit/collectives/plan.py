@@ -13,6 +13,7 @@ from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.compress import compressed
 from hpckit.collectives.engine import Way, in_time
 from hpckit.collectives.lossy import Lossy
+from hpckit.collectives.reduction import defined, name_of
 from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
@@ -30,7 +31,8 @@ class Allreduce:
 
     array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
     out : where the result goes, same shape and dtype; None: in place
-    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order
+    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. MPI's follow
+        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
         rabenseifner, tree, hierarchical, shared
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
@@ -38,6 +40,8 @@ class Allreduce:
         bytes, by an exchange of its own; see `hpckit.collectives.compress`
     reproducible : sums have the same bits for any order of the ranks; see `hpckit.collectives.reproducible`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+    group : numbers, neighbours in the flattened array, that an operation of the user takes together: nothing is ever
+        cut between them
 
     ::
 
@@ -59,21 +63,22 @@ class Allreduce:
         compress: str | None = None,
         reproducible: bool = False,
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
         target = array if out is None else out
         with together(comm):
-            _check(array, target, op, algorithm, chunks)
+            _check(array, target, op, algorithm, chunks, group)
             special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
             self._special = reproduced(array, op, algorithm, compress) if reproducible else special
-        order, shared_op = _order(array, target), op.py2f() if op.is_predefined else "of the user"
-        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress, reproducible
+        order, shared_op = _order(group, array, target), op.py2f() if op.is_predefined else "of the user"
+        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress, reproducible, group
         what = "size, dtype, order in memory, operation, algorithm and options of an allreduce"
         same(comm, what, given)
         self._source = _Flat(array, order)
         self._target = self._source if out is None else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
-        self._recorded = recorder(comm, target, op)
-        edges = starts(target.size, chunks)
+        self._group, self._recorded = group, recorder(comm, target, op)
+        edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
         free = algorithm == "auto" and self._special is None
@@ -161,7 +166,7 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
-        way = self._special or partial(bind, name)
+        way = self._special or partial(bind, name, group=self._group)
         return [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
 
     def _settle(self, name: str) -> None:
@@ -179,7 +184,9 @@ class Allreduce:
             self._call = self._ways[0].__call__
 
 
-def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:
+def allreduce(
+    comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto", group: int = 1
+) -> np.ndarray:
     """The reduction of all ranks' arrays, as a new array (collective).
 
     The plan and its buffer, in the node's shared memory, are kept for the next call with this shape, dtype and
@@ -187,13 +194,13 @@ def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, a
     """
     plans = Channel.of(comm).plans
     array = np.asarray(array)
-    key = array.shape, array.dtype, op.py2f(), algorithm, getattr(comm, "watch", None)
+    key = array.shape, array.dtype, op.py2f(), algorithm, group, getattr(comm, "watch", None)
     buffer, plan = plans.pop(key, (None, None))
     if plan is None:
         with together(comm):
             _check_numbers(array)
         buffer = empty(comm, array.shape, array.dtype)
-        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm)
+        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
     plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
@@ -220,11 +227,11 @@ def _nothing() -> None:
     pass
 
 
-def _order(*arrays: np.ndarray) -> str:
-    """In which order of their elements all of the arrays are contiguous."""
+def _order(group: int, *arrays: np.ndarray) -> str:
+    """In which order of their elements all of the arrays are contiguous; groups are neighbours in C's."""
     if all(array.flags.c_contiguous for array in arrays):
         return "C"
-    return "F" if all(array.flags.f_contiguous for array in arrays) else "strided"
+    return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"
 
 
 def check_array(array: Any) -> None:
@@ -235,16 +242,22 @@ def check_array(array: Any) -> None:
 
 
 def check_operation(op: Any, dtype: np.dtype) -> None:
-    """`ConfigError` unless `op` is defined for this type: MPI tells."""
+    """`ConfigError` unless `op` is defined for this type."""
     if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
         raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
-    if not op.is_predefined:
-        return
-    one = np.zeros(2, dtype)
-    try:
-        op.Reduce_local(one[:1], one[1:])
-    except MPI.Exception:
-        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
+    known = defined(dtype)
+    if op.is_predefined and name_of(op) not in known:
+        raise ConfigError(
+            f"MPI does not define this operation for {dtype}, only {', '.join(known)}: use another dtype or operation"
+        )
+
+
+def check_group(group: Any, n: int) -> None:
+    """`ConfigError` unless n numbers can be cut into such groups."""
+    if not isinstance(group, int) or isinstance(group, bool) or group < 1:
+        raise ConfigError(f"group={group!r} must be a whole number above 0")
+    if n % group:
+        raise ConfigError(f"{n} numbers cannot be cut into groups of {group}: pass whole groups only")
 
 
 def _check_numbers(array: Any) -> None:
@@ -253,7 +266,7 @@ def _check_numbers(array: Any) -> None:
         raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
 
 
-def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> None:
+def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
     for given in (array, target):
         _check_numbers(given)
     if not target.flags.writeable:
@@ -266,6 +279,7 @@ def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> Non
         raise ConfigError(f"algorithm {algorithm!r} must be one of auto, {', '.join(WAYS)}")
     if not isinstance(chunks, int) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
-    if chunks > 1 and _order(array, target) == "strided":
-        raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
     check_operation(op, array.dtype)
+    check_group(group, array.size)
+    if chunks > 1 and _order(group, array, target) == "strided":
+        raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
