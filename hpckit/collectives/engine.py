@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
-from hpckit.comm.shared import free_with
+from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, ranges
 
 _PARTS = 32  # short messages instead of one: what is longer takes so long that a handshake does not matter

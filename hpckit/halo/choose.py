@@ -45,6 +45,7 @@ class Auto:
         ranking = sorted(self._predicted, key=self._predicted.__getitem__)
         self._ways = self._make([known] if known else ranking[:_RACERS], tag)
         self._race = Race(plan.grid.comm, list(self._ways))
+        self._told: float | None = None  # what the last exchange took; the race hears it when the next one starts
         self._finish()
 
     @property
@@ -81,6 +82,10 @@ class Auto:
 
         def start() -> None:
             nonlocal spent
+            if self._told is not None:
+                self._race.tell(self._told)
+                self._told = None
+                self._finish()
             begin = clock()
             bound[self._race.way].start()
             spent = clock() - begin
@@ -89,10 +94,12 @@ class Auto:
             begin = clock()
             bound[self._race.way].wait()
             if not self._race.over:
-                self._race.tell(spent + clock() - begin)
-                self._finish()
+                self._told = spent + clock() - begin
 
-        return Bound.of(start, wait)
+        def poll() -> bool:
+            return bound[self._race.way].poll()
+
+        return Bound.of(start, wait, poll, self)
 
     def _finish(self) -> None:
         if self._race.over:

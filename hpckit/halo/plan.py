@@ -69,10 +69,18 @@ class Plan:
     ----------
     links : one per neighbouring rank, without this one, by rank
     own : the link of this rank to itself (periodic dimensions of one rank), or one without boxes
+    deadline : seconds that the ways may wait for other ranks
     """
 
-    def __init__(self, grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool) -> None:
-        self.grid, self.width, self.corners = grid, width, corners
+    def __init__(
+        self,
+        grid: Grid,
+        width: Width,
+        fields: Sequence[np.ndarray],
+        corners: bool,
+        deadline: float | None = None,
+    ) -> None:
+        self.grid, self.width, self.corners, self.deadline = grid, width, corners, deadline
         self.layouts = _agree_on_layouts(grid, width, fields, corners)
         ends: dict[int, tuple[list, list]] = {}
         offsets = [o for o in product((-1, 0, 1), repeat=grid.ndim) if any(o) and (corners or sum(map(abs, o)) == 1)]
