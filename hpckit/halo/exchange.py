@@ -15,7 +15,7 @@ from hpckit.comm.spin import Meeting
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.choose import Auto
-from hpckit.halo.packed import Bound
+from hpckit.halo.packed import MEETING, TAGS, Bound, NotBegun
 from hpckit.halo.plan import Plan, Width
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *WAYS)
-_TAGS = 8  # message tags of one halo
 _BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -96,6 +95,8 @@ class Halo:
             land()
         try:
             bound.exchange()
+        except NotBegun:
+            raise
         except BaseException:
             self._flight = bound, fields
             raise
@@ -109,7 +110,11 @@ class Halo:
         if adrift:
             land()
         self._flight = bound, fields
-        bound.start()
+        try:
+            bound.start()
+        except NotBegun:
+            self._flight = None
+            raise
 
     def wait(self) -> None:
         """Finish what `start` began: afterwards the ghost cells are filled."""
@@ -175,9 +180,9 @@ class Halo:
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
     def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
-        tag = next(_tags.setdefault(self.grid, itertools.count(0, _TAGS))) % (_highest_tag() - _TAGS)
+        tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS))) % (_highest_tag() - TAGS)
         if self._deadline is not None:
-            Meeting(self.grid.comm, tag, self._deadline, "the planning of a halo exchange")()
+            Meeting(self.grid.comm, tag + MEETING, self._deadline, "the planning of a halo exchange")()
         self._plan = Plan(self.grid, self.width, fields, self.corners, self._deadline)
         if self._method == "direct":
             where = can_read_directly(self.grid, fields)

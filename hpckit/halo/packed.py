@@ -12,9 +12,16 @@ from hpckit import native
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
 from hpckit.comm.spin import waiter
+from hpckit.errors import HpckitError
 from hpckit.halo.plan import ALIGN, Link, Plan
 
 DOING = "a halo exchange"  # in errors
+TAGS = 8  # of one halo, beginning with the one that ways are given
+MEETING = TAGS - 1  # the one by which ranks meet, beyond those of the ways
+
+
+class NotBegun(HpckitError):
+    """The others did not come: there is nothing to wait for, and `start` may be tried again."""
 
 
 class Bound(NamedTuple):
