@@ -203,10 +203,9 @@ class NodeMemory:
         for make in (_nameless, _named):
             file, place = -1, None
             with contextlib.suppress(OSError, AttributeError):
-                if self.comm.rank == 0 and nbytes <= (room := _room()):
-                    file, place = make(nbytes)
-                elif self.comm.rank == 0:
-                    place = room
+                if self.comm.rank == 0:
+                    room = _room()
+                    file, place = make(nbytes) if nbytes <= room else (-1, room)
             place = self.comm.bcast(place)
             if isinstance(place, int):
                 raise HpckitError(

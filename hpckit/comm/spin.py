@@ -79,6 +79,11 @@ def is_late(ranks: Sequence[int], deadline: float, doing: str) -> HpckitError:
     )
 
 
+def complete(requests: Sequence[MPI.Request]) -> bool:
+    """Whether all are. One by one: MPICH 5.0.2's Testall fails on persistent collectives."""
+    return all([request.Test() for request in requests])  # noqa: C419  (each gets its turn)
+
+
 def waiter(
     ranks: Sequence[int | None], deadline: float | None, doing: str
 ) -> Callable[[Sequence[MPI.Request]], object]:
@@ -91,7 +96,7 @@ def waiter(
 
     def wait(requests: Sequence[MPI.Request]) -> None:
         limit = time.monotonic() + deadline
-        while not MPI.Request.Testall(requests):
+        while not complete(requests):
             if time.monotonic() > limit:
                 pending = [rank for rank, request in zip(ranks, requests, strict=True) if not request.Test()]
                 raise is_late(sorted({rank for rank in pending if rank is not None}), deadline, doing)

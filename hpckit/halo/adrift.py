@@ -33,6 +33,13 @@ def land() -> None:
             adrift.remove(flight)
 
 
+def help_others() -> None:
+    """Whoever waits does meanwhile what others may wait for: those who wait in another order, say."""
+    land()
+    for halo in list(halos):
+        halo.progress()
+
+
 def _is_over(bound: Bound) -> bool:
     try:
         return bound.poll()

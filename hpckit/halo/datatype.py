@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves, simplify
-from hpckit.comm.spin import waiter
+from hpckit.comm.spin import complete, waiter
 from hpckit.halo.packed import DOING, Bound
 from hpckit.halo.plan import Plan
 
@@ -51,7 +51,7 @@ class Datatype:
             wait_all(requests)
 
         free_with(wait, *requests, *types)
-        return Bound.of(start, wait, partial(MPI.Prequest.Testall, requests), (self, wait))
+        return Bound.of(start, wait, partial(complete, requests), (self, wait))
 
 
 def _type(nests: Sequence[Move]) -> MPI.Datatype:

@@ -123,6 +123,11 @@ class Halo:
         self._flight[0].wait()
         self._flight = None
 
+    def progress(self) -> None:
+        """Do what can be done without blocking of what `start` began; `wait` does the rest."""
+        if self._flight:
+            self._flight[0].poll()
+
     def abandon(self) -> None:
         """Leave what `start` began to itself: nobody will wait for it."""
         if self._flight:
@@ -253,4 +258,4 @@ def _as_list(fields: object) -> tuple:
 
 
 def _highest_tag() -> int:
-    return MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
+    return MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767  # the least that MPI promises

@@ -11,7 +11,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
-from hpckit.comm.spin import waiter
+from hpckit.comm.spin import complete, waiter
 from hpckit.errors import HpckitError
 from hpckit.halo.plan import ALIGN, Link, Plan
 
@@ -98,7 +98,7 @@ class Packed:
         messages = self._messages(tag)
         self._ranks = [rank for rank, _ in messages]
         self._requests = [request for _, request in messages]
-        free_with(self, *self._requests, keep=self._buffers)
+        free_with(self, *self._requests, keep=(self._buffers.send, self._buffers.receive))
 
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
         """Persistent requests, and the rank that each of them waits for."""
@@ -110,7 +110,7 @@ class Packed:
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
         pack = Moves(self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else []))
         unpack = Moves(self._buffers.incoming(arrays))
-        requests, start_all, test_all = self._requests, MPI.Prequest.Startall, MPI.Prequest.Testall
+        requests, start_all = self._requests, MPI.Prequest.Startall
         wait_all = waiter(self._ranks, self._plan.deadline, DOING)
 
         def start() -> None:
@@ -122,10 +122,10 @@ class Packed:
             unpack.run()
 
         def poll() -> bool:
-            complete = test_all(requests)
-            if complete:
+            over = complete(requests)
+            if over:
                 unpack.run()
-            return complete
+            return over
 
         return Bound.of(start, wait, poll, self)
 

@@ -19,6 +19,7 @@ from hpckit import native
 from hpckit.comm.pack_host import Moves
 from hpckit.comm.spin import Watch, patience
 from hpckit.errors import ConfigError
+from hpckit.halo.adrift import help_others
 from hpckit.halo.packed import DOING, Bound, Packed
 from hpckit.halo.plan import Plan
 
@@ -109,11 +110,18 @@ class Shared:
         )
         steps = (post, collect, drain) if self._direct else (post, collect)
         at, last = 0, len(steps)  # the step that comes next: after an error it is known
+        insists = False
 
         def insist() -> None:
+            nonlocal insists
             watch.begin()
-            while steps[at]():
-                watch.look(self._late(at))
+            insists = True
+            try:
+                while steps[at]():
+                    watch.look(self._late(at))
+                    help_others()
+            finally:
+                insists = False
 
         def start() -> None:
             nonlocal at
@@ -143,7 +151,7 @@ class Shared:
         def poll() -> bool:
             nonlocal at
             while at < last:
-                if steps[at]():
+                if insists or steps[at]():
                     return False
                 at += 1
             return far is None or far.poll()
