@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any, Unpack
 
 import numpy as np
@@ -50,11 +52,11 @@ def _central(state: State) -> np.ndarray:
     distances, ranks = state.distances, state.ranks
     members = np.argsort(state.near, kind="stable")
     starts = np.searchsorted(state.near[members], np.arange(state.k + 1))
-    least = np.bincount(state.near, state.weights * state.dn, state.k)
+    least = _costs(state, members, starts)
     best = np.full(state.k, -1)
     mine = np.arange(distances.first, distances.first + distances.m)
     mine = mine[state.taken[mine] == 0]
-    centre = native.load("hpckit.cluster.kernels.alternate").centre
+    centre = distances.kernels("alternate").centre
     clusters = [*map(native.address, (state.near, members, starts, state.weights, least, best))]
     for start, rows in distances.pieces(mine):
         centre(*rows.at, native.address(mine[start:]), len(rows.places), *clusters)
@@ -64,3 +66,11 @@ def _central(state: State) -> np.ndarray:
     winner = offers[:, 0].argmin(axis=0)  # the first among equals has the lowest candidate
     best = offers[winner, 1, np.arange(state.k)].astype(np.int64)
     return np.where(best < 0, state.medoids, best)
+
+
+def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at `starts`."""
+    costs = state.weights * state.dn
+    if not state.distances.wide:
+        return np.bincount(state.near, costs, state.k)
+    return np.array([math.fsum(costs[members[start:stop]]) for start, stop in pairwise(starts)])

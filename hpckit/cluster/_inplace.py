@@ -9,7 +9,7 @@ import numpy as np
 
 from hpckit import native
 from hpckit.cluster import _quant
-from hpckit.cluster._dist import Distances, Rows, look_over
+from hpckit.cluster._dist import Distances, Given, Rows, look_over
 from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Whole
 from hpckit.cluster._ranks import Ranks
@@ -25,18 +25,26 @@ class InPlace(Distances):
 
     @property
     def scale(self) -> float:
-        return math.ldexp(1, -self.exponent)
+        return 1.0 if self.wide else math.ldexp(1, -self.exponent)
 
     def rows(self, items: np.ndarray) -> Rows:
         return Rows(self.table, items)
 
     def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
         if self.by_candidate:  # all ranks have all rows
-            np.rint(np.multiply(self.table[j], self.scale, out=column), out=column)
+            self._round(self.table[j], column)
             return
         if self.first <= j < self.first + self.m:
-            np.rint(np.multiply(self.table[:, j - self.first], self.scale, out=column), out=column)
+            self._round(self.table[:, j - self.first], column)
         ranks.share(column, self.candidates, j)
+
+    def _round(self, values: np.ndarray, column: np.ndarray) -> None:
+        """Ticks; `+ 0` because -0 is not below all others by its bits."""
+        if self.wide:
+            np.add(values, np.float32(0), out=column)
+        else:
+            np.rint(np.multiply(values, self.scale, out=column), out=column)
+            column += np.float32(0)
 
 
 def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
@@ -54,12 +62,17 @@ def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
             rows = rows.T
             top = _largest_symmetric(rows, ranks)
     top = ranks.maximum(top)
-    exponent = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance") if top < math.inf else _RANGE
-    if abs(exponent) >= _RANGE:
+    if top == math.inf:
+        return None
+    exponent, objects = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance"), np.arange(n)
+    wide = Given(problem, objects, by_candidate).too_coarse(top)
+    if wide:
+        exponent = 0
+    elif abs(exponent) >= _RANGE:
         return None
     look_over(matrix[own, own], ranks)
     table = rows if by_candidate else rows[:, own]
-    return InPlace(np.arange(n), n, first, stop - first, by_candidate, exponent, n, table)
+    return InPlace(objects, n, first, stop - first, by_candidate, exponent, wide, n, table)
 
 
 def _matrix(problem: Problem) -> np.ndarray | None:

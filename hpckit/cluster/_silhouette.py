@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -115,11 +115,12 @@ def silhouette(
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
-        sums = np.zeros((len(sizes), problem.n))
     ranks.same("labels (checksum)", zlib.crc32(clusters))
-    distances = _dist.load(problem, by_candidate=True)
+    distances = _dist.load(replace(problem, k=len(sizes)), by_candidate=True)
+    with ranks.together():  # there may be no room for it
+        sums = distances.sums(len(sizes), problem.n)
     _add_up(distances, clusters, sums)
-    ranks.add(sums)
+    sums = distances.total(sums, ranks)
     own = clusters, np.arange(problem.n)
     with np.errstate(invalid="ignore"):  # 0 by 0, where an object is alone or at distance 0 of all others
         a = sums[own] / (sizes[clusters] - 1)
@@ -147,8 +148,8 @@ def medoid_silhouette(
     problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, **where)
     _at_least_two(problem.k)
     values = [np.empty(0)]
-    for ticks in to_medoids(problem, np.asarray(problem.init))[1]:
-        dn, ds = np.partition(ticks, 1, axis=1)[:, :2].T.astype(np.float64)
+    for distances in to_medoids(problem, np.asarray(problem.init), wide=True)[1]:
+        dn, ds = np.partition(distances, 1, axis=1)[:, :2].T.astype(np.float64)
         values.append(1 - dn / np.where(ds, ds, 1))
     return problem.ranks.join(np.concatenate(values))
 
@@ -190,7 +191,7 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
     """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
-    first, add_rows = distances.first, native.load("hpckit.cluster.kernels.silhouette").add_rows
+    first, add_rows = distances.first, distances.kernels("silhouette").add_rows
     own = first + np.argsort(clusters[first : first + distances.m])  # one cluster after another: its sums stay in cache
     into = distances.n, *map(native.address, (clusters, sums))
     for start, rows in distances.pieces(own):
@@ -209,14 +210,14 @@ class _Silhouette(Medoids):
         self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
         self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
         served = self.near, self.seco, self.dn, self.ds, self.dt, *self.ratios, weights, self.removal
-        self._served = [native.address(self._table), self.n, self.k, *map(native.address, served)]
+        self._served = [native.address(self._table), self.n, self.k, distances.far, *map(native.address, served)]
         self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:
         return self._kernels.swap(*self._served, slot, native.address(self._column))
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
-        _, n, k, *objects, removal = self._served
+        _, n, k, _, *objects, removal = self._served
         return self._kernels.evaluate, [n, native.address(self.taken), *objects, k, removal]
 
     @property

@@ -48,12 +48,13 @@ def best(state: State, search: Search) -> None:
     nearest or second medoid changed: the same swaps as PAM at a fraction of its work (Resende & Werneck, Annals of
     Operations Research 150, 2007).
     """
-    kernels, distances = native.load("hpckit.cluster.kernels.exact"), state.distances
+    distances = state.distances
+    kernels = distances.kernels("exact")
     k, m = state.k, distances.m
     shift = np.empty((0, 0))
     with state.ranks.together():  # there may be no room for it
-        shift = np.zeros((k, m))
-    gain, lowest, slots = np.zeros(m), np.empty(m), np.empty(m)
+        shift = distances.sums(k, m)
+    gain, lowest, slots = distances.sums(m), np.empty(m), np.empty(m)
     state.near_was[:] = state.near  # no object has contributed yet: as if its medoids were at distance 0
     changed, near_was, dn_was, ds_was = map(native.address, (state.changed, state.near_was, state.dn_was, state.ds_was))
     now = [*map(native.address, (state.near, state.dn, state.ds, state.weights, gain, shift))]
@@ -89,7 +90,7 @@ class _Judge:
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
         self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
-        after, hits = np.empty((threads, 2 * state.k)), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
+        after, hits = state.sums(threads, 2 * state.k), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
         self._scratch = after, hits, self._bids
         self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
 

@@ -14,7 +14,6 @@ from hpckit.log import get_logger
 from hpckit.trace import span
 
 _LOG = get_logger(__name__)
-_COARSE = 50  # ticks from the medoids: rounding changes a distance by up to a percent
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,7 @@ def finish(state: Medoids, search: Search) -> Result:
 
 
 def _remark(state: Medoids, search: Search) -> None:
-    away = state.dn[state.dn > 0]
     if not search.found_nothing:
         _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
     if not state.loss and len(np.unique(state.near)) < state.k:
         _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", state.k)
-    if len(away) and away.mean() < _COARSE:
-        _LOG.warning(
-            "distances are rounded to 2**-24 of the largest, but objects are at only %.2g times that from their"
-            " medoids: look for a few that are far away from all others, or for wrong units",
-            away.mean(),
-        )
