@@ -118,7 +118,7 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
     else:
         gain = start.weights[objects] @ nearer  # whole numbers: exact
     best = gain.argmax() if len(mine) else 0
-    start.ranks.bid[:] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
+    start.ranks.bid[:3] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
     return start.add(_won(start.ranks))
 
 

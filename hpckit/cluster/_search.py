@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from hpckit.cluster import _input
 from hpckit.cluster._state import SWAP, Medoids
 from hpckit.errors import ConfigError
 
+_GROWTH = 0.5  # of what was judged in vain since the last swap, judged before the ranks agree again
+_AGREEMENTS = 16  # at least that many in a pass
 Monitor = Callable[["Search"], object]
 
 
@@ -71,13 +74,20 @@ class Search:
         """Whether there is a block to visit."""
         return not self.found_nothing and self.visited < self._limit * self.blocks
 
-    def step(self, swapped: bool) -> None:
-        """One block more has been visited."""
-        self.visited += 1
-        self.quiet = 0 if swapped else self.quiet + 1
-        if self._monitor is not None:
-            with self._state.ranks.together():
-                self._monitor(self)
+    @property
+    def ahead(self) -> int:
+        """How many blocks to judge before the ranks agree: the more, the longer none has offered a swap."""
+        left = min(-(-self._patience // self.block) - self.quiet, self._limit * self.blocks - self.visited)
+        return int(min(1 + _GROWTH * self.quiet, 1 + self.blocks / _AGREEMENTS, left))
+
+    def step(self, blocks: int, *, swapped: bool) -> None:
+        """So many blocks more have been visited, and offered a swap or not."""
+        with self._state.ranks.together() if blocks and self._monitor is not None else nullcontext():
+            for _ in range(blocks):
+                self.visited += 1
+                self.quiet = 0 if swapped else self.quiet + 1
+                if self._monitor is not None:
+                    self._monitor(self)
 
     def snapshot(self) -> dict[str, Any]:
         """What `resume=` takes: plain numbers, and the arrays medoids (k,) and trace (n_swap,)."""

@@ -24,6 +24,9 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
     All candidates of a block are judged against the same medoids, and the best swap is done; those that had offered
     one are judged again, until none is left. The search ends when a whole pass has found nothing. With blocks of one
     this is FasterPAM. A block of all is judged again as a whole, which is PAM.
+
+    While blocks offer nothing, ranks agree only after more and more of them: the first block in which some rank found
+    a swap counts, and what was judged beyond it is judged again, so that nothing depends on when they agree.
     """
     judge = _Judge(state, search.block)
     order = visiting_order(state.distances.candidates) if order is None else order
@@ -31,14 +34,19 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
     blocks = [slice(p, p + search.block) for p in range(0, len(order), search.block)]
     parts = [order[block][mine[block]] for block in blocks]
     while search.goes_on:
-        count, swapped = judge.first(parts[search.visited % len(parts)]), False
-        while bid := state.ranks.settle():
+        start = search.visited % len(parts)
+        ahead = parts[start : start + search.ahead]
+        block, count = judge.first_of(ahead)
+        bid = state.ranks.settle()
+        search.step(bid.block if bid else len(ahead), swapped=False)
+        if bid is None:
+            continue
+        count *= block == bid.block  # those of a later block come again
+        while bid:
             state.swap(bid)
-            swapped = True
-            if len(parts) == 1:
-                break
             count = judge.again(count)
-        search.step(swapped)
+            bid = state.ranks.settle() if len(parts) > 1 else None
+        search.step(1, swapped=True)
 
 
 def best(state: State, search: Search) -> None:
@@ -68,7 +76,7 @@ def best(state: State, search: Search) -> None:
         kernels.best_swap(*choice, k, m, distances.first, *bid_at)
         bid = state.ranks.settle()
         count = state.swap(bid) if bid else 0
-        search.step(bid is not None)
+        search.step(1, swapped=bid is not None)
 
 
 def visiting_order(n: int) -> np.ndarray:
@@ -94,22 +102,33 @@ class _Judge:
         self._scratch = after, hits, self._bids
         self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
 
-    def first(self, candidates: np.ndarray) -> int:
+    def first_of(self, blocks: list[np.ndarray]) -> tuple[int, int]:
+        """Which of the blocks is the first with candidates that would lower the loss, and how many they are, if any."""
+        found = ((block, count) for block, candidates in enumerate(blocks) if (count := self._first(candidates)))
+        block, count = next(found, (0, 0))
+        self._ranks.bid[3] = block
+        return block, count
+
+    def _first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""
         count = len(candidates)
         rows = self._distances.rows(candidates)
         self._todo[0, :count], self._todo[1, :count] = candidates, rows.places
         self._rows = rows  # keeps the table alive
         self._table_at = rows.at[:2]
-        return self.again(count)
+        return self._judge(count)
 
     def again(self, count: int) -> int:
         """The same for the first `count` of those that would have the last time."""
+        self._ranks.bid[3] = 0
+        return self._judge(count)
+
+    def _judge(self, count: int) -> int:
         if self._ranks.threads == 1:
             return self._part(0, 0, count)
         starts = partition.starts(count, self._ranks.threads)
         kept = self._ranks.each(lambda thread: self._part(thread, *starts[thread : thread + 2]))
-        self._ranks.bid[:] = min(self._bids.tolist(), key=_merit)
+        self._ranks.bid[:3] = min(self._bids.tolist(), key=_merit)
         ends = 0
         for start, many in zip(starts, kept, strict=False):
             self._todo[:, ends : ends + many] = self._todo[:, start : start + many]
