@@ -265,7 +265,9 @@ class Given(_Source):
     def largest(self) -> float:
         return self.data.largest(self.objects, self.first, self.first + self.m)
 
-    by_object = True  # what `pieces` yields
+    @property
+    def by_object(self) -> bool:
+        return True  # what `pieces` yields
 
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
         for p, values in self.data.pieces(self.objects[some], self.first, self.first + self.m):
