@@ -39,12 +39,10 @@ class InPlace(Distances):
         ranks.share(column, self.candidates, j)
 
     def _round(self, values: np.ndarray, column: np.ndarray) -> None:
-        """Ticks; `+ 0` because -0 is not below all others by its bits."""
         if self.wide:
-            np.add(values, np.float32(0), out=column)
+            column[:] = values
         else:
             np.rint(np.multiply(values, self.scale, out=column), out=column)
-            column += np.float32(0)
 
 
 def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:

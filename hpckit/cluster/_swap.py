@@ -104,10 +104,11 @@ class _Judge:
 
     def first_of(self, blocks: list[np.ndarray]) -> tuple[int, int]:
         """Which of the blocks is the first with candidates that would lower the loss, and how many they are, if any."""
-        found = ((block, count) for block, candidates in enumerate(blocks) if (count := self._first(candidates)))
-        block, count = next(found, (0, 0))
-        self._ranks.bid[3] = block
-        return block, count
+        for block, candidates in enumerate(blocks):
+            if count := self._first(candidates):
+                self._ranks.bid[3] = block
+                return block, count
+        return 0, 0
 
     def _first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""

@@ -16,7 +16,7 @@ def _nearest_but(table, o, k, but):
     """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there is none."""
     best = (_INFINITE << types.uint64(32)) | types.uint64(0xFFFFFFFF)
     for i in range(k):  # distances before slots, in one whole number: that vectorises
-        key = (types.uint64(bits32(table[o * k + i])) << 32) | types.uint64(i)
+        key = (types.uint64(bits32(table[o * k + i] + types.float32(0.0))) << 32) | types.uint64(i)  # 0 for -0
         key = best if i == but else key
         best = key if key < best else best
     return types.int64(types.int32(best & types.uint64(0xFFFFFFFF)))

@@ -139,4 +139,4 @@ def histogram(x, n0, n1, s0, s1, top, bins, counts):
             x64 = types.float64(x[i * s0 + j * s1])
             if x64 > 0:
                 b = top + 1022 - types.int64(bits(x64) >> types.uint64(52))
-                counts[i * bins + min(b, bins - 1)] += 1
+                counts[i * bins + max(0, min(b, bins - 1))] += 1  # rounding may have put x above the largest
