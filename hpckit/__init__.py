@@ -78,4 +78,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MAP])
+    """What `help(hpckit)` shows: without scikit-learn, all but the names that need it."""
+    from importlib.util import find_spec
+
+    absent = None if find_spec("sklearn") else "hpckit.cluster.estimators"
+    return sorted([*globals(), *(name for name, module in _MAP.items() if module != absent)])

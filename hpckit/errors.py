@@ -30,14 +30,37 @@ class Checkpointed(HpckitError):
     exit_code = 75
 
 
+class HpckitValueError(HpckitError, ValueError):
+    """All ranks that failed met a `ValueError`, but none of ours."""
+
+
+class HpckitTypeError(HpckitError, TypeError):
+    """All ranks that failed met a `TypeError`."""
+
+
+class HpckitOSError(HpckitError, OSError):
+    """All ranks that failed met an `OSError`."""
+
+
+class HpckitMemoryError(HpckitError, MemoryError):
+    """All ranks that failed met a `MemoryError`."""
+
+
 _BY_EXIT_CODE: dict[int, type[HpckitError]] = {c.exit_code: c for c in (HpckitError, ConfigError, Checkpointed)}
+_BUILT_IN: dict[str, type[HpckitError]] = {
+    "ValueError": HpckitValueError,
+    "TypeError": HpckitTypeError,
+    "OSError": HpckitOSError,
+    "MemoryError": HpckitMemoryError,
+}
 
 
 def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     """Raise on all ranks if any rank failed (collective).
 
-    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`, or `ConfigError` or
-    `Checkpointed` when every cause is one; `error` is chained to it on the ranks that failed.
+    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`: a `ConfigError` or
+    `Checkpointed` when every cause is one, and a `ValueError`, `TypeError`, `OSError` or `MemoryError` too when every
+    cause is one and none is ours, so that it is caught as on one rank. `error` is chained to it where it came from.
     """
     from mpi4py import MPI
 
@@ -45,9 +68,9 @@ def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     comm.Allreduce(MPI.IN_PLACE, failed, op=MPI.MAX)
     if not failed[0]:
         return
-    causes = comm.allgather(None if error is None else (_text(error), getattr(error, "exit_code", 1)))
-    codes = {cause[1] for cause in causes if cause}
-    kind = _BY_EXIT_CODE.get(codes.pop(), HpckitError) if len(codes) == 1 else HpckitError
+    causes = comm.allgather(None if error is None else (_text(error), *_kind(error)))
+    kinds = {cause[1:] for cause in causes if cause}
+    kind = _joint(*kinds.pop()) if len(kinds) == 1 else HpckitError
     raise kind(_summary([cause and cause[0] for cause in causes])) from error
 
 
@@ -86,6 +109,18 @@ def ranges(ranks: Iterable[int]) -> str:
         else:
             runs.append([rank, rank])
     return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _kind(error: BaseException) -> tuple[int, str]:
+    """Its exit code, and which of the built-in classes it is of."""
+    built_in = (base.__name__ for base in type(error).__mro__ if base.__name__ in _BUILT_IN)
+    return getattr(error, "exit_code", 1), next(built_in, "")
+
+
+def _joint(exit_code: int, built_in: str) -> type[HpckitError]:
+    """The class of an error whose causes are all of this kind."""
+    ours = _BY_EXIT_CODE.get(exit_code, HpckitError)
+    return _BUILT_IN.get(built_in, ours) if ours is HpckitError else ours
 
 
 def _text(error: BaseException) -> str:

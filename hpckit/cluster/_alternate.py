@@ -11,10 +11,11 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import _dist, _init, _input
 from hpckit.cluster._state import SWAP, State
-from hpckit.cluster.kmedoids import Result
+from hpckit.cluster.kmedoids import Result, remarked
 from hpckit.trace import span
 
 
+@remarked
 def alternate(
     data: Any, k: int, *, init: Any = "random", max_iter: int | None = None, **common: Unpack[_input.Common]
 ) -> Result:
@@ -29,18 +30,18 @@ def alternate(
     with span("init"):
         medoids = _init.medoids(problem, distances)
     rest = problem.weights, problem.weight_exponent
-    state, swaps, rounds = State(distances, *rest, medoids, problem.ranks), [], 0
+    state, swaps, rounds, converged = State(distances, *rest, medoids, problem.ranks), [], 0, False
     with span("rounds"):
-        while rounds < problem.limit:
+        while rounds < problem.limit and not converged:
             rounds += 1
             before, medoids = medoids, _central(state)
             moved = np.flatnonzero(medoids != before).tolist()
-            if not moved:
-                break
-            state = State(distances, *rest, medoids, problem.ranks)
+            converged = not moved
+            if moved:
+                state = State(distances, *rest, medoids, problem.ranks)
             swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
     trace = np.array(swaps, SWAP)
-    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace)
+    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace, converged)
 
 
 def _central(state: State) -> np.ndarray:

@@ -13,6 +13,8 @@ from hpckit.cluster._input import Problem
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
+_AT_ONCE = 2**20  # distances added up by `heuristic`
+
 
 def medoids(problem: Problem, distances: Distances) -> np.ndarray:
     """(k,) int64, all different, the same on all ranks (collective)."""
@@ -20,6 +22,8 @@ def medoids(problem: Problem, distances: Distances) -> np.ndarray:
         return problem.init.copy()
     if problem.init == "first":
         return np.arange(problem.k)
+    if problem.init == "heuristic":
+        return _most_central(distances, problem)
     if problem.init == "build":
         return _build(distances, problem.weights, problem.k, problem.ranks)
     draws = generator(problem.random_state, problem.ranks)
@@ -35,11 +39,16 @@ def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
     seed = np.empty(1, np.int64)
     with ranks.together():
         try:
-            seed[0] = np.random.default_rng(random_state).integers(2**63)
+            seed[0] = np.random.default_rng(_source(random_state)).integers(2**63)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"random_state={random_state!r} is neither a seed nor a generator: {error}") from error
     ranks.share(seed, 1, 0)
     return np.random.default_rng(seed)
+
+
+def _source(random_state: Any) -> Any:
+    """What `default_rng` takes; before NumPy 2.2 it took no `RandomState`."""
+    return random_state._bit_generator if isinstance(random_state, np.random.RandomState) else random_state
 
 
 class _Start:
@@ -83,6 +92,16 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
         best_addition(at_gain, distances.m, distances.first, at_taken, at_bid)
         chosen[slot] = start.add(_won(ranks))
     return chosen
+
+
+def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
+    """Those with the least sum of weighted distances from all objects, the lowest among equals (collective)."""
+    objects, mine = np.arange(distances.n), np.arange(distances.first, distances.first + distances.m)
+    costs, step = np.empty(distances.m), _AT_ONCE // distances.n + 1
+    for start in range(0, distances.m, step):
+        some = slice(start, start + step)
+        costs[some] = problem.weights @ distances.part(objects, mine[some]).astype(np.float64)  # whole numbers: exact
+    return np.argsort(problem.ranks.join(costs), kind="stable")[: problem.k]
 
 
 def _update(start: _Start, gain: np.ndarray) -> None:

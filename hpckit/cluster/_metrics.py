@@ -145,6 +145,8 @@ def _bound(points: np.ndarray, metric: str) -> float:
 
 def _each_pair(metric: Callable) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
     """`each(objects, candidates, values)`: values[o, j] = metric(objects[o], candidates[j])."""
+    if table := getattr(metric, "table", None):  # of `_named`: many pairs at once
+        return lambda objects, candidates, values: np.copyto(values, table(objects, candidates))
     if hasattr(metric, "py_func"):  # numba's, so numba is there
         from hpckit.cluster.kernels.called import each_pair
 

@@ -17,11 +17,12 @@ from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Matrix
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import State
-from hpckit.cluster.kmedoids import Result, fasterpam, finish
+from hpckit.cluster.kmedoids import Result, fasterpam, finish, remarked
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
 
+@remarked
 def clara(
     data: Any,
     k: int,
@@ -57,7 +58,7 @@ def clara(
 def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_iter: int | None) -> Result:
     ranks, draws = problem.ranks, problem.random_state
     sample = _sample(problem, size, draws, *kept)
-    found = fasterpam(
+    found = fasterpam.__wrapped__(
         _among(problem, sample),
         problem.k,
         metric=problem.metric,
@@ -73,7 +74,7 @@ def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_it
     trace["added"], trace["removed"] = sample[trace["added"]], sample[trace["removed"]]
     medoids = sample[found.medoids]
     labels, loss = assign(problem, medoids)
-    return Result(medoids, labels, loss, found.n_iter, found.n_swap, trace)
+    return Result(medoids, labels, loss, found.n_iter, found.n_swap, trace, found.converged)
 
 
 def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
@@ -88,6 +89,7 @@ def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
     return problem.ranks.join(columns).T
 
 
+@remarked
 def clarans(
     data: Any,
     k: int,
@@ -119,6 +121,7 @@ def clarans(
     return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
 
+@remarked
 def onebatch(
     data: Any,
     k: int,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Unpack
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 import numpy as np
 
@@ -26,6 +28,7 @@ class Result:
     n_iter : passes over all candidates
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
+    converged : whether the search ended by itself, and not at max_iter
     """
 
     medoids: np.ndarray
@@ -34,8 +37,32 @@ class Result:
     n_iter: int
     n_swap: int
     trace: np.ndarray
+    converged: bool
+
+    @property
+    def empty(self) -> list[int]:
+        """Clusters without a member: their medoids are no nearer to any object, themselves included, than others."""
+        return np.flatnonzero(np.bincount(self.labels, minlength=len(self.medoids)) == 0).tolist()
 
 
+_R = TypeVar("_R", bound=Result)
+_P = ParamSpec("_P")
+
+
+def remarked(search: Callable[_P, _R]):
+    """The search, which says what its user may not expect of the result; `__wrapped__` is the one that keeps quiet."""
+
+    @wraps(search)
+    def told(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        result, comm = search(*arguments, **options), options.get("comm")
+        if comm is None or getattr(comm, "rank", 0) == 0:
+            _remark(result)
+        return result
+
+    return told
+
+
+@remarked
 def fasterpam(
     data: Any,
     k: int,
@@ -53,7 +80,7 @@ def fasterpam(
         (n, d) with another metric. Whole on every rank.
     init : "random", "first", "build", "lab", "k-medoids++", or k objects
     block : candidates judged together; 1 is FasterPAM as published, n is PAM
-    max_iter : most passes over all candidates; None: until no swap lowers the loss
+    max_iter : most passes over all candidates; None: until no swap lowers the loss; 0: none, `init` is the result
     monitor : called on all ranks after each block with the `Search`; an error that it raises ends the run, on all ranks
     resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
@@ -68,6 +95,7 @@ def fasterpam(
     return finish(state, search)
 
 
+@remarked
 def pam(
     data: Any,
     k: int,
@@ -102,15 +130,16 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
 
 
 def finish(state: Medoids, search: Search) -> Result:
-    """The result of a search that has ended, and a note of what its user may not expect."""
-    if state.ranks.rank == 0:
-        _remark(state, search)
+    """The result of a search that has ended."""
     labels = state.near.astype(np.int64)
-    return Result(state.medoids, labels, state.true_loss, search.passes, search.n_swap, state.trace)
+    counts = search.passes, search.n_swap
+    return Result(state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing)
 
 
-def _remark(state: Medoids, search: Search) -> None:
-    if not search.found_nothing:
-        _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
-    if not state.loss and len(np.unique(state.near)) < state.k:
-        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", state.k)
+def _remark(result: Result) -> None:
+    if not result.converged and result.n_iter:
+        _LOG.info("stopped after max_iter=%d: more of them may lower the loss", result.n_iter)
+    if result.empty and not result.loss:
+        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", len(result.medoids))
+    elif result.empty:
+        _LOG.warning("empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty)
