@@ -24,7 +24,7 @@ def alternate(
     Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid that changed, with
     the loss after its round. Source: Maranzana, Operational Research Quarterly 15, 1964.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common)
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True)
     with span("init"):

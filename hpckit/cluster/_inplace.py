@@ -53,12 +53,13 @@ def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
         return None
     first, stop = ranks.block(n)
     rows, own, top = matrix.T if by_candidate else matrix, slice(first, stop), 0.0
+    symmetric, threads = ranks.maximum(rows.strides[1] != 4), ranks.gather(ranks.threads)  # ranks may differ in both
     with ranks.together():
-        if rows.strides[1] == 4:
+        if not symmetric:
             top = _quant.largest(rows[own] if by_candidate else rows[:, own])
         else:
-            rows = rows.T
-            top = _largest_symmetric(rows, ranks)
+            rows = rows if rows.strides[1] == 4 else rows.T
+            top = _largest_symmetric(rows, ranks, threads)
     top = ranks.maximum(top)
     if top == math.inf:
         return None
@@ -81,10 +82,10 @@ def _matrix(problem: Problem) -> np.ndarray | None:
     return matrix if min(matrix.strides) == 4 and max(matrix.strides) % 4 == 0 else None
 
 
-def _largest_symmetric(rows: np.ndarray, ranks: Ranks) -> float:
+def _largest_symmetric(rows: np.ndarray, ranks: Ranks, threads: list[int]) -> float:
     """The largest that this rank finds in its part of the matrix; infinite where that is not symmetric."""
     largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
-    first, parts = ranks.rank * ranks.threads, ranks.size * ranks.threads
+    first, parts = sum(threads[: ranks.rank]), sum(threads)
 
     def part(thread: int) -> float:
         return largest(native.address(rows), len(rows), rows.strides[0] // 4, first + thread, parts)

@@ -55,7 +55,7 @@ def fastermsc(
     `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
     arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common)
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
@@ -78,7 +78,7 @@ def dynmsc(
     each k; other arguments, errors and source as for `fastermsc`.
     """
     counts = {"block": block, "k_min": k_min}
-    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", init=init, **common)
+    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common)
     _at_least_two(problem.k, "k_max")
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:
@@ -117,7 +117,7 @@ def silhouette(
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     common |= {"distributed": distributed, "memory": "matrix" if metric == "precomputed" else "free"}
-    problem = _input.check(data, 1, init="first", metric=metric, **common)
+    problem = _input.check(data, 1, search="silhouette", init="first", metric=metric, **common)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
@@ -152,7 +152,15 @@ def medoid_silhouette(
     errors as for `fasterpam`. Source as for `fastermsc`.
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
-    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, distributed=distributed, **common)
+    problem = _input.check(
+        data,
+        np.size(medoids),
+        search="medoid_silhouette",
+        init=medoids,
+        metric=metric,
+        distributed=distributed,
+        **common,
+    )
     _at_least_two(problem.k)
     values = [np.empty(0)]
     for distances in to_medoids(problem, np.asarray(problem.init), wide=True)[1]:

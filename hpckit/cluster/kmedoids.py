@@ -87,7 +87,7 @@ def fasterpam(
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common)
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
@@ -111,7 +111,7 @@ def pam(
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`; max_iter: most swaps.
     Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations Research 150, 2007.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
