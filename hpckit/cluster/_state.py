@@ -58,9 +58,8 @@ class Medoids(ABC):
         removed, self.medoids[bid.slot] = int(self.medoids[bid.slot]), bid.candidate
         self.taken[removed], self.taken[bid.candidate] = 0, 1
         self.distances.fetch(bid.candidate, self._column, self.ranks)
+        self.loss += bid.change
         count = self._replace(bid.slot)
-        if not self.distances.wide:
-            self.loss += bid.change
         self.swaps.append((bid.candidate, removed, self.true_loss))
         return count
 
@@ -125,7 +124,7 @@ class State(Medoids):
         """Do the changes that all ranks have found, each for its part of the objects; how many there are."""
         count = self.ranks.collect(self._changes[:count], self._all_changes)
         self._apply(self._all_changes_at, count, *self._served, *self._kept)
-        if self.distances.wide:
+        if self.distances.wide:  # a change is rounded, this is not
             self.loss = float(self.distances.nearest(self._sum))
         return count
 
