@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +27,7 @@ class ConfigError(HpckitError, ValueError):
 
 
 class Checkpointed(HpckitError):
-    """The run was stopped after a checkpoint: run it again to go on (75 is EX_TEMPFAIL)."""
+    """The run was stopped, with a checkpoint where there was something to save: run it again (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
 
@@ -68,10 +70,10 @@ def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     comm.Allreduce(MPI.IN_PLACE, failed, op=MPI.MAX)
     if not failed[0]:
         return
-    causes = comm.allgather(None if error is None else (_text(error), *_kind(error)))
-    kinds = {cause[1:] for cause in causes if cause}
+    causes = comm.allgather(None if error is None else (cause(error), *_kind(error)))
+    kinds = {each[1:] for each in causes if each}
     kind = _joint(*kinds.pop()) if len(kinds) == 1 else HpckitError
-    raise kind(_summary([cause and cause[0] for cause in causes])) from error
+    raise kind(_summary([each and each[0] for each in causes])) from error
 
 
 @contextmanager
@@ -100,6 +102,37 @@ def same(comm: MPI.Intracomm, what: str, value: object) -> None:
         raise ConfigError(f"{what} must be the same on all ranks, but {by_rank(comm.allgather(text))}")
 
 
+def all_come(comm: MPI.Intracomm, patience: float) -> bool:
+    """Whether all ranks get here within so many seconds (collective); where not, nothing else can use `comm`."""
+    request, limit = comm.Ibarrier(), time.monotonic() + patience
+    while not request.Test():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an `OSError` of a block that writes this file into one line with its path: systems do not name full disks.
+
+    Raises `HpckitError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HpckitError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def no_mpi(error: Exception) -> ConfigError | None:
+    """What to say of an error that came when MPI was imported; None where it is about something else."""
+    reason = next(iter(str(error).splitlines()), "").strip()
+    if not any(word in reason for word in ("MPI library", "libmpi", "mpi4py")):
+        return None
+    how = 'install one with pip install ".[mpich]", or load your site\'s module (docs/install.md)'
+    return ConfigError(f"no MPI library was found ({reason}): {how}")
+
+
 def ranges(ranks: Iterable[int]) -> str:
     """Sorted rank numbers with runs folded: `0-3, 7`."""
     runs: list[list[int]] = []
@@ -123,13 +156,13 @@ def _joint(exit_code: int, built_in: str) -> type[HpckitError]:
     return _BUILT_IN.get(built_in, ours) if ours is HpckitError else ours
 
 
-def _text(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """Our own errors speak for themselves; others need their type to be understood."""
     return str(error) if isinstance(error, HpckitError) else f"{type(error).__name__}: {error}"
 
 
 def _summary(causes: list[str | None]) -> str:
-    failed = [cause for cause in causes if cause is not None]
+    failed = [each for each in causes if each is not None]
     if len(failed) == len(causes) and len(set(failed)) == 1:
         return failed[0]
     return f"{len(failed)} of {len(causes)} ranks failed: {by_rank(causes)}"
