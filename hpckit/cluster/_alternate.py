@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any, Unpack
 
 import numpy as np
@@ -22,7 +24,7 @@ def alternate(
     Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid that changed, with
     the loss after its round. Source: Maranzana, Operational Research Quarterly 15, 1964.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common)
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True)
     with span("init"):
@@ -51,11 +53,11 @@ def _central(state: State) -> np.ndarray:
     distances, ranks = state.distances, state.ranks
     members = np.argsort(state.near, kind="stable")
     starts = np.searchsorted(state.near[members], np.arange(state.k + 1))
-    least = np.bincount(state.near, state.weights * state.dn, state.k)
+    least = _costs(state, members, starts)
     best = np.full(state.k, -1)
     mine = np.arange(distances.first, distances.first + distances.m)
     mine = mine[state.taken[mine] == 0]
-    centre = native.load("hpckit.cluster.kernels.alternate").centre
+    centre = distances.kernels("alternate").centre
     clusters = [*map(native.address, (state.near, members, starts, state.weights, least, best))]
     for start, rows in distances.pieces(mine):
         centre(*rows.at, native.address(mine[start:]), len(rows.places), *clusters)
@@ -65,3 +67,11 @@ def _central(state: State) -> np.ndarray:
     winner = offers[:, 0].argmin(axis=0)  # the first among equals has the lowest candidate
     best = offers[winner, 1, np.arange(state.k)].astype(np.int64)
     return np.where(best < 0, state.medoids, best)
+
+
+def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at `starts`."""
+    costs = state.weights * state.dn
+    if not state.distances.wide:
+        return np.bincount(state.near, costs, state.k)
+    return np.array([math.fsum(costs[members[start:stop]]) for start, stop in pairwise(starts)])

@@ -88,6 +88,7 @@ def check(
     /,
     *,
     init: Any,
+    search: str = "",
     metric: Any = "precomputed",
     metric_params: Any = None,
     random_state: Any = None,
@@ -101,7 +102,7 @@ def check(
     """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
 
     counts, limits : further arguments that must be whole numbers above 0; those of `limits` may be None, max_iter 0
-    called : what the user calls k
+    called : what the user calls k; search : the name of the function that all ranks are to call
     """
     ranks = Ranks(comm)
     name, parameters, place = "", None, ""
@@ -110,6 +111,7 @@ def check(
             raise ConfigError(f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's help")
         name, parameters = _named.known(metric, metric_params)
         place = _place(memory, name)
+    ranks.same("the search", search)
     ranks.same("metric and memory", (name, parameters, place))
     kind = {"points": name != "precomputed", "distributed": bool(distributed), "gaps": _named.allows_nan(metric)}
     array, given_weights = _data.read(ranks, data, sample_weight, **kind)

@@ -43,7 +43,7 @@ def clara(
     losses in the trace are its own. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
     counts, limits = {"samples": samples, "block": block}, {"sample_size": sample_size, "max_iter": max_iter}
-    problem = _input.check(data, k, counts, limits, init=init, **common)
+    problem = _input.check(data, k, counts, limits, search="clara", init=init, **common)
     size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
     problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
     best, kept = None, [] if isinstance(problem.init, str) else problem.init.tolist()
@@ -108,7 +108,7 @@ def clarans(
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
-    problem = _input.check(data, k, counts, limits, init=init, **common)
+    problem = _input.check(data, k, counts, limits, search="clarans", init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
     patience = max_neighbors or 1 + (problem.n - problem.k) // 40
@@ -141,7 +141,7 @@ def onebatch(
     Mathelin et al., OneBatchPAM, AAAI 2025.
     """
     limits = {"batch": batch, "max_iter": max_iter}
-    problem = _input.check(data, k, {"block": block}, limits, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, limits, search="onebatch", init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     objects = _sample(problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws)
     with span("distances"):

@@ -55,7 +55,7 @@ def fastermsc(
     `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
     arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common)
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
@@ -78,7 +78,7 @@ def dynmsc(
     each k; other arguments, errors and source as for `fastermsc`.
     """
     counts = {"block": block, "k_min": k_min}
-    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", init=init, **common)
+    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common)
     _at_least_two(problem.k, "k_max")
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:
@@ -117,15 +117,16 @@ def silhouette(
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     common |= {"distributed": distributed, "memory": "matrix" if metric == "precomputed" else "free"}
-    problem = _input.check(data, 1, init="first", metric=metric, **common)
+    problem = _input.check(data, 1, search="silhouette", init="first", metric=metric, **common)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
-        sums = np.zeros((len(sizes), problem.n))
     ranks.same("labels (checksum)", zlib.crc32(clusters))
-    distances = _dist.load(problem, by_candidate=True)
+    distances = _dist.load(replace(problem, k=len(sizes)), by_candidate=True)
+    with ranks.together():  # there may be no room for it
+        sums = distances.sums(len(sizes), problem.n)
     _add_up(distances, clusters, sums)
-    ranks.add(sums)
+    sums = distances.total(sums, ranks)
     own = clusters, np.arange(problem.n)
     with np.errstate(invalid="ignore"):  # 0 by 0, where an object is alone or at distance 0 of all others
         a = sums[own] / (sizes[clusters] - 1)
@@ -151,11 +152,19 @@ def medoid_silhouette(
     errors as for `fasterpam`. Source as for `fastermsc`.
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
-    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, distributed=distributed, **common)
+    problem = _input.check(
+        data,
+        np.size(medoids),
+        search="medoid_silhouette",
+        init=medoids,
+        metric=metric,
+        distributed=distributed,
+        **common,
+    )
     _at_least_two(problem.k)
     values = [np.empty(0)]
-    for ticks in to_medoids(problem, np.asarray(problem.init))[1]:
-        dn, ds = np.partition(ticks, 1, axis=1)[:, :2].T.astype(np.float64)
+    for distances in to_medoids(problem, np.asarray(problem.init), wide=True)[1]:
+        dn, ds = np.partition(distances, 1, axis=1)[:, :2].T.astype(np.float64)
         values.append(1 - dn / np.where(ds, ds, 1))
     return problem.ranks.join(np.concatenate(values))
 
@@ -198,7 +207,7 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
     """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
-    first, add_rows = distances.first, native.load("hpckit.cluster.kernels.silhouette").add_rows
+    first, add_rows = distances.first, distances.kernels("silhouette").add_rows
     own = first + np.argsort(clusters[first : first + distances.m])  # one cluster after another: its sums stay in cache
     into = distances.n, *map(native.address, (clusters, sums))
     for start, rows in distances.pieces(own):
@@ -217,14 +226,14 @@ class _Silhouette(Medoids):
         self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
         self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
         served = self.near, self.seco, self.dn, self.ds, self.dt, *self.ratios, weights, self.removal
-        self._served = [native.address(self._table), self.n, self.k, *map(native.address, served)]
+        self._served = [native.address(self._table), self.n, self.k, distances.far, *map(native.address, served)]
         self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:
         return self._kernels.swap(*self._served, slot, native.address(self._column))
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
-        _, n, k, *objects, removal = self._served
+        _, n, k, _, *objects, removal = self._served
         return self._kernels.evaluate, [n, native.address(self.taken), *objects, k, removal]
 
     @property

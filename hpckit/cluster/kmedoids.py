@@ -16,7 +16,6 @@ from hpckit.log import get_logger
 from hpckit.trace import span
 
 _LOG = get_logger(__name__)
-_COARSE = 50  # ticks from the medoids: rounding changes a distance by up to a percent
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def fasterpam(
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common)
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
@@ -112,7 +111,7 @@ def pam(
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`; max_iter: most swaps.
     Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations Research 150, 2007.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
@@ -131,9 +130,7 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
 
 
 def finish(state: Medoids, search: Search) -> Result:
-    """The result of a search that has ended, and a note of distances too coarse for it."""
-    if state.ranks.rank == 0:
-        _look_at_rounding(state)
+    """The result of a search that has ended."""
     labels = state.near.astype(np.int64)
     counts = search.passes, search.n_swap
     return Result(state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing)
@@ -146,13 +143,3 @@ def _remark(result: Result) -> None:
         _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", len(result.medoids))
     elif result.empty:
         _LOG.warning("empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty)
-
-
-def _look_at_rounding(state: Medoids) -> None:
-    away = state.dn[state.dn > 0]
-    if len(away) and away.mean() < _COARSE:
-        _LOG.warning(
-            "distances are rounded to 2**-24 of the largest, but objects are at only %.2g times that from their"
-            " medoids: look for a few that are far away from all others, or for wrong units",
-            away.mean(),
-        )

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
+from hpckit.cluster import (
+    alternate,
+    clara,
+    clarans,
+    dynmsc,
+    fastermsc,
+    fasterpam,
+    medoid_silhouette,
+    onebatch,
+    pam,
+    silhouette,
+)
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
@@ -130,3 +141,13 @@ def test_ranks_that_disagree_fail_together(search, comm):
         arguments = {"metric": "euclidean"} | (mine if last else {})
         with pytest.raises(ConfigError, match=r"must be the same on all ranks|1 of \d ranks failed"):
             search(POINTS, arguments.pop("k", 3), **arguments, comm=comm)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_ranks_that_call_different_searches_fail_together(search, comm):
+    last = comm.rank == comm.size - 1
+    for other in SEARCHES.keys() - {search}:
+        with pytest.raises(ConfigError, match=f"the search must be the same on all ranks.*{search.__name__}"):
+            (other if last else search)(POINTS, 3, metric="euclidean", init=[0, 1, 2], comm=comm)
+    with pytest.raises(ConfigError, match="the search must be the same on all ranks"):
+        medoid_silhouette(POINTS, [0, 1], comm=comm) if last else silhouette(POINTS, [0, 1] * 15, comm=comm)

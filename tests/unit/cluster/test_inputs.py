@@ -156,15 +156,6 @@ def test_odd_distances_are_named(comm, caplog, change, messages):
     assert all(message in text for message, text in zip(messages, found, strict=False))
 
 
-@pytest.mark.mpi
-@pytest.mark.parametrize(("far", "rounded"), [(1e4, False), (1e7, True)])
-def test_an_object_so_far_away_that_all_others_are_rounded(comm, caplog, far, rounded):
-    points = np.concatenate([POINTS, [[far, 0, 0, 0]]])
-    with caplog.at_level(logging.WARNING):
-        fasterpam(points, 9, metric="euclidean", init="first", comm=comm)
-    assert ("look for a few that are far away" in caplog.text) == (rounded and comm.rank == 0)
-
-
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
     ("mine", "message"),
