@@ -73,14 +73,14 @@ class progress:
         self.done += count
         if not self._silent and time.monotonic() >= self._next:
             self._next = time.monotonic() + PATIENCE
-            self._print(f"{self._so_far()}, {_duration(self._left())} left")
+            self._print(f"{self._so_far()}, {duration(self._left())} left")
 
     def __enter__(self) -> progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._silent:
-            self._print(f"{self._so_far()}, {_duration(time.monotonic() - self._begin)} in all")
+            self._print(f"{self._so_far()}, {duration(time.monotonic() - self._begin)} in all")
 
     def _so_far(self) -> str:
         percent = 100 * self.done // max(self.total, 1)
@@ -99,7 +99,7 @@ class progress:
         file.flush()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`7 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"

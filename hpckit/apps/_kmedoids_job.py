@@ -13,10 +13,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import cluster
-from hpckit.apps._kmedoids_data import Table
+from hpckit.apps import _memory
+from hpckit.apps._kmedoids_data import Table, points
 from hpckit.apps._kmedoids_results import pictures, save
 from hpckit.apps._kmedoids_watch import Watch
-from hpckit.apps._report import copy_rate, rounded
+from hpckit.apps._report import PROCESS, copy_rate, rounded
 from hpckit.apps._run import patiently, prepare, say
 from hpckit.apps._stop import StopSignal
 from hpckit.errors import ConfigError, together
@@ -29,6 +30,7 @@ _WATCHED = ("fasterpam", "pam")  # searches that can be stopped and resumed
 _SILHOUETTES = ("fastermsc", "dynmsc")  # searches whose loss is 1 - the average medoid silhouette
 _DRAWN = 3000  # objects in pictures, beside the medoids
 _TICK = 4  # bytes of a distance
+_COPIES = 4  # of the points that every rank has for a while
 
 
 class Job:
@@ -39,6 +41,11 @@ class Job:
         self.stop = StopSignal(comm)
         with together(comm):
             self.options = options(config)
+        if not config.input:
+            generated = config.generate
+            per_rank = _COPIES * 8 * points(generated, comm.size) * generated.dimension
+            middles = 8 * generated.clouds * (generated.dimension + 2)
+            _memory.check(comm, PROCESS + per_rank + middles, "--generate.n, --generate.dimension or --generate.clouds")
         with span("input"):
             self.table = Table(comm, config)
         self.n, self.is_matrix = self.table.n, config.metric == "precomputed"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import traceback
@@ -61,15 +60,17 @@ def run(
 def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
     """Make the folder for results and save the configuration there (collective).
 
-    A run that starts over does away with the checkpoints of the one before. Raises `ConfigError` on all ranks where
-    nothing can be written.
+    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises `ConfigError` on
+    all ranks where nothing can be written.
     """
+    from hpckit.io.checkpoint import set_aside
+
     with together(comm):
         if comm.rank == 0:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not resume and (folder / "checkpoint").exists():
-                    shutil.rmtree(folder / "checkpoint")
+                if not resume:
+                    set_aside(folder / "checkpoint")
             except OSError as error:
                 raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
     save_config(comm, config, folder / "config.toml")
@@ -135,7 +136,7 @@ def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, prog
         if _launched("RANK") <= 0:
             print(_explanation(config_type, dry_run, program, words), flush=True)
     except HpckitError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -194,7 +195,7 @@ def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str])
         try:
             message = msgspec.msgpack.encode((None, *parse(config_type, words)))
         except Exception as error:
-            message, failure = msgspec.msgpack.encode((cause(error), None, None)), error
+            message, failure = msgspec.msgpack.encode((_line(error), None, None)), error
     length = array("q", [len(message)])
     comm.Bcast(length)
     buffer = bytearray(message) if comm.rank == 0 else bytearray(length[0])
@@ -213,16 +214,21 @@ def _fail(apart: MPI.Intracomm, program: str, error: BaseException) -> int:
     trace = "".join(traceback.format_exception(error)) if bug or log.get_logger(program).isEnabledFor(DEBUG) else ""
     if not all_come(apart, PATIENCE):
         where = f"{program}: rank {apart.rank} of {apart.size} failed:"
-        sys.stderr.write(f"{where}\n{trace}" if trace else f"{where} {cause(error)}\n")
+        sys.stderr.write(f"{where}\n{trace}" if trace else f"{where} {_line(error)}\n")
         sys.stderr.flush()
         apart.Abort(_stop.exit_code(error))
     try:
         agree(apart, error)
     except HpckitError as ours:
         if apart.rank == 0:
-            sys.stderr.write(f"{trace}{program}: {ours}\n")
+            sys.stderr.write(f"{trace}{program}: {_line(ours)}\n")
         return _stop.exit_code(ours)
     raise AssertionError("unreachable: agree raises")
+
+
+def _line(error: BaseException) -> str:
+    """An error as one line of UTF-8, whatever names and values are in it."""
+    return " ".join(cause(error).split("\n")).encode(errors="backslashreplace").decode()
 
 
 def _banner(comm: MPI.Intracomm, program: str, config: msgspec.Struct) -> str:

@@ -23,11 +23,17 @@ def mpi_library() -> str:
 def read(kind: str, machine: Mapping[str, Any]) -> Any:
     """What was kept for this machine; None where there is nothing, or it is damaged."""
     path = _path(kind, machine)
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        found = json.loads((path and cache.read(path)) or b"{}")
-        if found["machine"] == machine and found["check"] == _check(kind, machine, found["content"]):
-            return found["content"]
-    return None
+    found, content = (path and _whole(kind, path)) or (None, None)
+    return content if found == machine else None
+
+
+def newest(kind: str) -> list[tuple[dict[str, Any], Any]]:
+    """Machine and content of all that was kept of this kind and is not damaged, the newest first."""
+    files: list[Path] = []
+    with contextlib.suppress(OSError):
+        folder = cache.home()
+        files = sorted(folder.glob(f"{kind}-*.json") if folder else [], key=lambda path: -path.stat().st_mtime)
+    return [whole for path in files if (whole := _whole(kind, path))]
 
 
 def write(kind: str, machine: Mapping[str, Any], content: Any) -> None:
@@ -38,6 +44,14 @@ def write(kind: str, machine: Mapping[str, Any], content: Any) -> None:
         whole = {"machine": machine, "content": content, "check": _check(kind, machine, content)}
         with contextlib.suppress(OSError):
             cache.write(path, json.dumps(whole, indent=1).encode())
+
+
+def _whole(kind: str, path: Path) -> tuple[dict[str, Any], Any] | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(cache.read(path) or b"{}")
+        if found["check"] == _check(kind, found["machine"], found["content"]):
+            return found["machine"], found["content"]
+    return None
 
 
 def _check(kind: str, machine: Mapping[str, Any], content: Any) -> str:
