@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import weakref
@@ -245,7 +246,7 @@ def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, a
             array = numbers(array)
             _check(array, op, algorithm, 1)
         same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
-        buffer = empty(comm, array.shape, array.dtype)
+        buffer = _buffer(comm, array)
         plan = Allreduce(comm, buffer, op=op, algorithm=algorithm)
     np.copyto(buffer, array)
     plan()
@@ -253,6 +254,14 @@ def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, a
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
     return buffer.copy()
+
+
+def _buffer(comm: MPI.Intracomm, array: np.ndarray) -> np.ndarray:
+    """Like the array; in the node's shared memory where there is enough of it (collective)."""
+    if Channel.of(comm).shares_memory:
+        with contextlib.suppress(HpckitError):  # on all ranks
+            return empty(comm, array.shape, array.dtype)
+    return np.empty(array.shape, array.dtype)
 
 
 def _race_again(plan: Callable[[], Allreduce | None]) -> None:
