@@ -22,7 +22,7 @@ import msgspec
 
 import hpckit
 from hpckit import log, trace
-from hpckit.apps import _stop
+from hpckit.apps import _shm, _stop
 from hpckit.apps._config import Options, help_text, parse, to_toml
 from hpckit.apps._stop import StopSignal
 from hpckit.comm.store import mpi_library
@@ -157,6 +157,7 @@ def _explanation(config_type: type[C], dry_run: Callable[[C, int], str] | None, 
 
 
 def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
+    _shm.warn(program, launched_ranks())
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:

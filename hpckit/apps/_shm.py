@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from hpckit.apps._report import amount
+from hpckit.log import speaks
 
 FOLDER = Path("/dev/shm")
-PER_RANK = 16 << 20  # bytes: Open MPI asks for these; MPICH takes 1 to 6 MB
+PER_RANK = 16 << 20  # bytes: Open MPI asks for these, and says so where there are fewer
+_MPICH = 6 << 20  # bytes per rank, without which it dies and says nothing
+_UCX = 24 << 20  # bytes in all: MPICH's UCX crashes with 16 MB
 REMEDY = (
     "in a container use docker run --shm-size=1g; else UCX_POSIX_DIR=/tmp (MPICH) or"
     " OMPI_MCA_btl_sm_backing_directory=/tmp (Open MPI) moves it"
@@ -32,6 +36,12 @@ def trouble(ranks: int, room: int) -> str | None:
         return None
     found = f"has {amount(room)} free" if room else "is missing, full or read-only"
     return f"{FOLDER} {found}, too little for MPI on {ranks} rank{'s' * (ranks > 1)}, which may die of it: {REMEDY}"
+
+
+def warn(program: str, ranks: int) -> None:
+    """Before MPI starts: tell of what may be the end of it."""
+    if speaks() and "OMPI_COMM_WORLD_SIZE" not in os.environ and (room := free()) < max(_UCX, ranks * _MPICH):
+        print(f"{program}: {trouble(max(ranks, 2), room)}", file=sys.stderr, flush=True)
 
 
 def left() -> list[Path]:

@@ -26,7 +26,6 @@ from hpckit.apps._config import parse
 from hpckit.apps._report import amount
 from hpckit.comm.store import mpi_library
 from hpckit.errors import ConfigError, ranges
-from hpckit.log import speaks
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -239,21 +238,18 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def start(words: list[str]) -> None:
-    """Before MPI starts, which may be what goes wrong."""
-    if "--compile" in words and "--help" not in words:
-        _stop.release()
-        try:
-            parse(Config, words)
-        except ConfigError as error:
-            print(f"hpckit.apps.doctor: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        sys.exit(_kernels.compile_all(_run.launched_ranks()))
-    trouble = _shm.trouble(_run.launched_ranks() or 1, _shm.free())
-    if trouble and speaks():
-        print(f"hpckit.apps.doctor: {trouble}", file=sys.stderr, flush=True)
+def compile_kernels(words: list[str]) -> int:
+    """`--compile`: without MPI, which login nodes and container builds may not have."""
+    _stop.release()
+    try:
+        parse(Config, words)
+    except ConfigError as error:
+        print(f"hpckit.apps.doctor: {error}", file=sys.stderr)
+        return error.exit_code
+    return _kernels.compile_all(_run.launched_ranks())
 
 
 if __name__ == "__main__":
-    start(sys.argv[1:])
+    if "--compile" in sys.argv and "--help" not in sys.argv:
+        sys.exit(compile_kernels(sys.argv[1:]))
     _run.run(Config, main, program="hpckit.apps.doctor")

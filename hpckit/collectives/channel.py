@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +13,13 @@ from numpy.typing import DTypeLike
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.links import Links
 from hpckit.comm.shared import NodeMemory, kept_by
-from hpckit.errors import ConfigError, check_comm, together
+from hpckit.errors import ConfigError, HpckitError, check_comm, together
+from hpckit.log import get_logger
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
 _FAR = 5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
+_WINDOW = 1 << 20  # bytes of each rank that ways through memory are sure to do with
 _EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiver first
 
 
@@ -64,6 +67,19 @@ class Channel:
     def one_node(self) -> bool:
         """Whether all ranks share the node's memory."""
         return self.node.comm.size == self.size
+
+    @cached_property
+    def shares_memory(self) -> bool:
+        """Whether the ranks of every node can have what ways through memory need (collective at the first use)."""
+        reason = None
+        try:
+            self.node.zeros((_WINDOW,), np.uint8)
+        except HpckitError as error:
+            reason = error
+        everywhere = self.comm.allreduce(reason is None, MPI.LAND)
+        if reason and self.node.comm.rank == 0:
+            get_logger(__name__).warning("sums over ranks take messages instead of shared memory: %s", reason)
+        return everywhere
 
     @property
     def eager(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import weakref
@@ -252,7 +253,7 @@ def allreduce(
             array = numbers(array)
             _check(array, op, algorithm, 1, group)
         same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
-        buffer = empty(comm, array.shape, array.dtype)
+        buffer = _buffer(comm, array)
         plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
     np.copyto(buffer, array)
     plan()
@@ -260,6 +261,14 @@ def allreduce(
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
     return buffer.copy()
+
+
+def _buffer(comm: MPI.Intracomm, array: np.ndarray) -> np.ndarray:
+    """Like the array; in the node's shared memory where there is enough of it (collective)."""
+    if Channel.of(comm).shares_memory:
+        with contextlib.suppress(HpckitError):  # on all ranks
+            return empty(comm, array.shape, array.dtype)
+    return np.empty(array.shape, array.dtype)
 
 
 def _race_again(plan: Callable[[], Allreduce | None]) -> None:

@@ -49,8 +49,11 @@ def bind(
 
 
 def possible(channel: Channel, op: MPI.Op) -> list[str]:
-    """Names of the ways that `bind` would take."""
-    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and (channel.one_node or name != "shared")]
+    """Names of the ways that `bind` would take (collective)."""
+    impossible = [] if channel.shares_memory else ["hierarchical", "shared"]
+    if not channel.one_node:
+        impossible.append("shared")
+    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and name not in impossible]
 
 
 def _messages(name: str) -> Callable[..., Way]:

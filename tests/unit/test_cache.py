@@ -106,9 +106,10 @@ def test_a_folder_of_another_user_is_left_out(environment, tmp_path, monkeypatch
 
 def test_what_is_made_is_never_open_to_others(environment, tmp_path):
     environment(HPCKIT_CACHE=tmp_path / "new")
+    assert cache.home() == tmp_path / "new"
     before = os.umask(0)
     try:
-        cache.write(cache.home() / "file", b"content")
+        cache.write(tmp_path / "new" / "file", b"content")
     finally:
         os.umask(before)
     for path in (tmp_path / "new", tmp_path / "new" / "file"):
@@ -172,7 +173,7 @@ def busy(tmp_path):
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": root},
     ) as process:
-        assert process.stdout.readline() == b"there\n"
+        assert process.stdout and process.stdout.readline() == b"there\n"
         yield process
         process.kill()
 

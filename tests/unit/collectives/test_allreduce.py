@@ -11,6 +11,7 @@ from hpckit.collectives import engine, native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.plan import Allreduce, allreduce
 from hpckit.collectives.ways import WAYS
+from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
@@ -233,3 +234,25 @@ def test_the_function_keeps_its_plans(comm):
             )
             assert (x == comm.rank + repeat).all()
     assert len(Channel.of(comm).plans) == 16
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 21], ids=["none", "little"])
+def test_without_shared_memory_sums_are_right_and_take_messages(comm, monkeypatch, limit):
+    zeros = NodeMemory.zeros
+
+    def short(self, shape, dtype=float):
+        if max([np.dtype(dtype).itemsize * int(np.prod(shape))]) > limit:
+            raise HpckitError("there is no room")
+        return zeros(self, shape, dtype)
+
+    monkeypatch.setattr(NodeMemory, "zeros", short)
+    for n in (1, 1000, 400_000):
+        total = allreduce(comm, np.full(n, comm.rank + 1.0))
+        assert np.array_equal(total, np.full(n, comm.size * (comm.size + 1) / 2))
+        plan = Allreduce(comm, array := np.full(n, comm.rank + 1.0))
+        plan()
+        assert np.array_equal(array, total)
+        assert limit or plan.algorithm not in ("shared", "hierarchical")
+    if not limit:
+        with pytest.raises(HpckitError, match="there is no room"):
+            Allreduce(comm, np.zeros(1000), algorithm="shared")()
