@@ -68,7 +68,9 @@ def _check_numbers(config: Config, size: int) -> None:
             f" {config.snapshots} make {cells:.3g} cells, and more results than any computer holds: use smaller ones"
         )
     if len(config.bounds) not in (0, 4):
-        raise ConfigError(f"bounds {list(config.bounds)} must be [west, east, south, north], the map's edges in degrees")
+        raise ConfigError(
+            f"bounds {list(config.bounds)} must be [west, east, south, north], the map's edges in degrees"
+        )
     if config.bounds and config.equation != "heat":
         spans = [abs(b - a) for a, b in zip(config.bounds[::2], config.bounds[1::2], strict=False)]
         if min(spans, default=0.0) < _LEAST_SPAN * max(config.shape) * config.refine:

@@ -98,8 +98,8 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
         raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
     if not dt_max > 0 or (math.isinf(dt_max) and not (config.equation == "heat" and config.heat.implicit)):
         raise ConfigError(
-            f"the largest stable time step is {dt_max:g}: the coefficients of [{config.equation}] and the size of the"
-            " cells are too far from each other for 64-bit numbers"
+            f"the largest stable time step is {dt_max:g} with {coefficient(config)}: choose one that suits the size of"
+            " the cells"
         )
     steps, dt = config.steps or STEPS, config.dt or SAFE * dt_max
     if config.duration is not None:
@@ -120,6 +120,15 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
     if config.snapshots > steps + 1:
         raise ConfigError(f"snapshots = {config.snapshots}, but {steps} steps have only {steps + 1} moments to write")
     return steps, dt
+
+
+def coefficient(config: Config) -> str:
+    """The key, and its value, on which the time step depends."""
+    return {
+        "heat": f"heat.kappa = {config.heat.kappa:g}",
+        "tsunami": f"tsunami.shallowest = {config.tsunami.shallowest:g} and the depths in the input",
+        "hillslope": f"hillslope.diffusivity = {config.hillslope.diffusivity:g}",
+    }[config.equation]
 
 
 def marks(steps: int, count: int) -> dict[int, int]:
