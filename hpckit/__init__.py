@@ -78,7 +78,14 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _MAP:
         raise AttributeError(f"module 'hpckit' has no attribute {name!r}; it has {', '.join(_MAP)}")
-    return getattr(importlib.import_module(_MAP[name]), name)
+    try:
+        return getattr(importlib.import_module(_MAP[name]), name)
+    except (ImportError, RuntimeError) as error:
+        from hpckit.errors import no_mpi
+
+        if ours := no_mpi(error):
+            raise ours from None  # mpi4py's own words fill a screen
+        raise
 
 
 def _version() -> str:

@@ -13,6 +13,7 @@ from hpckit.errors import ConfigError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+RANK = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")  # as launchers tell it
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PATIENCE = 5.0  # seconds between two lines of progress
 
@@ -40,6 +41,11 @@ def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel("WARNING" if wanted == "INFO" and comm.rank > 0 else wanted)
+
+
+def speaks() -> bool:
+    """Whether this process is the first of its job, who tells what concerns all; known without MPI."""
+    return next((os.environ[name] for name in RANK if name in os.environ), "0") == "0"
 
 
 class progress:

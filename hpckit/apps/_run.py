@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import traceback
@@ -27,7 +26,7 @@ from hpckit.apps import _stop
 from hpckit.apps._config import Options, help_text, parse, to_toml
 from hpckit.apps._stop import StopSignal
 from hpckit.comm.store import mpi_library
-from hpckit.errors import ConfigError, HpckitError, agree, all_come, cause, ranges, together, writing
+from hpckit.errors import ConfigError, HpckitError, agree, all_come, cause, no_mpi, ranges, together, writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -61,15 +60,17 @@ def run(
 def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
     """Make the folder for results and save the configuration there (collective).
 
-    A run that starts over does away with the checkpoints of the one before. Raises `ConfigError` on all ranks where
-    nothing can be written.
+    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises `ConfigError` on
+    all ranks where nothing can be written.
     """
+    from hpckit.io.checkpoint import set_aside
+
     with together(comm):
         if comm.rank == 0:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not resume and (folder / "checkpoint").exists():
-                    shutil.rmtree(folder / "checkpoint")
+                if not resume:
+                    set_aside(folder / "checkpoint")
             except OSError as error:
                 raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
     save_config(comm, config, folder / "config.toml")
@@ -158,8 +159,11 @@ def _explanation(config_type: type[C], dry_run: Callable[[C, int], str] | None, 
 def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # mpi4py's own words fill a screen
-        return _no_mpi(program, error)
+    except (ImportError, RuntimeError) as error:
+        if not (ours := no_mpi(error)):
+            raise
+        print(f"{program}: {ours}", file=sys.stderr)  # every process says so: without MPI there are no ranks
+        return ours.exit_code
     comm = MPI.COMM_WORLD
     apart = comm.Dup()  # where failing ranks meet: nothing else is ever sent there
     _stop.listen(apart, program)
@@ -200,14 +204,6 @@ def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str])
     if options is None or config is None:
         raise failure or ConfigError(wrong)
     return options, config
-
-
-def _no_mpi(program: str, error: Exception) -> int:
-    """Every process says so: without MPI there are no ranks."""
-    reason = next(filter(None, str(error).splitlines()), type(error).__name__)
-    how = 'install one with pip install ".[mpich]", or load your site\'s module (docs/install.md)'
-    print(f"{program}: no MPI library was found ({reason.strip()}): {how}", file=sys.stderr)
-    return ConfigError.exit_code
 
 
 def _fail(apart: MPI.Intracomm, program: str, error: BaseException) -> int:

@@ -91,8 +91,9 @@ class Config(msgspec.Struct):
     per_rank: Annotated[bool, _note("shape is what each rank gets (weak scaling)")] = False
     process_shape: Annotated[tuple[Count, ...], _note("ranks per dimension; none: the least halo")] = ()
     periodic: Annotated[bool, _note("the grid wraps around")] = False
-    input: Annotated[str, _note("initial field (heat) or elevation: .npy, .npz or HDF5")] = ""
+    input: Annotated[str, _note("initial field (heat) or elevation: .npy, .npz, HDF5, netCDF, GeoTIFF, .asc")] = ""
     variable: Annotated[str, _note("which array in the input; none: the only one")] = ""
+    index: Annotated[tuple[int, ...], _note("which entry of dimensions before the map's, such as a time step")] = ()
     bounds: Annotated[tuple[float, ...], _note("the map's edges: west, east, south, north in degrees")] = ()
     steps: Annotated[Count | None, _note("time steps; by default as many as duration needs, or 50")] = None
     duration: Annotated[Positive | None, _note("time to simulate: s (tsunami), yr (hillslope)")] = None
