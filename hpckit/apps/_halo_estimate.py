@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpckit.apps._offline import offline
-from hpckit.apps._report import PROCESS, amount, period
+from hpckit.apps._report import COPIED, PROCESS, amount, period
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
 from hpckit.log import duration
@@ -88,7 +88,8 @@ def memory(config: Config, ranks: int) -> np.ndarray:
     kept, slabs = _ARRAYS[config.equation], _SLABS * (config.snapshots > 0 and processes[0] != ranks)
     reading = (array + _CUBIC * 8 / item * array) * (config.refine > 1)
     checking = _EXACT * array * (config.equation == "heat" and not config.input)
-    peak = PROCESS + np.maximum(reading, kept * array + slabs * array + checking)
+    copying = 2 * np.minimum(array, COPIED / ranks)
+    peak = PROCESS + np.maximum(reading, kept * array + np.maximum(slabs * array + checking, copying))
     if config.snapshots and config.pictures and len(shape) > 1:
         fixed, per_cell = _DRAWING[config.equation]
         plane = math.prod(shape[-2:])
@@ -126,7 +127,7 @@ def _time(config: Config, shape: tuple[int, ...], cells: int, halo: int) -> str:
 
         system = System.load_newest()
         if system is None:
-            return "unknown: no model of this machine yet; python -m hpckit.apps.doctor, or any run, measures one"
+            return "unknown, for this machine has no model yet: any run of this program on two ranks measures one"
         item = np.dtype(config.dtype).itemsize
         moved = cells * item * _MOVED[config.equation]
         sweep = moved / _OF_COPYING[config.equation] / system.copying()

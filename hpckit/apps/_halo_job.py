@@ -53,6 +53,7 @@ class Job:
 
     def compute(self) -> None:
         """Take all steps; raises `Checkpointed` on all ranks when asked to stop before the end."""
+        self.copying = self._copying()
         if self.config.resume:
             self.march.resume()
         if not self.march.snapshots:
@@ -72,15 +73,19 @@ class Job:
         if steps < 1:  # nothing but the first step, or all was done before
             return results
         say(self.comm, solver.halo.explain())
-        seconds, halo = (self.comm.allreduce(s, MPI.MAX) for s in (self.march.seconds, self.march.halo_seconds))
+        seconds = self.comm.allreduce(self.march.seconds, MPI.MAX)
+        halo = self.comm.allreduce(self.march.halo_seconds, MPI.MIN)  # of the rank that the others wait for
         results["cell updates, million/s"] = rounded(math.prod(self.case.grid.shape) * steps / seconds / 1e6)
         if halo:  # the implicit solver exchanges within PETSc
             traffic = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
-            limit = copy_rate(self.comm, next(iter(solver.fields.values())).nbytes)
+            limit = (self.copying + self._copying()) / 2  # before the steps, and after them
             results["memory traffic, GB/s"] = rounded(traffic / 1e9)
             results["memory traffic, % of copying"] = rounded(100 * traffic / limit)
             results["halo share, % of the steps"] = rounded(100 * halo / seconds)
         return results
+
+    def _copying(self) -> float:
+        return copy_rate(self.comm, next(iter(self.case.solver.fields.values())).nbytes)
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""
