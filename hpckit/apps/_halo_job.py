@@ -101,7 +101,7 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
     """Number and length of the time steps; raises `ConfigError` where they contradict each other or are unstable."""
     if None not in (config.steps, config.duration, config.dt):
         raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
-    if not dt_max > 0 or (math.isinf(dt_max) and not (config.equation == "heat" and config.heat.implicit)):
+    if not dt_max > 0:
         raise ConfigError(
             f"the largest stable time step is {dt_max:g} with {coefficient(config)}: choose one that suits the size of"
             " the cells"
@@ -115,7 +115,7 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
         steps = config.steps or max(1, math.ceil(config.duration / dt))
         dt = config.duration / steps if config.steps or math.isfinite(dt) else dt
     if math.isinf(dt):
-        raise ConfigError("implicit steps may have any length: give dt, or duration and steps")
+        raise ConfigError(f"with {coefficient(config)} steps may have any length: give dt, or duration and steps")
     if dt > dt_max:
         raise ConfigError(
             f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt {SAFE * dt_max:.3g}"
