@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.reduction import defined, name_of
 from hpckit.comm.overlap import identical, overlap, overlaps_itself
 from hpckit.errors import ConfigError
 
@@ -66,17 +67,23 @@ def check_result(array: np.ndarray, out: Any) -> None:
 
 
 def check_operation(op: Any, dtype: np.dtype) -> None:
-    """`ConfigError` unless `op` is defined for this type: MPI tells."""
+    """`ConfigError` unless `op` is defined for this type."""
     if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
         found = f"{op!r}, which is null or was freed" if isinstance(op, MPI.Op) else repr(op)
         raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {found}")
-    if not op.is_predefined:
-        return
-    one = np.zeros(2, dtype)
-    try:
-        op.Reduce_local(one[:1], one[1:])
-    except MPI.Exception:
-        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
+    known = defined(dtype)
+    if op.is_predefined and name_of(op) not in known:
+        raise ConfigError(
+            f"MPI does not define this operation for {dtype}, only {', '.join(known)}: use another dtype or operation"
+        )
+
+
+def check_group(group: Any, n: int) -> None:
+    """`ConfigError` unless n numbers can be cut into such groups."""
+    if not is_whole(group) or group < 1:
+        raise ConfigError(f"group={group!r} must be a whole number above 0")
+    if n % group:
+        raise ConfigError(f"{n} numbers cannot be cut into groups of {group}: pass whole groups only")
 
 
 def check_deadline(deadline: Any) -> None:

@@ -20,13 +20,14 @@ from hpckit.collectives.algorithms import (
 from hpckit.collectives.arguments import (
     check_array,
     check_deadline,
+    check_group,
     check_operation,
     is_whole,
     operation,
     watched,
 )
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages, Way, while_it_lives
+from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
 from hpckit.collectives.schedule import Schedule, rotated
 from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
@@ -47,8 +48,11 @@ class _Plan:
         deadline: float | None,
         op: MPI.Op | None = None,
         root: int | None = None,
+        group: int = 1,
     ) -> None:
-        way: Way = Messages(Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline)
+        way: Way = Messages(Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group)
+        if comm.size == 1 and op:
+            way = alone(array, array, op)
         (self._way,) = recorder(comm, array, op, kind, root)([while_it_lives(op, way) if op else way])
         self._flying = False
 
@@ -90,9 +94,11 @@ class _Half(_Plan):
         cuts: Sequence[int] | None,
         deadline: float | None,
         *operations: MPI.Op,
+        group: int = 1,
     ) -> None:
         with together(comm):
             check_array(array)
+            check_group(group, array.size)
             check_deadline(deadline)
             if not isinstance(algorithm, str) or algorithm not in halves:
                 raise ConfigError(f"algorithm {algorithm!r} must be one of {', '.join(halves)}")
@@ -102,22 +108,24 @@ class _Half(_Plan):
                     raise ConfigError(
                         "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
                     )
-            edges = _edges(cuts, comm.size, array.size)
-        given = array.dtype.str, edges, str(algorithm), *map(operation, operations), deadline, watched(comm)
+            edges = _edges(cuts, comm.size, array.size, group)
+        given = array.dtype.str, edges, str(algorithm), *map(operation, operations), deadline, group, watched(comm)
         same(comm, "kind, dtype, cuts, operation and options of a plan", (kind, *given))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
-        schedule = halves[algorithm](comm.rank, comm.size, edges)
-        self._bind(comm, array, kind, schedule, deadline, operations[0] if operations else None)
+        schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
+        self._bind(comm, array, kind, schedule, deadline, operations[0] if operations else None, group=group)
 
 
-def _edges(cuts: Any, size: int, n: int) -> list[int]:
+def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
     """The cuts as a list; `ConfigError` unless they cut n elements among the ranks."""
     if cuts is None:
-        return starts(n, size)
+        return [group * start for start in starts(n // group, size)]
     edges = list(cuts) if isinstance(cuts, Sequence | np.ndarray) else []
     whole = all(map(is_whole, edges))
     if not whole or len(edges) != size + 1 or edges != sorted(edges) or (edges[0], edges[-1]) != (0, n):
         raise ConfigError(f"cuts {cuts} must be {size + 1} rising offsets from 0 to {n}")
+    if any(edge % group for edge in edges):
+        raise ConfigError(f"cuts {cuts} must be multiples of group={group}: they would divide a group")
     return list(map(int, edges))
 
 
@@ -126,7 +134,9 @@ class ReduceScatter(_Half):
 
     array : (n,) contiguous
     cuts : (ranks + 1,) offsets of the slices; by default they are of equal length
+    op : as of an `Allreduce`, and so is the rule that it follows
     algorithm : "direct", in rank order and one latency, or "ring", from neighbour to neighbour
+    group : numbers that `op` takes together; slices are cut between groups
 
     Plans are called as an `Allreduce` is. Raises `ConfigError` on all ranks for what is impossible.
     """
@@ -140,9 +150,10 @@ class ReduceScatter(_Half):
         cuts: Sequence[int] | None = None,
         algorithm: str = "direct",
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
         halves = {"direct": direct_reduce_scatter, "ring": ring_reduce_scatter}
-        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, deadline, op)
+        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, deadline, op, group=group)
 
 
 class Allgather(_Half):

@@ -109,10 +109,13 @@ class LayerWise:
 
 
 def _lost(how: str, gradient: np.ndarray) -> float:
-    """Squared norm of what one call loses; infinite where it is impossible."""
+    """Squared norm of what one call loses; infinite where it is impossible, NaN where the gradient is not finite."""
     result = np.empty(gradient.shape, gradient.dtype)
     try:
         Allreduce(MPI.COMM_SELF, gradient, out=result, compress=how)()
     except ConfigError:
         return np.inf
-    return float(np.square(result - gradient, dtype=float).sum())
+    if not np.isfinite(result).all():  # too large for this form, if for nothing else
+        return np.inf if np.isfinite(gradient).all() else np.nan
+    with np.errstate(over="ignore"):
+        return float(np.square(result - gradient, dtype=float).sum())

@@ -21,7 +21,7 @@ from mpi4py import MPI
 from hpckit.collectives.arguments import check_array, check_deadline, is_number, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.collectives.plan import Allreduce
-from hpckit.errors import ConfigError, same, together
+from hpckit.errors import ConfigError, HpckitError, same, together
 
 
 class LocalUpdates:
@@ -34,6 +34,8 @@ class LocalUpdates:
     clip : c above, in the units of the parameters: the most by which an element of the momentum may differ from 0
     overlap : False waits for the average of this very round, which is not damped; r = 1 and b = 0 are plain averaging
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+
+    A step by an average that is not finite is not taken: `HpckitError` on all ranks, and nothing of it is kept.
 
     ::
 
@@ -113,14 +115,32 @@ class LocalUpdates:
 
     def _advance(self, start: np.ndarray, gap: float) -> None:
         """x_{t+1} from x_t and the average of the ranks that began at `start`."""
-        np.subtract(start, self._message[:-1], out=self._change)
-        np.divide(self._change, gap, out=self._change)
-        np.multiply(self._momentum, self._decay, out=self._momentum)
-        np.add(self._momentum, self._change, out=self._momentum)
-        np.clip(self._momentum, -self._clip, self._clip, out=self._momentum)
-        np.multiply(self._momentum, self._rate, out=self._change)
+        _check_finite(self._message)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(start, self._message[:-1], out=self._change)
+            np.divide(self._change, gap, out=self._change)
+            np.multiply(self._momentum, self._decay, out=self._momentum)
+            np.add(self._momentum, self._change, out=self._momentum)
+            np.clip(self._momentum, -self._clip, self._clip, out=self._momentum)
+            np.multiply(self._momentum, self._rate, out=self._change)
+            np.subtract(self._start, self._change, out=self._change)
+        try:
+            _check_finite(self._change)
+        except HpckitError:
+            self._momentum.fill(0)
+            raise
         self._start_before[:] = self._start
-        self._start -= self._change
+        self._start[:] = self._change
+
+
+def _check_finite(averaged: np.ndarray) -> None:
+    """The same numbers on all ranks, so that all raise."""
+    if not np.isfinite(averaged).all():
+        wrong = np.count_nonzero(~np.isfinite(averaged))
+        raise HpckitError(
+            f"{wrong} of {averaged.size} numbers that the ranks' parameters give on average are not finite: the outer"
+            " step was not taken; set the parameters to finite ones on all ranks, and go on with smaller steps"
+        )
 
 
 def _check(parameters: np.ndarray, tau: int, rate: float, momentum: float, clip: float) -> None:

@@ -14,6 +14,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.arguments import (
     check_deadline,
+    check_group,
     check_numbers,
     check_operation,
     check_result,
@@ -44,8 +45,9 @@ class Allreduce:
 
     array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
     out : where the result goes, same shape and dtype; None, or the array itself: in place. It may not overlap the array
-    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. Free it only
-        after the plan's last call
+    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. MPI's follow
+        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`. Free it only after the plan's
+        last call
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
         rabenseifner, tree, hierarchical, shared
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
@@ -53,6 +55,8 @@ class Allreduce:
         bytes, by an exchange of its own; see `hpckit.collectives.compress`
     reproducible : sums have the same bits for any order of the ranks; see `hpckit.collectives.reproducible`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+    group : numbers, neighbours in the flattened array, that an operation of the user takes together: nothing is ever
+        cut between them
 
     ::
 
@@ -75,27 +79,28 @@ class Allreduce:
         compress: str | None = None,
         reproducible: bool = False,
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
         target = array if out is None else out
         with together(comm):
-            _check(array, op, algorithm, chunks)
+            _check(array, op, algorithm, chunks, group)
             check_result(array, target)
-            if chunks > 1 and _order(array, target) == "strided":
+            if chunks > 1 and _order(group, array, target) == "strided":
                 raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
             check_deadline(deadline)
             special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
             self._special = reproduced(array, op, algorithm, compress) if reproducible else special
         array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)  # of a subclass only the numbers
-        order, in_place = _order(array, target), identical(array, target)
+        order, in_place = _order(group, array, target), identical(array, target)
         what = target.shape, target.dtype.str, order, in_place
-        given = *what, operation(op), str(algorithm), chunks, compress, bool(reproducible)
+        given = *what, operation(op), str(algorithm), chunks, compress, bool(reproducible), group
         name = "shape, dtype, order in memory, place of the result, operation and options of an allreduce"
         same(comm, name, ("allreduce", *given, deadline, watched(comm)))
         self._source = _Flat(array, order)
         self._target = self._source if in_place else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
-        self._recorded = recorder(comm, target, op)
-        edges = starts(target.size, chunks)
+        self._group, self._recorded = group, recorder(comm, target, op)
+        edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
         free = algorithm == "auto" and self._special is None
@@ -198,7 +203,7 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
-        way = self._special or partial(bind, name)
+        way = self._special or partial(bind, name, group=self._group)
         ways = [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
         return [while_it_lives(self._op, each) for each in ways]
 
@@ -224,7 +229,9 @@ class Allreduce:
         return itertools.chain(calls, race).__next__  # counts in C: these calls may take no longer than 2 us
 
 
-def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:
+def allreduce(
+    comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto", group: int = 1
+) -> np.ndarray:
     """The reduction of all ranks' arrays, as a new array (collective).
 
     The plan and its buffer, in the node's shared memory, are kept for the next call with this shape, dtype and
@@ -236,17 +243,17 @@ def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, a
         array = numbers(array)
         # An operation of the user lives as long as its plan, so that no other has its identity meanwhile.
         which = op.py2f() if op.is_predefined else id(op)
-        key = array.shape, array.dtype, which, algorithm, getattr(comm, "watch", None)
+        key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
         buffer, plan = plans.pop(key, (None, None))
     except (ConfigError, AttributeError, TypeError, ValueError):
         pass  # what is wrong is said below, to all ranks
     if plan is None or buffer is None:
         with together(comm):
             array = numbers(array)
-            _check(array, op, algorithm, 1)
+            _check(array, op, algorithm, 1, group)
         same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
         buffer = empty(comm, array.shape, array.dtype)
-        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm)
+        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
     np.copyto(buffer, array)
     plan()
     plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused; and none that failed
@@ -280,17 +287,18 @@ def _nothing() -> None:
     pass
 
 
-def _order(*arrays: np.ndarray) -> str:
-    """In which order of their elements all of the arrays are contiguous."""
+def _order(group: int, *arrays: np.ndarray) -> str:
+    """In which order of their elements all of the arrays are contiguous; groups are neighbours in C's."""
     if all(array.flags.c_contiguous for array in arrays):
         return "C"
-    return "F" if all(array.flags.f_contiguous for array in arrays) else "strided"
+    return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"
 
 
-def _check(array: Any, op: Any, algorithm: Any, chunks: Any) -> None:
+def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
     check_numbers(array)
     if not isinstance(algorithm, str) or algorithm not in ("auto", *WAYS):
         raise ConfigError(f"algorithm {algorithm!r} must be one of auto, {', '.join(WAYS)}")
     if not is_whole(chunks) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     check_operation(op, array.dtype)
+    check_group(group, array.size)

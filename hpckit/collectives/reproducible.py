@@ -20,6 +20,7 @@ from hpckit import native
 from hpckit.collectives.arguments import numbers
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Stages, Way, Work
+from hpckit.collectives.reduction import Reduction
 from hpckit.collectives.shared import Shared
 from hpckit.collectives.ways import Bind, bind
 from hpckit.errors import ConfigError, together
@@ -84,7 +85,7 @@ def _bind(channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, 
 class _OnOneNode(Shared):
     """Whoever computes an element sees the terms of all ranks."""
 
-    def _reduction(self, op: MPI.Op, dtype: np.dtype) -> Any:
+    def _kernel(self, reduction: Reduction, dtype: np.dtype) -> Any:
         return _kernel("reduce", dtype)
 
 
