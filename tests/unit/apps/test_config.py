@@ -1,4 +1,5 @@
 import math
+import os
 import tomllib
 from typing import Annotated, Literal
 
@@ -118,6 +119,59 @@ def test_wrong_cases_name_the_file_and_the_key(case, text, message):
         parse(Config, [case(text), "--time.end", "3"])
     assert "case.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("99999999999999999999", "integer of at most 64 bits"),
+        ("-9223372036854775809", "integer of at most 64 bits"),
+        ("[1, 18446744073709551616]", "integer of at most 64 bits"),
+        ("1" * 5000, "is not TOML|expected (int|float|array), got str"),
+        ("nan", "finite number"),
+        ("-inf", "finite number"),
+        ("[[nan]]", "finite number"),
+        ("{ a = inf }", "finite number"),
+        ("1979-05-27", "expected"),
+        ("[" * 3000 + "]" * 3000, "nested too deeply|expected"),
+    ],
+)
+@pytest.mark.parametrize("key", ["shape", "speed_of_sound", "time.steps"])
+def test_numbers_that_are_none_name_the_key(case, key, value, message):
+    section, _, name = key.rpartition(".")
+    for words in ([case(f"[{section}]\n{name} = {value}" if section else f"{name} = {value}")], [f"--{key}={value}"]):
+        with pytest.raises(ConfigError, match=message) as caught:
+            parse(Config, words)
+        assert len(str(caught.value)) < 500
+        assert name in str(caught.value).replace("-", "_") or "TOML" in message or "nested" in message
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
+def test_text_that_no_file_can_be_called(text):
+    with pytest.raises(ConfigError, match=r"--name .*expected text (without NUL|in UTF-8)"):
+        parse(Config, ["--name", text])
+
+
+def test_names_in_lists_are_listed_too(case):
+    with pytest.raises(ConfigError, match=r"words = \['a', 'c'\]: invalid enum value 'c' .*allowed: a\|b"):
+        parse(Config, [case("words = ['a', 'c']")])
+
+
+def test_case_files_are_small_regular_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * (2 << 20))
+    (tmp_path / "latin.toml").write_bytes("name = 'é'".encode("latin1"))
+    (tmp_path / "twice.toml").write_text("name = 'a'\nname = 'b'")
+    wrong = {"pipe.toml": "not a regular file", "": "not a regular file", "large.toml": "2,097,152 bytes"}
+    wrong |= {"latin.toml": "not TOML: .*utf-8", "twice.toml": "not TOML: Cannot overwrite a value"}
+    for name, message in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            parse(Config, [str(tmp_path / name)])
+
+
+def test_a_trace_needs_a_file_to_write(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder"):
+        parse(Config, ["--trace", str(tmp_path)])
 
 
 def test_what_is_required_is_asked_for():

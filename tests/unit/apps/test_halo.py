@@ -211,6 +211,25 @@ def test_schedule():
     assert schedule(Config(duration=1.0, steps=4), np.inf) == (4, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "dt_max", "message"),
+    [
+        ({}, 0.0, r"largest stable time step is 0 with heat.kappa = 1: "),
+        ({"duration": 1e300}, 1e-6, r"duration 1e\+300 takes 1.11e\+306 steps"),
+        ({"steps": 2**62, "dt": 1e300}, 1e301, "are no time"),
+        ({"steps": 5, "snapshots": 7}, 1.0, "snapshots = 7, but 5 steps have only 6 moments"),
+    ],
+)
+def test_times_that_no_run_can_reach(wrong, dt_max, message):
+    with pytest.raises(ConfigError, match=message):
+        schedule(Config(**wrong), dt_max)
+
+
+def test_dry_run_without_a_model_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCKIT_CACHE", str(tmp_path))
+    assert "any run of this program on two ranks measures one" in estimate(Config(), 2)
+
+
 def test_snapshots_are_even_and_end_at_the_end():
     assert marks(10, 0) == {}
     assert marks(10, 1) == {10: 0}

@@ -1,0 +1,63 @@
+import math
+
+import pytest
+
+from hpckit.apps import _memory
+from hpckit.apps._halo_estimate import estimate, memory
+from hpckit.apps.halo import Config
+from hpckit.errors import ConfigError
+
+
+@pytest.mark.mpi
+def test_what_does_not_fit_is_refused_by_all_ranks(comm):
+    _memory.check(comm, 1e3, "--shape")
+    need = 1e18 if comm.rank == comm.size - 1 else 1.0
+    with pytest.raises(ConfigError, match=r"this run needs about 1 EB on a node .* left: use more nodes, .*--shape"):
+        _memory.check(comm, need, "--shape")
+
+
+@pytest.mark.parametrize(
+    ("group", "folder", "limit", "used"),
+    [
+        ("0::/job/step", "job", "memory.max", "memory.current"),
+        ("4:memory:/job/step", "memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_limits_of_control_groups_above_count(tmp_path, monkeypatch, group, folder, limit, used):
+    """Of both versions: those of Slurm and of containers."""
+    (tmp_path / folder / "step").mkdir(parents=True)
+    (tmp_path / folder / "step" / limit).write_text("max\n")
+    (tmp_path / folder / limit).write_text("1000\n")
+    (tmp_path / folder / used).write_text("700\n")
+    (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    read = _memory._read
+    monkeypatch.setattr(_memory, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(_memory, "_read", lambda path: group if path.name == "cgroup" else read(path))
+    assert _memory._of_cgroup() == 500
+    assert _memory.available() <= 500
+
+
+def test_without_control_groups_there_is_no_limit(monkeypatch):
+    monkeypatch.setattr(_memory, "_read", lambda path: "")
+    assert _memory._of_cgroup() == _memory._of_node() == math.inf
+
+
+def test_memory_grows_with_the_cells_and_rank_0_draws():
+    small, large = memory(Config(shape=(64, 64, 64)), 2), memory(Config(shape=(512, 512, 512)), 2)
+    assert small[0] > small[1] + 40e6
+    assert large[1] == pytest.approx(4 * 514 * 514 * 258 * 8, rel=0.1)
+    assert memory(Config(shape=(512, 512, 512), pictures=False), 2)[0] == large[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shape": (2**62, 2**62)}, "shape .*e\\+37 cells"),
+        ({"refine": 2**40}, "refined 1099511627776 times"),
+        ({"snapshots": 10**18}, "snapshots 1000000000000000000"),
+        ({"bounds": (5.0,)}, r"bounds \[5.0\] must be"),
+    ],
+)
+def test_what_no_computer_holds_is_refused_at_once(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        estimate(Config(**wrong), 2)
