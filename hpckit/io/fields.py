@@ -134,8 +134,11 @@ class FieldFile:
         self.suspend()
         with together(self._comm):
             if self._grid.rank == 0:
-                skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
-                vtkhdf.durable_replace(self.partial, self.path)
+                try:
+                    skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
+                    vtkhdf.durable_replace(self.partial, self.path)
+                except OSError as error:
+                    raise HpckitError(f"cannot write {self.path}: {error}; {self.partial} is left") from error
                 if skipped:
                     _log.warning("%s: %d steps that were never written are left out", self.path, skipped)
                 if lacking:
