@@ -101,7 +101,7 @@ class Config(msgspec.Struct):
     method: Annotated[
         Literal["auto", "datatype", "packed", "neighbor", "shared", "direct"], _note("way to exchange halos")
     ] = "auto"
-    threads: Annotated[Count, _note("threads per rank")] = 1
+    threads: Annotated[Count, _note("threads per rank", le=1024)] = 1
     dtype: Annotated[Literal["float64", "float32"], _note("numbers to compute with")] = "float64"
     output: Annotated[str, _note("folder for results, pictures and checkpoints")] = "results/halo"
     snapshots: Annotated[int, _note("fields to write, evenly in time; 1: only the last; 0: none", ge=0)] = 1
@@ -117,9 +117,16 @@ class Config(msgspec.Struct):
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     """Compute, write and draw one case; the results by name."""
+    from hpckit.apps import _memory
     from hpckit.apps._halo_cases import CASES
+    from hpckit.apps._halo_estimate import memory
     from hpckit.apps._halo_job import Job
+    from hpckit.errors import together
 
+    need = 0.0
+    with together(comm):
+        need = memory(config, comm.size)[comm.rank]
+    _memory.check(comm, need, "--shape or --refine")
     job = Job(comm, config, CASES[config.equation](comm, config))
     job.compute()
     return job.report() | job.draw()
