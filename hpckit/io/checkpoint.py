@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
@@ -40,7 +41,7 @@ class Checkpoint:
 
     def __init__(self, directory: str | os.PathLike[str], grid: Grid, keep: int = 2) -> None:
         self._grid, self._comm = grid, grid.comm
-        self._whole: set[int] = set()  # of those written before the newest, the ones that were read again
+        self._whole: dict[int, dict[Path, tuple[int, ...]]] = {}  # known to be good, with this rank's files and states
         with together(self._comm):
             self.directory, self._keep = Path(directory), index(keep)
             if keep < 1:
@@ -79,6 +80,8 @@ class Checkpoint:
                 records = [Field(k, describe(v.dtype), staggered[k]) for k, v in fields.items()]
                 manifest = Manifest(**json.loads(text), shape=self._grid.shape, fields=records, parts=parts)
                 _write_file(self._manifest(number), [manifest.to_json()])
+        mine = [self._file(number, self._grid.rank), self._manifest(number)][: 2 if self._grid.rank == 0 else 1]
+        self._whole[number] = {file: _state(file) for file in mine}
         self._clean(number)
 
     def load(self, fields: Mapping[str, np.ndarray]) -> tuple[int, float, dict[str, Any]]:
@@ -120,14 +123,15 @@ class Checkpoint:
                 whole += self._is_whole(number)
 
     def _is_whole(self, number: int) -> bool:
-        """Whether the checkpoint is good, found out once (collective)."""
-        if number not in self._whole:
+        """Whether the checkpoint is good: as we wrote it, files untouched, or else read again (collective)."""
+        known = self._whole.get(number)
+        untouched = known is not None and all(_state(file) == state for file, state in known.items())
+        if not self._comm.allreduce(int(untouched), MPI.MIN):
             try:
                 self._verified(number)
             except HpckitError as error:
                 self._warn("is damaged, the one before is kept in its stead", number, error)
                 return False
-            self._whole.add(number)
         return True
 
     def _saved(self) -> list[int]:
@@ -244,6 +248,15 @@ def _remove(files: Iterable[Path]) -> None:
     for file in sorted(files, key=lambda file: file.suffix != ".json"):  # no manifest without its data
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written to; nothing where it is gone."""
+    try:
+        its = file.stat()
+    except OSError:
+        return ()
+    return its.st_ino, its.st_size, its.st_mtime_ns, its.st_ctime_ns
 
 
 def _head(file: Path) -> bytes:

@@ -134,8 +134,11 @@ class FieldFile:
         self.suspend()
         with together(self._comm):
             if self._grid.rank == 0:
-                skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
-                vtkhdf.durable_replace(self.partial, self.path)
+                try:
+                    skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
+                    vtkhdf.durable_replace(self.partial, self.path)
+                except OSError as error:
+                    raise HpckitError(f"cannot write {self.path}: {error}; {self.partial} is left") from error
                 if skipped:
                     _log.warning("%s: %d steps that were never written are left out", self.path, skipped)
                 if lacking:
@@ -239,12 +242,12 @@ def _need_parallel_h5py() -> None:
 
 def _prepare(path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool) -> tuple[int, vtkhdf.Offsets]:
     """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its data."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; make it, or write elsewhere")
-    if path.is_dir() or partial.is_dir():
-        raise ConfigError(f"cannot write {path}: it is a folder; choose another name")
-    old = next((file for file in (partial, path) if resume and file.exists()), None)
     try:
+        if not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; make it, or write elsewhere")
+        if path.is_dir() or partial.is_dir():
+            raise ConfigError(f"cannot write {path}: it is a folder; choose another name")
+        old = next((file for file in (partial, path) if resume and file.exists()), None)
         if old is None:
             _make_room(path, partial, plan)
             vtkhdf.create(partial, plan)

@@ -18,6 +18,7 @@ from hpckit.errors import ConfigError, HpckitError
 from hpckit.io.box import Extra
 
 _FORMAT = "hpckit checkpoint 1"
+_DEEPEST = 100
 HEAD = f'{{"format": "{_FORMAT}"'.encode()  # how each manifest begins
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -144,11 +145,15 @@ def json_text(content: Any) -> str:
         raise ConfigError(f"a checkpoint's step, time and extra must be what JSON can hold: {error}") from None
 
 
-def _check_keys(content: Any) -> None:
-    """JSON would turn other keys into text without a word."""
+def _check_keys(content: Any, depth: int = 0) -> None:
+    """JSON would turn other keys into text without a word, and what is nested too deep cannot be read again."""
+    if depth > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
     if isinstance(content, dict):
-        wrong = next((key for key in content if not isinstance(key, str)), None)
-        if wrong is not None:
-            raise TypeError(f"the key {wrong!r} is no text")
-    for each in content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ():
-        _check_keys(each)
+        for key, value in content.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no text")
+            _check_keys(value, depth + 1)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            _check_keys(value, depth + 1)

@@ -10,7 +10,6 @@ grid has no VTKHDF group at all: `/fields/NAME` and `/Steps/Values`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpckit.errors import ConfigError
+from hpckit.io.overlay import changed, copy, write
 
 if TYPE_CHECKING:
     import h5py
@@ -94,6 +94,7 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
     old : a file of the same fields, perhaps for another number of steps, whose data it gets.
     """
     drafts: list[tuple[Path, Path]] = []
+    names, paths = ([getattr(field, key) for field in plan.fields] for key in ("name", "path"))
     try:
         times: Any = np.full(plan.steps, np.nan)
         if old:
@@ -104,8 +105,8 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
             with _new(drafts[-1][0]) as f:
                 for field in plan.fields:
                     _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype, plan)
-                if old:
-                    _copy(part.file, f, [field.name for field in plan.fields], times)
+            if old:
+                _copy(part.file, drafts[-1][0], names, times)
         drafts.append((_draft(file), file))
         with _new(drafts[-1][0]) as f:
             f.create_dataset(plan.values, data=times)
@@ -113,8 +114,8 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
                 _describe(f, plan)
             for field in plan.fields:
                 (_virtual if plan.parts else _contiguous)(f, field.path, (plan.steps, *field.shape), field.dtype, plan)
-            if old and not plan.parts:
-                _copy(old, f, [field.path for field in plan.fields], times)
+        if old and not plan.parts:
+            _copy(old, drafts[-1][0], paths, times)
         for draft, target in drafts:
             durable_replace(draft, target) if old or target == file else draft.replace(target)
     finally:
@@ -167,24 +168,15 @@ def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[in
     """
     kept = np.flatnonzero(np.isfinite(times))
     moves = [(to, int(step)) for to, step in enumerate(kept) if to < step]
-    with contextlib.ExitStack() as stack:
-        f: Any = stack.enter_context(_opened(file, "r+"))
-        if lacking or moves:
-            files = [stack.enter_context(_opened(part.file, "r+")) for part in plan.parts] or [f]
-            data: Any = {
-                field.name: [each[field.name if plan.parts else field.path] for each in files] for field in plan.fields
-            }
-            for step, name in lacking:
-                for each in data[name]:
-                    each[step] = _nothing(each)
-            for to, step in moves:
-                for each in itertools.chain(*data.values()):
-                    each[to] = each[step]
-                for each in files:  # the data are there before their time is
-                    each.flush()
-                f[plan.values][to], f[plan.values][step] = times[step], np.nan
-                f.flush()
-        _cut(f, plan, times[kept])
+    if lacking or moves:
+        _fill_gaps(file, plan, times, lacking, moves)
+    if len(kept) < plan.steps:
+        with changed(file, "r+") as f:  # VTK reads as many values as there are steps
+            for path in [plan.values, *_offset_paths(plan)]:
+                del f[path]
+                f[path] = times[kept] if path == plan.values else np.arange(len(kept), dtype=np.int64)
+            if len(plan.shape) <= 3:
+                f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(kept))
     return len(moves) and moves[-1][1] - moves[-1][0]
 
 
@@ -200,47 +192,65 @@ def durable_replace(source: Path, target: Path) -> None:
             os.close(descriptor)
 
 
-def _new(file: Path) -> h5py.File:
-    import h5py
-
-    return h5py.File(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT)
+def _new(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
+    return changed(file, "w", alignment_threshold=ALIGNMENT, alignment_interval=ALIGNMENT)
 
 
-def _opened(file: Path, mode: str = "r") -> h5py.File:
+def _opened(file: Path) -> h5py.File:
     import h5py
 
     try:
-        return h5py.File(file, mode)
+        return h5py.File(file, "r")
     except OSError as error:
         raise ConfigError(f"cannot go on with {file}: {error}; remove it to start anew") from None
 
 
-def _nothing(data: Any) -> np.ndarray:
-    """A step without values: NaN where the type has it, else 0."""
-    return np.full(data.shape[1:], np.nan if data.dtype.kind in "fc" else np.zeros((), data.dtype), data.dtype)
+def _fill_gaps(
+    file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[int, str]], moves: Sequence[tuple[int, int]]
+) -> None:
+    """Write NaN, or 0 where a type has none, for fields that lack, then move steps: the data before their time."""
+    offsets = locate(file, plan)
+    boxes = [part.boxes for part in plan.parts] or [{}]
+    with contextlib.ExitStack() as stack:
+        main, *others = (_writable(stack, each) for each in [file, *(part.file for part in plan.parts)])
+        targets = others or [main]
+        for descriptor, starts, box in zip(targets, offsets.fields, boxes, strict=True):
+            for field in plan.fields:
+                count = math.prod(_extent(box[field.name]) if box else field.shape)
+                start, stride = starts[field.name], count * field.dtype.itemsize
+                for step in (step for step, name in lacking if name == field.name):
+                    nothing = np.nan if field.dtype.kind in "fc" else np.zeros((), field.dtype)
+                    write(descriptor, np.full(count, nothing, field.dtype).tobytes(), start + step * stride)
+        for step in {step for step, _ in lacking}:
+            write(main, np.float64(times[step]).tobytes(), offsets.values + 8 * step)
+        for to, step in moves:
+            for descriptor, starts, box in zip(targets, offsets.fields, boxes, strict=True):
+                for field in plan.fields:
+                    count = math.prod(_extent(box[field.name]) if box else field.shape)
+                    start, stride = starts[field.name], count * field.dtype.itemsize
+                    copy(descriptor, start + step * stride, descriptor, start + to * stride, stride)
+            for each, time in ((to, times[step]), (step, np.nan)):
+                write(main, np.float64(time).tobytes(), offsets.values + 8 * each)
 
 
-def _cut(f: Any, plan: Plan, times: np.ndarray) -> None:
-    """Give the file these times alone: VTK reads as many values as there are steps."""
-    if len(times) == plan.steps:
-        f[plan.values][:] = times
-        return
-    for path in [plan.values, *_offset_paths(plan)]:
-        del f[path]
-        f[path] = times if path == plan.values else np.arange(len(times), dtype=np.int64)
-    if len(plan.shape) <= 3:
-        f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(times))
+def _writable(stack: contextlib.ExitStack, file: Path) -> int:
+    descriptor = os.open(file, os.O_RDWR)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
-def _copy(old: Path, f: Any, paths: Sequence[str], times: np.ndarray) -> None:
-    """Copy the steps that have a time from the file `old` to an open one."""
-    with _opened(old) as before:
+def _copy(old: Path, new: Path, paths: Sequence[str], times: np.ndarray) -> None:
+    """Copy the steps that have a time, of the datasets of these names, from one file to another."""
+    with _opened(old) as before, _opened(new) as after, contextlib.ExitStack() as stack:
+        source, target = _writable(stack, old), _writable(stack, new)
         for path in paths:
-            source: Any = before.get(path)
-            if source is None or (source.shape[1:], source.dtype) != (f[path].shape[1:], f[path].dtype):
+            data: Any = [f.get(path) for f in (before, after)]
+            if None in data or len({(each.shape[1:], each.dtype) for each in data}) > 1:
                 raise ConfigError(f"cannot go on with {old}: it was not written on this process grid")
-            for step in np.flatnonzero(np.isfinite(times)):
-                f[path][step] = source[step]
+            start, to = (each.id.get_offset() for each in data)
+            nbytes = math.prod(data[1].shape[1:]) * data[1].dtype.itemsize
+            for step in map(int, np.flatnonzero(np.isfinite(times))):
+                copy(source, start + step * nbytes, target, to + step * nbytes, nbytes)
 
 
 def _fields_of(f: h5py.File) -> list[str]:

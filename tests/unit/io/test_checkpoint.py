@@ -184,6 +184,142 @@ def test_none_and_others(comm, shared_path):
     assert loaded(shared_path, comm) == 1
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("damage", [damage_data, damage_length, damage_files, damage_time, damage_manifest])
+def test_a_damaged_checkpoint_does_not_count_for_keep(comm, shared_path, caplog, damage, keep):
+    """With the newest damaged, saving once more keeps as many good ones as asked for, if there were so many."""
+    grid, fields = make(comm)
+    checkpoint = Checkpoint(shared_path, grid, keep)
+    for step in range(4):
+        checkpoint.save(step, 0.5, fields, {})
+    if comm.rank == 0:
+        damage(shared_path)
+    comm.Barrier()
+    with caplog.at_level(logging.WARNING, "hpckit"):
+        checkpoint.save(4, 0.5, fields, {})
+    there = comm.bcast({int(file.stem[-6:]) for file in shared_path.glob("*.json")})
+    assert there == {1: {5}, 2: {3, 4, 5}, 3: {2, 3, 4, 5}}[keep]  # 4 is the damaged one
+    assert comm.rank or keep == 1 or "checkpoint-000004 is damaged, the one before is kept" in caplog.text
+    assert checkpoint.load(fields)[0] == 4
+    for step in range(5, 8):
+        checkpoint.save(step, 0.5, fields, {})
+    assert comm.bcast(len(list(shared_path.glob("*.json")))) == keep
+
+
+def test_ranks_that_differ_fail_before_anything_is_written(comm, shared_path):
+    if comm.size == 1:
+        pytest.skip("needs two ranks")
+    from hpckit.comm.grid import Grid
+
+    save(shared_path, comm, 1)
+    grid, last = Grid(comm, SHAPE), comm.rank == comm.size - 1
+    u = grid.zeros()
+    before = comm.bcast(sorted(file.name for file in shared_path.iterdir()))
+    for theirs in (
+        {"u": grid.zeros("f4")},
+        {"u": grid.zeros("i8")},  # of the same size
+        {"u": grid.zeros(">f8")},
+        {"u": grid.zeros(RECORD)},
+        {"v": u},
+        {},
+        {"u": u, "v": u},
+        {"u": u.tolist()},
+        {"u": np.ma.array(u)},
+        {"u": u[:-1]},
+    ):
+        for call in ("save", "load"):
+            mine = theirs if last else {"u": u}
+            with pytest.raises(ConfigError, match=r"same on all ranks|masked|local shape"):
+                getattr(Checkpoint(shared_path, grid), call)(*((2, 0.0, mine, {}) if call == "save" else (mine,)))
+        assert comm.bcast(sorted(file.name for file in shared_path.iterdir())) == before
+    for mine in ({"keep": 3}, {"directory": shared_path / "other"}):
+        with pytest.raises(ConfigError, match="the arguments of Checkpoint must be the same on all ranks"):
+            Checkpoint(**{"directory": shared_path, "grid": grid} | (mine if last else {}))
+    assert comm.bcast(not (shared_path / "other").exists())
+    assert loaded(shared_path, comm) == 1
+
+
+def test_what_json_would_change_is_refused(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid = Grid(comm, SHAPE)
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    for extra in ({1: 2}, {"a": [{None: 1}]}, {"a": {1.5}}, {"a": deep}, {"a": 10**5000}, {"a": b"x"}):
+        with pytest.raises(ConfigError, match="what JSON can hold"):
+            Checkpoint(shared_path, grid).save(1, 0.0, {}, extra)
+    for when in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ConfigError, match=f"time {when} of a checkpoint: it must be a finite number"):
+            Checkpoint(shared_path, grid).save(1, when, {}, {})
+    assert not Checkpoint(shared_path, grid).exists()
+    fields = {"a/../b %\0 ü" * 50: grid.zeros(), "": grid.zeros("f4")}
+    Checkpoint(shared_path, grid).save(2**70, 1e300, fields, {"": "\ud800", "n": 2**70})
+    assert Checkpoint(shared_path, grid).load(fields) == (2**70, 1e300, {"": "\ud800", "n": 2**70})
+
+
+def test_files_of_others_stay(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid = Grid(comm, SHAPE)
+    others = ["checkpoint-000777.json", "checkpoint-1.json", "checkpoint-000001.txt", "notes.json"]
+    if comm.rank == 0:
+        for name in others:
+            (shared_path / name).write_text("{}")
+        (shared_path / "checkpoint-000888.json.tmp").mkdir()
+    comm.Barrier()
+    checkpoint = Checkpoint(shared_path, grid, keep=1)
+    assert not checkpoint.exists()
+    for step in range(3):
+        checkpoint.save(step, 0.0, {"u": grid.zeros()}, {})
+    assert checkpoint.load({"u": grid.zeros()})[0] == 2
+    there = comm.bcast({file.name for file in shared_path.iterdir()})
+    assert {*others, "checkpoint-000888.json.tmp"} <= there and len(there) == 5 + 1 + comm.size
+
+
+def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
+    """A run that starts over takes nothing away: neither files of others nor the only checkpoints."""
+    folder, aside = shared_path / "checkpoint", shared_path / "checkpoint.old"
+
+    def start_over():
+        comm.Barrier()
+        if comm.rank == 0:
+            module.set_aside(folder)
+        comm.Barrier()
+
+    start_over()
+    save(folder, comm, 1, 2)
+    if comm.rank == 0:
+        (folder / "notes.txt").write_text("mine")
+    start_over()
+    assert comm.bcast([file.name for file in folder.iterdir()]) == ["notes.txt"]
+    assert loaded(aside, comm) == 2
+    start_over()  # there is nothing new: what was set aside stays
+    assert loaded(aside, comm) == 2
+    save(folder, comm, 5)
+    start_over()
+    assert loaded(aside, comm) == 5
+    comm.Barrier()
+    if comm.rank == 0:
+        (aside / "notes.txt").write_text("mine too")
+    save(folder, comm, 6)
+    start_over()
+    assert loaded(shared_path / "checkpoint.old2", comm) == 6
+    assert comm.bcast([file.name for file in aside.iterdir()]) == ["notes.txt"]
+    comm.Barrier()
+    if comm.rank == 0:
+        (shared_path / "link").symlink_to(folder)
+        (shared_path / "file").write_text("no folder")
+        module.set_aside(shared_path / "file")
+    save(folder, comm, 7)
+    comm.Barrier()
+    if comm.rank == 0:
+        module.set_aside(shared_path / "link")
+        assert (shared_path / "link").is_symlink() and folder.is_dir()
+    comm.Barrier()
+    assert loaded(shared_path / "checkpoint.old2", comm) == 7
+
+
 @pytest.mark.parametrize("moment", range(4))
 @pytest.mark.parametrize("call", ["durable_replace", "_write_file"])
 def test_a_rank_that_fails_leaves_the_old_checkpoint(comm, shared_path, monkeypatch, call, moment):
@@ -257,6 +393,57 @@ def test_nonsense_with_a_good_checksum_is_refused(key, value):
     except HpckitError:
         return
     assert key in {"step", "extra"} or content["shape"] == [2, 5]
+
+
+def everywhere(value, path=()):
+    """Every place within JSON, with what is there."""
+    yield path, value
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from everywhere(each, (*path, key))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, True, -1, 2**70, 0.5, float("nan"), float("inf"), "", "x", [], [[]], {}, {"x": 1}, [1, "2"], [None]],
+    ids=repr,
+)
+def test_every_value_of_every_other_type_is_refused_or_the_same(other):
+    """With a sum that is right: a manifest is what `Manifest` says, type by type, or none."""
+    import copy
+    import zlib
+
+    from hpckit.io.manifest import json_text
+
+    content = json.loads(manifest().to_json())["checkpoint"]
+    for path, value in list(everywhere(content)):
+        changed = copy.deepcopy(content)
+        if not path or (type(value) is type(other) and path[0] in ("extra", "step", "time")):
+            continue
+        inner = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = other
+        outer = {
+            "format": "hpckit checkpoint 1",
+            "crc32": zlib.crc32(json_text(changed).encode()),
+            "checkpoint": changed,
+        }
+        try:
+            read = Manifest.from_json(json.dumps(outer).encode())
+        except HpckitError:
+            continue
+        assert type(read.step) is int and type(read.time) is float and np.isfinite(read.time)
+        assert type(read.extra) is dict and (read.shape, read.parts[0].start) == ((2, 5), (0, 0))
+        assert all(type(n) is int for part in read.parts for n in (*part.start, *part.stop, part.size, part.crc32))
+        assert all(type(field.name) is str and field.dtype == RECORD for field in read.fields)
+
+
+def test_boxes_that_lie_upon_each_other_are_refused():
+    twice = [Part((0, 0), (2, 2), 4 * RECORD.itemsize, 1)] * 2 + [Part((0, 4), (2, 5), 2 * RECORD.itemsize, 1)]
+    wrong = Manifest(3, 0.1, {}, (2, 5), [Field("u", describe(RECORD), (0, 0))], twice)
+    with pytest.raises(HpckitError, match="lies upon another"):
+        Manifest.from_json(wrong.to_json())
 
 
 SAVER = """

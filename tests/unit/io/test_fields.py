@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import resource
 import shutil
@@ -240,6 +241,279 @@ def test_a_disk_that_refuses_one_rank(comm, shared_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.partial.exists() and not file.path.exists()
+
+
+def values(path, name="u"):
+    """Times, and the one value of each step, of a file that `one` has written; on rank 0, for all."""
+    with h5py.File(path) as file:
+        times = file["VTKHDF/Steps/Values"][:]
+        assert file["VTKHDF/Steps"].attrs["NSteps"] == len(times)
+        assert np.array_equal(file[f"VTKHDF/Steps/CellDataOffsets/{name}"], np.arange(len(times)))
+        data = file[f"VTKHDF/CellData/{name}"][: len(times)]
+    assert (data == data[:, :1, :1]).all()
+    return dict(zip(times.tolist(), data[:, 0, 0].tolist(), strict=True))
+
+
+def one(path, grid, steps, times, name="u", **options):
+    """A file of one field whose values are those of `steps` (step → value); the time is half the value."""
+    u = grid.zeros()
+    with FieldFile(path, grid, {name: float}, times, **options) as file:
+        for step, value in steps.items():
+            u[...] = value
+            file.write(step, value / 2, name, u)
+
+
+def seen(comm, path, name="u"):
+    comm.Barrier()
+    found = comm.bcast(values(path, name) if comm.rank == 0 else None)
+    comm.Barrier()
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_finished_files_are_gone_on_with_and_prolonged(comm, shared_path, layout):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    how = {"layout": layout, "resume": True}
+    one(path, grid, {s: s + 1 for s in range(4)}, 10, **how)  # closed early
+    assert seen(comm, path) == {(s + 1) / 2: s + 1 for s in range(4)}
+    one(path, grid, {s: s + 1 for s in range(4, 7)}, 10, **how)  # gone on with
+    assert seen(comm, path) == {(s + 1) / 2: s + 1 for s in range(7)}
+    one(path, grid, {3: 4}, 4, **how)  # less room than there is: nothing is lost
+    assert seen(comm, path) == {(s + 1) / 2: s + 1 for s in range(7)}
+    one(path, grid, {s: s + 1 for s in range(7, 12)}, 12, **how)  # prolonged
+    assert seen(comm, path) == {(s + 1) / 2: s + 1 for s in range(12)}
+    one(path, grid, {12: 13}, 13, **how)  # a full one
+    assert seen(comm, path) == {(s + 1) / 2: s + 1 for s in range(13)}
+    (shared_path / "through").mkdir(exist_ok=True)
+    through = shared_path / "through/a.vtkhdf"
+    one(through, grid, {s: s + 1 for s in range(13)}, 13, layout=layout)
+    comm.Barrier()
+    if comm.rank == 0:  # in the end nobody can tell
+        for file in [path, *path.parent.glob("a.vtkhdf.parts/*")]:
+            assert file.read_bytes() == (through.parent / file.relative_to(path.parent)).read_bytes()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_interrupted_file_is_prolonged(comm, shared_path, layout):
+    from hpckit.comm.grid import Grid
+
+    grid, path, u = Grid(comm, (8, 6)), shared_path / "a.vtkhdf", Grid(comm, (8, 6)).zeros()
+    file = FieldFile(path, grid, {"u": float}, 2, layout=layout)
+    u[...] = 1
+    file.write(0, 0.5, "u", u)
+    file.suspend()
+    one(path, grid, {1: 2, 2: 3}, 3, layout=layout, resume=True)
+    assert seen(comm, path) == {0.5: 1, 1.0: 2, 1.5: 3}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_steps_without_data_are_left_out(comm, shared_path, layout, caplog):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    with caplog.at_level(logging.WARNING, "hpckit"):
+        one(path, grid, {0: 2, 2: 6, 3: 8, 6: 14}, 9, layout=layout)
+    assert seen(comm, path) == {1.0: 2, 3.0: 6, 4.0: 8, 7.0: 14}
+    assert comm.rank or "a.vtkhdf: 3 steps that were never written are left out" in caplog.text
+    one(path, grid, {4: 20}, 9, layout=layout, resume=True)
+    assert seen(comm, path) == {1.0: 2, 3.0: 6, 4.0: 8, 7.0: 14, 10.0: 20}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fields_that_a_step_lacks_are_nan_and_said(comm, shared_path, layout, caplog):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    u, n = grid.zeros(), grid.zeros(np.int32)
+    u[...], n[...] = 1, 2
+    with (
+        caplog.at_level(logging.WARNING, "hpckit"),
+        FieldFile(path, grid, {"u": float, "n": np.int32}, 3, layout=layout) as file,
+    ):
+        file.write(0, 0.0, "u", u)
+        file.write(0, 0.0, "n", n)
+        file.write(1, 1.0, "n", n)
+        comm.Barrier()
+        if comm.rank == 0:
+            with h5py.File(file.partial, locking=False) as partial:  # a step that has its time has its data
+                assert np.array_equal(partial["VTKHDF/Steps/Values"], [0, np.nan, np.nan], equal_nan=True)
+        comm.Barrier()
+    comm.Barrier()
+    if comm.rank == 0:
+        with h5py.File(path) as result:
+            assert np.array_equal(result["VTKHDF/Steps/Values"], [0, 1])
+            assert np.isnan(result["VTKHDF/CellData/u"][1]).all() and (result["VTKHDF/CellData/n"][:2] == 2).all()
+        assert "not written, and NaN or 0 there: 'u' of step 1" in caplog.text
+
+
+def test_a_step_at_another_time_does_away_with_those_after_it(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    one(path, grid, {s: s + 1 for s in range(5)}, 5)
+    one(path, grid, {2: 3, 3: 3.5}, 5, resume=True)
+    assert seen(comm, path) == {0.5: 1, 1.0: 2, 1.5: 3, 1.75: 3.5}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("file", "name"), [("a.vtkhdf", "humidity %"), ("50%b.vtkhdf", "u"), ("a%%b.h5", "100%%"), ("ä %d", "%b%s%%b ü")]
+)
+def test_percent_signs_and_other_letters(comm, shared_path, layout, file, name):
+    from hpckit.comm.grid import Grid
+
+    (shared_path / "0%b").mkdir(exist_ok=True)
+    path = shared_path / "0%b" / file
+    one(path, Grid(comm, (8, 6)), {0: 1, 1: 2}, 2, name=name, layout=layout)
+    assert seen(comm, path, name) == {0.5: 1, 1.0: 2}
+
+
+def test_times_that_make_no_sense(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    u = grid.zeros()
+    for times in ([0, np.nan], [0, np.inf], [1, 0], [0, 1, 1], "soon", 1.5, None, [[0, 1]], np.ma.array([0.0, 1.0])):
+        with pytest.raises(ConfigError, match=f"times of {path} must be"):
+            FieldFile(path, grid, {"u": float}, times)
+    with FieldFile(path, grid, {"u": float, "v": float}, np.int64(5)) as file:
+        for name in ("u", "v"):
+            file.write(1, 1.0, name, u)
+            file.write(3, 3.0, name, u)
+        for step, time, message in [
+            (4, np.nan, "time nan of step 4 of .*: it must be a finite number"),
+            (4, -np.inf, "time -inf of step 4"),
+            (4, 2.0, "time 2.0 of step 4 of .*: it must come after that of step 3, 3.0"),
+            (4, 3.0, "must come after that of step 3, 3.0"),
+            (2, 3.0, "must come before that of step 3, 3.0"),
+            (0, 1.5, "must come before that of step 1, 1.0"),
+            (5, 5.0, "it has room for steps 0 to 4"),
+            (2**40, 5.0, "it has room for steps 0 to 4"),
+        ]:
+            with pytest.raises(ConfigError, match=message):
+                file.write(step, time, "u", u)
+        file.write(4, 4.0, "u", u)
+        with pytest.raises(ConfigError, match=r"step 4 of .* is at time 4.0, so not at 5.0 too"):
+            file.write(4, 5.0, "v", u)
+        file.write(4, 4.0, "v", u)
+    comm.Barrier()
+    if comm.rank == 0:
+        with h5py.File(path) as result:
+            assert np.array_equal(result["VTKHDF/Steps/Values"], [1, 3, 4])
+
+
+def test_what_is_no_array_is_refused(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    u = grid.zeros()
+    for fields in (
+        {"u": np.ma.array(u)},
+        {"u": [1.0]},
+        {"u": np.dtype([])},
+        {"u": "S0"},
+        {1: float},
+        {"\ud800": float},
+    ):
+        with pytest.raises(ConfigError, match="field "):
+            FieldFile(path, grid, fields, 1)
+    for name in ("", ".", "..", "a/b", "a\0b"):
+        with pytest.raises(ConfigError, match="a name without '/'"):
+            FieldFile(path, grid, {name: float}, 1)
+    with pytest.raises(ConfigError, match=r"cannot write .*aaa: .*File name too long"):
+        FieldFile(shared_path / ("a" * 300), grid, {"u": float}, 1)
+    for spacing in (0, -1.0, (1, -1)):
+        with pytest.raises(ConfigError, match=r"spacing .* must be greater than 0"):
+            FieldFile(path, grid, {"u": float}, 1, spacing=spacing)
+    assert comm.bcast([file.name for file in shared_path.iterdir()]) == []
+    file = FieldFile(path, grid, {"u": float}, 1)
+    with pytest.raises(ConfigError, match="'u' is masked, and its mask would be lost"):
+        file.write(0, 0.0, "u", np.ma.array(u))
+    with pytest.raises(ConfigError, match="'u' must be a NumPy array of numbers or records, not list"):
+        file.write(0, 0.0, "u", u.tolist())
+    file.write(0, 0.0, "u", u)
+    file.close()
+    file.close()
+    with pytest.raises(ConfigError, match="is closed: to write more, open it again with resume=True"):
+        file.write(0, 0.0, "u", u)
+
+
+def test_ranks_that_disagree_are_told(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    if comm.size == 1:
+        pytest.skip("needs two ranks")
+    grid, path, last = Grid(comm, (8, 6)), shared_path / "a.vtkhdf", comm.rank == comm.size - 1
+    u = grid.zeros()
+    for mine in (
+        {"path": shared_path / "b.vtkhdf"},
+        {"fields": {"v": float}},
+        {"fields": {"u": np.float32}},
+        {"fields": {"u": float, "v": float}},
+        {"times": 4},
+        {"spacing": 2.0},
+        {"origin": (0.0, 1.0)},
+        {"layout": "files"},
+        {"resume": True},
+    ):
+        with pytest.raises(ConfigError, match="the arguments of FieldFile must be the same on all ranks"):
+            FieldFile(**{"path": path, "grid": grid, "fields": {"u": float}, "times": 3} | (mine if last else {}))
+    for wrong in ({"times": "x"}, {"fields": None}, {"path": None}, {"spacing": "x"}):
+        with pytest.raises(HpckitError):  # on one rank alone
+            FieldFile(**{"path": path, "grid": grid, "fields": {"u": float}, "times": 3} | (wrong if last else {}))
+    with FieldFile(path, grid, {"u": float, "v": float}, 3) as file:
+        for step, time, name in ((1, 0.0, "u"), (0, 1.0, "u"), (0, 0.0, "v")):
+            with pytest.raises(ConfigError, match="step, time and name of a field must be the same on all ranks"):
+                file.write(*((step, time, name) if last else (0, 0.0, "u")), u)
+
+
+def test_only_what_is_ours_is_gone_on_with_or_removed(comm, shared_path):
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
+    one(path, grid, {0: 1}, 2, layout="files")
+    comm.Barrier()
+    if comm.rank == 0:
+        (shared_path / "a.vtkhdf.parts/notes.txt").write_text("mine")
+    comm.Barrier()
+    for options, message in {
+        "fields": ({"name": "v"}, "VTKHDF/CellData/. is .*, but this run writes"),
+        "spacing": ({"spacing": 2.0}, r"its Spacing is .*, but this run's is"),
+        "layout": ({"layout": "mpi"}, 'its layout is "files"'),
+    }.values():
+        with pytest.raises(ConfigError, match=message):
+            one(path, grid, {}, 2, resume=True, **{"layout": "files"} | options)
+    one(path, grid, {0: 3}, 2, layout="files")
+    assert seen(comm, path) == {1.5: 3}
+    assert comm.bcast((shared_path / "a.vtkhdf.parts/notes.txt").read_text()) == "mine"
+    comm.Barrier()
+    one(shared_path / "b.vtkhdf", grid, {0: 1}, 2)
+    with pytest.raises(ConfigError, match="its layout is one file"):
+        one(shared_path / "b.vtkhdf", grid, {}, 2, resume=True, layout="files")
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "h5py"])
+@pytest.mark.parametrize("limit", [100, 3000, 9000])
+def test_a_disk_that_is_full_at_once(comm, shared_path, layout, limit):
+    """Rank 0 may not even make the file: one error that names it, nothing half-written, the old result stays."""
+    from hpckit.comm.grid import Grid
+
+    grid, path = Grid(comm, (64, 64)), shared_path / "a.vtkhdf"
+    one(path, grid, {0: 1}, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if comm.rank == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        with pytest.raises(HpckitError, match=r"cannot write .*a.vtkhdf"):
+            one(path, grid, {0: 2}, 3, layout=layout, resume=layout == "mpi")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    comm.Barrier()
+    if layout == "mpi":
+        assert seen(comm, path) == {0.5: 1}
+    assert comm.bcast(not list(shared_path.rglob("*.tmp")))
 
 
 KILLED = """

@@ -341,6 +341,7 @@ def test_without_the_library_one_line_says_what_to_do(small, shared_path, monkey
     path = written(small, shared_path / name, lambda path: path.write_bytes(head))
     for key in [key for key in sys.modules if key.split(".")[0] == module or key == "hpckit.io.geotiff"]:
         monkeypatch.delitem(sys.modules, key)
+    monkeypatch.delattr("hpckit.io.geotiff", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=f"pip install {module}, or (nccopy|gdal_translate) .*{name}"):
         read_field(path, small)
