@@ -13,8 +13,6 @@ from hpckit.cluster._input import Problem
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
 
-_AT_ONCE = 2**20  # distances added up by `heuristic`
-
 
 def medoids(problem: Problem, distances: Distances) -> np.ndarray:
     """(k,) int64, all different, the same on all ranks (collective)."""
@@ -95,13 +93,13 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
 
 
 def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
-    """Those with the least sum of weighted distances from all objects, the lowest among equals (collective)."""
-    objects, mine = np.arange(distances.n), np.arange(distances.first, distances.first + distances.m)
-    costs, step = np.empty(distances.m), _AT_ONCE // distances.n + 1
-    for start in range(0, distances.m, step):
-        some = slice(start, start + step)
-        costs[some] = problem.weights @ distances.part(objects, mine[some]).astype(np.float64)  # whole numbers: exact
-    return np.argsort(problem.ranks.join(costs), kind="stable")[: problem.k]
+    """Those with the least sum of weighted distances from all objects, the lowest among equals (collective).
+
+    They are the k that BUILD would like best as the first.
+    """
+    gain = distances.sums(distances.m)
+    _update(_Start(distances, problem.weights, problem.ranks), gain)
+    return np.argsort(-problem.ranks.join(distances.nearest(gain)), kind="stable")[: problem.k]
 
 
 def _update(start: _Start, gain: np.ndarray) -> None:
