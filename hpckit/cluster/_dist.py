@@ -21,11 +21,17 @@ from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Matrix
 from hpckit.cluster._ranks import Ranks
 from hpckit.comm import partition
+from hpckit.errors import ConfigError
 from hpckit.log import get_logger
 
 LANES = _metrics.LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
 _AT_ONCE = 2**22  # distances computed at once that are not kept
 _SAMPLE = 64  # candidates of each rank among which symmetry is looked for
+_FAITHFUL = ("euclidean", "manhattan", "chebyshev")  # metrics in which points at distance 0 are equal
+_LOST = (
+    "some distances are above 0, but less than 2**-250 of the largest, and would vanish beside it: set them to 0, or"
+    " replace the largest by a smaller one that is still above all that matter, or take the outlier out"
+)
 _LOG = get_logger(__name__)
 
 
@@ -274,11 +280,14 @@ class Given(_Source):
             _quant.histogram(values, top, counts[p : p + len(values)])
 
     def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
+        lost = False
         for p, values in self.data.pieces(self.objects, self.first, self.first + self.m):
-            if self.by_candidate:
-                _quant.to_ticks(values.T, exponent, ticks[:, p : p + len(values)], wide=wide)
-            else:
-                _quant.to_ticks(values, exponent, ticks[p : p + len(values)], wide=wide)
+            part = slice(p, p + len(values))
+            values, into = (values.T, ticks[:, part]) if self.by_candidate else (values, ticks[part])
+            _quant.to_ticks(values, exponent, into, wide=wide)
+            lost |= wide and bool(np.count_nonzero(into) < np.count_nonzero(values))
+        if wide and self.ranks.maximum(float(lost)):
+            raise ConfigError(_LOST)
 
 
 class _Points(_Source):
@@ -310,8 +319,18 @@ class _Points(_Source):
                 part, counted = rows[p : p + step], np.zeros((len(rows[p : p + step]), _quant.BINS), np.int64)
                 table = np.zeros((len(part), self.width), np.float32)
                 self.compute(part, exponent + self.scale, table, wide=True)
+                self._find_lost(part, table)
                 _quant.histogram(table, math.ldexp(top, -exponent), counted)
                 counts[places[p : p + step]] = counted
+
+    def _find_lost(self, rows: np.ndarray, table: np.ndarray) -> None:
+        """`ConfigError` where points that differ are at distance 0."""
+        if self.problem.metric not in _FAITHFUL:
+            return
+        for row, distances in zip(rows, table, strict=True):
+            near = self.columns[distances[: len(self.columns)] == 0]
+            if (self.data[near] != self.data[row]).any():
+                raise ConfigError(_LOST)
 
     def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
         with self.ranks.together():

@@ -24,6 +24,7 @@ from hpckit.cluster import (
     pam,
     silhouette,
 )
+from hpckit.errors import ConfigError
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate]
 GROUPS = np.r_[np.arange(10) * 0.1, 10 + np.arange(10) * 0.1, 20 + np.arange(10) * 0.1]
@@ -192,3 +193,20 @@ def test_zeros_with_a_sign_are_zeros():
             signed[0, 1] = given[0, 1] = 5  # not symmetric any more: read in place by rows
             found, expected = (search(each, 4, random_state=0) for each in (signed, given))
             assert reference.digest(found) == reference.digest(expected)
+
+
+@pytest.mark.mpi
+def test_more_than_float32_can_hold_is_an_error(comm):
+    """A loss of 0 that is not 0 would be the alternative."""
+    for far, near in ((1e140, 1e-140), (1e100, 1e-30)):
+        distances = matrix(1.0) * near
+        distances[30, :30] = distances[:30, 30] = far
+        for search in (fasterpam, pam, alternate):
+            with pytest.raises(ConfigError, match="would vanish beside it: set them to 0, or replace the largest"):
+                search(distances, 4, init="first", comm=comm)
+        points = np.append(GROUPS * near, far)[:, None]
+        with pytest.raises(ConfigError, match="would vanish"):
+            fasterpam(points, 4, metric="euclidean", init="first", comm=comm)
+    points = np.append(GROUPS * 1e-30, 1e30)[:, None]
+    result = fasterpam(points, 4, metric="euclidean", init="build", comm=comm)
+    assert result.loss == pytest.approx(7.5e-30, rel=1e-4)

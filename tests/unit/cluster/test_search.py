@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import _swap, fasterpam, pam
+from hpckit.cluster import _ranks, _search, _swap, fasterpam, pam
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(301, 3))
@@ -122,3 +122,19 @@ def test_a_search_can_be_interrupted(threads, monkeypatch):
 def test_threads_change_no_bit(comm, search, threads):
     alone = search(POINTS, 12, **START)
     assert reference.digest(search(POINTS, 12, threads=threads, comm=comm, **START)) == reference.digest(alone)
+
+
+@pytest.mark.mpi
+def test_when_ranks_agree_changes_no_bit(comm, monkeypatch):
+    """After each block, after more and more of them, or after as many as may be: only the number of agreements."""
+    settle, agreements = _ranks.Ranks.settle, []
+    monkeypatch.setattr(_ranks.Ranks, "settle", lambda ranks: agreements.append(1) or settle(ranks))
+    found = []
+    for slow in (10**9, 2, 1):
+        monkeypatch.setattr(_search, "_SLOW", slow)
+        agreements.clear()
+        result = fasterpam(POINTS, 12, block=2, comm=comm, **START)
+        found.append((reference.digest(result), len(agreements)))
+    digests, counts = zip(*found, strict=True)
+    assert len(set(digests)) == 1
+    assert counts[1] < counts[0] / 2 and counts[2] <= counts[1]
