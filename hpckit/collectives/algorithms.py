@@ -98,7 +98,8 @@ def recursive_doubling(rank: int, size: int, cuts: Cuts) -> Schedule:
 
     def rounds(place: int, rank_at: Callable[[int], int]) -> Schedule:
         partners = [rank_at(place ^ (1 << bit)) for bit in range(power.bit_length() - 1)]
-        return [exchange([Message(p, whole)], [Message(p, beside)], [Fold(beside, whole)]) for p in partners]
+        # Both partners take the lower rank's data first, so that they get the same.
+        return [exchange([Message(p, whole)], [Message(p, beside)], [Fold(beside, whole, p > rank)]) for p in partners]
 
     return _on_a_power_of_two(rank, size, whole, rounds)
 

@@ -337,6 +337,26 @@ def _low_rank(real, infinity, dependent):
     return project, orthonormalise, project_back, expand, restart
 
 
+# -- what is not finite ----------------------------------------------------------------------------------------------
+
+
+def _forgetting(real, infinity):
+    def settle(target, error, again, n, n_again):
+        """Forget all that is lost where a sum, or something lost, is not finite; whether that is so."""
+        top = _magnitude(real(0))
+        for i in range(n):
+            top = max(top, max(_magnitude(target[i]), _magnitude(error[i])))
+        if top < infinity:
+            return 0
+        for i in range(n):
+            error[i] = 0
+        for i in range(n_again):
+            again[i] = 0
+        return 1
+
+    return [settle]
+
+
 # -- for both types --------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +379,7 @@ def _all(kind, real, width, dependent):
     _publish(kind, "pack_int8 expand_int8 add_int8", blocks, functions)
     sparse = ["void(T*, T*, i4*, T*, i8*, i8, i8)", "void(T*, i4*, T*, i8)"]
     _publish(kind, "select scatter", sparse, _top_k(width))
+    _publish(kind, "settle", ["i8(T*, T*, T*, i8, i8)"], _forgetting(real, infinity))
     matrices = [
         "void(T*, T*, T*, T*, i8, i8, i8)",
         "void(T*, i8, i8)",

@@ -1,4 +1,4 @@
-"""Runs schedules: persistent requests for the messages, MPI's own local reduction for the work."""
+"""Runs schedules: persistent requests for the messages, and reductions on this rank for the work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Protocol
 import numpy as np
 from mpi4py import MPI
 
+from hpckit import native
 from hpckit.collectives.channel import LIMIT, Channel
+from hpckit.collectives.reduction import Reduction, datatype, grouped
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
 from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, ranges
@@ -41,6 +43,36 @@ def in_time(poll: Callable[[], bool], deadline: float) -> bool:
             return False
         os.sched_yield()
     return True
+
+
+def while_it_lives(op: MPI.Op, way: Way) -> Way:
+    """The way, which says so where the user has freed the operation meanwhile."""
+    return way if op == MPI.OP_NULL or op.is_predefined else _OfUser(op, way)
+
+
+class _OfUser:
+    def __init__(self, op: MPI.Op, way: Way) -> None:
+        self._op, self._way = op, way
+
+    def start(self) -> None:
+        self._check()
+        self._way.start()
+
+    def poll(self) -> bool:
+        self._check()
+        return self._way.poll()
+
+    def wait(self) -> None:
+        self._check()
+        self._way.wait()
+
+    def __call__(self) -> None:
+        self._check()
+        self._way()
+
+    def _check(self) -> None:
+        if self._op == MPI.OP_NULL:
+            raise HpckitError("the operation of this plan was freed: free it after the plan's last call")
 
 
 class Work:
@@ -93,10 +125,28 @@ class Stages:
             self._stages[self._at].start()
 
 
+def alone(source: np.ndarray, target: np.ndarray, op: MPI.Op) -> Work:
+    """What a reduction does on one rank."""
+    finish = Reduction(op, target.dtype).finish(target)
+
+    def work() -> None:
+        np.copyto(target, source)
+        if finish:
+            finish()
+
+    in_place = native.address(source) == native.address(target)
+    return Work((finish or _nothing) if in_place else work)
+
+
+def _nothing() -> None:
+    pass
+
+
 class Messages:
     """A schedule bound to an array; `source` is copied there first unless it is the same memory.
 
     target : (n,) contiguous, any dtype that MPI knows
+    group : numbers that stay together; the schedule counts groups
     deadline : seconds that one round may wait for its messages; `HpckitError` names the ranks that did not come
     """
 
@@ -108,12 +158,14 @@ class Messages:
         op: MPI.Op,
         schedule: Schedule,
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
-        self._source, self._target, self._deadline = source, target, deadline
-        self._scratch = np.empty(scratch_size(schedule), target.dtype)
-        self._type = MPI.Datatype.fromcode(target.dtype.char)
-        self._eager = channel.eager // target.itemsize
-        self._op = op
+        self._source, self._target, self._deadline = grouped(source, group), grouped(target, group), deadline
+        self._channel = channel  # whose communicator must not be freed before this
+        self._scratch = np.empty(scratch_size(schedule), self._target.dtype)
+        self._type = datatype(target.dtype.char, group)
+        self._eager = channel.eager // self._target.itemsize
+        self._reduction = Reduction(op, target.dtype, group)
         tag = channel.tag()
         rounds = [step._replace(receives=self._cut(step.receives), sends=self._cut(step.sends)) for step in schedule]
         self._peers = [[m.peer for m in (*step.receives, *step.sends)] for step in rounds]
@@ -121,7 +173,8 @@ class Messages:
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
-        free_with(self, *(request for requests in self._requests for request in requests))
+        requests = [request for requests in self._requests for request in requests]
+        free_with(self, *requests, keep=(source, target, self._scratch))
 
     def start(self) -> None:
         if self._copies:
@@ -181,7 +234,9 @@ class Messages:
         if isinstance(task, Copy):
             return [partial(np.copyto, self._view(task.into), self._view(task.piece))]
         pairs = zip(_parts(task.piece, LIMIT), _parts(task.into, LIMIT), strict=True)
-        return [partial(self._op.Reduce_local, self._buffer(piece), self._buffer(into)) for piece, into in pairs]
+        views = [(self._view(piece), self._view(into)) for piece, into in pairs]
+        fold = self._reduction.fold
+        return [fold(into, piece, into) if task.after else fold(piece, into, into) for piece, into in views]
 
     def _view(self, piece: Piece) -> np.ndarray:
         return (self._scratch if piece.scratch else self._target)[piece.start : piece.stop]

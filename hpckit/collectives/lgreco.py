@@ -13,6 +13,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import ArrayLike
 
+from hpckit.collectives.arguments import check_numbers
 from hpckit.collectives.compress import sent_bytes
 from hpckit.collectives.plan import Allreduce
 from hpckit.errors import ConfigError, HpckitError, same, together
@@ -77,6 +78,8 @@ class LayerWise:
         self, comm: MPI.Intracomm, layers: Sequence[np.ndarray], candidates: Sequence[str], uniform: str
     ) -> None:
         with together(comm):
+            for layer in layers:
+                check_numbers(layer)
             if uniform not in candidates:
                 raise ConfigError(f"uniform={uniform!r} must be one of the candidates {list(candidates)}")
         same(comm, "shapes, dtypes and candidates", [[(g.shape, g.dtype.str) for g in layers], candidates, uniform])
@@ -106,10 +109,13 @@ class LayerWise:
 
 
 def _lost(how: str, gradient: np.ndarray) -> float:
-    """Squared norm of what one call loses; infinite where it is impossible."""
+    """Squared norm of what one call loses; infinite where it is impossible, NaN where the gradient is not finite."""
     result = np.empty(gradient.shape, gradient.dtype)
     try:
         Allreduce(MPI.COMM_SELF, gradient, out=result, compress=how)()
     except ConfigError:
         return np.inf
-    return float(np.square(result - gradient, dtype=float).sum())
+    if not np.isfinite(result).all():  # too large for this form, if for nothing else
+        return np.inf if np.isfinite(gradient).all() else np.nan
+    with np.errstate(over="ignore"):
+        return float(np.square(result - gradient, dtype=float).sum())

@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import check_array, check_deadline, is_number, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.collectives.plan import Allreduce
-from hpckit.errors import ConfigError, same, together
+from hpckit.errors import ConfigError, HpckitError, same, together
 
 
 class LocalUpdates:
@@ -33,6 +34,8 @@ class LocalUpdates:
     clip : c above, in the units of the parameters: the most by which an element of the momentum may differ from 0
     overlap : False waits for the average of this very round, which is not damped; r = 1 and b = 0 are plain averaging
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+
+    A step by an average that is not finite is not taken: `HpckitError` on all ranks, and nothing of it is kept.
 
     ::
 
@@ -57,7 +60,9 @@ class LocalUpdates:
     ) -> None:
         with together(comm):
             _check(parameters, tau, rate, momentum, clip)
-        same(comm, "tau, rate, momentum, clip and overlap", (tau, rate, momentum, clip, overlap))
+            check_deadline(deadline)
+        given = parameters.size, parameters.dtype.str, tau, rate, momentum, clip, bool(overlap), deadline
+        same(comm, "size and dtype of the parameters, tau, rate, momentum, clip, overlap and deadline", given)
         Bcast(comm, parameters, deadline=deadline)()
         self._parameters, self._tau, self._size = parameters, tau, comm.size
         self._rate, self._decay, self._clip, self._overlap = rate, momentum, clip, overlap
@@ -110,20 +115,39 @@ class LocalUpdates:
 
     def _advance(self, start: np.ndarray, gap: float) -> None:
         """x_{t+1} from x_t and the average of the ranks that began at `start`."""
-        np.subtract(start, self._message[:-1], out=self._change)
-        np.divide(self._change, gap, out=self._change)
-        np.multiply(self._momentum, self._decay, out=self._momentum)
-        np.add(self._momentum, self._change, out=self._momentum)
-        np.clip(self._momentum, -self._clip, self._clip, out=self._momentum)
-        np.multiply(self._momentum, self._rate, out=self._change)
+        _check_finite(self._message)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(start, self._message[:-1], out=self._change)
+            np.divide(self._change, gap, out=self._change)
+            np.multiply(self._momentum, self._decay, out=self._momentum)
+            np.add(self._momentum, self._change, out=self._momentum)
+            np.clip(self._momentum, -self._clip, self._clip, out=self._momentum)
+            np.multiply(self._momentum, self._rate, out=self._change)
+            np.subtract(self._start, self._change, out=self._change)
+        try:
+            _check_finite(self._change)
+        except HpckitError:
+            self._momentum.fill(0)
+            raise
         self._start_before[:] = self._start
-        self._start -= self._change
+        self._start[:] = self._change
+
+
+def _check_finite(averaged: np.ndarray) -> None:
+    """The same numbers on all ranks, so that all raise."""
+    if not np.isfinite(averaged).all():
+        wrong = np.count_nonzero(~np.isfinite(averaged))
+        raise HpckitError(
+            f"{wrong} of {averaged.size} numbers that the ranks' parameters give on average are not finite: the outer"
+            " step was not taken; set the parameters to finite ones on all ranks, and go on with smaller steps"
+        )
 
 
 def _check(parameters: np.ndarray, tau: int, rate: float, momentum: float, clip: float) -> None:
+    check_array(parameters)
     if parameters.dtype not in (np.float32, np.float64):
         raise ConfigError(f"parameters must be float32 or float64, not {parameters.dtype}")
-    if not isinstance(tau, int) or tau < 1:
+    if not is_whole(tau) or tau < 1:
         raise ConfigError(f"tau={tau!r} must be a whole number above 0")
-    if not (rate > 0 and 0 <= momentum < 1 and clip > 0):
+    if not all(map(is_number, (rate, momentum, clip))) or not (rate > 0 and 0 <= momentum < 1 and clip > 0):
         raise ConfigError(f"rate={rate} and clip={clip} must be above 0, and momentum={momentum} from 0 to below 1")

@@ -12,14 +12,26 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import (
+    check_deadline,
+    check_group,
+    check_numbers,
+    check_operation,
+    check_result,
+    is_whole,
+    numbers,
+    operation,
+    watched,
+)
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.compress import compressed
-from hpckit.collectives.engine import Way, in_time
+from hpckit.collectives.engine import Way, in_time, while_it_lives
 from hpckit.collectives.lossy import Lossy
 from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
+from hpckit.comm.overlap import identical
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
@@ -32,8 +44,10 @@ class Allreduce:
     """Reduces an array over all ranks, to the same bits on all of them (its methods are collective).
 
     array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
-    out : where the result goes, same shape and dtype; None: in place
-    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order
+    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may not overlap the array
+    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. MPI's follow
+        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`. Free it only after the plan's
+        last call
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
         rabenseifner, tree, hierarchical, shared
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
@@ -41,13 +55,16 @@ class Allreduce:
         bytes, by an exchange of its own; see `hpckit.collectives.compress`
     reproducible : sums have the same bits for any order of the ranks; see `hpckit.collectives.reproducible`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+    group : numbers, neighbours in the flattened array, that an operation of the user takes together: nothing is ever
+        cut between them
 
     ::
 
         plan = Allreduce(comm, gradient)
         plan()  # or plan.start(), plan.poll() now and then, plan.wait()
 
-    Raises `ConfigError` on all ranks for what cannot be reduced.
+    Raises `ConfigError` on all ranks for what cannot be reduced, and where ranks differ in anything that is said here.
+    The memory of a plan that is dropped between `start` and `wait` lives until nothing is written there any more.
     """
 
     def __init__(
@@ -62,25 +79,32 @@ class Allreduce:
         compress: str | None = None,
         reproducible: bool = False,
         deadline: float | None = None,
+        group: int = 1,
     ) -> None:
         target = array if out is None else out
         with together(comm):
-            _check(array, target, op, algorithm, chunks)
+            _check(array, op, algorithm, chunks, group)
+            check_result(array, target)
+            if chunks > 1 and _order(group, array, target) == "strided":
+                raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
+            check_deadline(deadline)
             special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
             self._special = reproduced(array, op, algorithm, compress) if reproducible else special
-        order, shared_op = _order(array, target), op.py2f() if op.is_predefined else "of the user"
-        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress, reproducible
-        what = "size, dtype, order in memory, operation, algorithm and options of an allreduce"
-        same(comm, what, given)
+        array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)  # of a subclass only the numbers
+        order, in_place = _order(group, array, target), identical(array, target)
+        what = target.shape, target.dtype.str, order, in_place
+        given = *what, operation(op), str(algorithm), chunks, compress, bool(reproducible), group
+        name = "shape, dtype, order in memory, place of the result, operation and options of an allreduce"
+        same(comm, name, ("allreduce", *given, deadline, watched(comm)))
         self._source = _Flat(array, order)
-        self._target = self._source if out is None else _Flat(target, order)
+        self._target = self._source if in_place else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
-        self._recorded = recorder(comm, target, op)
-        edges = starts(target.size, chunks)
+        self._group, self._recorded = group, recorder(comm, target, op)
+        edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
         free = algorithm == "auto" and self._special is None
-        self._choice = self._choose((*given, out is None)) if free else None
+        self._choice = self._choose(given) if free else None
         named = "reproducible" if reproducible else compress or algorithm
         self._bound: dict[str, list[Way]] = {}
         self._settle(named if self._choice is None else self._choice.way)
@@ -114,11 +138,17 @@ class Allreduce:
                 self._settle(self._choice.way)
             self._began = time.perf_counter()
             self._source.pack()
+            self._call = self._go_on
         self._idle.remove(chunk)
         self._ways[chunk].start()
 
     def start(self) -> None:
         """Send all that is not sent yet."""
+        if not self._idle:
+            raise HpckitError("start() twice without wait(): call wait() first, or make a plan for each")
+        self._send()
+
+    def _send(self) -> None:
         for chunk in sorted(self._idle):
             self.ready(chunk)
 
@@ -131,19 +161,26 @@ class Allreduce:
 
     def wait(self) -> None:
         """Send what is not sent yet, and complete the call."""
-        self.start()
+        self._send()
         if len(self._ways) == 1:
             self._ways[0].wait()
         else:
             self._poll_to_the_end()
         self._target.unpack()
         self._idle.update(range(len(self._ways)))
+        self._call = self._whole
         if self._choice and self._choice.watching:
             self._choice.tell(time.perf_counter() - self._began)
 
     def __call__(self) -> None:
         """The whole allreduce."""
         self._call()
+
+    def _go_on(self) -> None:
+        """The rest of an allreduce of which some chunks are sent."""
+        if not self._idle:
+            raise HpckitError("a call between start() and wait() of the same plan: call wait() first, or make two")
+        self.wait()
 
     def _timed(self, choice: Choice) -> None:
         """The only chunk, at once, as long as the choice wants to hear what that takes."""
@@ -166,8 +203,9 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
-        way = self._special or partial(bind, name)
-        return [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        way = self._special or partial(bind, name, group=self._group)
+        ways = [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        return [while_it_lives(self._op, each) for each in ways]
 
     def _settle(self, name: str) -> None:
         """Take this algorithm from now on; only while there is a race the others are there too."""
@@ -175,11 +213,12 @@ class Allreduce:
         self._bound = {name: self._bound.get(name) or self._bind(name) for name in names}
         self._name, self._ways = name, self._recorded(self._bound[name])
         if len(self._ways) > 1 or not (self._source.is_view and self._target.is_view):
-            self._call = self.wait
+            self._whole = self.wait
         elif self._choice and self._choice.watching:
-            self._call = partial(self._timed, self._choice)
+            self._whole = partial(self._timed, self._choice)
         else:
-            self._call = self._unwatched(self._ways[0].__call__, self._choice.rest if self._choice else None)
+            self._whole = self._unwatched(self._ways[0].__call__, self._choice.rest if self._choice else None)
+        self._call = self._whole
 
     def _unwatched(self, call: Callable[[], None], times: int | None) -> Callable[[], object]:
         """`call` with nothing around it, until it is time for another race; for ever if `times` is None."""
@@ -190,26 +229,36 @@ class Allreduce:
         return itertools.chain(calls, race).__next__  # counts in C: these calls may take no longer than 2 us
 
 
-def allreduce(comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto") -> np.ndarray:
+def allreduce(
+    comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto", group: int = 1
+) -> np.ndarray:
     """The reduction of all ranks' arrays, as a new array (collective).
 
     The plan and its buffer, in the node's shared memory, are kept for the next call with this shape, dtype and
     operation. Where speed matters make an `Allreduce`, which spares the two copies.
     """
     plans = Channel.of(comm).plans
-    array = np.asarray(array)
-    key = array.shape, array.dtype, op.py2f(), algorithm, getattr(comm, "watch", None)
-    buffer, plan = plans.pop(key, (None, None))
-    if plan is None:
+    key = buffer = plan = None
+    try:
+        array = numbers(array)
+        # An operation of the user lives as long as its plan, so that no other has its identity meanwhile.
+        which = op.py2f() if op.is_predefined else id(op)
+        key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
+        buffer, plan = plans.pop(key, (None, None))
+    except (ConfigError, AttributeError, TypeError, ValueError):
+        pass  # what is wrong is said below, to all ranks
+    if plan is None or buffer is None:
         with together(comm):
-            _check_numbers(array)
+            array = numbers(array)
+            _check(array, op, algorithm, 1, group)
+        same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
         buffer = empty(comm, array.shape, array.dtype)
-        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm)
-    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused
-    if len(plans) > _KEPT:
-        del plans[next(iter(plans))]
+        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
     np.copyto(buffer, array)
     plan()
+    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused; and none that failed
+    if len(plans) > _KEPT:
+        del plans[next(iter(plans))]
     return buffer.copy()
 
 
@@ -238,52 +287,18 @@ def _nothing() -> None:
     pass
 
 
-def _order(*arrays: np.ndarray) -> str:
-    """In which order of their elements all of the arrays are contiguous."""
+def _order(group: int, *arrays: np.ndarray) -> str:
+    """In which order of their elements all of the arrays are contiguous; groups are neighbours in C's."""
     if all(array.flags.c_contiguous for array in arrays):
         return "C"
-    return "F" if all(array.flags.f_contiguous for array in arrays) else "strided"
+    return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"
 
 
-def check_array(array: Any) -> None:
-    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be written."""
-    _check_numbers(array)
-    if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
-        raise ConfigError(f"the array must be one-dimensional, contiguous and writable, but has shape {array.shape}")
-
-
-def check_operation(op: Any, dtype: np.dtype) -> None:
-    """`ConfigError` unless `op` is defined for this type: MPI tells."""
-    if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
-        raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
-    if not op.is_predefined:
-        return
-    one = np.zeros(2, dtype)
-    try:
-        op.Reduce_local(one[:1], one[1:])
-    except MPI.Exception:
-        raise ConfigError(f"MPI does not define this operation for {dtype}: use another dtype or operation") from None
-
-
-def _check_numbers(array: Any) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or not array.dtype.isnative:
-        found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
-        raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
-
-
-def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any) -> None:
-    for given in (array, target):
-        _check_numbers(given)
-    if not target.flags.writeable:
-        raise ConfigError("the result's array is read-only: pass a writable one")
-    if (array.shape, array.dtype) != (target.shape, target.dtype):
-        raise ConfigError(
-            f"out is {target.dtype} {target.shape}, it must be like the array: {array.dtype} {array.shape}"
-        )
-    if algorithm not in ("auto", *WAYS):
+def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
+    check_numbers(array)
+    if not isinstance(algorithm, str) or algorithm not in ("auto", *WAYS):
         raise ConfigError(f"algorithm {algorithm!r} must be one of auto, {', '.join(WAYS)}")
-    if not isinstance(chunks, int) or chunks < 1:
+    if not is_whole(chunks) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
-    if chunks > 1 and _order(array, target) == "strided":
-        raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
     check_operation(op, array.dtype)
+    check_group(group, array.size)

@@ -64,4 +64,4 @@ class PowerSGD(Lossy):
                 lost.fill(0)
 
         stages = [Work(project), reduced(left, left), Work(back), reduced(own, basis), Work(finish)]
-        super().__init__(channel, lost, target[:0], stages)
+        super().__init__(channel, target, lost, stages)

@@ -3,7 +3,7 @@
 What one compression of y loses, at most (halves of a unit in the last place; doubles are rounded to single first):
 
     fp16    |y| / 2047 + 2**-25, for |y| <= 65504; beyond that it becomes infinite
-    bf16    |y| / 255 + 2**-133
+    bf16    |y| / 255 + 2**-133, for |y| <= 3.39e38, likewise
     int8    m / 253 + the smallest normal number, where m is the largest magnitude in the block; a block with NaN or
             infinity becomes NaN
 
@@ -81,7 +81,7 @@ class Quantised(Lossy):
             Messages(channel, buffer, buffer, op, gather, deadline),
             Work(_all(expand)),
         ]
-        super().__init__(channel, lost, lost_again, stages)
+        super().__init__(channel, target, lost, stages, lost_again)
 
 
 def _scale_bytes(form: str, n: int, itemsize: int) -> int:

@@ -17,8 +17,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
+from hpckit.collectives.arguments import numbers
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Stages, Way, Work
+from hpckit.collectives.reduction import Reduction
 from hpckit.collectives.shared import Shared
 from hpckit.collectives.ways import Bind, bind
 from hpckit.errors import ConfigError, together
@@ -49,7 +51,7 @@ def reproducible_sum(comm: MPI.Intracomm, array: np.ndarray) -> float:
     signs, give NaN. Raises `ConfigError` on all ranks for another dtype.
     """
     with together(comm):
-        array = np.asarray(array)
+        array = numbers(array)
         if array.dtype.char not in "fd" or not array.dtype.isnative:
             raise ConfigError(f"reproducible_sum takes float32 or float64 in native byte order, not {array.dtype}")
     values, words = np.ascontiguousarray(array), np.zeros(_WORDS + 3, np.int64)
@@ -83,7 +85,7 @@ def _bind(channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, 
 class _OnOneNode(Shared):
     """Whoever computes an element sees the terms of all ranks."""
 
-    def _reduction(self, op: MPI.Op, dtype: np.dtype) -> Any:
+    def _kernel(self, reduction: Reduction, dtype: np.dtype) -> Any:
         return _kernel("reduce", dtype)
 
 

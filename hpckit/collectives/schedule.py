@@ -27,10 +27,11 @@ class Message(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """`into = piece op into`."""
+    """`into = piece op into`, or, where the piece comes after it, `into = into op piece`."""
 
     piece: Piece
     into: Piece
+    after: bool = False
 
 
 class Copy(NamedTuple):

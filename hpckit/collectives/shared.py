@@ -9,6 +9,7 @@ the same bits. The protocols are in `hpckit.collectives.shared_kernels`.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,25 +19,16 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.collectives.channel import Channel
+from hpckit.collectives.reduction import KERNELS, Reduction
 from hpckit.comm import partition
 from hpckit.comm.spin import Watch, crowded, patience
 
-_KERNELS = "hpckit.collectives.shared_kernels"
 _REDUCE = 2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
 _REDUCE_SCATTER, _ALLGATHER, _BOTH = 1, 2, 3  # modes that begin an operation
 _LINE = 64  # bytes of a cache line
 _COUNTERS = 256  # bytes before the data in each rank's memory
 _PIECES = 1 << 18  # bytes that a rank copies to the window at a time: they stay in its caches
 _SMALL = {False: 2048, True: 16384}  # bytes up to which slots are best, without and with ranks that share cores
-
-_OPERATIONS = [
-    (MPI.SUM, "sum"),
-    (MPI.PROD, "prod"),
-    (MPI.MIN, "min"),
-    (MPI.MAX, "max"),
-    (MPI.LAND, "land"),
-    (MPI.LOR, "lor"),
-]
 
 
 class Steps:
@@ -77,9 +69,9 @@ class Steps:
 class _Turn:
     """What Python does when a protocol asks for it: reduce by an operation without a kernel, or look why it waits."""
 
-    def __init__(self, plan: np.ndarray, op: MPI.Op, dtype: np.dtype, largest: int, watch: Watch, ranks: list[int]):
+    def __init__(self, plan: np.ndarray, reduction: Reduction, largest: int, watch: Watch, ranks: list[int]):
         self.watch = watch
-        self._plan, self._op, self._type, self._ranks = plan, op, MPI.Datatype.fromcode(dtype.char), ranks
+        self._plan, self._op, self._type, self._ranks = plan, reduction.op, reduction.type, ranks
         self._sum = bytearray(largest)
 
     def __call__(self, code: int) -> None:
@@ -103,10 +95,11 @@ class Shared(Steps):
     """Allreduce of one array among the ranks of this node (constructing is collective on the node).
 
     source, target : (n,) contiguous, same dtype; one array where in place
-    op : any; SUM, PROD, MIN, MAX, LAND and LOR of the usual types run in kernels, others by `op.Reduce_local`
+    op : any; MPI's of the usual types run in kernels, others by `op.Reduce_local`
     deadline : seconds from `start`, or from `wait`, in which the others must come; then `HpckitError` names who did not
     cuts : offsets, in elements, of the slices that the first ranks of the node own, and the end; by default all ranks
         own slices of equal length, cut at cache lines
+    group : numbers that stay together in every cut, and in these cuts
 
     Its halves, for `hierarchical`, have the same methods: after `reduce_scatter`, `target[owned]` is the node's sum of
     this rank's slice, and the rest of `target` is not defined; `allgather` brings everyone's slice to all ranks. They
@@ -121,30 +114,31 @@ class Shared(Steps):
         op: MPI.Op,
         deadline: float | None = None,
         cuts: Sequence[int] | None = None,
+        group: int = 1,
     ) -> None:
-        self._node = channel.node
+        self._node, self._unit = channel.node, math.lcm(_LINE, group * target.itemsize)
         comm = self._node.comm
-        ends = list(cuts or _slices(target, comm.size))
+        ends = list(cuts or _slices(target, comm.size, self._unit))
         ends += [target.size] * (comm.size + 1 - len(ends))
         self.owned = slice(ends[comm.rank], ends[comm.rank + 1])
         self._cuts = np.array(ends) * target.itemsize
         self._keep: list[np.ndarray] = [source, target, self._cuts]
         self.protocol, words = self._choose(source, target, cuts is None)
         polls, eager = patience(comm)
-        kernels, reduction = native.load(_KERNELS), self._reduction(op, target.dtype)
-        code = ctypes.cast(reduction, ctypes.c_void_p).value if reduction else 0
+        reduction = Reduction(op, target.dtype, group)
+        kernels, kernel = native.load(KERNELS), self._kernel(reduction, target.dtype)
+        code = ctypes.cast(kernel, ctypes.c_void_p).value if kernel else 0
         plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
         watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
-        turn = _Turn(plan, op, target.dtype, 0 if reduction else target.nbytes, watch, self._node.ranks)
+        turn = _Turn(plan, reduction, 0 if kernel else target.nbytes, watch, self._node.ranks)
         bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
         super().__init__(bind, _BOTH, polls, turn)
         self.reduce_scatter = Steps(bind, _REDUCE_SCATTER, polls, turn)
         self.allgather = Steps(bind, _ALLGATHER, polls, turn)
 
-    def _reduction(self, op: MPI.Op, dtype: np.dtype) -> Any:
+    def _kernel(self, reduction: Reduction, dtype: np.dtype) -> Any:
         """The kernel that reduces such arrays, if there is one."""
-        name = _kernel(op, dtype)
-        return name and getattr(native.load(_KERNELS), name)
+        return reduction.kernel
 
     def _choose(self, source: np.ndarray, target: np.ndarray, whole: bool) -> tuple[str, list[int]]:
         """Name of the protocol, and the words of its plan from the bases on."""
@@ -175,7 +169,7 @@ class Shared(Steps):
     def _staged(self, source: np.ndarray, target: np.ndarray) -> list[int]:
         size = self._node.comm.size
         largest = int(np.diff(self._cuts).max())
-        piece = -(-min(_PIECES // size, largest) // _LINE) * _LINE
+        piece = -(-min(_PIECES // size, largest) // self._unit) * self._unit
         pieces = -(-largest // piece) if largest else 0
         bases = self._table(self._memory(_COUNTERS + 2 * (size + 1) * piece))
         own = [native.address(source), native.address(target)]
@@ -194,21 +188,7 @@ class Shared(Steps):
         return native.address(self._keep[-1])
 
 
-def _slices(array: np.ndarray, size: int) -> list[int]:
-    """Offsets, in elements, of slices of equal length, cut at cache lines."""
-    line = max(_LINE // array.itemsize, 1)
-    return [min(line * start, array.size) for start in partition.starts(-(-array.size // line), size)]
-
-
-def _kernel(op: MPI.Op, dtype: np.dtype) -> str | None:
-    """Name of the kernel that reduces such arrays, if there is one."""
-    name = next((name for known, name in _OPERATIONS if op == known), None)
-    kind, size = dtype.kind, dtype.itemsize
-    if name in ("land", "lor") and kind in "biu":
-        kind = "i"
-    elif name in ("sum", "prod") and kind == "u":
-        kind = "i"  # the same bits
-    elif name == "sum" and kind == "c":
-        kind, size = "f", size // 2
-    kernel = f"{name}_{kind}{size}"
-    return kernel if dtype.isnative and hasattr(native.load(_KERNELS), kernel) else None
+def _slices(array: np.ndarray, size: int, unit: int) -> list[int]:
+    """Offsets, in elements, of slices of equal length, cut at multiples of so many bytes."""
+    step = unit // array.itemsize
+    return [min(step * start, array.size) for start in partition.starts(-(-array.size // step), size)]

@@ -13,18 +13,15 @@ A plan is an int64 table of the words named below; offsets and lengths are in by
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from hpckit.collectives.fold_kernels import REGISTERS, fold
 from hpckit.comm.moves import copy_bytes
 from hpckit.comm.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 DONE, LATE, REDUCE = 0, 1, 2
-LINE = 64  # bytes of a cache line
-REGISTERS = 2 * LINE  # bytes of each array that are reduced at once
 BLOCK = 4096  # bytes reduced before they are copied to the others: they stay in the first-level cache
-AHEAD = 2048  # bytes by which the prefetch runs ahead
 COUNTERS = 256  # bytes before the data in each rank's memory: two counters, 128 bytes apart
 
 # The words of a plan.
@@ -45,89 +42,8 @@ CUTS, PIECES, PIECE = 15, 16, 17  # staged: table of where each rank's slice beg
 # -- reductions ------------------------------------------------------------------------------------------------------
 
 
-def _add(builder, kind, a, b):
-    return builder.add(a, b) if kind in "iu" else builder.fadd(a, b)
-
-
-def _multiply(builder, kind, a, b):
-    if kind != "c":
-        return builder.mul(a, b) if kind in "iu" else builder.fmul(a, b)
-
-    def picked(x, lanes):
-        return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-    n = range(a.type.count)  # real and imaginary parts alternate
-    sign = ir.Constant(a.type, [1.0 if i % 2 else -1.0 for i in n])
-    real, imaginary = picked(a, [i & ~1 for i in n]), picked(a, [i | 1 for i in n])
-    crossed = builder.fmul(sign, picked(b, [i ^ 1 for i in n]))
-    return builder.fadd(builder.fmul(real, b), builder.fmul(imaginary, crossed))
-
-
-def _extreme(sign):
-    def extreme(builder, kind, a, b):
-        if kind != "f":
-            compare = builder.icmp_signed if kind == "i" else builder.icmp_unsigned
-            return builder.select(compare(sign, a, b), a, b)
-        chosen = builder.select(builder.fcmp_ordered(sign, a, b), a, b)
-        return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)  # NaN wins, wherever it is
-
-    return extreme
-
-
-def _logical(word):
-    def logical(builder, kind, a, b):
-        true = [builder.icmp_unsigned("!=", x, ir.Constant(x.type, None)) for x in (a, b)]
-        return builder.zext(getattr(builder, word)(*true), a.type)
-
-    return logical
-
-
-def _prefetch(builder, address):
-    """Fetch what is needed soon: the hardware's own prefetch stops at the end of each page, and with many arrays."""
-    word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    for line in range(0, REGISTERS, LINE):
-        place = builder.inttoptr(builder.add(address, ir.IntType(64)(AHEAD + line)), byte)
-        builder.call(function, [place, word(0), word(3), word(1)])  # to read, into all caches, data
-
-
-def _fold(operation, kind, size, nbytes):
-    """Combine `nbytes`, a few registers or one element, of all arrays: all are loaded before the result is stored."""
-    part = size // 2 if kind == "c" else size
-    element = ir.IntType(8 * part) if kind in "iu" else {2: ir.HalfType, 4: ir.FloatType, 8: ir.DoubleType}[part]()
-    stored = ir.VectorType(element, nbytes // part)
-    half = kind == "f" and part == 2  # for storage only
-    computed = ir.VectorType(ir.FloatType(), nbytes // part) if half else stored
-
-    @intrinsic
-    def fold(typing, target, pointers, ranks, offset):
-        def generate(context, builder, signature, arguments):
-            target, pointers, ranks, offset = arguments
-            pointers = builder.inttoptr(pointers, ir.IntType(64).as_pointer())
-
-            def contribution(rank):
-                address = builder.add(builder.load(builder.gep(pointers, [rank])), offset)
-                value = builder.load(builder.inttoptr(address, stored.as_pointer()), align=1)
-                if nbytes == REGISTERS:
-                    _prefetch(builder, address)
-                return builder.fpext(value, computed) if half else value
-
-            total = cgutils.alloca_once_value(builder, contribution(ir.IntType(64)(0)))
-            with cgutils.for_range(builder, ranks, start=ir.IntType(64)(1)) as loop:
-                builder.store(operation(builder, kind, builder.load(total), contribution(loop.index)), total)
-            value = builder.load(total)
-            value = builder.fptrunc(value, stored) if half else value
-            builder.store(value, builder.inttoptr(target, stored.as_pointer()), align=1)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64, types.int64), generate
-
-    return fold
-
-
-def _reduction(name, operation, kind, size):
-    whole, single = _fold(operation, kind, size, REGISTERS), _fold(operation, kind, size, size)
+def _reduction(name, kind, size):
+    whole, single = fold(name, kind, size, REGISTERS), fold(name, kind, size, size)
 
     def reduce(target, pointers, ranks, offset, n):
         wide = n - n % REGISTERS
@@ -146,16 +62,44 @@ def _reduction(name, operation, kind, size):
 _INTEGERS, _FLOATS = [("i", 1), ("i", 2), ("i", 4), ("i", 8)], [("f", 2), ("f", 4), ("f", 8)]
 _UNSIGNED, _COMPLEX = [("u", size) for _, size in _INTEGERS], [("c", 8), ("c", 16)]
 
-for _name, _operation, _kinds in (
-    ("sum", _add, _INTEGERS + _FLOATS),
-    ("prod", _multiply, _INTEGERS + _FLOATS + _COMPLEX),
-    ("min", _extreme("<"), _INTEGERS + _UNSIGNED + _FLOATS),
-    ("max", _extreme(">"), _INTEGERS + _UNSIGNED + _FLOATS),
-    ("land", _logical("and_"), _INTEGERS),
-    ("lor", _logical("or_"), _INTEGERS),
+for _names, _kinds in (
+    ("sum", _INTEGERS + _FLOATS),
+    ("prod", _INTEGERS + _FLOATS + _COMPLEX),
+    ("min max", _INTEGERS + _UNSIGNED + _FLOATS),
+    ("land lor lxor", _INTEGERS),
+    ("band bor bxor", _INTEGERS[:1]),
 ):
-    for _kind, _size in _kinds:
-        _reduction(_name, _operation, _kind, _size)
+    for _name in _names.split():
+        for _kind, _size in _kinds:
+            _reduction(_name, _kind, _size)
+
+
+# -- floats as integers that are in the same order, which MPI compares as the rule says -------------------------------
+
+
+def _ordered(size):
+    infinity, highest = {2: 0x7C00, 4: 0x7F800000, 8: 0x7FF0 << 48}[size], (1 << (8 * size - 1)) - 1
+    canonical, sign = infinity | (infinity >> 1) & ~infinity, 8 * size - 1
+
+    def order(integers, floats, nan, n):
+        """Negative numbers and -0 below the others; NaN is `nan`, the greatest or the least."""
+        for i in range(n):
+            bits = floats[i]
+            integers[i] = nan if bits & highest > infinity else bits ^ ((bits >> sign) & highest)
+
+    def restore(floats, n):
+        """In place; NaN without its payload."""
+        for i in range(n):
+            bits = floats[i] ^ ((floats[i] >> sign) & highest)
+            floats[i] = canonical if bits & highest > infinity else bits
+
+    order.__name__, restore.__name__ = f"order_f{size}", f"restore_f{size}"
+    export(f"void(i{size}*, i{size}*, i8, i8)")(order)
+    export(f"void(i{size}*, i8)")(restore)
+
+
+for _size in (2, 4, 8):
+    _ordered(_size)
 
 
 # -- what the protocols have in common -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Allreduce of the k largest numbers of each rank, in magnitude (Aji & Heafield, EMNLP 2017).
 
 A contribution y loses at most (1 - k/n)**0.5 of its Euclidean norm, and no element loses more than the smallest
-magnitude that was sent. The sums are not compressed. NaN counts as largest: where there are more than k, the next calls
-send the others.
+magnitude that was sent. The sums are not compressed. NaN counts as largest; what is not finite and was not sent is
+forgotten.
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ class TopK(Lossy):
                 each()
 
         messages = Messages(channel, buffer, buffer, op, schedule, deadline)
-        super().__init__(channel, lost, target[:0], [Work(select), messages, Work(sum_up)])
+        super().__init__(channel, target, lost, [Work(select), messages, Work(sum_up)])

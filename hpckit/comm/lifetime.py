@@ -13,10 +13,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from mpi4py import MPI
 
+_T = TypeVar("_T")
 _LOOKS = 64  # at what was left, in one call
 _PATIENCE = 1.0  # seconds that the end of the program waits for what is in flight
 
@@ -44,6 +45,33 @@ def free_with(owner: object, *handles: Any, keep: object = None, flying: list | 
 def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
     """Nobody will wait for these requests: they, and what they use, live until they are complete."""
     _left.append(([*requests], keep))
+
+
+class Flight:
+    """Messages in flight with all that they use, until `land`; longer, where an exception ends what would wait.
+
+    handle : to free when nothing uses it any more
+    arrays : that the messages read or write
+    """
+
+    def __init__(self, handle: Any, *arrays: Any) -> None:
+        self._requests: list[MPI.Request] = []
+        self._arrays = [*arrays]
+        free_with(self, handle, keep=self._arrays, flying=self._requests)
+
+    def keep(self, array: _T) -> _T:
+        """This one, too."""
+        self._arrays.append(array)
+        return array
+
+    def add(self, request: MPI.Request) -> None:
+        """It is in flight."""
+        self._requests.append(request)
+
+    def land(self) -> None:
+        """Wait for all of them."""
+        MPI.Request.Waitall(self._requests)
+        self._requests.clear()
 
 
 def _leave(reference: weakref.ref) -> None:

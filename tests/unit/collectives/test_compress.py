@@ -131,6 +131,37 @@ def test_not_finite_on_one_rank_shows_on_all_and_is_forgotten(comm, how, wrong):
     assert np.isfinite(plan.error_bound())
 
 
+@pytest.mark.parametrize("how", [*FORMS, "topk:0.1", "topk:1.0", "powersgd:2"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("wrong", ["overflow", "sum", "nan", "inf", "cancels"])
+def test_after_a_result_that_is_not_finite_the_bound_is_infinite_and_the_next_call_clean(comm, how, dtype, wrong):
+    """Of one element, of the first ten, or of all, too large or not numbers: nothing of them is added later."""
+    greatest = float(np.finfo(dtype).max)
+    if wrong == "cancels" and comm.size % 2:
+        return
+    values = {"overflow": greatest, "sum": 0.9 * greatest, "nan": np.nan, "inf": np.inf, "cancels": 0.9 * greatest}
+    value = values[wrong] * ((-1.0) ** comm.rank if wrong == "cancels" else 1.0)
+    for many in (1, 10):
+        x = np.ones((8, 8), dtype)
+        y = np.empty_like(x)
+        plan = Allreduce(comm, x, out=y, compress=how)
+        x.reshape(-1)[:many] = value
+        with np.errstate(all="ignore"):
+            plan()
+        finite, bound = np.isfinite(y).all(), plan.error_bound()
+        assert np.isinf(bound) or (finite and (wrong == "cancels" or comm.size == 1))
+        if finite:
+            continue  # bounds that hold are another test
+        x[:] = 1
+        plan()
+        assert np.isfinite(y).all() and np.isfinite(plan.error_bound())
+        if not how.startswith("powersgd") and how != "topk:0.1":
+            np.testing.assert_allclose(y, comm.size, rtol=0.01)
+        for _ in range(12):
+            plan()
+        assert np.abs(y).max() <= 40 * comm.size  # top-k sends in one call what it kept in several
+
+
 @pytest.mark.parametrize("how", ALL)
 def test_calls_allocate_nothing(comm, how):
     x = gradient(comm.rank, np.float64, shape=(100, 100))

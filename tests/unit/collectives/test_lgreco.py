@@ -89,3 +89,10 @@ def test_bad_candidates_and_gradients(comm):
     layerwise.measure()
     with pytest.raises(HpckitError, match="not finite"):
         layerwise.choose()
+
+
+@pytest.mark.mpi
+def test_what_is_too_large_for_a_candidate_is_not_chosen(comm):
+    layerwise = LayerWise(comm, [np.full((4, 4), 1e6), np.ones(4)], ["fp16", "int8"], "int8")
+    layerwise.measure()
+    assert layerwise.choose()[0] != "fp16"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpckit.collectives.local import LocalUpdates
-from hpckit.errors import ConfigError
+from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
 N, TAU = 6, 4
@@ -102,3 +102,26 @@ def test_bad_options(comm, options, message):
         LocalUpdates(comm, np.zeros(3), **options)
     with pytest.raises(ConfigError, match="float32 or float64"):
         LocalUpdates(comm, np.zeros(3, int), tau=1)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, "overflow"])
+def test_an_average_that_is_not_finite_is_an_error_and_leaves_no_trace(comm, overlap, wrong):
+    x, rounds = np.ones(N), 5
+    outer = LocalUpdates(comm, x, tau=1, momentum=0.5, overlap=overlap)
+    if wrong == "overflow":  # of the step, not of the average
+        x[2] = -1.7e308
+        outer._start[:] = outer._start_before[:] = 1.7e308
+    elif comm.rank == comm.size - 1:
+        x[2] = wrong
+    if overlap:
+        outer.step()  # the average is in flight
+    with pytest.raises(HpckitError, match="not finite: the outer step was not taken"):
+        outer.step()
+    for part in (outer._start, outer._start_before):
+        part[:] = 1.0
+    x[:] = 1.0
+    for _ in range(rounds):
+        outer.step()
+    outer.finish()
+    assert (x == 1.0).all()
