@@ -240,3 +240,30 @@ def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
         gc.collect()
         assert [reference() for reference in alive] == [None, None]
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_before + 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_end_of_the_program_completes_what_is_in_flight(comm, method, monkeypatch):
+    from hpckit.halo import adrift as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 60.0)
+    grid, field = ring(comm, method)
+    halo = Halo(grid, fields=[field], method=method)
+    halo.start(field)
+    module._end()
+    assert not adrift
+    assert filled(grid, field)
+    with pytest.raises(HpckitError, match="without start"):
+        halo.wait()
+    comm.Barrier()
+
+
+def test_arrays_cannot_move_while_a_halo_knows_them(comm):
+    """Moves are bound to addresses: what a weak reference does not tell must not happen."""
+    grid = Grid(comm, (8 * comm.size,), periodic=True)
+    field = np.zeros(grid.local_shape)
+    Halo(grid, fields=[field], method="packed").exchange(field)
+    halo = Halo(grid, fields=[field], method="packed")
+    halo.exchange(field)
+    with pytest.raises(ValueError, match="resize"):
+        field.resize(10_000, refcheck=False)
