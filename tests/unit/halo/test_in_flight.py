@@ -64,12 +64,12 @@ def test_arrays_live_as_long_as_they_are_written(comm, method):
 def test_halos_that_are_dropped_in_flight_write_nowhere_else(comm, method, cyclic):
     grid, _ = ring(comm, method)
     fields = []
-    for number in range(4):
+    for number in range(2):
         field = ranked(grid, method, number)
         halo = Halo(grid, fields=[field], method=method)
         halo.start(field)
         if cyclic:
-            halo.itself = halo
+            halo.__dict__["itself"] = halo
         if number % 2:
             fields.append((number, field))  # it outlives the Halo; else both are dropped
         del field, halo
@@ -125,7 +125,7 @@ def test_two_halos_are_waited_for_in_any_order(comm, method):
     grid, field = ring(comm, method)
     fields = field, ranked(grid, method)
     halos = [Halo(grid, fields=[each], method=method) for each in fields]
-    for turn in range(130 if method == "auto" else 6):
+    for turn in range(40 if method == "auto" else 4):
         for number, (halo, field) in enumerate(zip(halos, fields, strict=True)):
             field[grid.owned] = grid.rank + 10 * number + turn
             halo.start(field)
@@ -142,7 +142,7 @@ def test_two_halos_are_started_in_any_order(comm, method):
     grid, field = ring(comm, method)
     fields = field, ranked(grid, method, 10)
     halos = [Halo(grid, fields=[each], method=method) for each in fields]
-    for turn in range(6):
+    for turn in range(3):
         pairs = list(zip(halos, fields, strict=True))[:: 1 if (comm.rank + turn) % 2 else -1]
         for halo, field in pairs:
             halo.start(field)
