@@ -191,7 +191,7 @@ def widths(width: WidthLike, ndim: int) -> partition.Width:
     sides = _per_dimension("width", width, ndim, lambda w: tuple(map(index, w)) if np.ndim(w) else (index(w), index(w)))
     if any(len(pair) != 2 or min(pair) < 0 or max(pair) > _WIDEST for pair in sides):
         raise ConfigError(
-            f"width {width!r} must be one or, per dimension, one or two (low, high) ints from 0 to {_WIDEST}"
+            f"width {width!r} must be one or, per dimension, one or two (low, high) non-negative ints, 2**31 at most"
         )
     return sides
 

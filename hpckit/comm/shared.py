@@ -239,7 +239,7 @@ def _layout(shape: int | Sequence[int], dtype: DTypeLike, order: Literal["C", "F
 
 def _nameless(nbytes: int) -> tuple[int, tuple]:
     """It takes no room of /dev/shm, which containers keep small."""
-    file = os.memfd_create("hpckit")
+    file = os.memfd_create("hpckit-shared")
     os.ftruncate(file, nbytes)
     return file, _place(f"/proc/{os.getpid()}/fd/{file}", file)
 

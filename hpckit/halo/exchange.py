@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mpi4py import MPI
@@ -69,9 +69,11 @@ class Halo:
             _check_options(corners, method, deadline)
             arrays = None if fields is None else _as_list(fields)
         number = None if arrays is None else len(arrays)
-        same(grid.comm, "the options of a Halo", _Options(self.width, bool(corners), method, deadline, number))
+        self._deadline = None if deadline is None else float(deadline)
+        given = {"width": self.width, "corners": bool(corners), "method": method, "deadline": self._deadline}
+        same(grid.comm, "the options of a Halo", given | {"number of fields": number})
         self.grid, self.corners = grid, bool(corners)
-        self._method, self._deadline = method, deadline
+        self._method = method
         self._way: Way | None = None
         self._bindings: dict[tuple[int, ...], tuple[Bound, list]] = {}
         self._flight: tuple[Bound, tuple[np.ndarray, ...]] | None = None  # what was begun, and the arrays it uses
@@ -208,16 +210,6 @@ class Halo:
         bound = way.bind(fields)
         self._bindings[key] = (bound, [weakref.ref(field, _forget(self, key)) for field in fields])
         return bound
-
-
-class _Options(NamedTuple):
-    """What must be the same on all ranks."""
-
-    width: Width
-    corners: bool
-    method: str
-    deadline: float | None
-    fields: int | None
 
 
 def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:

@@ -48,7 +48,7 @@ def test_options_that_differ(comm, last, ours, theirs):
     grid = Grid(comm, (16, 12))
     options = theirs if last else ours
     name = next(iter(options))
-    refused(comm, rf"options of a Halo must be the same on all ranks, but .*{name}=", lambda: Halo(grid, **options))
+    refused(comm, rf"options of a Halo must be the same on all ranks, but .*'{name}': ", lambda: Halo(grid, **options))
     fields = [np.zeros(grid.local_shape)]
     refused(comm, "must be the same on all ranks", lambda: Halo(grid, fields=fields, **options))
 

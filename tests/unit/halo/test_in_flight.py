@@ -64,12 +64,12 @@ def test_arrays_live_as_long_as_they_are_written(comm, method):
 def test_halos_that_are_dropped_in_flight_write_nowhere_else(comm, method, cyclic):
     grid, _ = ring(comm, method)
     fields = []
-    for number in range(4):
+    for number in range(2):
         field = ranked(grid, method, number)
         halo = Halo(grid, fields=[field], method=method)
         halo.start(field)
         if cyclic:
-            halo.itself = halo
+            halo.__dict__["itself"] = halo
         if number % 2:
             fields.append((number, field))  # it outlives the Halo; else both are dropped
         del field, halo
@@ -125,7 +125,7 @@ def test_two_halos_are_waited_for_in_any_order(comm, method):
     grid, field = ring(comm, method)
     fields = field, ranked(grid, method)
     halos = [Halo(grid, fields=[each], method=method) for each in fields]
-    for turn in range(130 if method == "auto" else 6):
+    for turn in range(40 if method == "auto" else 4):
         for number, (halo, field) in enumerate(zip(halos, fields, strict=True)):
             field[grid.owned] = grid.rank + 10 * number + turn
             halo.start(field)
@@ -142,7 +142,7 @@ def test_two_halos_are_started_in_any_order(comm, method):
     grid, field = ring(comm, method)
     fields = field, ranked(grid, method, 10)
     halos = [Halo(grid, fields=[each], method=method) for each in fields]
-    for turn in range(6):
+    for turn in range(3):
         pairs = list(zip(halos, fields, strict=True))[:: 1 if (comm.rank + turn) % 2 else -1]
         for halo, field in pairs:
             halo.start(field)
@@ -188,9 +188,8 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     comm.Barrier()
     if comm.rank != late and waits:
         clock.hurries = True
-        with pytest.raises(
-            HpckitError, match=rf"ranks? (.*, |0-)?{late} (is|are) late: waited 5 s for .* in a halo exch"
-        ):
+        names = r"ranks? [\d, -]+" if race else f"rank {late}"  # in a race all wait for all, and some are slow
+        with pytest.raises(HpckitError, match=rf"{names} (is|are) late: waited 5 s for .* in a halo exchange"):
             halo.exchange(field) if race else halo.wait()
     clock.hurries = False
     comm.Barrier()
@@ -218,18 +217,18 @@ def test_no_communicators_or_memory_for_each_halo(comm):
     grid, field = ring(comm, "packed")
     first = [Halo(grid, fields=[field], method=method) for method in ("neighbor", "shared")]
     assert first
-    maps = Path("/proc/self/maps").read_text().count("memfd:hpckit")
+    maps = Path("/proc/self/maps").read_text().count("memfd:hpckit-shared")
     for method in ("neighbor", "shared"):
-        for _ in range(20):
+        for _ in range(8):
             Halo(grid, fields=[field], method=method).exchange(field)
-    assert Path("/proc/self/maps").read_text().count("memfd:hpckit") == maps
+    assert Path("/proc/self/maps").read_text().count("memfd:hpckit-shared") == maps
     assert len(_graphs[grid]) == 1
 
 
 def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
     """More rounds than MPI has communicators are in the reports; here it is enough that nothing is kept."""
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    for turn in range(12):
+    for turn in range(6):
         part = comm.Split(0, comm.rank)
         grid = Grid(part, (8 * comm.size, 6), periodic=True)
         field = grid.zeros(shared=turn % 2 == 0)
@@ -241,3 +240,30 @@ def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
         gc.collect()
         assert [reference() for reference in alive] == [None, None]
     assert len(list(Path("/proc/self/fd").iterdir())) <= open_before + 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_end_of_the_program_completes_what_is_in_flight(comm, method, monkeypatch):
+    from hpckit.halo import adrift as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 60.0)
+    grid, field = ring(comm, method)
+    halo = Halo(grid, fields=[field], method=method)
+    halo.start(field)
+    module._end()
+    assert not adrift
+    assert filled(grid, field)
+    with pytest.raises(HpckitError, match="without start"):
+        halo.wait()
+    comm.Barrier()
+
+
+def test_arrays_cannot_move_while_a_halo_knows_them(comm):
+    """Moves are bound to addresses: what a weak reference does not tell must not happen."""
+    grid = Grid(comm, (8 * comm.size,), periodic=True)
+    field = np.zeros(grid.local_shape)
+    Halo(grid, fields=[field], method="packed").exchange(field)
+    halo = Halo(grid, fields=[field], method="packed")
+    halo.exchange(field)
+    with pytest.raises(ValueError, match="resize"):
+        field.resize(10_000, refcheck=False)
