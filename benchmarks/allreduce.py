@@ -296,7 +296,7 @@ def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[st
     from hpckit.comm.links import Links
 
     alpha, beta = (np.full((2, 2), value) for value in (latency, per_byte))
-    links, lines = Links({}, (0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10), {}
+    links, lines = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10), {}
     for ranks in (8, 64, 512, 4096):
         times = predict(links, nbytes, ranks)
         fastest = min(MODELLED, key=times.__getitem__)

@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # type checkers know this name; importing typing for it w
 if TYPE_CHECKING:
     from typing import Any
 
+    from hpckit.abort import abort_on_exception
     from hpckit.cluster import (
         alternate,
         clara,
@@ -50,6 +51,7 @@ _MAP = {
     "HpckitError": "hpckit.errors",
     "KMedoids": "hpckit.cluster.estimators",
     "StridedBlock": "hpckit.comm.strided",
+    "abort_on_exception": "hpckit.abort",
     "agree": "hpckit.errors",
     "allreduce": "hpckit.collectives",
     "alternate": "hpckit.cluster",
@@ -72,10 +74,29 @@ _MAP = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MAP:
         raise AttributeError(f"module 'hpckit' has no attribute {name!r}; it has {', '.join(_MAP)}")
-    return getattr(importlib.import_module(_MAP[name]), name)
+    try:
+        return getattr(importlib.import_module(_MAP[name]), name)
+    except (ImportError, RuntimeError) as error:
+        from hpckit.errors import no_mpi
+
+        if ours := no_mpi(error):
+            raise ours from None  # mpi4py's own words fill a screen
+        raise
+
+
+def _version() -> str:
+    """As the installed package says; looked up when asked, for it takes longer than all of the above."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hpckit")
+    except PackageNotFoundError:
+        return "0+source"  # no metadata beside a bare copy of the sources
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MAP])
+    return sorted([*globals(), *_MAP, "__version__"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
+import os
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,19 +27,42 @@ class ConfigError(HpckitError, ValueError):
 
 
 class Checkpointed(HpckitError):
-    """The run was stopped after a checkpoint: run it again to go on (75 is EX_TEMPFAIL)."""
+    """The run was stopped, with a checkpoint where there was something to save: run it again (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
 
 
+class HpckitValueError(HpckitError, ValueError):
+    """All ranks that failed met a `ValueError`, but none of ours."""
+
+
+class HpckitTypeError(HpckitError, TypeError):
+    """All ranks that failed met a `TypeError`."""
+
+
+class HpckitOSError(HpckitError, OSError):
+    """All ranks that failed met an `OSError`."""
+
+
+class HpckitMemoryError(HpckitError, MemoryError):
+    """All ranks that failed met a `MemoryError`."""
+
+
 _BY_EXIT_CODE: dict[int, type[HpckitError]] = {c.exit_code: c for c in (HpckitError, ConfigError, Checkpointed)}
+_BUILT_IN: dict[str, type[HpckitError]] = {
+    "ValueError": HpckitValueError,
+    "TypeError": HpckitTypeError,
+    "OSError": HpckitOSError,
+    "MemoryError": HpckitMemoryError,
+}
 
 
 def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     """Raise on all ranks if any rank failed (collective).
 
-    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`, or `ConfigError` or
-    `Checkpointed` when every cause is one; `error` is chained to it on the ranks that failed.
+    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`: a `ConfigError` or
+    `Checkpointed` when every cause is one, and a `ValueError`, `TypeError`, `OSError` or `MemoryError` too when every
+    cause is one and none is ours, so that it is caught as on one rank. `error` is chained to it where it came from.
     """
     from mpi4py import MPI
 
@@ -45,18 +70,20 @@ def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     comm.Allreduce(MPI.IN_PLACE, failed, op=MPI.MAX)
     if not failed[0]:
         return
-    causes = comm.allgather(None if error is None else (_text(error), getattr(error, "exit_code", 1)))
-    codes = {cause[1] for cause in causes if cause}
-    kind = _BY_EXIT_CODE.get(codes.pop(), HpckitError) if len(codes) == 1 else HpckitError
-    raise kind(_summary([cause and cause[0] for cause in causes])) from error
+    causes = comm.allgather(None if error is None else (cause(error), *_kind(error)))
+    kinds = {each[1:] for each in causes if each}
+    kind = _joint(*kinds.pop()) if len(kinds) == 1 else HpckitError
+    raise kind(_summary([each and each[0] for each in causes])) from error
 
 
 @contextmanager
 def together(comm: MPI.Intracomm) -> Iterator[None]:
     """Run a block that may fail on some ranks, then `agree` (collective): `with together(comm): check(...)`.
 
-    The block itself must not communicate: a rank that fails in it skips the rest.
+    The block itself must not communicate: a rank that fails in it skips the rest. Raises `ConfigError` where `comm` is
+    no communicator of one group of ranks, or was freed.
     """
+    check_comm(comm)
     error = None
     try:
         yield
@@ -65,16 +92,63 @@ def together(comm: MPI.Intracomm) -> Iterator[None]:
     agree(comm, error)
 
 
-def same(comm: MPI.Intracomm, what: str, value: object) -> None:
-    """Raise `ConfigError` on all ranks unless `value`, compared by its repr, is equal on all of them (collective)."""
+def check_comm(comm: Any) -> None:
+    """`ConfigError` unless it is a communicator within one group of ranks, and alive."""
     from mpi4py import MPI
 
-    text = repr(value)
-    digest = zlib.crc32(text.encode())
-    extremes = array("q", [digest, -digest])
+    if not isinstance(comm, MPI.Comm):
+        raise ConfigError(f"comm must be an mpi4py communicator such as MPI.COMM_WORLD, got {type(comm).__name__}")
+    if comm == MPI.COMM_NULL:
+        raise ConfigError("comm is MPI.COMM_NULL: it was freed, or this rank is in no part of a Split")
+    if comm.is_inter:
+        raise ConfigError("comm is an intercommunicator, between two groups of ranks: use comm.Merge()")
+
+
+def same(comm: MPI.Intracomm, what: str, value: object) -> None:
+    """Raise `ConfigError` on all ranks unless `value` is equal on all of them (collective).
+
+    Compared are the texts that `repr` gives; of arrays, however large, what is in them.
+    """
+    from mpi4py import MPI
+
+    text = _repr(value)
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=14).digest()
+    halves = int.from_bytes(digest[:7]), int.from_bytes(digest[7:])
+    extremes = array("q", [word for half in halves for word in (half, -half)])
     comm.Allreduce(MPI.IN_PLACE, extremes, op=MPI.MAX)
-    if extremes[0] != -extremes[1]:
+    if any(high != -low for high, low in (extremes[:2], extremes[2:])):
         raise ConfigError(f"{what} must be the same on all ranks, but {by_rank(comm.allgather(text))}")
+
+
+def all_come(comm: MPI.Intracomm, patience: float) -> bool:
+    """Whether all ranks get here within so many seconds (collective); where not, nothing else can use `comm`."""
+    request, limit = comm.Ibarrier(), time.monotonic() + patience
+    while not request.Test():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an `OSError` of a block that writes this file into one line with its path: systems do not name full disks.
+
+    Raises `HpckitError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HpckitError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def no_mpi(error: Exception) -> ConfigError | None:
+    """What to say of an error that came when MPI was imported; None where it is about something else."""
+    reason = next(iter(str(error).splitlines()), "").strip()
+    if not any(word in reason for word in ("MPI library", "libmpi", "mpi4py")):
+        return None
+    how = 'install one with pip install ".[mpich]", or load your site\'s module (docs/install.md)'
+    return ConfigError(f"no MPI library was found ({reason}): {how}")
 
 
 def ranges(ranks: Iterable[int]) -> str:
@@ -88,13 +162,37 @@ def ranges(ranks: Iterable[int]) -> str:
     return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _text(error: BaseException) -> str:
+def _kind(error: BaseException) -> tuple[int, str]:
+    """Its exit code, and which of the built-in classes it is of."""
+    built_in = (base.__name__ for base in type(error).__mro__ if base.__name__ in _BUILT_IN)
+    return getattr(error, "exit_code", 1), next(built_in, "")
+
+
+def _joint(exit_code: int, built_in: str) -> type[HpckitError]:
+    """The class of an error whose causes are all of this kind."""
+    ours = _BY_EXIT_CODE.get(exit_code, HpckitError)
+    return _BUILT_IN.get(built_in, ours) if ours is HpckitError else ours
+
+
+def _repr(value: Any) -> str:
+    """Its repr, but of arrays and numbers of NumPy what is in them, and of an array no more than a digest."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_repr, value))})"
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        if not value.shape:
+            return repr(value.item())
+        content = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest() if value.nbytes > 64 else value.tolist()
+        return f"array({content}, {value.shape}, {value.dtype})"
+    return repr(value)
+
+
+def cause(error: BaseException) -> str:
     """Our own errors speak for themselves; others need their type to be understood."""
     return str(error) if isinstance(error, HpckitError) else f"{type(error).__name__}: {error}"
 
 
 def _summary(causes: list[str | None]) -> str:
-    failed = [cause for cause in causes if cause is not None]
+    failed = [each for each in causes if each is not None]
     if len(failed) == len(causes) and len(set(failed)) == 1:
         return failed[0]
     return f"{len(failed)} of {len(causes)} ranks failed: {by_rank(causes)}"

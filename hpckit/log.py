@@ -13,6 +13,7 @@ from hpckit.errors import ConfigError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+RANK = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")  # as launchers tell it
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PATIENCE = 5.0  # seconds between two lines of progress
 
@@ -42,6 +43,11 @@ def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
     logger.setLevel("WARNING" if wanted == "INFO" and comm.rank > 0 else wanted)
 
 
+def speaks() -> bool:
+    """Whether this process is the first of its job, who tells what concerns all; known without MPI."""
+    return next((os.environ[name] for name in RANK if name in os.environ), "0") == "0"
+
+
 class progress:
     """Count work done; rank 0 prints a line every few seconds, and one at the end.
 
@@ -67,14 +73,14 @@ class progress:
         self.done += count
         if not self._silent and time.monotonic() >= self._next:
             self._next = time.monotonic() + PATIENCE
-            self._print(f"{self._so_far()}, {_duration(self._left())} left")
+            self._print(f"{self._so_far()}, {duration(self._left())} left")
 
     def __enter__(self) -> progress:
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._silent:
-            self._print(f"{self._so_far()}, {_duration(time.monotonic() - self._begin)} in all")
+            self._print(f"{self._so_far()}, {duration(time.monotonic() - self._begin)} in all")
 
     def _so_far(self) -> str:
         percent = 100 * self.done // max(self.total, 1)
@@ -93,7 +99,7 @@ class progress:
         file.flush()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`7 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"

@@ -3,7 +3,8 @@
 Importing numba takes half a second and 50 MB per process; 64 ranks on a laptop cannot afford it. A module of kernels
 is therefore compiled once per machine: numba lowers each function to LLVM, LLVM writes position-independent code for
 this CPU, the C compiler links a shared library into the cache, and every later process opens it with `ctypes` in about
-a millisecond. Calls release the GIL.
+a millisecond. Calls release the GIL. A library is loaded from a private copy in memory whose checksum was right, so
+that damaged files are only built again; where none can be kept, every process compiles its own.
 
 A *kernel module* is a file that imports numba, holds the sources and marks what is visible::
 
@@ -20,27 +21,47 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from hpckit import cache, link
+from hpckit.errors import HpckitError
+from hpckit.log import get_logger, speaks
+
+PATIENCE = 30.0  # seconds until one more process compiles the same: the one before may be stopped, or just slow
+QUIET = 2.0  # seconds of waiting for kernels after which the user is told
 _C_TYPES = {"void": None, "i8": ctypes.c_int64, "f8": ctypes.c_double, "f4": ctypes.c_float}
 _SIGNATURE = re.compile(r"(\w+)\((.*)\)$")
+_SIGNATURES = "hpckit_signatures"  # the symbol by which a library tells what it holds
+_DIGEST = 32  # bytes at the end of an entry
+_SETTINGS = (  # of the environment that change what numba makes
+    "NUMBA_BOUNDSCHECK",
+    "NUMBA_CPU",
+    "NUMBA_DEBUG",
+    "NUMBA_ENABLE_AVX",
+    "NUMBA_FUNCTION",
+    "NUMBA_LLVM",
+    "NUMBA_LOOP_VECTORIZE",
+    "NUMBA_OPT",
+    "NUMBA_SLP_VECTORIZE",
+)
+_told: list[str] = []
 
 
 def export(*signatures: str) -> Callable[[Callable], Callable]:
@@ -60,22 +81,29 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
     return mark
 
 
-@cache
+@functools.cache
 def load(module: str) -> SimpleNamespace:
     """The exported kernels of `module` as ctypes functions, compiled first where the cache has none for this machine.
 
-    Concurrent first uses are safe: one process compiles while the others sleep on a file lock. Without a C compiler
-    the kernels are compiled in memory by each process instead (slower start, same speed after it).
+    Concurrent first uses are safe: one process of a host compiles while the others sleep. Where kernels cannot be
+    linked or kept, each process compiles them in memory (slower start, same speed after it), after one warning.
     """
-    source = _source(module)
-    library = cache_directory() / f"{module}-{_fingerprint(source)}.so"
-    if not library.exists():
-        with _lock(library.with_suffix(".lock")):
-            if not library.exists() and not _build(module, library):
-                return _in_memory(module)
-    handle = ctypes.CDLL(str(library))
-    signatures = json.loads(library.with_suffix(".json").read_text())
-    return SimpleNamespace(**{name: _bind(getattr(handle, name), text) for name, text in signatures.items()})
+    entry = _entry(module)
+    return _kept(entry) or _make(module, entry)
+
+
+def modules() -> list[str]:
+    """All kernel modules of hpckit."""
+    import pkgutil
+
+    package = importlib.import_module("hpckit")
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, "hpckit.")]
+    return [name for name in names if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)]
+
+
+def is_kept(module: str) -> bool:
+    """Whether the cache holds its kernels, whole and for this machine."""
+    return _kept(_entry(module)) is not None
 
 
 def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
@@ -95,46 +123,130 @@ def address(array: Any) -> int:
     return array.__array_interface__["data"][0]
 
 
-def cache_directory() -> Path:
-    """Where compiled kernels live: `HPCKIT_CACHE`, else `~/.cache/hpckit`, else a private folder under `/tmp`."""
-    named = os.environ.get("HPCKIT_CACHE")
-    home = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpckit"
-    for folder in (home, Path(tempfile.gettempdir()) / f"hpckit-{os.getuid()}"):
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
-                return folder
-    raise OSError(f"no writable folder for compiled kernels: tried {home}; set HPCKIT_CACHE to one you can write")
+def _entry(module: str) -> str:
+    """Name of its library, which changes with the sources, the compiler and the CPU: machines may share a cache."""
+    parts = [_source(module), Path(__file__).read_text(), *_machine()]
+    return f"{module}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
 
 def _source(module: str) -> str:
     """Its text, and that of the modules of hpckit that it imports from."""
+    text = _text(module)
+    needed = re.findall(r"^from (hpckit\.[\w.]+) import", text, re.MULTILINE)
+    return chr(0).join([text, *(_source(name) for name in needed if name != __name__)])
+
+
+def _text(module: str) -> str:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no kernel module named {module!r}")
-    text = Path(spec.origin).read_text()
-    return "\0".join([text, *map(_source, re.findall(r"^from (hpckit\.[\w.]+) import", text, re.MULTILINE))])
+    return Path(spec.origin).read_text()
 
 
-def _fingerprint(source: str) -> str:
-    """Changes with the sources, the compiler and the CPU: nodes of different kinds may share a home directory."""
-    cpu = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    parts = [
-        source,
-        Path(__file__).read_text(),
-        importlib.metadata.version("numba"),
-        platform.machine(),
-        cpu[0] if cpu else "",
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+@functools.cache
+def _machine() -> list[str]:
+    """What compiled code depends on besides its source."""
+    with Path("/proc/cpuinfo").open() as file:
+        flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
+    settings = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(_SETTINGS)]
+    return [platform.machine(), flags, sys.version, os.confstr("CS_GNU_LIBC_VERSION") or "", *versions, *settings]
+
+
+def _kept(entry: str) -> SimpleNamespace | None:
+    """The kernels of a library in the cache; None where there is none that is whole and made for this machine."""
+    for folder in cache.places():
+        content = cache.read(folder / entry) or b""
+        image = content[:-_DIGEST]
+        if content[-_DIGEST:] == cache.digest(entry, image):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # built elsewhere after all: build it again
+                return _open(image)
+    return None
+
+
+def _keep(entry: str, image: bytes) -> None:
+    """In the first place that takes it."""
+    reason = "there is no folder for them"
+    for folder in cache.places():
+        try:
+            cache.write(folder / entry, image + cache.digest(entry, image))
+        except OSError as error:
+            reason = f"{folder}: {error.strerror}"
+        else:
+            return
+    _warn(f"compiled kernels cannot be kept, every process compiles its own at each start: {reason}; set HPCKIT_CACHE")
+
+
+def _open(image: bytes) -> SimpleNamespace:
+    """The kernels of a library that describes itself (see `_objects`)."""
+    library = link.open_image(image)
+    signatures = json.loads(ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, _SIGNATURES))))
+    return SimpleNamespace(**{name: _bind(getattr(library, name), text) for name, text in signatures.items()})
+
+
+def _make(module: str, entry: str) -> SimpleNamespace:
+    """Compile, or wait for a process of this host that does."""
+    with _explained(module):
+        if not (linker := _linker()):
+            return _in_memory(module)
+        begin = time.monotonic()
+        for attempt in itertools.count(1):
+            with cache.Turn(f"{cache.home()}/{entry}/{attempt}") as turn:
+                while time.monotonic() < begin + attempt * PATIENCE:
+                    mine, found = turn.taken(), _kept(entry)  # in this order: it may come in between
+                    if found or mine:
+                        return found or _build(module, entry, linker)
+                    time.sleep(0.02)
+        raise AssertionError("unreachable: attempts do not end")
+
+
+def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
+    kernels = _compile(module)
+    try:
+        image = linker(_objects(kernels))
+        namespace = _open(image)
+    except (HpckitError, OSError, AttributeError) as error:
+        _warn(f"kernels of {module} cannot be linked, every process compiles its own at each start: {error}")
+        return _in_memory(module)
+    _keep(entry, image)
+    return namespace
+
+
+def _linker() -> link.Linker | None:
+    found = link.find()
+    if found.fault:
+        _warn(found.fault)
+    return found.linker
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: racing is safe, only slower
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _explained(module: str) -> Iterator[None]:
+    """Where this takes longer than people like to wait, the user is told why: once."""
+    import ast
+
+    purpose = (ast.get_docstring(ast.parse(_text(module))) or "").partition("\n")[0].rstrip(".")
+    text = f"compiling kernels, once for this machine and version: {module} ({purpose.removeprefix('Kernel source: ')})"
+    timer = threading.Timer(QUIET, _tell, [f"{text}; `python -m hpckit.apps.doctor --compile` makes all beforehand"])
+    timer.daemon = True
+    timer.start()
+    try:
         yield
+    finally:
+        timer.cancel()
+
+
+def _tell(text: str) -> None:
+    """Of a compilation that takes long: of the first one only."""
+    if not _told:
+        _warn(text)
+    _told.append(text)
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, and for all ranks by the first."""
+    if speaks():
+        get_logger(__name__).warning("%s", text)
 
 
 def _bind(function: Any, signature: str) -> Any:
@@ -162,44 +274,22 @@ def _numba_signature(match: re.Match[str]) -> str:
     return f"{match[1]}({','.join(arguments)})"
 
 
-def _build(module: str, library: Path) -> bool:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        return False
+def _objects(kernels: dict[str, tuple[Any, str]]) -> list[bytes]:
+    """Object files of all kernels, of what stands for numba's runtime, and of the library's description of itself."""
     from llvmlite import binding as llvm
 
-    kernels = _compile(module)
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, reloc="pic"
-    )
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        modules = {
-            name: llvm.parse_assembly(kernel._library.get_llvm_str().replace(kernel.native_name, name))
-            for name, (kernel, _) in kernels.items()
-        }
-        modules["_runtime"] = _trap_numba_runtime(llvm, modules.values())
-        objects = [Path(scratch) / f"{name}.o" for name in modules]
-        for file, ir in zip(objects, modules.values(), strict=True):
-            file.write_bytes(machine.emit_object(ir))
-        linked = Path(scratch) / "kernels.so"
-        command = [*compiler.split(), "-shared", "-o", str(linked), *map(str, objects), "-lm"]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            return False
-        signatures = Path(scratch) / "kernels.json"
-        signatures.write_text(json.dumps({name: signature for name, (_, signature) in kernels.items()}))
-        signatures.replace(library.with_suffix(".json"))
-        linked.replace(library)  # last: its presence says that the build is whole
-    return True
+    codes = [k._library.get_llvm_str().replace(k.native_name, name) for name, (k, _) in kernels.items()]
+    signatures = json.dumps({name: signature for name, (_, signature) in kernels.items()}).encode() + b"\0"
+    escaped = "".join(f"\\{byte:02x}" for byte in signatures)
+    description = f'@{_SIGNATURES} = constant [{len(signatures)} x i8] c"{escaped}"'
+    return [link.emit(code) for code in (*codes, _trap_numba_runtime(map(llvm.parse_assembly, codes)), description)]
 
 
-def _trap_numba_runtime(llvm: Any, modules: Any) -> Any:
+def _trap_numba_runtime(modules: Iterable[Any]) -> str:
     """Definitions of numba's error-raising runtime, which is not there at run time: kernels never raise, so trap."""
     names = {f.name for m in modules for f in m.functions if f.is_declaration and f.name.startswith(("numba_", "NRT_"))}
     body = "{ call void @llvm.trap() unreachable }"
-    return llvm.parse_assembly(
-        "declare void @llvm.trap()\n" + "\n".join(f"define void @{name}() {body}" for name in sorted(names))
-    )
+    return "declare void @llvm.trap()\n" + "\n".join(f"define void @{name}() {body}" for name in sorted(names))
 
 
 def _in_memory(module: str) -> SimpleNamespace:

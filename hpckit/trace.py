@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hpckit.errors import together
+from hpckit.errors import together, writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -115,8 +115,9 @@ def save(comm: MPI.Intracomm, path: str | os.PathLike[str]) -> None:
     with together(comm):
         if everything is not None:
             partial = Path(f"{os.fspath(path)}.partial")
-            partial.write_text(json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n")
-            partial.replace(path)
+            with writing(path):
+                partial.write_text(json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n")
+                partial.replace(path)
 
 
 _HEADER = f"{'span':<20} {'calls':>8} {'min s':>10} {'mean s':>10} {'max s':>10} {'GB/s':>8}"

@@ -11,10 +11,12 @@ import msgspec
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.apps import _memory
 from hpckit.apps._allreduce_estimate import buffers, to_json
 from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
-from hpckit.apps._report import amount, binary, period, rounded
+from hpckit.apps._report import PROCESS, amount, binary, period, rounded
 from hpckit.apps._run import prepare, version
+from hpckit.apps._stop import StopSignal
 from hpckit.collectives import Allreduce
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.cost import predict
@@ -22,7 +24,7 @@ from hpckit.collectives.ways import possible
 from hpckit.comm.links import Links
 from hpckit.comm.store import mpi_library
 from hpckit.comm.system import meet
-from hpckit.errors import ConfigError, agree, together
+from hpckit.errors import ConfigError, agree, together, writing
 from hpckit.log import progress
 from hpckit.trace import span
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 WINDOWED = ("hierarchical", "shared", "auto")  # to which it makes a difference where arrays lie
 _WINDOW = ", window"
+_ARRAYS = 5  # as large as the largest size, that a rank has: two that are summed, two patterns, one expected sum
 
 
 class Row(msgspec.Struct):
@@ -52,10 +55,12 @@ class Job:
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.comm, self.config, self.folder = comm, config, Path(config.output)
+        self.stop = StopSignal(comm)
         self.channel = Channel.of(comm)
         nodes = comm.allgather(self.channel.node.ranks[0])
         with together(comm):
             self.ways = self._ways(most=max(map(nodes.count, nodes)))
+        _memory.check(comm, PROCESS + _ARRAYS * max(config.sizes), "--sizes")
         prepare(comm, config, self.folder, resume=False)
         with span("links"):
             self.links = self.channel.links = Links.load_or_measure(comm, nodes, fresh=config.save)
@@ -69,7 +74,7 @@ class Job:
             for nbytes in self.config.sizes:
                 with span("sweep"):
                     calls = self._calls(nbytes)
-                    times = interleaved(self.comm, calls, self.start, self.config.seconds)
+                    times = interleaved(self.comm, calls, self.start, self.config.seconds, self.stop.check)
                 rows = self._rows(nbytes, calls, times)
                 self.rows += rows
                 self.say(*_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), "")
@@ -158,8 +163,9 @@ class Job:
         said = {"hpckit": version(), "mpi": mpi_library(), "ranks": self.comm.size}
         content = {**said, "links": to_json(self.links), "rows": self.rows}
         partial = path.with_name(f"{path.name}.partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(content, enc_hook=float), indent=1))
-        partial.replace(path)
+        with writing(path):
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(content, enc_hook=float), indent=1))
+            partial.replace(path)
 
     def _draw(self) -> list[Path]:
         from hpckit.apps._allreduce_pictures import curves

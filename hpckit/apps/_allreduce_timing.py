@@ -106,8 +106,16 @@ class Start:
         return self._comm.allreduce(time.monotonic() - now, MPI.MAX)
 
 
-def interleaved(comm: MPI.Intracomm, calls: Mapping[str, Call], start: Start, seconds: float) -> dict[str, np.ndarray]:
+def interleaved(
+    comm: MPI.Intracomm,
+    calls: Mapping[str, Call],
+    start: Start,
+    seconds: float,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, np.ndarray]:
     """The times of all calls, (repeats,) seconds, the slowest rank's; as many as fit into `seconds` (collective).
+
+    between : called on all ranks before each round of all ways
 
     Raises `HpckitError` where a result is wrong.
     """
@@ -126,12 +134,14 @@ def interleaved(comm: MPI.Intracomm, calls: Mapping[str, Call], start: Start, se
 
     begin, rounds = time.monotonic(), 0
     while rounds < 3 or not all(call.settled() for call in calls.values()):
+        between()
         begin, rounds = time.monotonic(), rounds + 1
         for name in names:
             sample(name, rounds, whole=rounds <= 2)
     repeats = comm.bcast(int(np.clip(seconds / (time.monotonic() - begin), _LEAST, _MOST)))
     times = np.empty((repeats, len(names)))
     for repeat in range(repeats):
+        between()
         for column in np.random.default_rng(repeat).permutation(len(names)):  # who follows whom matters to the caches
             times[repeat, column] = sample(names[column], repeat)
     comm.Allreduce(MPI.IN_PLACE, times, MPI.MAX)

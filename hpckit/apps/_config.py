@@ -21,6 +21,7 @@ import contextlib
 import difflib
 import json
 import math
+import os
 import re
 import shutil
 import textwrap
@@ -35,6 +36,8 @@ import msgspec
 from hpckit.errors import ConfigError
 
 C = TypeVar("C", bound=msgspec.Struct)
+_LARGEST = 1 << 20  # bytes of a case file
+_SHOWN = 100  # characters of a value in an error
 
 
 class Options(msgspec.Struct):
@@ -45,6 +48,7 @@ class Options(msgspec.Struct):
     dry_run: Annotated[bool, msgspec.Meta(description="print partition, bytes and memory; run nothing")] = False
     ranks: Annotated[int, msgspec.Meta(ge=1, description="ranks that a dry run pretends to have")] | None = None
     help: Annotated[bool, msgspec.Meta(description="print this")] = False
+    version: Annotated[bool, msgspec.Meta(description="print the version")] = False
 
 
 def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
@@ -56,8 +60,8 @@ def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
     options = _convert({k: v for k, v in given.items() if k in _names(Options)}, Options, "command line")
     if options.ranks is not None and not options.dry_run:
         raise ConfigError("--ranks is for --dry-run; the ranks of a real run come from mpirun -n N")
-    if options.trace is not None and not Path(options.trace).parent.is_dir():
-        raise ConfigError(f"--trace {options.trace}: there is no folder {Path(options.trace).parent} to write to")
+    if options.trace is not None:
+        _check_file(Path(options.trace), f"--trace {options.trace}")
     settings = _read(case) if case else {}
     _check(settings, config_type, case)
     for key, value in given.items():
@@ -125,7 +129,7 @@ def _value(text: str, kind: Any, flag: str) -> Any:
     first_error = None
     for candidate in _readings(text, kind):
         try:
-            _check_value(candidate, kind, f"{flag} {text}")
+            _check_value(candidate, kind, f"{flag} {_short(text, plain=True)}")
         except ConfigError as error:
             first_error = first_error or error
         else:
@@ -136,19 +140,36 @@ def _value(text: str, kind: Any, flag: str) -> Any:
 def _readings(text: str, kind: Any) -> Iterator[Any]:
     many = get_origin(_plain(kind)) in (list, tuple)
     for toml in (text, f"[{text}]"):
-        with contextlib.suppress(tomllib.TOMLDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             value = tomllib.loads(f"value = {toml}")["value"]
             if isinstance(value, list) or not many:
                 yield value
     yield text.split(",") if many else text
 
 
+def _check_file(path: Path, what: str) -> None:
+    """Whether a file can be written there at the end of the run."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{what}: there is no folder {path.parent} to write to")
+    if path.is_dir():
+        raise ConfigError(f"{what}: {path} is a folder, but this must be a file")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{what}: the folder {path.parent} cannot be written")
+
+
 def _read(case: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(case).read_text(encoding="utf-8"))
+        path = Path(case)
+        if path.exists() and not path.is_file():  # a pipe might never end
+            raise ConfigError(f"the case file {case!r} is no regular file")
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise ConfigError(f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the case file {case!r}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{case} is nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more than 4300 digits
         raise ConfigError(f"{case} is not TOML: {error}") from None
 
 
@@ -161,19 +182,54 @@ def _check(settings: dict[str, Any], struct: type[msgspec.Struct], where: str | 
             raise ConfigError(f"{where}: unknown key {path}{key}{near}; allowed: {', '.join(names)}")
         section = _section(names[key].type)
         if section is None:
-            _check_value(value, names[key].type, f"{where}: {path}{key} = {value!r}")
+            _check_value(value, names[key].type, f"{where}: {path}{key} = {_short(value)}")
         elif isinstance(value, dict):
             _check(value, section, where, f"{path}{key}.")
         else:
-            raise ConfigError(f"{where}: {path}{key} = {value!r}: expected a section [{path}{key}]")
+            raise ConfigError(f"{where}: {path}{key} = {_short(value)}: expected a section [{path}{key}]")
 
 
 def _check_value(value: Any, kind: Any, what: str) -> None:
+    wrong = _nonsense(value)
+    if wrong:
+        raise ConfigError(f"{what}: {wrong}")
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        choices = f", allowed: {_type_name(kind)}" if get_origin(_plain(kind)) is Literal else ""
-        raise ConfigError(f"{what}: {_lower(error)}{choices}") from None
+        choices = _choices(kind) if "enum" in str(error) else ""
+        raise ConfigError(f"{what}: {_lower(error)}{choices and f', allowed: {choices}'}") from None
+
+
+def _nonsense(value: Any) -> str:
+    """What no key of any program can be, whatever its type: so no program needs to look for it."""
+    if isinstance(value, dict | list | tuple):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, map(_nonsense, inner)), "")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "expected an integer of at most 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
+    if isinstance(value, str) and "\0" in value:
+        return "expected text without NUL"
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return "expected text in UTF-8"  # how Python says that it was not
+    return ""
+
+
+def _choices(kind: Any) -> str:
+    """The names that the first `Literal` in a type allows."""
+    if get_origin(kind) is Literal:
+        return _type_name(kind)
+    return next(filter(None, map(_choices, get_args(kind))), "")
+
+
+def _short(value: Any, plain: bool = False) -> str:
+    """A value as an error shows it: what is thousands of digits or brackets long is cut."""
+    try:
+        text = value if plain else repr(value)
+    except (ValueError, RecursionError):  # more digits, or brackets, than Python prints
+        return "..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}"
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: Any) -> None:

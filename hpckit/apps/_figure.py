@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hpckit.errors import writing
+
 _DPI = 150
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -53,4 +55,5 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     colours = [*(palette.getpalette() or []), *[0] * 768][: 3 * 255]
     whole = Image.fromarray(numbers)
     whole.putpalette([*colours, 255, 255, 255])
-    whole.save(path, optimize=True, dpi=(_DPI, _DPI))
+    with writing(path):
+        whole.save(path, optimize=True, dpi=(_DPI, _DPI))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.apps._halo_estimate import WIDTH, layout
+from hpckit.apps._halo_estimate import DRAWN, WIDTH, layout
 from hpckit.apps._halo_relief import Bounds, read_input
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, together
@@ -22,7 +22,6 @@ from hpckit.pde.solver import Solver
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
 
-_LARGEST = 1_000_000  # cells of a picture; larger fields are drawn with gaps
 S = TypeVar("S", bound=Solver)
 Verdict = dict[str, float]  # what was checked, with its unit, and the answer
 
@@ -219,7 +218,7 @@ CASES: dict[str, type[Case[Any]]] = {"heat": HeatCase, "tsunami": TsunamiCase, "
 class Results:
     """The file of results as rank 0 reads it for pictures: of large fields, every few cells."""
 
-    def __init__(self, path: Path, largest: int = _LARGEST) -> None:
+    def __init__(self, path: Path, largest: int = DRAWN) -> None:
         import h5py
 
         self._file = h5py.File(path)

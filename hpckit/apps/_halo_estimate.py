@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpckit.apps._report import PROCESS, amount
+from hpckit.apps._offline import offline
+from hpckit.apps._report import PROCESS, amount, period
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
+from hpckit.log import duration
 
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
 
+SAFE = 0.9  # of the largest stable time step
+STEPS = 50  # where neither their number nor the duration is given
 WIDTH = 1  # ghost cells of all these solvers
-_ARRAYS = {"heat": 2, "tsunami": 10, "hillslope": 2}  # that a rank holds
+_ARRAYS = {"heat": 2, "tsunami": 11, "hillslope": 2}  # that a rank holds
 _EXCHANGED = {"heat": 1, "tsunami": 3, "hillslope": 1}  # whose ghosts are filled each step
 _WRITTEN = {"heat": 2, "tsunami": 4, "hillslope": 1}  # in each snapshot
+_MOVED = {"heat": 2, "tsunami": 16, "hillslope": 2}  # arrays between memory and core in a step
+_OF_COPYING = {"heat": 0.7, "tsunami": 1.4, "hillslope": 0.6}  # how fast that is, docs/performance.md
+_STEP = 6e-5  # seconds of a step without cells: Python, and calls of kernels
+_CUBIC = 8  # float64 arrays that refining an input takes for a while
+_EXACT = 2  # arrays that comparing with the analytic solution takes for a while
+_SLABS = 2  # arrays that writing takes for a while, where blocks are not whole rows of the file
+_DRAWING = {"heat": (60e6, 100), "tsunami": (130e6, 220), "hillslope": (60e6, 180)}  # bytes of rank 0, and per cell
+DRAWN = 1_000_000  # cells of a picture at most; larger fields are drawn with gaps
+_LEAST_SPAN = 1e-9  # degrees of a cell: a tenth of a millimetre
+_MOST_CELLS = 2**60  # whose bytes, and those of a few arrays, still fit into 64 bits
 
 
 def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Global shape and process grid of a run on `size` ranks; raises `ConfigError` where there is none."""
     ndim = len(config.shape)
+    _check_numbers(config, size)
     if config.equation != "heat" and (ndim != 2 or not config.input):
         raise ConfigError(
             f"equation {config.equation!r} needs an input, the file with the elevation, and its 2-D shape"
@@ -43,6 +59,44 @@ def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]
     return tuple(cells), tuple(config.process_shape) or partition.process_shape(cells, *how)
 
 
+def _check_numbers(config: Config, size: int) -> None:
+    """What no run can be like, found before anything is made for it."""
+    cells = math.prod(config.shape) * config.refine ** len(config.shape) * (size if config.per_rank else 1)
+    if cells * _WRITTEN[config.equation] * max(config.snapshots, 1) > _MOST_CELLS:
+        raise ConfigError(
+            f"shape {_times(config.shape)}{f' refined {config.refine} times' * (config.refine > 1)} and snapshots"
+            f" {config.snapshots} make {cells:.3g} cells, and more results than any computer holds: use smaller ones"
+        )
+    if len(config.bounds) not in (0, 4):
+        raise ConfigError(
+            f"bounds {list(config.bounds)} must be [west, east, south, north], the map's edges in degrees"
+        )
+    if config.bounds and config.equation != "heat":
+        spans = [abs(b - a) for a, b in zip(config.bounds[::2], config.bounds[1::2], strict=False)]
+        if min(spans, default=0.0) < _LEAST_SPAN * max(config.shape) * config.refine:
+            raise ConfigError(
+                f"bounds {list(config.bounds)} must be [west, east, south, north], the map's edges in degrees, far"
+                " enough apart for all cells"
+            )
+
+
+def memory(config: Config, ranks: int) -> np.ndarray:
+    """(ranks,) float64, bytes that each rank of a run will have at its peak."""
+    shape, processes = layout(config, ranks)
+    item, width = np.dtype(config.dtype).itemsize, ((WIDTH, WIDTH),) * len(shape)
+    array = np.resize(partition.local_cells(shape, processes, width), ranks) * float(item)
+    kept, slabs = _ARRAYS[config.equation], _SLABS * (config.snapshots > 0 and processes[0] != ranks)
+    reading = (array + _CUBIC * 8 / item * array) * (config.refine > 1)
+    checking = _EXACT * array * (config.equation == "heat" and not config.input)
+    peak = PROCESS + np.maximum(reading, kept * array + slabs * array + checking)
+    if config.snapshots and config.pictures and len(shape) > 1:
+        fixed, per_cell = _DRAWING[config.equation]
+        plane = math.prod(shape[-2:])
+        drawing = fixed + per_cell * plane / math.ceil(math.sqrt(plane / DRAWN)) ** 2
+        peak[0] = max(peak[0], PROCESS + kept * array[0] + drawing)
+    return peak
+
+
 def estimate(config: Config, ranks: int) -> str:
     """What a run on so many ranks would be like, for people."""
     shape, processes = layout(config, ranks)
@@ -50,17 +104,52 @@ def estimate(config: Config, ranks: int) -> str:
     owned = partition.owned_cells(shape, processes)
     halo = partition.halo_cells(shape, processes, (config.periodic,) * len(shape), width)
     halo = halo * item * _EXCHANGED[config.equation]
-    memory = PROCESS + partition.local_cells(shape, processes, width) * item * _ARRAYS[config.equation]
+    need = memory(config, ranks)
     written = math.prod(shape) * item * _WRITTEN[config.equation] * config.snapshots
+    others = f", {amount(need[1:].max())} on the others" if ranks > 1 else ""
     rows = {
         "equation": config.equation,
         "grid": f"{_times(shape)} = {math.prod(shape):,} cells on {ranks} ranks",
         "process grid": f"{_times(processes)}, blocks of {owned.min():,} to {owned.max():,} cells",
         "halo": f"{amount(halo.max())} received per rank and exchange at most, {amount(halo.sum())} by all ranks",
-        "memory": f"about {amount(memory.max())} per rank, {amount(memory.sum())} in all",
+        "memory": f"about {amount(need[0])} on rank 0{others}, {amount(need.sum())} in all",
         "results": f"{config.snapshots} snapshots, {amount(written)}",
+        "time": _time(config, shape, int(owned.max()), int(halo.max())),
     }
     return "\n".join(f"{name:<14}{text}" for name, text in rows.items())
+
+
+def _time(config: Config, shape: tuple[int, ...], cells: int, halo: int) -> str:
+    """Of a step and of all of them, by what this machine's model says of copying and of messages on one node."""
+    with offline():
+        from hpckit.comm.system import System
+
+        system = System.load_newest()
+        if system is None:
+            return "unknown: no model of this machine yet; python -m hpckit.apps.doctor, or any run, measures one"
+        item = np.dtype(config.dtype).itemsize
+        moved = cells * item * _MOVED[config.equation]
+        sweep = moved / _OF_COPYING[config.equation] / system.copying()
+        exchange = (system.pack(halo, halo) + system.message(halo) if halo else 0.0) if system.has_messages else 0.0
+    step = _STEP + sweep + exchange
+    cores = len(os.sched_getaffinity(0))
+    steps = _steps(config, shape)
+    whole = f", about {duration(steps * step)} for {steps:,} steps" if steps else ""
+    return (
+        f"about {period(step)} per step{whole}, by the model of this machine ({system.machine['mpi']}), with a core for"
+        f" each rank; it has {cores}"
+    )
+
+
+def _steps(config: Config, shape: tuple[int, ...]) -> int:
+    """How many there will be; 0 where that depends on the input."""
+    if config.steps or config.duration is None:
+        return config.steps or STEPS
+    if config.dt:
+        return max(1, math.ceil(config.duration / config.dt))
+    if config.equation == "heat" and not config.heat.implicit:
+        return max(1, math.ceil(config.duration * 2 * config.heat.kappa * sum(n * n for n in shape) / SAFE))
+    return 0
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mpi4py import MPI
 
 from hpckit.apps._halo_cases import Case, Results
+from hpckit.apps._halo_estimate import SAFE, STEPS
 from hpckit.apps._halo_march import March
 from hpckit.apps._report import copy_rate, rounded
-from hpckit.apps._run import StopSignal, patiently, prepare, say
+from hpckit.apps._run import patiently, prepare, say
+from hpckit.apps._stop import StopSignal
 from hpckit.errors import ConfigError
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
@@ -21,8 +23,7 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from hpckit.apps.halo import Config
 
-_SAFE = 0.9  # of the largest stable time step
-_STEPS = 50  # where neither their number nor the duration is given
+_MOST_STEPS = 10**15  # more would take longer than anyone waits
 
 
 class Job:
@@ -95,16 +96,29 @@ def schedule(config: Config, dt_max: float) -> tuple[int, float]:
     """Number and length of the time steps; raises `ConfigError` where they contradict each other or are unstable."""
     if None not in (config.steps, config.duration, config.dt):
         raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
-    steps, dt = config.steps or _STEPS, config.dt or _SAFE * dt_max
+    if not dt_max > 0 or (math.isinf(dt_max) and not (config.equation == "heat" and config.heat.implicit)):
+        raise ConfigError(
+            f"the largest stable time step is {dt_max:g}: the coefficients of [{config.equation}] and the size of the"
+            " cells are too far from each other for 64-bit numbers"
+        )
+    steps, dt = config.steps or STEPS, config.dt or SAFE * dt_max
     if config.duration is not None:
+        if config.steps is None and not config.duration / dt < _MOST_STEPS:
+            raise ConfigError(
+                f"duration {config.duration:g} takes {config.duration / dt:.3g} steps of {dt:g}: too many"
+            )
         steps = config.steps or max(1, math.ceil(config.duration / dt))
         dt = config.duration / steps if config.steps or math.isfinite(dt) else dt
     if math.isinf(dt):
         raise ConfigError("implicit steps may have any length: give dt, or duration and steps")
     if dt > dt_max:
         raise ConfigError(
-            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt {_SAFE * dt_max:.3g}"
+            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt {SAFE * dt_max:.3g}"
         )
+    if not math.isfinite(steps * dt) or dt == 0:
+        raise ConfigError(f"{steps} steps of {dt:g} are no time that 64-bit numbers can tell: use others")
+    if config.snapshots > steps + 1:
+        raise ConfigError(f"snapshots = {config.snapshots}, but {steps} steps have only {steps + 1} moments to write")
     return steps, dt
 
 

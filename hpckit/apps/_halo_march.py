@@ -16,7 +16,7 @@ from hpckit.log import progress
 from hpckit.trace import seconds, span
 
 if TYPE_CHECKING:
-    from hpckit.apps._run import StopSignal
+    from hpckit.apps._stop import StopSignal
     from hpckit.io.checkpoint import Checkpoint
     from hpckit.io.fields import FieldFile
     from hpckit.pde.solver import Solver
@@ -66,6 +66,7 @@ class March:
         Raises `Checkpointed` on all ranks when one was asked to stop, `HpckitError` when the state is no longer finite.
         """
         if self.done == 0:
+            stop.check()
             self._snapshot()
         with progress(self.steps, "steps", self.solver.grid.comm) as tell:
             tell(self.done)

@@ -54,12 +54,13 @@ class Bounds:
 
 def read_input(grid: Grid, config: Config) -> np.ndarray:
     """This rank's box of the input, refined where asked for: (owned shape), float64 (collective)."""
+    what = {"name": config.variable or None, "index": config.index or None}
     if config.refine == 1:
-        return read_field(config.input, grid, config.variable or None)
+        return read_field(config.input, grid, **what)
     coarse = None
     with together(grid.comm):
         if grid.rank == 0:
-            coarse = read_field(config.input, Grid(MPI.COMM_SELF, config.shape), config.variable or None)
+            coarse = read_field(config.input, Grid(MPI.COMM_SELF, config.shape), **what)
     return refine(grid.comm.bcast(coarse), config.refine, grid.start, grid.stop)
 
 

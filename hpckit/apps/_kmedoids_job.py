@@ -13,11 +13,13 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import cluster
-from hpckit.apps._kmedoids_data import Table
+from hpckit.apps import _memory
+from hpckit.apps._kmedoids_data import Table, points
 from hpckit.apps._kmedoids_results import pictures, save
 from hpckit.apps._kmedoids_watch import Watch
-from hpckit.apps._report import copy_rate, rounded
+from hpckit.apps._report import PROCESS, copy_rate, rounded
 from hpckit.apps._run import patiently, prepare, say
+from hpckit.apps._stop import StopSignal
 from hpckit.errors import ConfigError, together
 from hpckit.trace import span
 
@@ -28,6 +30,7 @@ _WATCHED = ("fasterpam", "pam")  # searches that can be stopped and resumed
 _SILHOUETTES = ("fastermsc", "dynmsc")  # searches whose loss is 1 - the average medoid silhouette
 _DRAWN = 3000  # objects in pictures, beside the medoids
 _TICK = 4  # bytes of a distance
+_COPIES = 4  # of the points that every rank has for a while
 
 
 class Job:
@@ -35,8 +38,14 @@ class Job:
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.comm, self.config, begin = comm, config, time.monotonic()
+        self.stop = StopSignal(comm)
         with together(comm):
             self.options = options(config)
+        if not config.input:
+            generated = config.generate
+            per_rank = _COPIES * 8 * points(generated, comm.size) * generated.dimension
+            middles = 8 * generated.clouds * (generated.dimension + 2)
+            _memory.check(comm, PROCESS + per_rank + middles, "--generate.n, --generate.dimension or --generate.clouds")
         with span("input"):
             self.table = Table(comm, config)
         self.n, self.is_matrix = self.table.n, config.metric == "precomputed"
@@ -54,14 +63,17 @@ class Job:
         config = self.config
         identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
         until = begin + config.max_seconds if config.max_seconds else math.inf
-        return Watch(self.comm, self.folder / "checkpoint", identity, every=config.checkpoint_every, until=until)
+        folder = self.folder / "checkpoint"
+        return Watch(self.comm, self.stop, folder, identity, every=config.checkpoint_every, until=until)
 
     def search(self) -> None:
         """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
         if self.watch:
             self.options |= {"monitor": self.watch, "resume": self.watch.resumed() if self.config.resume else None}
+        self.stop.check()
         find = getattr(cluster, self.config.method)
         self.result = find(self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options)
+        self.stop.finish()
 
     def report(self) -> dict[str, Any]:
         """How good it is, how fast it was (collective)."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from hpckit.apps._kmedoids_data import distances
 from hpckit.apps._run import version
+from hpckit.errors import writing
 from hpckit.io.vtkhdf import durable_replace
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def save(path: Path, config: Config, result: Result, centers: np.ndarray | None)
 
     arrays = {"medoids": result.medoids, "labels": result.labels, "trace": result.trace}
     partial = path.with_name(f"{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with writing(path), h5py.File(partial, "w") as file:
         for name, values in (arrays if centers is None else arrays | {"centers": centers}).items():
             file[name] = values
         said = {"loss": result.loss, "n_iter": result.n_iter, "n_swap": result.n_swap, "method": config.method}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.apps._run import StopSignal
+from hpckit.apps._stop import StopSignal
 from hpckit.comm.grid import Grid
 from hpckit.errors import Checkpointed, ConfigError, together
 from hpckit.io.checkpoint import Checkpoint
@@ -37,13 +37,14 @@ class Watch:
     def __init__(
         self,
         comm: MPI.Intracomm,
+        stop: StopSignal,
         folder: Path,
         identity: Mapping[str, object],
         every: float = 0.0,
         until: float = math.inf,
     ) -> None:
         self.candidates, self.seconds = 0, 0.0  # judged after the first block of this run, each counted once a pass
-        self._comm, self._identity, self._stop = comm, identity, StopSignal(comm)
+        self._comm, self._identity, self._stop = comm, identity, stop
         self._every, self._until = every or math.inf, until
         self._saved = self._met = self._told = time.monotonic()
         self._first: float | None = None  # when the first block was judged

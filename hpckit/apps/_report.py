@@ -12,14 +12,14 @@ import numpy as np
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PROCESS = 55e6  # bytes of a rank that does nothing: Python, NumPy, MPI
+PROCESS = 80e6  # bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory
 _COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
 
 
 def amount(nbytes: float) -> str:
     """`512 B`, `1.5 MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if nbytes < 1000 or unit == "TB":
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB"):
+        if nbytes < 1000 or unit == "EB":
             break
         nbytes /= 1000
     return f"{nbytes:.3g} {unit}"

@@ -1,30 +1,32 @@
 """The one way to run a program: `run(Config, main, program="hpckit.apps.halo")`.
 
 Rank 0 reads the command line and the case file, all ranks get the same configuration or fail together. Exit codes:
-0 done, 1 failed, 2 wrong usage or input, 75 checkpointed: run it again to go on.
+0 done, 1 failed, 2 wrong usage or input, 75 stopped by a signal or for time, with a checkpoint where there was anything
+to save: run it again to go on. 130 is the same after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 import traceback
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from logging import DEBUG
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
+import hpckit
 from hpckit import log, trace
+from hpckit.apps import _stop
 from hpckit.apps._config import Options, help_text, parse, to_toml
+from hpckit.apps._stop import StopSignal
 from hpckit.comm.store import mpi_library
-from hpckit.errors import ConfigError, HpckitError, agree, ranges, together
+from hpckit.errors import ConfigError, HpckitError, agree, all_come, cause, no_mpi, ranges, together, writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -47,46 +49,28 @@ def run(
     dry_run : text for `--dry-run`, from the configuration and a number of ranks; MPI is not started for it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help", "--dry-run"} & set(words):
+    if {"-h", "--help", "--version", "--dry-run"} & set(words):
+        _stop.release()
         sys.exit(_explain(config_type, dry_run, program, words))
-    sys.exit(_compute(config_type, main, program, words))
-
-
-class StopSignal:
-    """Notices SIGTERM and SIGUSR1, which batch systems send before they end a job.
-
-    The program asks `requested()` between steps, saves a checkpoint and raises `Checkpointed`.
-    """
-
-    def __init__(self, comm: MPI.Intracomm) -> None:
-        self._comm, self._received = comm, False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._notice)
-
-    def _notice(self, *_: object) -> None:
-        self._received = True
-
-    def requested(self) -> bool:
-        """Whether any rank got the signal: the same answer on all ranks (collective)."""
-        from mpi4py import MPI
-
-        flag = array("i", [self._received])
-        self._comm.Allreduce(MPI.IN_PLACE, flag, op=MPI.MAX)
-        return bool(flag[0])
+    code = _compute(config_type, main, program, words)
+    _stop.leave()
+    sys.exit(code)
 
 
 def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
     """Make the folder for results and save the configuration there (collective).
 
-    A run that starts over does away with the checkpoints of the one before. Raises `ConfigError` on all ranks where
-    nothing can be written.
+    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises `ConfigError` on
+    all ranks where nothing can be written.
     """
+    from hpckit.io.checkpoint import set_aside
+
     with together(comm):
         if comm.rank == 0:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                if not resume and (folder / "checkpoint").exists():
-                    shutil.rmtree(folder / "checkpoint")
+                if not resume:
+                    set_aside(folder / "checkpoint")
             except OSError as error:
                 raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
     save_config(comm, config, folder / "config.toml")
@@ -100,8 +84,9 @@ def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.Path
     with together(comm):
         if comm.rank == 0:
             partial = Path(f"{os.fspath(path)}.partial")
-            partial.write_text(f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8")
-            partial.replace(path)
+            with writing(path):
+                partial.write_text(f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8")
+                partial.replace(path)
 
 
 def say(comm: MPI.Intracomm, *lines: object) -> None:
@@ -124,13 +109,7 @@ def patiently(comm: MPI.Intracomm) -> Iterator[None]:
 
 def version() -> str:
     """The package's version, with the commit where it runs from a checkout."""
-    import importlib.metadata
-
-    root = Path(__file__).parents[2]
-    try:
-        number = importlib.metadata.version("hpckit")
-    except importlib.metadata.PackageNotFoundError:
-        number = "from source"
+    root, number = Path(__file__).parents[2], hpckit.__version__
     if not (root / ".git").exists():
         return number
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
@@ -152,31 +131,46 @@ def _launched(what: str) -> int:
 
 
 def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> int:
-    """`--help` and `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
-    if _launched("RANK") > 0:
-        return 0
+    """`--help`, `--version`, `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
     try:
-        if {"-h", "--help"} & set(words):
-            print(help_text(config_type, program))
-            return 0
-        options, config = parse(config_type, words)
-        if dry_run is None:
-            raise ConfigError("this program has no --dry-run")
-        print(dry_run(config, options.ranks or launched_ranks() or 1))
-    except ConfigError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        if _launched("RANK") <= 0:
+            print(_explanation(config_type, dry_run, program, words), flush=True)
+    except HpckitError as error:
+        print(f"{program}: {_line(error)}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `--help | head`
+        sys.stdout = None  # Python shall not try to flush it again
     return 0
 
 
-def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
-    from mpi4py import MPI
+def _explanation(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> str:
+    if {"-h", "--help"} & set(words):
+        return help_text(config_type, program)
+    if "--version" in words:
+        return f"{program}, hpckit {version()}"
+    options, config = parse(config_type, words)
+    if dry_run is None:
+        raise ConfigError("this program has no --dry-run")
+    return dry_run(config, options.ranks or launched_ranks() or 1)
 
+
+def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if not (ours := no_mpi(error)):
+            raise
+        print(f"{program}: {ours}", file=sys.stderr)  # every process says so: without MPI there are no ranks
+        return ours.exit_code
     comm = MPI.COMM_WORLD
     apart = comm.Dup()  # where failing ranks meet: nothing else is ever sent there
+    _stop.listen(apart, program)
     stdout = sys.stdout
     try:
         options, config = _parse_together(comm, config_type, words)
+        StopSignal(comm).check()
         with contextlib.redirect_stdout(sys.stderr if options.json else stdout):
             log.configure(comm)
             say(comm, _banner(comm, program, config))
@@ -196,49 +190,45 @@ def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program:
 
 def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str]) -> tuple[Options, C]:
     """Rank 0 parses; all ranks get the result, or its error (collective)."""
-    message = b""
+    message, failure = b"", None
     if comm.rank == 0:
         try:
             message = msgspec.msgpack.encode((None, *parse(config_type, words)))
-        except ConfigError as error:
-            message = msgspec.msgpack.encode((str(error), None, None))
+        except Exception as error:
+            message, failure = msgspec.msgpack.encode((_line(error), None, None)), error
     length = array("q", [len(message)])
     comm.Bcast(length)
     buffer = bytearray(message) if comm.rank == 0 else bytearray(length[0])
     comm.Bcast(buffer)
-    error, options, config = msgspec.msgpack.decode(buffer, type=tuple[str | None, Options | None, config_type | None])
+    wrong, options, config = msgspec.msgpack.decode(buffer, type=tuple[str | None, Options | None, config_type | None])
     if options is None or config is None:
-        raise ConfigError(error)
+        raise failure or ConfigError(wrong)
     return options, config
 
 
 def _fail(apart: MPI.Intracomm, program: str, error: BaseException) -> int:
     """The exit code when all ranks failed; when the others go on, end the job at once."""
-    sys.stdout.flush()
-    if not _all_come(apart):
-        where = f"{program}: rank {apart.rank} of {apart.size} failed:\n"
-        sys.stderr.write(where + "".join(traceback.format_exception(error)))
+    with contextlib.suppress(OSError):  # it may be what failed
+        sys.stdout.flush()
+    bug = not isinstance(error, (HpckitError, OSError, MemoryError))  # those are of this machine, and say what is wrong
+    trace = "".join(traceback.format_exception(error)) if bug or log.get_logger(program).isEnabledFor(DEBUG) else ""
+    if not all_come(apart, PATIENCE):
+        where = f"{program}: rank {apart.rank} of {apart.size} failed:"
+        sys.stderr.write(f"{where}\n{trace}" if trace else f"{where} {_line(error)}\n")
         sys.stderr.flush()
-        apart.Abort(getattr(error, "exit_code", 1))
+        apart.Abort(_stop.exit_code(error))
     try:
         agree(apart, error)
     except HpckitError as ours:
         if apart.rank == 0:
-            bug = not isinstance(error, HpckitError)
-            sys.stderr.write("".join(traceback.format_exception(error)) if bug else "")
-            sys.stderr.write(f"{program}: {ours}\n")
-        return ours.exit_code
+            sys.stderr.write(f"{trace}{program}: {_line(ours)}\n")
+        return _stop.exit_code(ours)
     raise AssertionError("unreachable: agree raises")
 
 
-def _all_come(comm: MPI.Intracomm) -> bool:
-    """Whether all ranks get here within our patience."""
-    request, limit = comm.Ibarrier(), time.monotonic() + PATIENCE
-    while not request.Test():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.001)
-    return True
+def _line(error: BaseException) -> str:
+    """An error as one line of UTF-8, whatever names and values are in it."""
+    return " ".join(cause(error).split("\n")).encode(errors="backslashreplace").decode()
 
 
 def _banner(comm: MPI.Intracomm, program: str, config: msgspec.Struct) -> str:

@@ -1,6 +1,7 @@
 """What am I running on? MPI, GPU-awareness, where the ranks are, versions, memory, bandwidth; and what to do about it.
 
 mpirun -n 4 python -m hpckit.apps.doctor
+python -m hpckit.apps.doctor --compile    # all kernels beforehand: on a login node, or while a container is built
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import math
 import os
-import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,10 +20,13 @@ import msgspec
 import numpy as np
 import psutil
 
-from hpckit import native
-from hpckit.apps import _run
+from hpckit import cache, link, native
+from hpckit.apps import _kernels, _run, _shm, _stop
+from hpckit.apps._config import parse
+from hpckit.apps._report import amount
 from hpckit.comm.store import mpi_library
-from hpckit.errors import ranges
+from hpckit.errors import ConfigError, ranges
+from hpckit.log import speaks
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ class Config(msgspec.Struct):
 
     copy: Annotated[int, msgspec.Meta(ge=1, description="size of the arrays that are copied, MiB")] = 32
     threads: Annotated[int, msgspec.Meta(ge=1, description="threads per rank that you mean to use")] = 1
+    compile: Annotated[bool, msgspec.Meta(description="compile all kernels now, without MPI, and nothing else")] = False
 
 
 class Place(NamedTuple):
@@ -50,39 +55,49 @@ class Place(NamedTuple):
     memory: int  # bytes available on the host
     shared_memory: int  # bytes free in /dev/shm
     promised_ranks: int  # that the launcher says there are; 0 if it says nothing
+    left: tuple[str, ...] = ()  # in /dev/shm, by dead jobs
+    link_fault: str | None = None
 
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     """Print the findings on rank 0; return what was measured."""
-    places = [Place(*each) for each in comm.allgather(_place())]
+    hosts = list(_run.hosts(comm).values())
+    first = any(ranks[0] == comm.rank for ranks in hosts)
+    places = [Place(*each) for each in comm.allgather(_place(first))]
     memory = min(p.memory // sum(q.host == p.host for q in places) for p in places)
     measured = _measure(comm, min(config.copy * MIB, memory // 8))
     if comm.rank == 0:
         print("\n".join([*_software(), *_ranks(places), *_advice(places, config.threads, comm.size)]))
+    _stop.StopSignal(comm).check()
     return measured
 
 
-def _place() -> Place:
+def _place(first: bool) -> Place:
+    """This rank's; the `first` of a host looks at what is the same for all of them."""
     from mpi4py import MPI
 
-    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0  # noqa: PTH112
-    memory = psutil.virtual_memory().available
-    cores = tuple(sorted(os.sched_getaffinity(0)))
-    return Place(MPI.Get_processor_name(), cores, os.cpu_count() or 1, memory, shared, _run.launched_ranks())
+    here = Place(
+        host=MPI.Get_processor_name(),
+        cores=tuple(sorted(os.sched_getaffinity(0))),
+        host_cores=os.cpu_count() or 1,
+        memory=psutil.virtual_memory().available,
+        shared_memory=_shm.free(),
+        promised_ranks=_run.launched_ranks(),
+    )
+    return here._replace(left=tuple(map(str, _shm.left())), link_fault=link.find().fault) if first else here
 
 
 def _software() -> list[str]:
     from mpi4py import MPI
 
     levels = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
-    standard = ".".join(map(str, MPI.Get_version()))
-    folder = native.cache_directory()
+    standard, names = ".".join(map(str, MPI.Get_version())), native.modules()
     return [
         f"mpi       {mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
         f"gpu       {_gpu_awareness()}",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",
-        f"kernels   {len(list(folder.glob('*.so')))} compiled in {folder}",
+        f"kernels   {sum(map(native.is_kept, names))} of {len(names)} compiled for this machine, in {cache.home()}",
     ]
 
 
@@ -121,10 +136,10 @@ def _ranks(places: list[Place]) -> list[str]:
         same.setdefault((place.host, place.cores), []).append(rank)
     if len(same) > LINES:
         same = _by_host(places)
-    lines = [f"{'host':<20} {'ranks':<16} {'cores':<24} {'memory GB':>9} {'/dev/shm GB':>11}"]
+    lines = [f"{'host':<20} {'ranks':<16} {'cores':<24} {'memory':>9} {'/dev/shm':>9}"]
     for (host, cores), ranks in same.items():
-        gigabytes = [places[ranks[0]].memory / 1e9, places[ranks[0]].shared_memory / 1e9]
-        lines.append(f"{host:<20} {ranges(ranks):<16} {ranges(cores):<24} {gigabytes[0]:9.1f} {gigabytes[1]:11.1f}")
+        sizes = amount(places[ranks[0]].memory), amount(places[ranks[0]].shared_memory)
+        lines.append(f"{host:<20} {ranges(ranks):<16} {ranges(cores):<24} {sizes[0]:>9} {sizes[1]:>9}")
     return lines
 
 
@@ -146,8 +161,6 @@ def _advice(places: list[Place], threads: int, size: int) -> list[str]:
         )
     for (host, cores), ranks in _by_host(places).items():
         found += _advice_for_host(host, cores, [places[rank] for rank in ranks], threads)
-    if not (os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))):
-        found.append("no C compiler: every process compiles its kernels in memory at each start; install gcc or set CC")
     return [f"advice    {text}" for text in found] or ["advice    nothing is off"]
 
 
@@ -163,8 +176,13 @@ def _advice_for_host(host: str, cores: tuple[int, ...], here: list[Place], threa
             f"{host}: the ranks are bound to {len(cores)} of {here[0].host_cores} cores: ask the launcher for others"
             " (mpirun --bind-to core, srun --cpu-bind=cores)"
         )
-    if here[0].shared_memory < 64 * MIB * len(here):
-        found.append(f"{host}: /dev/shm is small: shared arrays will not fit; in a container, start it with --shm-size")
+    if trouble := _shm.trouble(len(here), here[0].shared_memory):
+        found.append(f"{host}: {trouble}")
+    if here[0].left:
+        some = " ".join(here[0].left[:4]) + " ..." * (len(here[0].left) > 4)
+        found.append(f"{host}: dead jobs left {len(here[0].left)} segments of shared memory: rm {some}")
+    if here[0].link_fault:
+        found.append(f"{host}: {here[0].link_fault}")
     return found
 
 
@@ -221,5 +239,21 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def start(words: list[str]) -> None:
+    """Before MPI starts, which may be what goes wrong."""
+    if "--compile" in words and "--help" not in words:
+        _stop.release()
+        try:
+            parse(Config, words)
+        except ConfigError as error:
+            print(f"hpckit.apps.doctor: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        sys.exit(_kernels.compile_all(_run.launched_ranks()))
+    trouble = _shm.trouble(_run.launched_ranks() or 1, _shm.free())
+    if trouble and speaks():
+        print(f"hpckit.apps.doctor: {trouble}", file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
+    start(sys.argv[1:])
     _run.run(Config, main, program="hpckit.apps.doctor")

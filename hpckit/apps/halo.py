@@ -91,8 +91,9 @@ class Config(msgspec.Struct):
     per_rank: Annotated[bool, _note("shape is what each rank gets (weak scaling)")] = False
     process_shape: Annotated[tuple[Count, ...], _note("ranks per dimension; none: the least halo")] = ()
     periodic: Annotated[bool, _note("the grid wraps around")] = False
-    input: Annotated[str, _note("initial field (heat) or elevation: .npy, .npz or HDF5")] = ""
+    input: Annotated[str, _note("initial field (heat) or elevation: .npy, .npz, HDF5, netCDF, GeoTIFF, .asc")] = ""
     variable: Annotated[str, _note("which array in the input; none: the only one")] = ""
+    index: Annotated[tuple[int, ...], _note("which entry of dimensions before the map's, such as a time step")] = ()
     bounds: Annotated[tuple[float, ...], _note("the map's edges: west, east, south, north in degrees")] = ()
     steps: Annotated[Count | None, _note("time steps; by default as many as duration needs, or 50")] = None
     duration: Annotated[Positive | None, _note("time to simulate: s (tsunami), yr (hillslope)")] = None
@@ -100,7 +101,7 @@ class Config(msgspec.Struct):
     method: Annotated[
         Literal["auto", "datatype", "packed", "neighbor", "shared", "direct"], _note("way to exchange halos")
     ] = "auto"
-    threads: Annotated[Count, _note("threads per rank")] = 1
+    threads: Annotated[Count, _note("threads per rank", le=1024)] = 1
     dtype: Annotated[Literal["float64", "float32"], _note("numbers to compute with")] = "float64"
     output: Annotated[str, _note("folder for results, pictures and checkpoints")] = "results/halo"
     snapshots: Annotated[int, _note("fields to write, evenly in time; 1: only the last; 0: none", ge=0)] = 1
@@ -116,9 +117,16 @@ class Config(msgspec.Struct):
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     """Compute, write and draw one case; the results by name."""
+    from hpckit.apps import _memory
     from hpckit.apps._halo_cases import CASES
+    from hpckit.apps._halo_estimate import memory
     from hpckit.apps._halo_job import Job
+    from hpckit.errors import together
 
+    need = 0.0
+    with together(comm):
+        need = memory(config, comm.size)[comm.rank]
+    _memory.check(comm, need, "--shape or --refine")
     job = Job(comm, config, CASES[config.equation](comm, config))
     job.compute()
     return job.report() | job.draw()

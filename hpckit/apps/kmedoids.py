@@ -83,7 +83,7 @@ class Config(msgspec.Struct):
     block: Annotated[Count | None, _note("candidates judged together, by default 64; 1: FasterPAM as published")] = None
     max_iter: Annotated[Count | None, _note("most passes over all candidates; pam: swaps. None: to the end")] = None
     seed: Annotated[int, _note("of all that is random in the search", ge=0)] = 0
-    threads: Annotated[Count, _note("threads per rank")] = 1
+    threads: Annotated[Count, _note("threads per rank", le=1024)] = 1
     memory: Annotated[
         str, _note("where distances are: matrix (stored), free (computed when needed), an HDF5 file, or auto")
     ] = "auto"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.links import Links
-from hpckit.comm.shared import NodeMemory, free_with, kept_by
+from hpckit.comm.shared import NodeMemory, kept_by
+from hpckit.errors import ConfigError, check_comm, together
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
@@ -21,9 +23,16 @@ _EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiv
 def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
     """An array of zeros in memory that this node's ranks share: they reduce it where it is (collective).
 
-    Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had.
+    Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had, and `ConfigError`
+    for what is no shape or dtype.
     """
-    return Channel.of(comm).node.zeros((shape,) if isinstance(shape, int) else shape, dtype)
+    with together(comm):
+        sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        if not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes) or np.dtype(dtype).hasobject:
+            raise ConfigError(f"shape {shape} and dtype {dtype!r} must be whole numbers from 0 on, and numbers")
+    node = Channel.of(comm).node
+    with together(comm):  # the ranks of a node fail together, but other nodes may have room
+        return node.zeros(tuple(map(int, sizes)), dtype)
 
 
 class Channel:
@@ -48,6 +57,7 @@ class Channel:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The channel that belongs to `comm`, made at the first call (collective)."""
+        check_comm(comm)
         return kept_by(comm, cls)
 
     @property

@@ -22,7 +22,7 @@ def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, fl
     p = ranks or len(links.node_of)
     if p == 1:
         return {}
-    a, b = _slowest(links)
+    a, b = links.slowest()
     m, c, o, g = nbytes / p, b * links.crowd, links.overhead, links.gamma
     levels = math.ceil(math.log2(p))
     fold = 0.0 if p & (p - 1) == 0 else 2 * (a + o + nbytes * b)  # ranks beyond a power of two
@@ -45,7 +45,7 @@ def shares(links: Links, n: int) -> list[int] | None:
     b (n + (p - 2) s). Ranks behind slow links get less, or nothing, such that the slowest rank is done soonest.
     """
     p = len(links.node_of)
-    b = _per_rank(links)
+    b = links.per_node(links.beta, np.median)[list(links.node_of)]
     if p < 3 or not b.min() or b.max() < 1.5 * b.min():
         return None
 
@@ -62,8 +62,7 @@ def shares(links: Links, n: int) -> list[int] | None:
 
 def root(links: Links) -> int:
     """The rank that is nearest to all others: where a star should have its middle."""
-    farthest = links.alpha.max(axis=1)[list(links.node_of)]
-    return int(farthest.argmin())
+    return int(links.per_node(links.alpha, np.max)[list(links.node_of)].argmin())
 
 
 def _hierarchical(links: Links, nbytes: int, p: int) -> dict[str, float]:
@@ -72,18 +71,7 @@ def _hierarchical(links: Links, nbytes: int, p: int) -> dict[str, float]:
     lanes = max(p // nodes, 1)
     if nodes == 1 or lanes == 1:
         return {}
-    a, b = _slowest(links)
+    a, b = links.slowest()
     between = 2 * (a + (nodes - 1) * (links.overhead + nbytes / nodes * b * links.crowd))
-    within = 4 * float(links.alpha.diagonal().max()) + 4 * nbytes * links.gamma
+    within = 4 * links.within + 4 * nbytes * links.gamma
     return {"hierarchical": between + within}
-
-
-def _slowest(links: Links) -> tuple[float, float]:
-    apart = ~np.eye(links.nodes, dtype=bool) if links.nodes > 1 else np.ones((1, 1), dtype=bool)
-    return float(links.alpha[apart].max()), float(links.beta[apart].max())
-
-
-def _per_rank(links: Links) -> np.ndarray:
-    """Seconds per byte of each rank's link: the middle of those to the other nodes."""
-    apart = np.where(np.eye(links.nodes, dtype=bool), np.nan, links.beta) if links.nodes > 1 else links.beta
-    return np.nanmedian(apart, axis=1)[list(links.node_of)]

@@ -15,7 +15,7 @@ from hpckit import native
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.reduction import Reduction, datatype, grouped
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
-from hpckit.comm.shared import free_with
+from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, ranges
 
 _PARTS = 32  # short messages instead of one: what is longer takes so long that a handshake does not matter
@@ -43,6 +43,36 @@ def in_time(poll: Callable[[], bool], deadline: float) -> bool:
             return False
         os.sched_yield()
     return True
+
+
+def while_it_lives(op: MPI.Op, way: Way) -> Way:
+    """The way, which says so where the user has freed the operation meanwhile."""
+    return way if op == MPI.OP_NULL or op.is_predefined else _OfUser(op, way)
+
+
+class _OfUser:
+    def __init__(self, op: MPI.Op, way: Way) -> None:
+        self._op, self._way = op, way
+
+    def start(self) -> None:
+        self._check()
+        self._way.start()
+
+    def poll(self) -> bool:
+        self._check()
+        return self._way.poll()
+
+    def wait(self) -> None:
+        self._check()
+        self._way.wait()
+
+    def __call__(self) -> None:
+        self._check()
+        self._way()
+
+    def _check(self) -> None:
+        if self._op == MPI.OP_NULL:
+            raise HpckitError("the operation of this plan was freed: free it after the plan's last call")
 
 
 class Work:
@@ -131,6 +161,7 @@ class Messages:
         group: int = 1,
     ) -> None:
         self._source, self._target, self._deadline = grouped(source, group), grouped(target, group), deadline
+        self._channel = channel  # whose communicator must not be freed before this
         self._scratch = np.empty(scratch_size(schedule), self._target.dtype)
         self._type = datatype(target.dtype.char, group)
         self._eager = channel.eager // self._target.itemsize
@@ -142,7 +173,8 @@ class Messages:
         self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
-        free_with(self, *(request for requests in self._requests for request in requests))
+        requests = [request for requests in self._requests for request in requests]
+        free_with(self, *requests, keep=(source, target, self._scratch))
 
     def start(self) -> None:
         if self._copies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -16,13 +17,21 @@ from hpckit.collectives.algorithms import (
     ring_allgather,
     ring_reduce_scatter,
 )
+from hpckit.collectives.arguments import (
+    check_array,
+    check_deadline,
+    check_group,
+    check_operation,
+    is_whole,
+    operation,
+    watched,
+)
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages, Way, alone
-from hpckit.collectives.plan import check_array, check_group, check_operation
+from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
 from hpckit.collectives.schedule import Schedule, rotated
 from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
-from hpckit.errors import ConfigError, same, together
+from hpckit.errors import ConfigError, HpckitError, same, together
 
 _TREE = 1 << 16  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
 
@@ -37,29 +46,38 @@ class _Plan:
         kind: str,
         schedule: Schedule,
         deadline: float | None,
-        op: MPI.Op = MPI.OP_NULL,
+        op: MPI.Op | None = None,
         root: int | None = None,
         group: int = 1,
     ) -> None:
-        way: Way = Messages(Channel.of(comm), array, array, op, schedule, deadline, group)
+        way: Way = Messages(Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group)
         if comm.size == 1 and op:
             way = alone(array, array, op)
-        (self._way,) = recorder(comm, array, op or None, kind, root)([way])
+        (self._way,) = recorder(comm, array, op, kind, root)([while_it_lives(op, way) if op else way])
+        self._flying = False
 
     def start(self) -> None:
         """Send what can be sent."""
+        if self._flying:
+            raise HpckitError("start() twice without wait(): call wait() first, or make a plan for each")
         self._way.start()
+        self._flying = True
 
     def poll(self) -> bool:
         """Let messages travel on, without blocking; whether the call is complete."""
-        return self._way.poll()
+        complete = self._way.poll()
+        self._flying &= not complete
+        return complete
 
     def wait(self) -> None:
         """Complete the call."""
         self._way.wait()
+        self._flying = False
 
     def __call__(self) -> None:
         """The whole collective."""
+        if self._flying:
+            raise HpckitError("a call between start() and wait() of the same plan: call wait() first, or make two")
         self._way()
 
 
@@ -74,24 +92,41 @@ class _Half(_Plan):
         halves: dict[str, Algorithm],
         algorithm: str,
         cuts: Sequence[int] | None,
-        op: MPI.Op,
         deadline: float | None,
+        *operations: MPI.Op,
         group: int = 1,
     ) -> None:
         with together(comm):
             check_array(array)
             check_group(group, array.size)
-            if algorithm not in halves:
+            check_deadline(deadline)
+            if not isinstance(algorithm, str) or algorithm not in halves:
                 raise ConfigError(f"algorithm {algorithm!r} must be one of {', '.join(halves)}")
-            edges = [group * e for e in starts(array.size // group, comm.size)] if cuts is None else list(cuts)
-            if len(edges) != comm.size + 1 or edges != sorted(edges) or (edges[0], edges[-1]) != (0, array.size):
-                raise ConfigError(f"cuts {edges} must be {comm.size + 1} rising offsets from 0 to {array.size}")
-            if any(edge % group for edge in edges):
-                raise ConfigError(f"cuts {edges} must be multiples of group={group}: they would divide a group")
-        same(comm, "dtype, cuts, algorithm and group", (array.dtype.str, edges, algorithm, group))
+            for op in operations:
+                check_operation(op, array.dtype)
+                if algorithm == "ring" and not op.is_commutative:
+                    raise ConfigError(
+                        "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
+                    )
+            edges = _edges(cuts, comm.size, array.size, group)
+        given = array.dtype.str, edges, str(algorithm), *map(operation, operations), deadline, group, watched(comm)
+        same(comm, "kind, dtype, cuts, operation and options of a plan", (kind, *given))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
         schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
-        self._bind(comm, array, kind, schedule, deadline, op, group=group)
+        self._bind(comm, array, kind, schedule, deadline, operations[0] if operations else None, group=group)
+
+
+def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
+    """The cuts as a list; `ConfigError` unless they cut n elements among the ranks."""
+    if cuts is None:
+        return [group * start for start in starts(n // group, size)]
+    edges = list(cuts) if isinstance(cuts, Sequence | np.ndarray) else []
+    whole = all(map(is_whole, edges))
+    if not whole or len(edges) != size + 1 or edges != sorted(edges) or (edges[0], edges[-1]) != (0, n):
+        raise ConfigError(f"cuts {cuts} must be {size + 1} rising offsets from 0 to {n}")
+    if any(edge % group for edge in edges):
+        raise ConfigError(f"cuts {cuts} must be multiples of group={group}: they would divide a group")
+    return list(map(int, edges))
 
 
 class ReduceScatter(_Half):
@@ -117,15 +152,8 @@ class ReduceScatter(_Half):
         deadline: float | None = None,
         group: int = 1,
     ) -> None:
-        with together(comm):
-            check_array(array)
-            check_operation(op, array.dtype)
-            if algorithm == "ring" and not op.is_commutative:
-                raise ConfigError(
-                    "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
-                )
         halves = {"direct": direct_reduce_scatter, "ring": ring_reduce_scatter}
-        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, op, deadline, group)
+        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, deadline, op, group=group)
 
 
 class Allgather(_Half):
@@ -141,7 +169,7 @@ class Allgather(_Half):
         deadline: float | None = None,
     ) -> None:
         halves = {"direct": direct_allgather, "ring": ring_allgather}
-        super().__init__(comm, array, "allgather", halves, algorithm, cuts, MPI.OP_NULL, deadline)
+        super().__init__(comm, array, "allgather", halves, algorithm, cuts, deadline)
 
 
 class Bcast(_Plan):
@@ -150,10 +178,12 @@ class Bcast(_Plan):
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, *, root: int = 0, deadline: float | None = None) -> None:
         with together(comm):
             check_array(array)
-            if not 0 <= root < comm.size:
+            check_deadline(deadline)
+            if not is_whole(root) or not 0 <= root < comm.size:
                 raise ConfigError(f"root {root} must be a rank, 0 to {comm.size - 1}")
-        same(comm, "size and dtype of the array, and root", (array.size, array.dtype.str, root))
+        given = array.size, array.dtype.str, int(root), deadline, watched(comm)
+        same(comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given))
         place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
         steps = [bcast] if array.nbytes < _TREE else [direct_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
-        self._bind(comm, array, "bcast", rotated(schedule, comm.size, root), deadline, root=root)
+        self._bind(comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root))

@@ -13,6 +13,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import ArrayLike
 
+from hpckit.collectives.arguments import check_numbers
 from hpckit.collectives.compress import sent_bytes
 from hpckit.collectives.plan import Allreduce
 from hpckit.errors import ConfigError, HpckitError, same, together
@@ -77,6 +78,8 @@ class LayerWise:
         self, comm: MPI.Intracomm, layers: Sequence[np.ndarray], candidates: Sequence[str], uniform: str
     ) -> None:
         with together(comm):
+            for layer in layers:
+                check_numbers(layer)
             if uniform not in candidates:
                 raise ConfigError(f"uniform={uniform!r} must be one of the candidates {list(candidates)}")
         same(comm, "shapes, dtypes and candidates", [[(g.shape, g.dtype.str) for g in layers], candidates, uniform])

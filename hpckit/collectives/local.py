@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import check_array, check_deadline, is_number, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.collectives.plan import Allreduce
 from hpckit.errors import ConfigError, HpckitError, same, together
@@ -59,7 +60,9 @@ class LocalUpdates:
     ) -> None:
         with together(comm):
             _check(parameters, tau, rate, momentum, clip)
-        same(comm, "tau, rate, momentum, clip and overlap", (tau, rate, momentum, clip, overlap))
+            check_deadline(deadline)
+        given = parameters.size, parameters.dtype.str, tau, rate, momentum, clip, bool(overlap), deadline
+        same(comm, "size and dtype of the parameters, tau, rate, momentum, clip, overlap and deadline", given)
         Bcast(comm, parameters, deadline=deadline)()
         self._parameters, self._tau, self._size = parameters, tau, comm.size
         self._rate, self._decay, self._clip, self._overlap = rate, momentum, clip, overlap
@@ -141,9 +144,10 @@ def _check_finite(averaged: np.ndarray) -> None:
 
 
 def _check(parameters: np.ndarray, tau: int, rate: float, momentum: float, clip: float) -> None:
+    check_array(parameters)
     if parameters.dtype not in (np.float32, np.float64):
         raise ConfigError(f"parameters must be float32 or float64, not {parameters.dtype}")
-    if not isinstance(tau, int) or tau < 1:
+    if not is_whole(tau) or tau < 1:
         raise ConfigError(f"tau={tau!r} must be a whole number above 0")
-    if not (rate > 0 and 0 <= momentum < 1 and clip > 0):
+    if not all(map(is_number, (rate, momentum, clip))) or not (rate > 0 and 0 <= momentum < 1 and clip > 0):
         raise ConfigError(f"rate={rate} and clip={clip} must be above 0, and momentum={momentum} from 0 to below 1")

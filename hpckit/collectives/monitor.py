@@ -1,7 +1,8 @@
 """What the ranks tell each other while MPI blocks: a thread on rank 0, and a line to it from each rank.
 
-MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by sockets: lines of JSON, the
-first of them a secret that only ranks know. A line that ends tells that its process did.
+MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by sockets: lines of JSON. A
+line that ends tells that its process did. The port is open until all ranks are connected, to those who know the secret
+that they share (`hpckit.comm.stream`).
 
 From a rank: `call` number, call (before a collective that is to be compared), `wait` number (it asks if they agree),
 `late` number (it takes long), `where` number, how many were entered, text (answers `ask`), `left` text. To a rank:
@@ -11,7 +12,7 @@ From a rank: `call` number, call (before a collective that is to be compared), `
 from __future__ import annotations
 
 import atexit
-import hmac
+import contextlib
 import secrets
 import selectors
 import socket
@@ -25,7 +26,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.calls import Call, disagreement
 from hpckit.comm.shared import NodeMemory
-from hpckit.comm.stream import Stream, listen, reach
+from hpckit.comm.stream import Stream, let_in, listen, reach
 from hpckit.errors import HpckitError, by_rank, ranges, together
 from hpckit.log import get_logger
 
@@ -157,16 +158,21 @@ class _Monitor:
         self._rounds: dict[int, _Round] = {}
         self._inquiries: dict[int, _Inquiry] = {}
         self._told = 0  # number of the last collective that somebody has found late
+        self._words = {"call": self._call, "wait": self._wait, "late": self._late, "where": self._where}
+        self._words["left"] = self._left
+        self.stopped = False  # ranks could not connect
 
     def run(self) -> None:
-        with selectors.DefaultSelector() as selector, self._listener:
-            selector.register(self._listener, selectors.EVENT_READ)
-            while self._streams or len(self._gone) < self._size:
+        with self._listener:  # nobody can come any more when all are there
+            self._streams = let_in(self._listener, self._secret, self._size, lambda: self.stopped)
+        self._ranks = {stream: rank for rank, stream in self._streams.items()}
+        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+            for stream in self._ranks:
+                stack.enter_context(stream.socket)
+                selector.register(stream.socket, selectors.EVENT_READ, stream)
+            while self._streams and not self.stopped:
                 for key, _ in selector.select(self._pause()):
-                    if key.data is None:
-                        stream = Stream(self._listener.accept()[0])
-                        selector.register(stream.socket, selectors.EVENT_READ, stream)
-                    elif not self._serve(key.data):
+                    if not self._serve(key.data):
                         selector.unregister(key.fileobj)
                         key.data.socket.close()
                 self._look_at_the_clock()
@@ -179,24 +185,16 @@ class _Monitor:
     def _serve(self, stream: Stream) -> bool:
         """Take what has come; whether more may come."""
         messages = stream.receive()
-        for message in messages or ():
-            if stream in self._ranks:
-                getattr(self, f"_{message[0]}")(self._ranks[stream], *message[1:])
-            elif not self._admits(stream, message):
-                return False
-        if messages is None and stream in self._ranks:
-            rank = self._ranks.pop(stream)
+        rank = self._ranks[stream]
+        try:
+            for word, *message in messages or ():
+                self._words[word](rank, *message)
+        except (TypeError, ValueError, KeyError):  # not one of ours
+            messages = None
+        if messages is None:
             del self._streams[rank]
             self._left(rank, "its process has ended")
         return messages is not None
-
-    def _admits(self, stream: Stream, greeting: Any) -> bool:
-        """Anybody may connect, but only ranks know the secret."""
-        if not isinstance(greeting, list) or not hmac.compare_digest(str(greeting[0]), self._secret):
-            return False
-        self._ranks[stream] = greeting[1]
-        self._streams[greeting[1]] = stream
-        return True
 
     def _call(self, rank: int, number: int, call: list) -> None:
         now = self._rounds.setdefault(number, _Round())
@@ -285,13 +283,17 @@ def _connected(comm: MPI.Intracomm, patience: float) -> Stream:
             listener, addresses = listen(comm.size, one_node)
             place = addresses, secrets.token_hex()
     addresses, secret = comm.bcast(place)
+    monitor = None
     if listener:
         monitor = _Monitor(listener, secret, comm.size, patience)
         threading.Thread(target=monitor.run, name=_MONITOR, daemon=True).start()
-    with together(comm):
-        stream = reach(addresses)
-        stream.send(secret, comm.rank)
-        return stream
+    try:
+        with together(comm):
+            return reach(addresses, secret, comm.rank)
+    except HpckitError:
+        if monitor:
+            monitor.stopped = True
+        raise
 
 
 @atexit.register

@@ -9,6 +9,7 @@ from hpckit import native
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.engine import Stages, Way, Work, in_time
 from hpckit.collectives.reduction import KERNELS, Reduction, datatype, grouped
+from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError
 
 
@@ -72,18 +73,25 @@ class Native:
 
         self._calls = [arguments(slice(start, start + LIMIT)) for start in range(0, max(target.size, 1), LIMIT)]
         self._allreduce, self._iallreduce = channel.comm.Allreduce, channel.comm.Iallreduce
-        self._requests: list[MPI.Request] = []
+        self._channel = channel  # whose communicator must not be freed before this
+        self._requests: list[MPI.Request] = []  # in flight
         self._deadline = deadline
+        free_with(self, keep=self._calls, flying=self._requests)
 
     def start(self) -> None:
-        self._requests = [self._iallreduce(*arguments) for arguments in self._calls]
+        for arguments in self._calls:
+            self._requests.append(self._iallreduce(*arguments))
 
     def poll(self) -> bool:
-        return MPI.Request.Testall(self._requests)
+        complete = MPI.Request.Testall(self._requests)
+        if complete:
+            self._requests.clear()
+        return complete
 
     def wait(self) -> None:
         if self._deadline is None:
             MPI.Request.Waitall(self._requests)
+            self._requests.clear()
         elif not in_time(self.poll, self._deadline):
             raise HpckitError(f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another call")
 

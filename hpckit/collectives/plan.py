@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import (
+    check_deadline,
+    check_group,
+    check_numbers,
+    check_operation,
+    check_result,
+    is_whole,
+    numbers,
+    operation,
+    watched,
+)
 from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.compress import compressed
-from hpckit.collectives.engine import Way, in_time
+from hpckit.collectives.engine import Way, in_time, while_it_lives
 from hpckit.collectives.lossy import Lossy
-from hpckit.collectives.reduction import defined, name_of
 from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
+from hpckit.comm.overlap import identical
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
@@ -30,9 +44,10 @@ class Allreduce:
     """Reduces an array over all ranks, to the same bits on all of them (its methods are collective).
 
     array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
-    out : where the result goes, same shape and dtype; None: in place
+    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may not overlap the array
     op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. MPI's follow
-        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`
+        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`. Free it only after the plan's
+        last call
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
         rabenseifner, tree, hierarchical, shared
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
@@ -48,7 +63,8 @@ class Allreduce:
         plan = Allreduce(comm, gradient)
         plan()  # or plan.start(), plan.poll() now and then, plan.wait()
 
-    Raises `ConfigError` on all ranks for what cannot be reduced.
+    Raises `ConfigError` on all ranks for what cannot be reduced, and where ranks differ in anything that is said here.
+    The memory of a plan that is dropped between `start` and `wait` lives until nothing is written there any more.
     """
 
     def __init__(
@@ -67,31 +83,36 @@ class Allreduce:
     ) -> None:
         target = array if out is None else out
         with together(comm):
-            _check(array, target, op, algorithm, chunks, group)
+            _check(array, op, algorithm, chunks, group)
+            check_result(array, target)
+            if chunks > 1 and _order(group, array, target) == "strided":
+                raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
+            check_deadline(deadline)
             special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
             self._special = reproduced(array, op, algorithm, compress) if reproducible else special
-        order, shared_op = _order(group, array, target), op.py2f() if op.is_predefined else "of the user"
-        given = target.size, target.dtype.str, order, shared_op, algorithm, chunks, compress, reproducible, group
-        what = "size, dtype, order in memory, operation, algorithm and options of an allreduce"
-        same(comm, what, given)
+        array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)  # of a subclass only the numbers
+        order, in_place = _order(group, array, target), identical(array, target)
+        what = target.shape, target.dtype.str, order, in_place
+        given = *what, operation(op), str(algorithm), chunks, compress, bool(reproducible), group
+        name = "shape, dtype, order in memory, place of the result, operation and options of an allreduce"
+        same(comm, name, ("allreduce", *given, deadline, watched(comm)))
         self._source = _Flat(array, order)
-        self._target = self._source if out is None else _Flat(target, order)
+        self._target = self._source if in_place else _Flat(target, order)
         self._channel, self._op, self._deadline = Channel.of(comm), op, deadline
         self._group, self._recorded = group, recorder(comm, target, op)
         edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
         self._idle, self._began = set(range(chunks)), 0.0
         free = algorithm == "auto" and self._special is None
-        self._choice = self._choose((*given, out is None)) if free else None
+        self._choice = self._choose(given) if free else None
         named = "reproducible" if reproducible else compress or algorithm
-        names = [named] if self._choice is None else self._choice.names
-        self._bound = {name: self._bind(name) for name in names}
-        self._settle(names[0])
+        self._bound: dict[str, list[Way]] = {}
+        self._settle(named if self._choice is None else self._choice.way)
 
     @property
     def algorithm(self) -> str:
-        """The one in use; "auto" while the race is on."""
-        return self._name if self._choice is None or self._choice.over else "auto"
+        """The one in use; "auto" while the first race is on."""
+        return self._name if self._choice is None else self._choice.winner or "auto"
 
     def explain(self) -> str:
         """Why this algorithm: the links' model, and the predicted and measured time of each."""
@@ -113,13 +134,21 @@ class Allreduce:
         if chunk not in self._idle:
             raise HpckitError(f"chunk {chunk} is sent already, or is none of the {len(self._ways)}: wait() ends a call")
         if len(self._idle) == len(self._ways):
+            if self._choice and self._choice.next():
+                self._settle(self._choice.way)
             self._began = time.perf_counter()
             self._source.pack()
+            self._call = self._go_on
         self._idle.remove(chunk)
         self._ways[chunk].start()
 
     def start(self) -> None:
         """Send all that is not sent yet."""
+        if not self._idle:
+            raise HpckitError("start() twice without wait(): call wait() first, or make a plan for each")
+        self._send()
+
+    def _send(self) -> None:
         for chunk in sorted(self._idle):
             self.ready(chunk)
 
@@ -132,26 +161,34 @@ class Allreduce:
 
     def wait(self) -> None:
         """Send what is not sent yet, and complete the call."""
-        self.start()
+        self._send()
         if len(self._ways) == 1:
             self._ways[0].wait()
         else:
             self._poll_to_the_end()
         self._target.unpack()
         self._idle.update(range(len(self._ways)))
-        if self._choice and self._choice.watching and self._choice.tell(time.perf_counter() - self._began):
-            self._settle(self._choice.way)
+        self._call = self._whole
+        if self._choice and self._choice.watching:
+            self._choice.tell(time.perf_counter() - self._began)
 
     def __call__(self) -> None:
         """The whole allreduce."""
         self._call()
 
+    def _go_on(self) -> None:
+        """The rest of an allreduce of which some chunks are sent."""
+        if not self._idle:
+            raise HpckitError("a call between start() and wait() of the same plan: call wait() first, or make two")
+        self.wait()
+
     def _timed(self, choice: Choice) -> None:
         """The only chunk, at once, as long as the choice wants to hear what that takes."""
+        if choice.next():
+            self._settle(choice.way)
         began = time.perf_counter()
         self._ways[0]()
-        if choice.tell(time.perf_counter() - began):
-            self._settle(choice.way)
+        choice.tell(time.perf_counter() - began)
 
     def _poll_to_the_end(self) -> None:
         """All chunks progress together: none waits for the rounds of the one before."""
@@ -167,21 +204,29 @@ class Allreduce:
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
         way = self._special or partial(bind, name, group=self._group)
-        return [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        ways = [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        return [while_it_lives(self._op, each) for each in ways]
 
     def _settle(self, name: str) -> None:
-        """Take this algorithm from now on, and let go of the others when the race is over."""
-        if self._choice is None or self._choice.over:
-            self._bound = {name: self._bound.get(name) or self._bind(name)}
-        elif name not in self._bound:  # it has begun again
-            self._bound = {name: self._bind(name) for name in self._choice.names}
+        """Take this algorithm from now on; only while there is a race the others are there too."""
+        names = [name] if self._choice is None or self._choice.over else self._choice.names
+        self._bound = {name: self._bound.get(name) or self._bind(name) for name in names}
         self._name, self._ways = name, self._recorded(self._bound[name])
         if len(self._ways) > 1 or not (self._source.is_view and self._target.is_view):
-            self._call = self.wait
+            self._whole = self.wait
         elif self._choice and self._choice.watching:
-            self._call = partial(self._timed, self._choice)
+            self._whole = partial(self._timed, self._choice)
         else:
-            self._call = self._ways[0].__call__
+            self._whole = self._unwatched(self._ways[0].__call__, self._choice.rest if self._choice else None)
+        self._call = self._whole
+
+    def _unwatched(self, call: Callable[[], None], times: int | None) -> Callable[[], object]:
+        """`call` with nothing around it, until it is time for another race; for ever if `times` is None."""
+        if times is None:
+            return call
+        calls = itertools.starmap(call, itertools.repeat((), times))
+        race = itertools.starmap(_race_again, itertools.repeat((weakref.ref(self),)))
+        return itertools.chain(calls, race).__next__  # counts in C: these calls may take no longer than 2 us
 
 
 def allreduce(
@@ -193,20 +238,35 @@ def allreduce(
     operation. Where speed matters make an `Allreduce`, which spares the two copies.
     """
     plans = Channel.of(comm).plans
-    array = np.asarray(array)
-    key = array.shape, array.dtype, op.py2f(), algorithm, group, getattr(comm, "watch", None)
-    buffer, plan = plans.pop(key, (None, None))
-    if plan is None:
+    key = buffer = plan = None
+    try:
+        array = numbers(array)
+        # An operation of the user lives as long as its plan, so that no other has its identity meanwhile.
+        which = op.py2f() if op.is_predefined else id(op)
+        key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
+        buffer, plan = plans.pop(key, (None, None))
+    except (ConfigError, AttributeError, TypeError, ValueError):
+        pass  # what is wrong is said below, to all ranks
+    if plan is None or buffer is None:
         with together(comm):
-            _check_numbers(array)
+            array = numbers(array)
+            _check(array, op, algorithm, 1, group)
+        same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
         buffer = empty(comm, array.shape, array.dtype)
         plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
-    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused
-    if len(plans) > _KEPT:
-        del plans[next(iter(plans))]
     np.copyto(buffer, array)
     plan()
+    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused; and none that failed
+    if len(plans) > _KEPT:
+        del plans[next(iter(plans))]
     return buffer.copy()
+
+
+def _race_again(plan: Callable[[], Allreduce | None]) -> None:
+    if (me := plan()) is not None and me._choice is not None:
+        me._choice.again()
+        me._settle(me._choice.way)
+        me()
 
 
 class _Flat:
@@ -234,52 +294,11 @@ def _order(group: int, *arrays: np.ndarray) -> str:
     return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"
 
 
-def check_array(array: Any) -> None:
-    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be written."""
-    _check_numbers(array)
-    if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
-        raise ConfigError(f"the array must be one-dimensional, contiguous and writable, but has shape {array.shape}")
-
-
-def check_operation(op: Any, dtype: np.dtype) -> None:
-    """`ConfigError` unless `op` is defined for this type."""
-    if not isinstance(op, MPI.Op) or op == MPI.OP_NULL:
-        raise ConfigError(f"op must be an MPI.Op such as MPI.SUM, got {op!r}")
-    known = defined(dtype)
-    if op.is_predefined and name_of(op) not in known:
-        raise ConfigError(
-            f"MPI does not define this operation for {dtype}, only {', '.join(known)}: use another dtype or operation"
-        )
-
-
-def check_group(group: Any, n: int) -> None:
-    """`ConfigError` unless n numbers can be cut into such groups."""
-    if not isinstance(group, int) or isinstance(group, bool) or group < 1:
-        raise ConfigError(f"group={group!r} must be a whole number above 0")
-    if n % group:
-        raise ConfigError(f"{n} numbers cannot be cut into groups of {group}: pass whole groups only")
-
-
-def _check_numbers(array: Any) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or not array.dtype.isnative:
-        found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
-        raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
-
-
-def _check(array: Any, target: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
-    for given in (array, target):
-        _check_numbers(given)
-    if not target.flags.writeable:
-        raise ConfigError("the result's array is read-only: pass a writable one")
-    if (array.shape, array.dtype) != (target.shape, target.dtype):
-        raise ConfigError(
-            f"out is {target.dtype} {target.shape}, it must be like the array: {array.dtype} {array.shape}"
-        )
-    if algorithm not in ("auto", *WAYS):
+def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
+    check_numbers(array)
+    if not isinstance(algorithm, str) or algorithm not in ("auto", *WAYS):
         raise ConfigError(f"algorithm {algorithm!r} must be one of auto, {', '.join(WAYS)}")
-    if not isinstance(chunks, int) or chunks < 1:
+    if not is_whole(chunks) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     check_operation(op, array.dtype)
     check_group(group, array.size)
-    if chunks > 1 and _order(group, array, target) == "strided":
-        raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")

@@ -17,6 +17,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
+from hpckit.collectives.arguments import numbers
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Stages, Way, Work
 from hpckit.collectives.reduction import Reduction
@@ -50,7 +51,7 @@ def reproducible_sum(comm: MPI.Intracomm, array: np.ndarray) -> float:
     signs, give NaN. Raises `ConfigError` on all ranks for another dtype.
     """
     with together(comm):
-        array = np.asarray(array)
+        array = numbers(array)
         if array.dtype.char not in "fd" or not array.dtype.isnative:
             raise ConfigError(f"reproducible_sum takes float32 or float64 in native byte order, not {array.dtype}")
     values, words = np.ascontiguousarray(array), np.zeros(_WORDS + 3, np.int64)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import check_unmasked
 from hpckit.collectives.channel import Channel
+from hpckit.comm.lifetime import Flight
 from hpckit.errors import ConfigError, agree, same, together
 
 T = TypeVar("T")
@@ -22,40 +25,73 @@ def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndar
     `function` computes (Liu et al., Ring Attention, arXiv:2310.01889).
 
     block : this rank's, contiguous; ranks' blocks may differ in their first dimension
-    function : must not keep the block, whose memory is used again
+    function : it must not write to the block, which is on its way to the next rank: what it gets is read-only. What it
+        keeps of a block, as in a view, stays as it is, at the price of its memory
 
     Where `function` raises on any rank, all ranks raise once the blocks have gone round.
     """
     with together(comm):
-        if not isinstance(block, np.ndarray) or not block.flags.c_contiguous or block.dtype.hasobject or not block.ndim:
-            raise ConfigError("ring_map takes a C-contiguous NumPy array of plain numbers: use numpy.ascontiguousarray")
-    same(comm, "dtype and trailing dimensions of the blocks", (block.dtype.str, block.shape[1:]))
+        _check(block, function)
+    same(comm, "dtype and trailing dimensions of the blocks", ("ring_map", block.dtype.str, block.shape[1:]))
     channel, size, rank = Channel.of(comm), comm.size, comm.rank
     lengths, tag = comm.allgather(len(block)), channel.tag()
     row = MPI.BYTE.Create_contiguous(block.itemsize * math.prod(block.shape[1:])).Commit()  # counts stay below 2**31
-    buffers = [np.empty((max(lengths), *block.shape[1:]), block.dtype) for _ in range(min(size - 1, 2))]
+    shape = max(lengths), *block.shape[1:]
+    flight = Flight(row, block)
+    spare: list[np.ndarray] = []  # memory that nobody looks at
+    here = None  # the memory of this step's block; at first the user's
     results: dict[int, T] = {}
     error = None
     for step in range(size):
         source = (rank - step) % size
-        last = step == size - 1
-        following = buffers[step % 2][: lengths[(source - 1) % size]] if not last else block
-        requests = [] if last else _pass_on(channel, block, following, row, tag)
+        arriving = following = None
+        if step < size - 1:
+            arriving = spare.pop() if spare else flight.keep(np.empty(shape, block.dtype))
+            following = arriving[: lengths[(source - 1) % size]]
+            _pass_on(channel, block, following, row, tag, flight)
+        loan = _Loan(block)
+        kept = weakref.ref(loan)
         try:
             if error is None:
-                results[source] = function(block, source)
+                results[source] = function(loan.array(), source)
         except Exception as caught:  # the others still need the blocks
             error = caught
-        MPI.Request.Waitall(requests)
-        block = following
-    row.Free()
+        del loan
+        flight.land()
+        if here is not None and kept() is None:
+            spare.append(here)
+        if following is not None:
+            block, here = following, arriving
     agree(comm, error)
     return [results[source] for source in range(size)]
 
 
+def _check(block: Any, function: Any) -> None:
+    check_unmasked(block)
+    if not isinstance(block, np.ndarray) or not block.flags.c_contiguous or block.dtype.hasobject or not block.ndim:
+        raise ConfigError(
+            "ring_map takes a C-contiguous NumPy array of plain numbers: use numpy.ascontiguousarray; got"
+            f" {type(block).__name__} {getattr(block, 'dtype', '')}".rstrip()
+        )
+    if not callable(function):
+        raise ConfigError(f"ring_map takes a function of a block and its rank, got {type(function).__name__}")
+
+
+class _Loan:
+    """A block, for reading: lives as long as any view of it does."""
+
+    def __init__(self, block: np.ndarray) -> None:
+        self._block = block
+        address = block.__array_interface__["data"][0]
+        self.__array_interface__ = {"data": (address, True), "shape": (block.nbytes,), "typestr": "|u1", "version": 3}
+
+    def array(self) -> np.ndarray:
+        return np.asarray(self).view(self._block.dtype).reshape(self._block.shape)
+
+
 def _pass_on(
-    channel: Channel, block: np.ndarray, following: np.ndarray, row: MPI.Datatype, tag: int
-) -> list[MPI.Request]:
+    channel: Channel, block: np.ndarray, following: np.ndarray, row: MPI.Datatype, tag: int, flight: Flight
+) -> None:
     left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
-    receive = channel.comm.Irecv([following, len(following), row], left, tag)
-    return [receive, channel.comm.Isend([block, len(block), row], right, tag)]
+    flight.add(channel.comm.Irecv([following, len(following), row], left, tag))
+    flight.add(channel.comm.Isend([block, len(block), row], right, tag))

@@ -1,4 +1,4 @@
-"""The choice of an algorithm: the links' model names the likely best, the first calls race them, the fastest stays.
+"""The choice of an algorithm: the links' model names the likely best, calls now and then race them, the fastest stays.
 
 MPI's own allreduce always runs in the race, so that the choice is never worse than that for long.
 """
@@ -26,7 +26,7 @@ _LOG = get_logger(__name__)
 
 
 class Choice:
-    """Among the algorithms `allowed` for a plan (constructing, and `tell`, are collective).
+    """Among the algorithms `allowed` for a plan (constructing, and `next`, are collective).
 
     key : what plans have in common that may share a choice
     way : the algorithm to use next, the one chosen when `over`
@@ -38,10 +38,9 @@ class Choice:
         self._channel, self._key = channel, key
         self.predicted = {name: cost for name, cost in predict(channel.links, nbytes).items() if name in allowed}
         self.names = _candidates(channel, self.predicted, allowed)
-        known = channel.choices.get(key)
-        self._race = Race(channel.comm, [known] if known else self.names, turn=3, least=2)
+        self._race = Race(channel.comm, self.names, turn=3, least=2, known=channel.choices.get(key))
         self._expected = self._fastest = math.inf
-        self._calls = 0
+        self._calls = 0  # since the choice
 
     @property
     def way(self) -> str:
@@ -49,37 +48,65 @@ class Choice:
 
     @property
     def over(self) -> bool:
+        """Whether `way` stays for a while."""
         return self._race.over
 
     @property
+    def winner(self) -> str | None:
+        """The algorithm of the last race; None while there was none."""
+        return self._race.winner
+
+    @property
     def watching(self) -> bool:
-        """Whether it wants to hear of the next call."""
+        """Whether it wants to hear of the calls."""
         return not self.over or self._expected > _SHORT
 
-    def tell(self, seconds: float) -> bool:
-        """What the last call took on this rank; whether `way`, `over` or `watching` changed."""
-        if self._race.over:
-            self._calls += 1
-            if seconds < self._fastest:
-                self._fastest = seconds
-            return self._calls == _LOOK and self._look()
-        was = self.way
-        self._race.tell(seconds)
-        if self.over:
-            self._channel.choices[self._key] = self.way
-            self._expected = self._race.measured[self.way]
-        return self.over or self.way != was
+    @property
+    def rest(self) -> int | None:
+        """Calls until the next race, where it does not hear of them; None: there is none."""
+        return self._race.rest
 
-    def _look(self) -> bool:
-        """Race again where even the fastest of many calls took far longer than it should; whether anything changed."""
-        fastest = self._channel.comm.allreduce(self._fastest, MPI.MAX)
-        if fastest > _SLOWER * self._expected and len(self.names) > 1:
+    def next(self) -> bool:
+        """A call begins: whether `way` or `over` changed (collective now and then)."""
+        was = self.way, self.over
+        if self.over:
+            if self._calls == self.rest:
+                self.again()
+            elif self._calls % _LOOK == 0 and self._calls:
+                self._look()
+            self._calls += 1
+        if not self.over:
+            self._race.next()
+            if self.over:
+                self._settle()
+        return was != (self.way, self.over)
+
+    def tell(self, seconds: float) -> None:
+        """What the call took on this rank."""
+        if not self.over:
+            self._race.tell(seconds)
+        elif seconds < self._fastest:
+            self._fastest = seconds
+
+    def again(self) -> None:
+        """All algorithms run once more, from the next call on."""
+        self._race.again()
+
+    def _settle(self) -> None:
+        self._channel.choices[self._key] = self.way
+        self._expected, self._fastest = self._race.measured[self.way], math.inf
+        self._calls = 1
+
+    def _look(self) -> None:
+        """Race anew where even the fastest of many calls took far longer than it should."""
+        if not self.watching:
+            return
+        fastest, self._fastest = self._channel.comm.allreduce(self._fastest, MPI.MAX), math.inf
+        if _SLOWER * self._expected < fastest < math.inf and len(self.names) > 1:
             if self._channel.rank == 0:
                 _LOG.warning("%s takes %.3g s instead of %.3g s: choosing again", self.way, fastest, self._expected)
-            self._race = Race(self._channel.comm, self.names, turn=3, least=2)
+            self._race.again(forget=True)
         self._expected = min(self._expected, fastest)
-        self._calls, self._fastest = 0, math.inf
-        return not (self.over and self.watching)
 
     def explain(self) -> str:
         """The model, and the predicted and measured time of each algorithm."""
@@ -88,7 +115,7 @@ class Choice:
         for name in names:
             times = [table.get(name, math.nan) for table in (self.predicted, self._race.measured)]
             text = "".join(f"{'-':>12}" if math.isnan(t) else f"{1e6 * t:12.1f}" for t in times)
-            lines.append(f"{name:<20}{text}{'   chosen' if self.over and name == self.way else ''}")
+            lines.append(f"{name:<20}{text}{'   chosen' if name == self.winner else ''}")
         return "\n".join(lines)
 
 

@@ -16,11 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.arguments import is_number, is_whole
 from hpckit.collectives.calls import KINDS, NON_BLOCKING, NOTHING, Call, Signature, call, caller, reader, where
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Way
 from hpckit.collectives.monitor import Line
-from hpckit.errors import ConfigError, together
+from hpckit.comm.lifetime import outlive
+from hpckit.errors import ConfigError, same, together
 
 _clock = time.monotonic
 _NEVER = float("inf")
@@ -59,8 +61,9 @@ class Watch:
 
     def __init__(self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024) -> None:
         with together(comm):
-            if patience <= 0 or keep < 1:
-                raise ConfigError(f"patience={patience!r} s and keep={keep!r} calls must be above 0")
+            if not (is_number(patience) and is_whole(keep) and patience > 0 and keep > 0):
+                raise ConfigError(f"patience={patience!r} s and keep={keep!r} calls must be numbers above 0")
+        same(comm, "patience, check and keep of a Watch", ("watch", patience, bool(check), keep))
         channel = Channel.of(comm)
         self._comm, self._private, self._patience, self._check = MPI.Intracomm(comm), channel.comm, patience, check
         self._offset = _clock_offset(channel)
@@ -175,7 +178,7 @@ class Watch:
         def collective(*args: Any, **kwargs: Any) -> MPI.Request:
             record = self.enter(kind, read(args, kwargs), sys._getframe(1), wait=False)
             request = _Request(function(*args, **kwargs))
-            request.watch, request.record = self, record
+            request.watch, request.record, request.buffers = self, record, (args, kwargs)
             return request
 
         return collective
@@ -225,15 +228,21 @@ class _Recorded:
 
     def __call__(self) -> None:
         record = self._watch.enter(self._kind, self._signature, sys._getframe(1))
-        self._way()
-        self._watch.left(record)
+        try:
+            self._way()
+        finally:
+            self._watch.left(record)
 
 
 class _Request(MPI.Request):
-    """A request of a collective that is recorded. `Waitall` and its like complete it as any other, unrecorded."""
+    """A request of a collective that is recorded. `Waitall` and its like complete it as any other, unrecorded.
+
+    buffers : lives until it is complete; requests of mpi4py do not always hold on to what they write to
+    """
 
     watch: Watch
     record: list
+    buffers: object = None
 
     def Wait(self, status: MPI.Status | None = None) -> Literal[True]:
         self.watch.compare(self.record)
@@ -253,6 +262,10 @@ class _Request(MPI.Request):
 
     def test(self, status: MPI.Status | None = None) -> tuple[bool, None]:
         return self.Test(status), None
+
+    def __del__(self, null: MPI.Request = MPI.REQUEST_NULL, plain: type[MPI.Request] = MPI.Request) -> None:
+        if self != null:  # dropped before it is complete
+            outlive([plain(self)], self.buffers)
 
 
 def recorder(

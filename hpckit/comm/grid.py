@@ -11,7 +11,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm import partition
-from hpckit.comm.shared import NodeMemory, free_with
+from hpckit.comm.lifetime import free_with
+from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, same, together
 
 if TYPE_CHECKING:

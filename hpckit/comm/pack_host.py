@@ -15,7 +15,7 @@ from mpi4py import MPI
 from numpy.lib.array_utils import byte_bounds
 
 from hpckit import native
-from hpckit.comm.shared import free_with
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
 from hpckit.errors import HpckitError
 

@@ -1,61 +1,119 @@
-"""Lets the ways of doing a thing take turns in real calls, until the fastest stays.
+"""Lets the ways of doing a thing take turns in real calls; the fastest stays for a while, then all of them run again.
 
-Every decision is taken on numbers that all ranks share, the slowest rank's.
+One look is not enough: what else runs on the machine while it lasts has a say in it, and what is fastest on a quiet
+machine need not be on a busy one. So there are more looks, ever more rarely, and a way is judged by its best time in
+the last three of them: a disturbance must hit all three to be believed. All looks together may lose two per cent of
+the time. Every decision is taken on numbers that all ranks share, the slowest rank's.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from itertools import product
 
 import numpy as np
 from mpi4py import MPI
 
-_ROUNDS = 8
-_BUDGET = 1.0  # seconds: after the least rounds the race ends with the round in which it has used them
+_ROUNDS, _MORE = 8, 2  # rounds at most in the first look, and in each later one
+_BUDGET = 1.0  # seconds: after the least rounds a look ends with the round in which it has used them
+_LOOKS = 3  # that a way is judged by
+_BETTER = 0.97  # of the time of the way in use: what is gained by another must be worth the change
+_HOPELESS = 4.0  # times the fastest: ways that are so slow in all those looks run no more
+_SHARE = 0.02  # of the time may be lost in looks
+_FIRST, _LONGEST = 0.02, 60.0  # seconds between looks: twice as many each time, until the longest
+_UNMEASURED = 100  # calls until the first look, where the way in use is known from elsewhere
 
 
 class Race:
-    """Among `names`; every rank tells the time of every call, and all ranks get the same winner.
+    """Among `names`; every rank tells the time of every call while it is on, and all ranks get the same winner.
 
     turn : calls in a row per way and round: the first warms up and is not counted
-    least : rounds at least
-    way : the one to take next, the winner once the race is `over`
+    least : rounds at least in the first look
+    known : the way to begin with, where an earlier race has found it
+
+    way : the one to take for the call that `next` began
+    over : whether that is the winner, for the next `rest` calls (None: for ever); then call `again`
+    winner : of the last look; None before the first one is over
     measured : seconds of the ways that ran, the slowest rank's
     """
 
-    def __init__(self, comm: MPI.Intracomm, names: Sequence[str], turn: int = 5, least: int = 3) -> None:
+    def __init__(
+        self, comm: MPI.Intracomm, names: Sequence[str], turn: int = 5, least: int = 3, known: str | None = None
+    ) -> None:
         self.measured: dict[str, float] = {}
-        self.over = False
+        self.winner = names[0] if len(names) == 1 else known
+        self.way, self.over = self.winner or names[0], self.winner is not None
+        self.rest = None if len(names) == 1 else _UNMEASURED
         self._comm, self._turn, self._least = comm, turn, least
-        self._referee = self._race(list(names))
-        self.way = next(self._referee)
-        self.tell(None)
+        self._pause = _FIRST
+        self._seen: dict[str, deque[float]] = {name: deque(maxlen=_LOOKS) for name in names}
+        self._told: float | None = None
+        self._referee = self._look(names)
 
-    def tell(self, seconds: float | None) -> None:
-        """The time of the call just made by `way` (collective now and then)."""
+    def next(self) -> str:
+        """The way to take for the call that begins now (collective now and then, in the order in which calls begin)."""
         if not self.over:
-            self.way = self._referee.send(seconds)
+            self.way, self._told = self._referee.send(self._told), None
+        return self.way
 
-    def _race(self, names: list[str]) -> Generator[str, float | None, None]:
-        yield names[0]
-        best, began = dict.fromkeys(names, float("inf")), time.perf_counter()
-        for number in range(1, _ROUNDS + 1):
-            if len(names) == 1:
-                break
+    def tell(self, seconds: float) -> None:
+        """What the call that `next` began took on this rank."""
+        self._told = seconds
+
+    def again(self, names: Sequence[str] | None = None, forget: bool = False) -> None:
+        """All ways run once more, from the next call on.
+
+        names : those that take part; by default all
+        forget : what was measured so far holds no more
+        """
+        if forget:
+            for seen in self._seen.values():
+                seen.clear()
+            self._pause = _FIRST
+        self.over, self._told, self._referee = False, None, self._look(names or list(self._seen))
+
+    def _look(self, names: Sequence[str]) -> Generator[str, float | None, None]:
+        names = [name for name in names if not self._is_hopeless(name)]
+        calls, spent, taken, lost = 0, 0.0, 0.0, 0.0
+        best, shared = dict.fromkeys(names, float("inf")), dict[str, float]()
+        first, began = not any(self._seen.values()), time.perf_counter()
+        rounds, least = (_ROUNDS, self._least) if first else (_MORE, 1)
+        for number in range(1, rounds + 1):
             for name, turn in product(names, range(self._turn)):
                 seconds = yield name
+                calls += 1
+                taken += seconds or 0.0
                 if turn and seconds is not None:
                     best[name] = min(best[name], seconds)
-            spent = time.perf_counter() - began
-            *times, spent = self._slowest([*(best[name] for name in names), spent])
-            self.measured.update(zip(names, times, strict=True))
-            last = number == _ROUNDS or (number >= self._least and spent > _BUDGET)
-            limit = min(times) * (1 if last else 1 + 2 / number)  # on a noisy machine the first rounds say little
-            names = [name for name, seconds in zip(names, times, strict=True) if seconds <= limit]
+            *times, spent, lost = self._slowest([*(best[name] for name in names), time.perf_counter() - began, taken])
+            shared.update(zip(names, times, strict=True))
+            last = number == rounds or (number >= least and spent > _BUDGET)
+            limit = min(times) * (1 + 2 / number)  # on a noisy machine the first rounds say little
+            names = [name for name in names if shared[name] <= limit]
+            if last or len(names) == 1:
+                break
+        self._judge(shared)
+        lost -= calls * min(shared.values())
+        self._pause = min(2 * self._pause, _LONGEST)
+        self.rest = 1 + int(max(self._pause, lost / _SHARE) * calls / spent)
         self.over = True
-        yield names[0]
+        yield self.way
+
+    def _judge(self, times: dict[str, float]) -> None:
+        for name, seconds in times.items():
+            self._seen[name].append(seconds)
+        self.measured = {name: min(seen) for name, seen in self._seen.items() if seen}
+        fastest = min(self.measured, key=self.measured.__getitem__)
+        if self.winner is None or self.measured[fastest] < _BETTER * self.measured[self.winner]:
+            self.winner = fastest
+        self.way = self.winner
+
+    def _is_hopeless(self, name: str) -> bool:
+        if len(self._seen[name]) < _LOOKS:
+            return False
+        return self.measured[name] > _HOPELESS * min(self.measured.values())
 
     def _slowest(self, seconds: list[float]) -> list[float]:
         """Each number's maximum over the ranks: what all ranks decide on."""

@@ -16,11 +16,11 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, together
 
 SHARED_MEMORY = Path("/dev/shm")
 _T = TypeVar("_T")
-_UNOWNED: list[Any] = []  # handles to free
 
 
 @cache
@@ -36,17 +36,6 @@ def kept_by(comm: MPI.Intracomm, make: Callable[[MPI.Intracomm], _T]) -> _T:
         kept = make(comm)
         comm.Set_attr(_key(make), kept)
     return kept
-
-
-def free_with(owner: object, *handles: Any) -> None:
-    """Free these MPI handles after `owner` is gone: at the next call of this function.
-
-    Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which freeing a communicator
-    takes, and the rank would wait for itself. What is left at the end is MPI_Finalize's.
-    """
-    while _UNOWNED:
-        _UNOWNED.pop().Free()
-    weakref.finalize(owner, _UNOWNED.extend, handles)
 
 
 class _Owner:

@@ -53,6 +53,24 @@ class System:
                 store.write("system", machine, tables)
         return cls(machine, tables)
 
+    @classmethod
+    def load_newest(cls) -> System | None:
+        """The numbers last measured on this host, by any MPI; None where there are none. Needs no MPI."""
+        found = [(machine, _tables(content)) for machine, content in store.newest("system")]
+        good = (cls(m, t) for m, t in found if t and m.get("host") == platform.node() and m.get("version") == VERSION)
+        whole = list(good)
+        return next((each for each in whole if each.has_messages), whole[0] if whole else None)
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether there were two ranks on a node to measure."""
+        return f"message, {_place(True)}" in self.tables
+
+    def copying(self) -> float:
+        """Bytes per second, read and written, at which one core moves more than its caches hold."""
+        nbytes, seconds = max(points[-1] for points in self.tables["pack"].values())
+        return 2 * nbytes / seconds
+
     def pack(self, nbytes: int, row: int) -> float:
         """Gather rows of `row` contiguous bytes into one buffer."""
         return self._seconds("pack", nbytes, row)

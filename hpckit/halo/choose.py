@@ -1,12 +1,13 @@
-"""Way `auto`: the machine model names the likely best ways, the first exchanges race them, the fastest stays.
+"""Way `auto`: the machine model names the likely best ways, exchanges now and then race them, the fastest stays.
 
 No fixed way is good everywhere: each loses by 2 to 13 times somewhere (docs/halo.md). All ways fill the same bytes, so
 racing them costs nothing but the time of a slower one, a few times. Every decision is taken on numbers that all ranks
-share, the slowest rank's.
+share, the slowest rank's, and when an exchange starts: waiting may come in any order.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -34,27 +35,31 @@ _chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDict
 
 
 class Auto:
-    """Chooses among the ways for one plan; `on_choice` is called when the race is over."""
+    """Chooses among the ways for one plan; `on_choice` is called when another bound exchange is to be made."""
 
     def __init__(self, plan: Plan, tag: int, arrays: Sequence[np.ndarray], on_choice: Callable[[], None]) -> None:
         direct = bool(plan.grid.comm.allreduce(can_read_directly(plan.grid, arrays), MPI.LAND))
-        self._plan, self._on_choice = plan, on_choice
+        self._plan, self._tag, self._on_choice = plan, tag, on_choice
         self._choices, self._key = _chosen.setdefault(plan.grid, {}), (plan.signature(), direct)
         self._predicted = predict(plan, direct)
-        known = self._choices.get(self._key)
-        ranking = sorted(self._predicted, key=self._predicted.__getitem__)
-        self._ways = self._make([known] if known else ranking[:_RACERS], tag)
-        self._race = Race(plan.grid.comm, list(self._ways))
-        self._finish()
+        ranking, known = sorted(self._predicted, key=self._predicted.__getitem__), self._choices.get(self._key)
+        self._likely = [name for name in ranking if name == known or name in ranking[:_RACERS]]
+        self._ways: dict[str, Way] = {}
+        self._make([known] if known else self._likely)
+        known = known if known in self._ways else None
+        self._race = Race(plan.grid.comm, self._likely if known else list(self._ways), known=known)
+        self._method = self._race.way if self._race.over else "auto"
+        self._due = self._countdown()
 
     @property
     def method(self) -> str:
-        """The way that was chosen, or "auto" while the race is on."""
-        return self._race.way if self._race.over else "auto"
+        """The way that was chosen, or "auto" while the first race is on."""
+        return self._method
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
-        bound = {name: way.bind(arrays) for name, way in self._ways.items()}
-        return bound[self.method] if self._race.over else self._timed(bound)
+        if self._race.over:
+            return self._counted(self._ways[self._race.way].bind(arrays))
+        return self._timed({name: way.bind(arrays) for name, way in self._ways.items()})
 
     def explain(self) -> list[str]:
         """Predicted and measured time of each way, as lines of a table."""
@@ -65,40 +70,70 @@ class Auto:
             lines.append(f"{name:<10} {1e6 * seconds:12.1f} {measured}{'   chosen' if name == self.method else ''}")
         return lines
 
-    def _make(self, names: Sequence[str], tag: int) -> dict[str, Way]:
-        """The racing ways; one that this MPI does wrongly (all ranks find that together) is left out."""
-        ways: dict[str, Way] = {}
+    def _make(self, names: Sequence[str]) -> None:
+        """The ways that race; one that this MPI does wrongly (all ranks find that together) is left out."""
         for name in names:
             try:
-                ways[name] = WAYS[name](self._plan, tag)
+                self._ways[name] = WAYS[name](self._plan, self._tag)
             except HpckitError as error:
                 get_logger(__name__).warning("halo method %s is left out: %s", name, error)
-        return ways or {"packed": WAYS["packed"](self._plan, tag)}
+        if not self._ways:
+            self._ways["packed"] = WAYS["packed"](self._plan, self._tag)
 
     def _timed(self, bound: dict[str, Bound]) -> Bound:
         """An exchange by the way whose turn it is, its time told to the race."""
-        clock, spent = time.perf_counter, 0.0
+        clock, race, began, spent = time.perf_counter, self._race, 0.0, 0.0
 
         def start() -> None:
-            nonlocal spent
-            begin = clock()
-            bound[self._race.way].start()
-            spent = clock() - begin
+            nonlocal began, spent
+            if not race.over:
+                race.next()
+                if race.over:
+                    self._settle()
+            began = clock()
+            bound[race.way].start()
+            spent = clock() - began
 
         def wait() -> None:
-            begin = clock()
-            bound[self._race.way].wait()
-            if not self._race.over:
-                self._race.tell(spent + clock() - begin)
-                self._finish()
+            began = clock()
+            bound[race.way].wait()
+            race.tell(spent + clock() - began)
 
         return Bound.of(start, wait)
 
-    def _finish(self) -> None:
-        if self._race.over:
-            self._choices[self._key] = self._race.way
-            self._ways = {self._race.way: self._ways[self._race.way]}
-            self._on_choice()
+    def _settle(self) -> None:
+        """The race is over, for now."""
+        self._method = self._choices[self._key] = self._race.way
+        self._due = self._countdown()
+        self._on_choice()
+
+    def _counted(self, bound: Bound) -> Bound:
+        """An exchange by the chosen way, until it is time for another race: that begins with the next one."""
+        due = self._due
+
+        def start() -> None:
+            if due():
+                self._reopen()
+            bound.start()
+
+        def exchange() -> None:
+            if due():
+                self._reopen()
+            bound.exchange()
+
+        return Bound(start, bound.wait, exchange)
+
+    def _countdown(self) -> Callable[[], bool]:
+        """False for as many exchanges as the chosen way stays, then true; one for all arrays."""
+        rest = self._race.rest
+        waits = itertools.repeat(False) if rest is None else itertools.repeat(False, rest)
+        return itertools.chain(waits, itertools.repeat(True)).__next__
+
+    def _reopen(self) -> None:
+        self._make([name for name in self._likely if name not in self._ways])
+        self._likely = list(self._ways)
+        self._race.again(self._likely)
+        self._on_choice()
 
 
 def predict(plan: Plan, direct: bool) -> dict[str, float]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves, simplify
-from hpckit.comm.shared import free_with
 from hpckit.halo.packed import Bound
 from hpckit.halo.plan import Plan
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Moves
-from hpckit.comm.shared import free_with
 from hpckit.errors import HpckitError, together
 from hpckit.halo.packed import Bound, PackedBuffers
 from hpckit.halo.plan import Plan

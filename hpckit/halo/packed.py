@@ -9,8 +9,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
-from hpckit.comm.shared import free_with
 from hpckit.halo.plan import ALIGN, Link, Plan
 
 

@@ -21,7 +21,8 @@ def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]
 
     Raises `ConfigError` on all ranks when an array does not belong to the grid.
     """
-    same(grid.comm, "the names of the fields", list(fields))
+    kinds = {name: _kind(array) for name, array in fields.items()}
+    same(grid.comm, "the names of the fields and their types", kinds)
     extra = np.zeros((len(fields), grid.ndim), np.int64)
     with together(grid.comm):
         for row, (name, array) in zip(extra, fields.items(), strict=True):
@@ -96,10 +97,23 @@ class Slabs:
         return slab
 
 
+def check_array(what: str, array: object) -> None:
+    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file would lose."""
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.dtype.itemsize:
+        raise ConfigError(f"{what} must be a NumPy array of numbers or records, not {_kind(array)}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ConfigError(
+            f"{what} is masked, and its mask would be lost: give values to what is masked, as .filled(np.nan)"
+        )
+
+
+def _kind(array: object) -> str:
+    return f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+
+
 def _excess(grid: Grid, name: str, array: np.ndarray) -> list[int]:
     """How much longer than cell-centred the local array is per dimension: 0 or 1."""
-    if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-        raise ConfigError(f"field {name!r} must be a NumPy array of numbers or records, not {type(array).__name__}")
+    check_array(f"field {name!r}", array)
     excess = [n - m for n, m in zip(array.shape, grid.local_shape, strict=False)]
     if array.ndim != grid.ndim or not set(excess) <= {0, 1}:
         check_shape(grid, name, array, (0,) * grid.ndim)

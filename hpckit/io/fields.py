@@ -5,24 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
-from hpckit.errors import Checkpointed, ConfigError, same, together
+from hpckit.errors import Checkpointed, ConfigError, HpckitError, same, together
 from hpckit.io import vtkhdf
-from hpckit.io.box import Extra, check_shape, field_box, staggering
+from hpckit.io.box import Extra, check_array, check_shape, field_box, staggering
 from hpckit.io.outputs import OUTPUTS, Times
+from hpckit.io.steps import Steps, planned
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 Layout = Literal["mpi", "files", "h5py"]
+_PART = re.compile(r"\d{5,}\.h5(\.tmp)?", re.ASCII)
 _log = logging.getLogger(__name__)
 
 
@@ -31,19 +38,21 @@ class FieldFile:
 
     Until `close` the file is called `path` + ".partial", and `path` stays as it was. As a context manager it closes at
     the end of the block; after an error it leaves the `.partial` file, which is a complete HDF5 file: the times of
-    steps that were not written are NaN.
+    steps that do not have all their fields are NaN.
 
     Parameters
     ----------
     path : the result; ParaView knows it by the ending `.vtkhdf`.
     fields : name → dtype of a cell-centred field, or an array with ghosts as made by the grid, which may be staggered.
-    times : how many steps to make room for, or the list of planned times; `close` cuts off what was not written.
+    times : how many steps to make room for, or the list of planned times; `close` leaves out what was not written.
     spacing, origin : cell size and lower corner, in the unit of the coordinates: a number or one per dimension.
     layout : "mpi" writes one plain file by MPI-IO; "files" writes one file per rank, in the folder `path` + ".parts",
         and makes `path` a view of them all (an older `path` goes at once); "h5py" uses h5py's own parallel driver.
-    resume : go on with the `.partial` file (or finished file) of an earlier run, if there is one.
+    resume : go on with the `.partial` file (or finished file) of an earlier run, if there is one; where it has less
+        room than asked for now, it gets more.
 
-    Raises `ConfigError` on all ranks when the file cannot be made, `HpckitError` when writing fails.
+    Raises `ConfigError` on all ranks when the file cannot be made or ranks differ in what they ask for, `HpckitError`
+    when writing fails.
     """
 
     def __init__(
@@ -58,27 +67,47 @@ class FieldFile:
         layout: Layout = "mpi",
         resume: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
         self._grid, self._comm = grid, grid.comm
-        steps = times if isinstance(times, int) else len(times)
+        with together(self._comm):
+            self.path = Path(path)
+            self.partial = self.path.with_name(self.path.name + ".partial")
+            steps, kinds = planned(self.path, times), _kinds(fields)
+            sizes = _per_dimension(grid, "spacing", spacing), _per_dimension(grid, "origin", origin)
+            if min(sizes[0]) <= 0:
+                raise ConfigError(f"spacing {spacing!r} must be greater than 0")
+            if layout not in OUTPUTS:
+                raise ConfigError(f"layout {layout!r} is not known: use one of {', '.join(get_args(Layout))}")
+        same(self._comm, "the arguments of FieldFile", (self.path, kinds, steps, *sizes, layout, bool(resume)))
         staggered = staggering(grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)})
         self._extra: dict[str, Extra] = {name: staggered.get(name, (0,) * grid.ndim) for name in fields}
         with together(self._comm):
-            self._plan = _plan(grid, self.path, fields, self._extra, steps, spacing, origin, layout)
-        same(self._comm, "the arguments of FieldFile", (self.path, layout, resume, self._plan))
-        offsets = self._make(resume)
+            if layout == "h5py":
+                _need_parallel_h5py()
+            plan = _plan(grid, self.path, kinds, self._extra, steps, *sizes, layout)
+        self._plan, offsets = self._make(plan, resume)
+        self._steps = Steps(self.path, fields, offsets.times)
         with together(self._comm):
             self._output = OUTPUTS[layout](grid, self.partial, self._plan, self._extra, offsets)
             self._times = Times(self.partial, offsets.values) if grid.rank == 0 else None
+        self._drop = weakref.finalize(self, _drop, self._output, self._times)
 
     def write(self, step: int, time: float, name: str, array: np.ndarray) -> None:
-        """Write the owned cells of `array` (with ghosts) as field `name` of step `step`, at `time`."""
+        """Write the owned cells of `array` (with ghosts) as field `name` of step `step`, at `time`.
+
+        Times grow from step to step. A step that is written again at another time, as when an earlier run is gone on
+        with otherwise, does away with the steps after it.
+        """
         with together(self._comm):
-            box = self._checked(step, name, array)
+            step, time = index(step), float(time)
+            box = self._checked(step, time, name, array)
+        same(self._comm, "step, time and name of a field", (step, time, name))
+        with together(self._comm):
+            gone = self._steps.begin(step, time)
+            if self._times:
+                self._times.forget(gone)
         self._output.write(step, name, box)
         with together(self._comm):  # a step that has its time has its data
-            if self._times:
+            if self._steps.arrive(step, name) and self._times:
                 self._times.write(step, time)
 
     def sync(self) -> None:
@@ -91,19 +120,26 @@ class FieldFile:
     def suspend(self) -> None:
         """Sync and let go of the file under its `.partial` name, for `resume`."""
         self.sync()
-        self._output.close()
-        if self._times:
-            self._times.close()
+        with together(self._comm):
+            self._drop.detach()
+            self._output.close()
+            if self._times:
+                self._times.close()
 
     def close(self) -> None:
-        """Sync, cut off steps that were never written, and give the file its name."""
+        """Sync, leave out the steps that were never written, and give the file its name; a second time is nothing."""
+        if not self._drop.alive:
+            return
+        lacking = self._steps.lacking
         self.suspend()
         with together(self._comm):
             if self._grid.rank == 0:
-                missing = vtkhdf.finish(self.partial, self._plan)
+                skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
                 vtkhdf.durable_replace(self.partial, self.path)
-                if missing:
-                    _log.warning("%s: %d steps before the last one were never written", self.path, missing)
+                if skipped:
+                    _log.warning("%s: %d steps that were never written are left out", self.path, skipped)
+                if lacking:
+                    _log.warning("%s: not written, and NaN or 0 there: %s", self.path, _listed(lacking))
 
     def __enter__(self) -> FieldFile:
         return self
@@ -114,49 +150,76 @@ class FieldFile:
         elif isinstance(error, Checkpointed):  # raised by all ranks, by its nature
             self.suspend()
         else:
-            self._output.drop()
+            self._drop()
 
-    def _make(self, resume: bool) -> vtkhdf.Offsets:
-        """Rank 0 creates the file, or finds the one to go on with, and tells where the data go."""
-        offsets = None
+    def _make(self, plan: vtkhdf.Plan, resume: bool) -> tuple[vtkhdf.Plan, vtkhdf.Offsets]:
+        """Rank 0 creates the file, or finds the one to go on with, and tells how large it is and where the data go."""
+        made = None
         with together(self._comm):
             if self._grid.rank == 0:
-                offsets = _prepare(self.path, self.partial, self._plan, resume)
-        return self._comm.bcast(offsets)
+                made = _prepare(self.path, self.partial, plan, resume)
+        steps, offsets = self._comm.bcast(made)
+        return replace(plan, steps=steps), offsets
 
-    def _checked(self, step: int, name: str, array: np.ndarray) -> np.ndarray:
+    def _checked(self, step: int, time: float, name: str, array: np.ndarray) -> np.ndarray:
         """The owned values, contiguous."""
+        if not self._drop.alive:
+            raise ConfigError(f"{self.path} is closed: to write more, open it again with resume=True")
         field = next((field for field in self._plan.fields if field.name == name), None)
         if field is None:
             raise ConfigError(f"{self.path} has no field {name!r}, only {', '.join(self._extra)}")
-        if not 0 <= step < self._plan.steps:
-            raise ConfigError(f"step {step} of {self.path}: it has room for steps 0 to {self._plan.steps - 1}")
+        self._steps.check(step, time)
+        check_array(f"field {name!r}", array)
         if array.dtype != field.dtype:
             raise ConfigError(f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}")
         check_shape(self._grid, name, array, self._extra[name])
         return np.ascontiguousarray(array[self._grid.owned])
 
 
-def _plan(
-    grid: Grid, path: Path, fields: Mapping, extra: Mapping[str, Extra], steps: int, spacing, origin, layout: str
-) -> vtkhdf.Plan:
-    if steps < 1:
-        raise ConfigError(f"times of {path}: room for at least one step is needed, not {steps}")
-    if layout not in OUTPUTS:
-        raise ConfigError(f"layout {layout!r} is not known: use one of {', '.join(get_args(Layout))}")
-    if layout == "h5py":
-        _need_parallel_h5py()
-    stored = []
+def _drop(output: Any, times: Times | None) -> None:
+    """Let go of the files after an error."""
+    for each in (output, times):
+        with contextlib.suppress(HpckitError, OSError):
+            if each and not MPI.Is_finalized():
+                each.drop()
+
+
+def _kinds(fields: Mapping[str, Any]) -> dict[str, np.dtype]:
+    """The dtype of each field; raises `ConfigError` for what a file cannot hold."""
+    kinds = {}
     for name, kind in fields.items():
-        dtype = kind.dtype if isinstance(kind, np.ndarray) else np.dtype(kind)
-        if dtype.hasobject or not name or "/" in name or name == ".":
+        if isinstance(kind, np.ndarray):
+            check_array(f"field {name!r}", kind)
+        try:
+            dtype = kinds[name] = kind.dtype if isinstance(kind, np.ndarray) else np.dtype(kind)
+            str(name).encode()
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"field {name!r} is neither a dtype nor an array, or its name is no text: {kind!r}"
+            ) from None
+        fits = isinstance(name, str) and name not in ("", ".", "..") and not set("/\0") & set(name)
+        if dtype.hasobject or not dtype.itemsize or dtype.subdtype or not fits:
             raise ConfigError(f"field {name!r} of {dtype}: it needs numbers or records, and a name without '/'")
-        stored.append(vtkhdf.Stored(name, dtype, grid.global_shape(extra[name]), any(extra[name])))
+    return kinds
+
+
+def _plan(
+    grid: Grid,
+    path: Path,
+    kinds: Mapping[str, np.dtype],
+    extra: Mapping[str, Extra],
+    steps: int,
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+    layout: str,
+) -> vtkhdf.Plan:
+    stored = [
+        vtkhdf.Stored(name, dtype, grid.global_shape(extra[name]), any(extra[name])) for name, dtype in kinds.items()
+    ]
     parts = []
     for rank in range(grid.size if layout == "files" else 0):
         boxes = {name: field_box(grid, rank, its) for name, its in extra.items()}
         parts.append(vtkhdf.Part(path.with_name(path.name + ".parts") / f"{rank:05}.h5", boxes))
-    spacing, origin = _per_dimension(grid, "spacing", spacing), _per_dimension(grid, "origin", origin)
     return vtkhdf.Plan(grid.shape, steps, tuple(stored), spacing, origin, tuple(parts))
 
 
@@ -174,24 +237,38 @@ def _need_parallel_h5py() -> None:
         raise ConfigError('layout "h5py" needs an h5py built with MPI, and this one is not: use layout="mpi"')
 
 
-def _prepare(path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool) -> vtkhdf.Offsets:
-    """Rank 0: an existing file when resuming, else a new one; then the offsets of its data."""
+def _prepare(path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool) -> tuple[int, vtkhdf.Offsets]:
+    """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its data."""
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; make it, or write elsewhere")
-    if path.is_dir():
+    if path.is_dir() or partial.is_dir():
         raise ConfigError(f"cannot write {path}: it is a folder; choose another name")
-    if resume and partial.exists():
-        return vtkhdf.locate(partial, plan)
-    if resume and path.exists():
-        offsets = vtkhdf.locate(path, plan)
-        path.replace(partial)
-        return offsets
+    old = next((file for file in (partial, path) if resume and file.exists()), None)
     try:
-        _make_room(path, partial, plan)
-        vtkhdf.create(partial, plan)
-    except OSError as error:
+        if old is None:
+            _make_room(path, partial, plan)
+            vtkhdf.create(partial, plan)
+        else:
+            plan = _go_on(old, partial, plan)
+    except HpckitError:
+        raise
+    except Exception as error:  # h5py has many kinds for a full disk
         raise ConfigError(f"cannot write {path}: {error}") from error
-    return vtkhdf.locate(partial, plan)
+    return plan.steps, vtkhdf.locate(partial, plan)
+
+
+def _go_on(old: Path, partial: Path, plan: vtkhdf.Plan) -> vtkhdf.Plan:
+    """Make `partial` of the file `old`, with room for the steps of the plan and for all that it has."""
+    room, times = vtkhdf.found(old, plan)
+    written = np.flatnonzero(np.isfinite(times))
+    plan = replace(plan, steps=max(plan.steps, *(written[-1:] + 1), 1))
+    if room == len(times) == plan.steps:
+        if old != partial:
+            old.replace(partial)
+    else:  # closed before it was full, or another room is wanted
+        _check_space(partial, plan)
+        vtkhdf.create(partial, plan, old)
+    return plan
 
 
 def _make_room(path: Path, partial: Path, plan: vtkhdf.Plan) -> None:
@@ -199,12 +276,23 @@ def _make_room(path: Path, partial: Path, plan: vtkhdf.Plan) -> None:
     partial.unlink(missing_ok=True)
     if plan.parts:
         path.unlink(missing_ok=True)  # it would show the new data under the old times
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(plan.parts[0].file.parent)
-        plan.parts[0].file.parent.mkdir()
+        folder = plan.parts[0].file.parent
+        folder.mkdir(exist_ok=True)
+        for file in folder.glob("*.h5*"):
+            if _PART.fullmatch(file.name):  # nothing that is not ours
+                file.unlink()
+    _check_space(path, plan)
+
+
+def _check_space(path: Path, plan: vtkhdf.Plan) -> None:
     free = shutil.disk_usage(path.parent).free
     if plan.nbytes > free:
         raise ConfigError(
             f"cannot write {path}: it needs {plan.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free:"
             " write fewer steps or fields, or write elsewhere"
         )
+
+
+def _listed(lacking: Sequence[tuple[int, str]], most: int = 5) -> str:
+    shown = ", ".join(f"{name!r} of step {step}" for step, name in lacking[:most])
+    return shown + f" and {len(lacking) - most} more" * (len(lacking) > most)

@@ -1,9 +1,12 @@
-"""Read a global array from a file, each rank its own part: .npy, .npz, HDF5 and tables of text."""
+"""Read a global array from a file, each rank its own part; see `hpckit.io.formats` for what is read."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from operator import index as as_index
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +15,8 @@ from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
-from hpckit.errors import ConfigError, together
-from hpckit.io.box import field_box
+from hpckit.errors import ConfigError, same, together
+from hpckit.io.box import check_array, field_box
 from hpckit.io.formats import Found, Place, find
 
 if TYPE_CHECKING:
@@ -29,11 +32,13 @@ def read_field(
     dtype: DTypeLike = np.float64,
     out: np.ndarray | None = None,
     finite: bool = True,
+    index: int | Sequence[int] | None = None,
 ) -> np.ndarray:
     """This rank's box of a global array of shape `grid.shape` (collective).
 
     Plain arrays (.npy, contiguous HDF5 datasets) are mapped into memory and each rank reads its box; what is compressed
-    or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends the boxes.
+    or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends the boxes. What the attributes of netCDF say
+    is done (see `hpckit.io.cf`): values are scaled, missing ones are NaN.
 
     Parameters
     ----------
@@ -41,25 +46,32 @@ def read_field(
     dtype : of the result; the values are converted where no kind of number is lost (int to float, not float to int).
     out : write to this array, such as `u[grid.owned]`, instead of a new one.
     finite : NaN and infinite values are an error.
+    index : which entry of the first dimensions, such as time, where the file has more dimensions than the grid; -1 is
+        the last one. May be left out where they are of length 1.
 
-    Raises `ConfigError` on all ranks when the file or the array is missing, damaged or of another shape.
+    Raises `ConfigError` on all ranks when the file or the array is missing, damaged, not written in full or of another
+    shape, or ranks ask for different things.
     """
-    comm, path = grid.comm, Path(path)
-    found: Found | None = None
+    comm, found = grid.comm, None
+    with together(comm):
+        path, kind = Path(path), np.dtype(dtype)
+        chosen = None if index is None else tuple(map(as_index, index if isinstance(index, Sequence) else [index]))
+        if out is not None:
+            check_array("out", out)
+    same(comm, "the arguments of read_field", (path, name, kind, bool(finite), chosen))
     with together(comm):
         if grid.rank == 0:
-            found = find(path, name)
-            _check(path, found, grid, np.dtype(dtype))
+            found = _chosen(path, find(path, name), grid.shape, chosen)
+            _check_type(path, found, kind)
     where: Place = comm.bcast(found and found.place)
     with together(comm):
-        out = _target(grid, out, np.dtype(dtype))
+        out = _target(grid, out, kind)
         if where.offset is not None:
-            out[...] = _mapped(path, where)[_slices(grid, grid.rank)]
+            _fill(out, _mapped(path, where)[(*where.lead, *_slices(grid, grid.rank))], where)
     if where.offset is None:
         _scatter(path, comm, found, where, [_slices(grid, rank) for rank in range(grid.size)], out)
     if finite:
-        with together(comm):
-            _check_finite(path, out)
+        _check_finite(path, grid, where, out)
     return out
 
 
@@ -73,34 +85,63 @@ def read_rows(
 
     Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory until looked at.
     Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first and the one after their last, may be
-    chosen.
+    chosen. Raises `ConfigError` on all ranks as `read_field` does, and where a number is marked as missing.
     """
-    path, found = Path(path), None
+    found = None
+    with together(comm):
+        path = Path(path)
+        columns = columns and (as_index(columns[0]), as_index(columns[1]))
+    same(comm, "the arguments of read_rows", (path, name, columns))
     with together(comm):
         if comm.rank == 0:
             found = find(path, name, columns)
             _check_table(path, found)
+            found.check(())
     where: Place = comm.bcast(found and found.place)
     parts = [(slice(*block(where.shape[0], comm.size, rank)),) for rank in range(comm.size)]
     mine = parts[comm.rank]
-    rows = np.empty((0, 0))
+    plain, dtype = where.offset is not None and where.packing is None, _with_nan(where)
+    rows, missing = np.empty((0, 0)), 0
     with together(comm):
-        rows = np.empty(_shape(mine, where), where.dtype) if where.offset is None else _mapped(path, where)[mine]
+        rows = _mapped(path, where)[mine] if plain else np.empty(_shape(mine, where), dtype)
+        if where.offset is not None and not plain:
+            missing = _fill(rows, _mapped(path, where)[mine], where)
     if where.offset is None:
-        _scatter(path, comm, found, where, parts, rows)
+        missing = _scatter(path, comm, found, where, parts, rows)
+    if where.packing and (missing := comm.allreduce(missing)):
+        raise ConfigError(
+            f"{path}: {missing} of {math.prod(where.shape)} values are missing ({where.packing}):"
+            " a table needs them all"
+        )
     return rows
 
 
-def _check(path: Path, found: Found, grid: Grid, dtype: np.dtype) -> None:
-    shape, its = found.place.shape, found.place.dtype
-    if shape != grid.shape:
-        raise ConfigError(f"{path}: {found.name} has shape {shape}, but the grid has shape {grid.shape}")
+def _chosen(path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, ...] | None) -> Found:
+    """The array with the entry of its first dimensions that is meant, checked to be there."""
+    its = found.place.shape
+    more, rest = its[: len(its) - len(shape)], its[max(0, len(its) - len(shape)) :]
+    if rest != shape:
+        raise ConfigError(f"{path}: {found.name} has shape {its}, but the grid has shape {shape}")
+    lead = (0,) * len(more) if index is None and set(more) <= {1} else index or ()
+    if len(lead) != len(more) or not all(-n <= i < n for i, n in zip(lead, more, strict=True)):
+        ask = f"index must be one of 0 to {more[0] - 1}" if len(more) == 1 else f"index must choose from {more}"
+        raise ConfigError(
+            f"{path}: {found.name} has shape {its}, but the grid has shape {shape}:"
+            f" {ask if more else 'there is nothing to choose by an index'}, not {index}"
+        )
+    lead = tuple(i % n for i, n in zip(lead, more, strict=True))
+    found.check(lead)
+    return replace(found, place=replace(found.place, lead=lead))
+
+
+def _check_type(path: Path, found: Found, dtype: np.dtype) -> None:
+    its = found.place.meant
     if not np.can_cast(its, dtype, "same_kind"):
         raise ConfigError(f"{path}: {found.name} is {its}, which cannot become {dtype} without loss")
 
 
 def _check_table(path: Path, found: Found) -> None:
-    shape, dtype = found.place.shape, found.place.dtype
+    shape, dtype = found.place.shape, found.place.meant
     if len(shape) != 2 or 0 in shape:
         raise ConfigError(f"{path}: {found.name} has shape {shape}, but a table has rows and columns")
     if dtype.kind not in "biuf":
@@ -125,29 +166,43 @@ def _mapped(path: Path, where: Place) -> np.ndarray:
 
 
 def _shape(part: tuple[slice, ...], where: Place) -> tuple[int, ...]:
-    return (*(each.stop - each.start for each in part), *where.shape[len(part) :])
+    return (*(each.stop - each.start for each in part), *where.shape[len(where.lead) + len(part) :])
+
+
+def _with_nan(where: Place) -> np.dtype:
+    """The type of values of which some may be missing."""
+    return where.meant if where.packing is None or where.meant.kind == "f" else np.dtype(float)
+
+
+def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
+    """Write the values that these numbers stand for; returns how many are missing."""
+    if where.packing:
+        return where.packing.unpack(numbers, out)
+    out[...] = numbers
+    return 0
 
 
 def _scatter(
     path: Path, comm: MPI.Intracomm, found: Found | None, where: Place, parts: Sequence[tuple], out: np.ndarray
-) -> None:
-    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file."""
+) -> int:
+    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file; see `_fill`."""
     error, box = None, np.empty(out.shape, where.dtype)
     if found is not None:
         for rank in reversed(range(comm.size)):
             box = np.zeros(_shape(parts[rank], where), where.dtype)
             try:
-                box[...] = found.data[parts[rank]]
+                box[...] = found.data[(*where.lead, *parts[rank])]
             except Exception as caught:  # a damaged file; the other ranks wait for their parts all the same
                 error = ConfigError(f"cannot read {path}: {caught}; is it cut short or damaged?")
             if rank:
                 comm.Send(_bytes(box), rank, _TAG)
     else:
         comm.Recv(_bytes(box), 0, _TAG)
-    out[...] = box
     with together(comm):
         if error:
             raise error
+        return _fill(out, box, where)
+    raise AssertionError("unreachable")
 
 
 def _bytes(box: np.ndarray) -> list:
@@ -156,10 +211,23 @@ def _bytes(box: np.ndarray) -> list:
     return [box, box.size // box.shape[-1], row]
 
 
-def _check_finite(path: Path, values: np.ndarray) -> None:
-    bad = values.size - np.count_nonzero(np.isfinite(values)) if values.dtype.kind in "fc" else 0
-    if bad:
-        first = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+def _check_finite(path: Path, grid: Grid, where: Place, values: np.ndarray) -> None:
+    """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where the first is."""
+    if values.dtype.kind not in "fc":
+        return
+    bad = ~np.isfinite(values)
+    count = int(np.count_nonzero(bad))
+    first = math.prod(grid.shape)
+    if count:
+        cell = np.add(np.unravel_index(int(bad.argmax()), values.shape), grid.start)
+        first = int(np.ravel_multi_index(tuple(cell), grid.shape))
+    total = grid.comm.allreduce(count)
+    if total:
+        first = grid.comm.allreduce(first, MPI.MIN)
+        cell = tuple(map(int, np.unravel_index(first, grid.shape)))
+        marks = str(where.packing or "")
         raise ConfigError(
-            f"{path}: {bad} values of {values.size} are NaN or infinite, the first at {first} of this box"
+            f"{path}: {total} values of {math.prod(grid.shape)} are NaN or infinite, the first at {cell}"
+            + f"; missing are those {marks}" * bool(marks)
+            + ": give values to them, or read with finite=False where NaN is right"
         )

@@ -8,8 +8,9 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from hpckit.comm.grid import Grid
@@ -17,6 +18,9 @@ from hpckit.errors import ConfigError, HpckitError
 from hpckit.io.box import Extra
 
 _FORMAT = "hpckit checkpoint 1"
+HEAD = f'{{"format": "{_FORMAT}"'.encode()  # how each manifest begins
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Part:
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
-    size: int
-    crc32: int
+    size: Count
+    crc32: Count
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,8 @@ class Manifest:
     parts: list[Part]
 
     def to_json(self) -> bytes:
-        content = json_text(asdict(self))
-        return (
-            f'{{"format": "{_FORMAT}", "crc32": {zlib.crc32(content.encode())},\n"checkpoint": {content}}}\n'.encode()
-        )
+        content = json_text(asdict(self)).encode()
+        return HEAD + b', "crc32": %d,\n"checkpoint": %b}\n' % (zlib.crc32(content), content)
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
@@ -67,18 +69,27 @@ class Manifest:
             inner = outer["checkpoint"]
             if outer["format"] != _FORMAT or outer["crc32"] != zlib.crc32(json_text(inner).encode()):
                 raise ValueError(f"it is not an undamaged {_FORMAT!r}")
-            fields = [Field(f["name"], f["descr"], tuple(f["extra"])) for f in inner.pop("fields")]
-            parts = [Part(tuple(p["start"]), tuple(p["stop"]), p["size"], p["crc32"]) for p in inner.pop("parts")]
-            manifest = cls(**inner | {"shape": tuple(inner["shape"])}, fields=fields, parts=parts)
+            manifest = msgspec.convert(inner, cls)
+            manifest.check_fields()
             manifest.check_boxes()
         except Exception as error:  # whatever a damaged file may lead to
             raise HpckitError(f"manifest: {type(error).__name__}: {error}") from None
         return manifest
 
+    def check_fields(self) -> None:
+        """Raise `ValueError` unless time and fields can be what a run has saved."""
+        if not math.isfinite(self.time):
+            raise ValueError(f"its time is {self.time}")
+        if not self.shape or min(self.shape) < 1 or len({field.name for field in self.fields}) < len(self.fields):
+            raise ValueError(f"no grid has shape {self.shape}, or two fields have one name")
+        for field in self.fields:
+            if field.dtype.hasobject or not field.dtype.itemsize:
+                raise ValueError(f"field {field.name!r} of {field.dtype} has no numbers")
+            if len(field.extra) != len(self.shape) or not set(field.extra) <= {0, 1}:
+                raise ValueError(f"field {field.name!r} is staggered {field.extra} on a grid of shape {self.shape}")
+
     def check_boxes(self) -> None:
-        """Raise `ValueError` unless sizes and boxes agree with each other."""
-        if any(field.dtype.hasobject for field in self.fields):
-            raise ValueError("it has a field of Python objects")
+        """Raise `ValueError` unless the boxes fill the grid and have the sizes of their files."""
         cells = 0
         for part in self.parts:
             corners = zip(part.start, part.stop, self.shape, strict=True)
@@ -93,6 +104,10 @@ class Manifest:
             cells += math.prod(b - a for a, b in zip(part.start, part.stop, strict=True))
         if cells != math.prod(self.shape):
             raise ValueError(f"its boxes hold {cells} of {math.prod(self.shape)} cells")
+        low, high = (np.array([getattr(part, end) for part in self.parts], np.int64) for end in ("start", "stop"))
+        for i in range(1, len(low)):
+            if ((low[:i] < high[i]) & (low[i] < high[:i])).all(axis=1).any():
+                raise ValueError(f"box {self.parts[i].start} to {self.parts[i].stop} lies upon another")
 
     def box(self, part: Part, field: Field) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The values of `field` in `part`: the last box in a staggered dimension has one more."""
@@ -123,6 +138,17 @@ def describe(dtype: np.dtype) -> str:
 
 def json_text(content: Any) -> str:
     try:
+        _check_keys(content)
         return json.dumps(content, sort_keys=True)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"a checkpoint's step, time and extra must be what JSON can hold: {error}") from None
+
+
+def _check_keys(content: Any) -> None:
+    """JSON would turn other keys into text without a word."""
+    if isinstance(content, dict):
+        wrong = next((key for key in content if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise TypeError(f"the key {wrong!r} is no text")
+    for each in content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ():
+        _check_keys(each)

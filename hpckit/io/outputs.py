@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,10 @@ class OneFile:
             _write(self._handle, self._offset[name] + step * self._stride[name] + slabs.rows[0] * row, slab, self._file)
 
     def sync(self) -> None:
-        self._handle.Sync()
+        _flush(self._handle.Sync, self._file)
 
     def close(self) -> None:
-        self._handle.Close()
+        _flush(self._handle.Close, self._file)
 
     drop = close
 
@@ -64,10 +64,10 @@ class OwnFiles:
             _write(self._handle, self._offset[name] + step * box.nbytes, box, self._file)
 
     def sync(self) -> None:
-        self._handle.Sync()
+        _flush(self._handle.Sync, self._file)
 
     def close(self) -> None:
-        self._handle.Close()
+        _flush(self._handle.Close, self._file)
 
     drop = close
 
@@ -107,16 +107,30 @@ class Times:
     """The times of the steps, written in place by rank 0."""
 
     def __init__(self, file: Path, offset: int) -> None:
-        self._descriptor, self._offset = os.open(file, os.O_WRONLY), offset
+        self._file, self._descriptor, self._offset = file, os.open(file, os.O_WRONLY), offset
 
     def write(self, step: int, time: float) -> None:
-        os.pwrite(self._descriptor, np.float64(time).tobytes(), self._offset + 8 * step)
+        _flush(lambda: os.pwrite(self._descriptor, np.float64(time).tobytes(), self._offset + 8 * step), self._file)
+
+    def forget(self, steps: Iterable[int]) -> None:
+        """The data of these steps are about to be written anew."""
+        for step in steps:
+            self.write(step, np.nan)
 
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        _flush(lambda: os.fsync(self._descriptor), self._file)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    drop = close
+
+
+def _flush(action: Callable[[], object], file: Path) -> None:
+    try:
+        action()
+    except (MPI.Exception, OSError) as error:
+        raise HpckitError(f"cannot write {file}: {error}") from None
 
 
 def _open(file: Path) -> MPI.File:

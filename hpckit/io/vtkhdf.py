@@ -9,8 +9,11 @@ grid has no VTKHDF group at all: `/fields/NAME` and `/Steps/Values`.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +39,8 @@ class Stored:
 
     @property
     def path(self) -> str:
-        shown = len(self.shape) <= 3 and not self.staggered and self.dtype.kind in "iuf" and self.dtype.itemsize <= 8
+        number = self.dtype.kind in "iu" or (self.dtype.kind == "f" and self.dtype.itemsize in (4, 8))
+        shown = len(self.shape) <= 3 and not self.staggered and number
         return f"VTKHDF/CellData/{self.name}" if shown else f"fields/{self.name}"
 
     @property
@@ -74,57 +78,114 @@ class Plan:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file that holds data."""
+    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file that holds data.
+
+    times : (steps,) float64, as they are in the file, NaN where a step is not there.
+    """
 
     values: int
     fields: list[dict[str, int]]
+    times: np.ndarray
 
 
-def create(file: Path, plan: Plan) -> None:
-    """Make the file, complete but for the data: space for all steps, times NaN; atomic and synced."""
-    for part in plan.parts:
-        with _new(part.file) as f:
+def create(file: Path, plan: Plan, old: Path | None = None) -> None:
+    """Make the file, complete but for the data: space for all steps, times NaN; atomic and synced.
+
+    old : a file of the same fields, perhaps for another number of steps, whose data it gets.
+    """
+    drafts: list[tuple[Path, Path]] = []
+    try:
+        times: Any = np.full(plan.steps, np.nan)
+        if old:
+            before = found(old, plan)[1][: plan.steps]
+            times[: len(before)] = before
+        for part in plan.parts:
+            drafts.append((_draft(part.file), part.file))
+            with _new(drafts[-1][0]) as f:
+                for field in plan.fields:
+                    _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype, plan)
+                if old:
+                    _copy(part.file, f, [field.name for field in plan.fields], times)
+        drafts.append((_draft(file), file))
+        with _new(drafts[-1][0]) as f:
+            f.create_dataset(plan.values, data=times)
+            if len(plan.shape) <= 3:
+                _describe(f, plan)
             for field in plan.fields:
-                _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype, plan)
-    draft = file.with_name(file.name + ".tmp")
-    with _new(draft) as f:
-        f.create_dataset(plan.values, data=np.full(plan.steps, np.nan))
+                (_virtual if plan.parts else _contiguous)(f, field.path, (plan.steps, *field.shape), field.dtype, plan)
+            if old and not plan.parts:
+                _copy(old, f, [field.path for field in plan.fields], times)
+        for draft, target in drafts:
+            durable_replace(draft, target) if old or target == file else draft.replace(target)
+    finally:
+        for draft, _ in drafts:
+            draft.unlink(missing_ok=True)
+
+
+def found(file: Path, plan: Plan) -> tuple[int, np.ndarray]:
+    """For how many steps a file has room, and the times that are in it; raises `ConfigError` unless it fits the plan.
+
+    A file that was closed before it was full has fewer times than room.
+    """
+    with _opened(file) as f:
+        times: Any = f.get(plan.values)
+        its: dict[str, Any] = {path: _signature(f.get(path)) for path in _fields_of(f)}
+        room = {signature[0][0] for signature in its.values()} or {0 if times is None else len(times)}
+        wanted = {field.path: ((max(room), *field.shape), field.dtype) for field in plan.fields}
+        for path in its.keys() | wanted.keys():
+            if its.get(path) != wanted.get(path):
+                raise ConfigError(
+                    f"cannot go on with {file}: {path} is {its.get(path)}, but this run writes {wanted.get(path)}"
+                )
+        data: Any = [f[path] for path in wanted]
+        if any(each.is_virtual is not bool(plan.parts) for each in data):
+            its_layout = "one file" if plan.parts else '"files"'
+            raise ConfigError(f"cannot go on with {file}: its layout is {its_layout}")
+        if times is None or times.dtype != np.float64 or times.ndim != 1 or len(times) > max(room):
+            raise ConfigError(f"cannot go on with {file}: {plan.values} is {_signature(times)}")
         if len(plan.shape) <= 3:
-            _describe(f.require_group("VTKHDF"), plan)
-        for field in plan.fields:
-            (_virtual if plan.parts else _contiguous)(f, field.path, (plan.steps, *field.shape), field.dtype, plan)
-    durable_replace(draft, file)
+            _check_place(file, f, plan)
+        return max(room), times[:]
 
 
 def locate(file: Path, plan: Plan) -> Offsets:
-    """Offsets of the data in a file that `create` made; raises `ConfigError` when it was made for another plan."""
+    """Offsets of the data in a file that `create` made for this plan."""
+    times = found(file, plan)[1]
     with _opened(file) as f:
-        found = {path: _signature(f.get(path)) for path in [plan.values, *(field.path for field in plan.fields)]}
-        wanted = {field.path: ((plan.steps, *field.shape), field.dtype) for field in plan.fields}
-        for path, signature in {plan.values: ((plan.steps,), np.dtype(float)), **wanted}.items():
-            if found[path] != signature:
-                raise ConfigError(f"cannot go on with {file}: {path} is {found[path]}, but this run writes {signature}")
-        values = f[plan.values].id.get_offset()
+        values: Any = f[plan.values]
+        offset = values.id.get_offset()
         if not plan.parts:
-            return Offsets(values, [{field.name: f[field.path].id.get_offset() for field in plan.fields}])
-    return Offsets(values, [_locate_part(part, plan) for part in plan.parts])
+            fields: Any = {field.name: f[field.path] for field in plan.fields}
+            return Offsets(offset, [{name: data.id.get_offset() for name, data in fields.items()}], times)
+    return Offsets(offset, [_locate_part(part, plan) for part in plan.parts], times)
 
 
-def finish(file: Path, plan: Plan) -> int:
-    """Cut the steps off that were never written; returns how many steps before the last one have no data."""
-    with _opened(file, "r+") as opened:
-        f: Any = opened
-        written = np.isfinite(f[plan.values][:])
-        count = int(np.flatnonzero(written)[-1]) + 1 if written.any() else 0
-        if count < plan.steps:
-            # VTK reads as many values as there are steps, so the dataset has to become shorter, too.
-            for path in [plan.values, *_offset_paths(plan)]:
-                data = f[path][:count]
-                del f[path]
-                f[path] = data
-            if len(plan.shape) <= 3:
-                f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(count)
-    return count - int(written[:count].sum())
+def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[int, str]]) -> int:
+    """Leave out the steps that were never written, so that later ones move up; returns how many such steps.
+
+    times : (steps,) of what was written; lacking : steps and fields that were not, though others of the step were
+    """
+    kept = np.flatnonzero(np.isfinite(times))
+    moves = [(to, int(step)) for to, step in enumerate(kept) if to < step]
+    with contextlib.ExitStack() as stack:
+        f: Any = stack.enter_context(_opened(file, "r+"))
+        if lacking or moves:
+            files = [stack.enter_context(_opened(part.file, "r+")) for part in plan.parts] or [f]
+            data: Any = {
+                field.name: [each[field.name if plan.parts else field.path] for each in files] for field in plan.fields
+            }
+            for step, name in lacking:
+                for each in data[name]:
+                    each[step] = _nothing(each)
+            for to, step in moves:
+                for each in itertools.chain(*data.values()):
+                    each[to] = each[step]
+                for each in files:  # the data are there before their time is
+                    each.flush()
+                f[plan.values][to], f[plan.values][step] = times[step], np.nan
+                f.flush()
+        _cut(f, plan, times[kept])
+    return len(moves) and moves[-1][1] - moves[-1][0]
 
 
 def durable_replace(source: Path, target: Path) -> None:
@@ -154,15 +215,67 @@ def _opened(file: Path, mode: str = "r") -> h5py.File:
         raise ConfigError(f"cannot go on with {file}: {error}; remove it to start anew") from None
 
 
-def _describe(group: h5py.Group, plan: Plan) -> None:
-    """The attributes of an image, in VTK's order: x is our last dimension."""
+def _nothing(data: Any) -> np.ndarray:
+    """A step without values: NaN where the type has it, else 0."""
+    return np.full(data.shape[1:], np.nan if data.dtype.kind in "fc" else np.zeros((), data.dtype), data.dtype)
+
+
+def _cut(f: Any, plan: Plan, times: np.ndarray) -> None:
+    """Give the file these times alone: VTK reads as many values as there are steps."""
+    if len(times) == plan.steps:
+        f[plan.values][:] = times
+        return
+    for path in [plan.values, *_offset_paths(plan)]:
+        del f[path]
+        f[path] = times if path == plan.values else np.arange(len(times), dtype=np.int64)
+    if len(plan.shape) <= 3:
+        f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(times))
+
+
+def _copy(old: Path, f: Any, paths: Sequence[str], times: np.ndarray) -> None:
+    """Copy the steps that have a time from the file `old` to an open one."""
+    with _opened(old) as before:
+        for path in paths:
+            source: Any = before.get(path)
+            if source is None or (source.shape[1:], source.dtype) != (f[path].shape[1:], f[path].dtype):
+                raise ConfigError(f"cannot go on with {old}: it was not written on this process grid")
+            for step in np.flatnonzero(np.isfinite(times)):
+                f[path][step] = source[step]
+
+
+def _fields_of(f: h5py.File) -> list[str]:
+    folders: Any = {path: f.get(path) for path in ("VTKHDF/CellData", "fields")}
+    return [f"{path}/{name}" for path, folder in folders.items() if folder is not None for name in folder]
+
+
+def _check_place(file: Path, f: h5py.File, plan: Plan) -> None:
+    for key, value in _place(plan).items():
+        its: Any = f["VTKHDF"].attrs.get(key)
+        if not np.array_equal(its, value):
+            raise ConfigError(f"cannot go on with {file}: its {key} is {its}, but this run's is {value}")
+
+
+def _place(plan: Plan) -> dict[str, np.ndarray]:
+    """The attributes that say where an image lies, in VTK's order: x is our last dimension."""
     fill = [None] * (3 - len(plan.shape))
     backwards: Any = {key: [*reversed(getattr(plan, key)), *fill] for key in ("shape", "spacing", "origin")}
+    return {
+        "WholeExtent": np.array([[0, n or 0] for n in backwards["shape"]], np.int64).ravel(),
+        "Spacing": np.array([1.0 if h is None else h for h in backwards["spacing"]]),
+        "Origin": np.array([x or 0.0 for x in backwards["origin"]]),
+    }
+
+
+def _draft(file: Path) -> Path:
+    return file.with_name(file.name + ".tmp")
+
+
+def _describe(f: h5py.File, plan: Plan) -> None:
+    group = f.require_group("VTKHDF")
     group.attrs["Version"] = np.array([2, 0], np.int64)
     group.attrs["Type"] = np.bytes_("ImageData")
-    group.attrs["WholeExtent"] = np.array([[0, n or 0] for n in backwards["shape"]], np.int64).ravel()
-    group.attrs["Spacing"] = np.array([1.0 if h is None else h for h in backwards["spacing"]])
-    group.attrs["Origin"] = np.array([x or 0.0 for x in backwards["origin"]])
+    for key, value in _place(plan).items():
+        group.attrs[key] = value
     group.attrs["Direction"] = np.eye(3).ravel()
     group["Steps"].attrs["NSteps"] = np.int64(plan.steps)
     group.require_group("CellData")
@@ -187,7 +300,10 @@ def _contiguous(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype
 
 
 def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, plan: Plan) -> None:
-    """A dataset whose values lie in the files of the ranks; their names are relative to this file."""
+    """A dataset whose values lie in the files of the ranks; their names are relative to this file.
+
+    In names of sources, HDF5 takes %b for the number of a block, and %% for a percent sign.
+    """
     import h5py
 
     name, space = path.rpartition("/")[2], h5py.h5s.create_simple(shape)
@@ -196,8 +312,9 @@ def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, p
         start, stop = part.boxes[name]
         box = (plan.steps, *_extent((start, stop)))
         space.select_hyperslab((0, *start), (1,) * len(box), block=box)
-        source = f"{part.file.parent.name}/{part.file.name}".encode()
-        properties.set_virtual(space, source, name.encode(), h5py.h5s.create_simple(box))
+        source = f"{part.file.parent.name}/{part.file.name}"
+        names = (each.replace("%", "%%").encode() for each in (source, name))
+        properties.set_virtual(space, *names, h5py.h5s.create_simple(box))
     _dataset(f, path, shape, dtype, properties)
 
 
@@ -214,10 +331,12 @@ def _dataset(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, p
 def _locate_part(part: Part, plan: Plan) -> dict[str, int]:
     with _opened(part.file) as f:
         for field in plan.fields:
-            wanted = ((plan.steps, *_extent(part.boxes[field.name])), field.dtype)
-            if _signature(f.get(field.name)) != wanted:
+            wanted = _extent(part.boxes[field.name])
+            data: Any = f.get(field.name)
+            if data is None or data.dtype != field.dtype or data.shape[1:] != wanted or len(data) < plan.steps:
                 raise ConfigError(f"cannot go on with {part.file}: it was not written on this process grid")
-        return {field.name: f[field.name].id.get_offset() for field in plan.fields}
+        fields: Any = {field.name: f[field.name] for field in plan.fields}
+        return {name: data.id.get_offset() for name, data in fields.items()}
 
 
 def _signature(dataset: Any) -> tuple[tuple[int, ...], np.dtype] | None:

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, ranges, same, together
@@ -45,6 +47,34 @@ def test_the_kind_of_error_survives(comm, kind, code):
         agree(comm, kind("why") if comm.rank == 0 else None)
     assert type(caught.value) is kind
     assert caught.value.exit_code == code
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("error", [ValueError("odd"), UnicodeError("odd"), TypeError("odd"), MemoryError("odd")])
+def test_what_all_failed_of_is_caught_as_on_one_rank(comm, error):
+    kind = next(base for base in (ValueError, TypeError, MemoryError) if isinstance(error, base))
+    for failed in (comm.rank == comm.size - 1, True):
+        with pytest.raises(kind, match=f"{type(error).__name__}: odd") as caught:
+            agree(comm, error if failed else None)
+        assert isinstance(caught.value, HpckitError) and caught.value.exit_code == 1
+        assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
+        with pytest.raises(kind):  # an agreement within an agreement
+            agree(comm, caught.value)
+
+
+@pytest.mark.mpi
+def test_files_that_all_ranks_miss(comm, tmp_path):
+    with pytest.raises(OSError, match="No such file") as caught, together(comm):
+        (tmp_path / "missing").read_text()
+    assert isinstance(caught.value, HpckitError)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("others", [TypeError("b"), HpckitError("b"), KeyError("b")])
+def test_causes_of_two_classes_are_of_neither(comm, others):
+    with pytest.raises(HpckitError) as caught:
+        agree(comm, ValueError("a") if comm.rank == 0 else others)
+    assert type(caught.value) is HpckitError
 
 
 @pytest.mark.mpi(min_size=2)

@@ -34,3 +34,23 @@ def test_no_module_loads_what_it_may_not_need(python):
     names = ", ".join(name for name in MODULES if name not in heavy)
     loaded = python(f"import sys, {names}; print(*sys.modules)")
     assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "code", ["from hpckit import Grid", "import hpckit; hpckit.Halo", "from hpckit import allreduce"]
+)
+def test_without_an_mpi_library_one_line_says_what_to_install(mpirun, code):
+    result = mpirun(None, "-c", code, MPI4PY_LIBMPI="/nonexistent")
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1
+    assert ".[mpich]" in lines[-1]
+    assert len(lines) < 12  # with where it was imported
+
+
+@pytest.mark.parametrize("program", ["halo", "allreduce", "kmedoids", "doctor"])
+def test_programs_without_an_mpi_library(mpirun, program):
+    result = mpirun(None, "-m", f"hpckit.apps.{program}", MPI4PY_LIBMPI="/nonexistent")
+    assert result.returncode == 2
+    line = result.stdout.splitlines()[-1]
+    assert line.startswith(f"hpckit.apps.{program}: no MPI library was found")
+    assert ".[mpich]" in line

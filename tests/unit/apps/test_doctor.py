@@ -26,8 +26,7 @@ def test_its_figures_are_positive(mpirun):
     assert all(value > 0 for value in results.values())
 
 
-def test_nothing_is_off(monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+def test_nothing_is_off():
     assert doctor._advice([GOOD, GOOD], 1, 2) == ["advice    nothing is off"]
 
 
@@ -37,7 +36,9 @@ def test_nothing_is_off(monkeypatch):
         ([GOOD] * 3, 1, "node: 3 ranks x 1 threads share 2 cores"),
         ([GOOD], 4, "node: 1 ranks x 4 threads share 2 cores"),
         ([GOOD._replace(cores=(0,))] * 2, 1, "the ranks are bound to 1 of 2 cores"),
-        ([GOOD._replace(shared_memory=64 * 2**20)] * 2, 1, "/dev/shm is small"),
+        ([GOOD._replace(shared_memory=16 * 2**20)] * 2, 1, "/dev/shm has 16.8 MB free"),
+        ([GOOD._replace(shared_memory=0)], 1, "/dev/shm is missing, full or read-only"),
+        ([GOOD._replace(left=("/dev/shm/mpich_shm_1_0",))], 1, "left 1 segments of shared memory: rm /dev/shm/mpich"),
         ([GOOD._replace(promised_ranks=4)], 1, "launcher started 4 processes, but MPI sees 1"),
     ],
 )
@@ -45,10 +46,9 @@ def test_what_is_off_is_told(places, threads, advice):
     assert any(advice in line for line in doctor._advice(places, threads, len(places)))
 
 
-def test_no_compiler_is_told(monkeypatch):
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    assert any("no C compiler" in line for line in doctor._advice([GOOD], 1, 1))
+def test_a_fault_of_the_linker_is_told():
+    fault = "kernels cannot be linked: cc: /usr/bin/ld: cannot find crti.o"
+    assert doctor._advice([GOOD._replace(link_fault=fault)], 1, 1) == [f"advice    node: {fault}"]
 
 
 def test_many_ranks_make_a_short_table():

@@ -66,7 +66,7 @@ def test_lanes_know_that_nodes_are_far(comm):
 
     assert eager() == 0
     far = np.full((size, size), 4e-3)
-    channel.links = Links({}, tuple(range(size)), far, far, overhead=0.0, crowd=1.0, gamma=0.0)
+    channel.links = Links.of_tables(range(size), far, far, overhead=0.0, crowd=1.0, gamma=0.0)
     assert eager() == channel.eager == 1 << 15
     x = np.full(20_000, 1.0)  # cut into messages of 4096
     Hierarchical(channel, x, x, MPI.SUM, 20.0)()

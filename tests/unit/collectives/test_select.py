@@ -14,18 +14,17 @@ from hpckit.collectives.channel import Channel
 from hpckit.collectives.cost import predict, root, shares
 from hpckit.collectives.select import Choice
 from hpckit.collectives.ways import WAYS
-from hpckit.comm.links import Links
+from hpckit.comm.links import Links, pairings
 
 HOSTS = 8
-TPI_LLM = Links(  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
-    machine={},
-    node_of=tuple(range(HOSTS)),
-    alpha=np.full((HOSTS, HOSTS), 4e-3),
-    beta=np.full((HOSTS, HOSTS), 8 / 300e6),
-    overhead=0.0,
-    crowd=1.0,
-    gamma=1e-10,
-)
+ALPHA, BETA = np.full((HOSTS, HOSTS), 4e-3), np.full((HOSTS, HOSTS), 8 / 300e6)
+
+
+def of_tables(alpha=ALPHA, beta=BETA, node_of=tuple(range(HOSTS))):
+    return Links.of_tables(node_of, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
+
+
+TPI_LLM = of_tables()  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
 
 
 @pytest.mark.parametrize(
@@ -48,9 +47,9 @@ def test_small_messages_are_one_latency_and_large_ones_least_bytes():
 
 
 def test_a_slow_host_owns_less():
-    slow = TPI_LLM.beta.copy()
+    slow = BETA.copy()
     slow[3, :] = slow[:, 3] = 4 * slow[0, 1]
-    links = replace(TPI_LLM, beta=slow)
+    links = of_tables(beta=slow)
     cuts = np.diff(shares(links, 10_000))
     assert cuts.sum() == 10_000 and cuts[3] == 0 and cuts[0] > 1400
     assert shares(TPI_LLM, 10_000) is None
@@ -61,21 +60,55 @@ def test_a_slow_host_owns_less():
 
 
 def test_the_star_has_its_middle_near_all():
-    far = TPI_LLM.alpha.copy()
+    far = ALPHA.copy()
     far[0, :] = far[:, 0] = 20e-3
     far[5, 0] = far[0, 5] = 4e-3
-    assert root(replace(TPI_LLM, alpha=far)) == 5
+    assert root(of_tables(far)) == 5
 
 
 def test_groups_are_what_short_links_connect():
     alpha = np.full((6, 6), 10e-3)
     for group in ((0, 1, 2), (3, 5), (4,)):
         alpha[np.ix_(group, group)] = 1e-3
-    links = replace(TPI_LLM, alpha=alpha, beta=alpha, node_of=(0, 0, 1, 2, 3, 4, 5))
-    assert links.groups() is None  # a group of one node
+    node_of = (0, 0, 1, 2, 3, 4, 5)
+    assert of_tables(alpha, alpha, node_of).groups() is None  # a group of one node
     alpha[3, 4] = alpha[4, 3] = alpha[5, 4] = alpha[4, 5] = 1e-3
-    assert links.groups() == [0, 0, 0, 0, 1, 1, 1]
+    assert of_tables(alpha, alpha, node_of).groups() == [0, 0, 0, 0, 1, 1, 1]
     assert TPI_LLM.groups() is None
+
+
+@pytest.mark.parametrize("nodes", [17, 1000, 4096])
+@pytest.mark.parametrize("racks", ["of neighbours", "in turn"])
+def test_thousands_of_nodes(nodes, racks):
+    """Groups, slices and the middle of a star from pairs that are far fewer than all."""
+    rng = np.random.default_rng(nodes)
+    rack = (
+        np.repeat(np.arange(nodes), 3 + rng.integers(0, nodes // 6, nodes))[:nodes]
+        if racks == "of neighbours"
+        else None
+    )
+    rack = np.minimum(rack, rack[-2]) if rack is not None else np.arange(nodes) % 16 % (nodes // 8)
+    pairs = np.array([pair for each in pairings(nodes) for pair in each])
+    assert len(pairs) < 7 * nodes and len(np.unique(pairs, axis=0)) == len(pairs)
+    alpha = np.where(rack[pairs[:, 0]] == rack[pairs[:, 1]], 1e-6, 9e-6) * rng.uniform(1, 1.2, len(pairs))
+    ranks = np.repeat(np.arange(nodes), 2)
+    beta = np.where((pairs == 5).any(axis=1), 4e-10, 1e-10)
+    links = Links({}, tuple(ranks.tolist()), pairs, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
+    assert links.groups() == rack[ranks].tolist()
+    cuts = np.diff(shares(links, 10**7))
+    assert cuts.sum() == 10**7 and set(np.flatnonzero(cuts < cuts.max() - 1)) == {10, 11}
+    assert 0 <= root(links) < len(ranks) and predict(links, 1 << 20)["hierarchical"] > 0
+
+
+@pytest.mark.parametrize("nodes", range(1, 40))
+def test_every_node_is_measured(nodes):
+    rounds = pairings(nodes)
+    for pairs in rounds:
+        flat = [node for pair in pairs for node in pair]
+        assert len(set(flat)) == len(flat)
+    every = {pair for pairs in rounds for pair in pairs}
+    assert every <= {(i, j) for j in range(nodes) for i in range(j)} and sum(map(len, rounds)) == len(every)
+    assert len(every) == nodes * (nodes - 1) // 2 if nodes <= 16 else every >= {(i, i + 1) for i in range(nodes - 1)}
 
 
 @pytest.mark.mpi
@@ -85,7 +118,7 @@ def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
     choice = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
     assert choice.names[0] == "native" and len(choice.names) >= min(comm.size, 3)
     times = dict.fromkeys(choice.names, 2e-3) | {choice.names[-1]: 1e-3}
-    while not choice.over:
+    while not _next(choice).over:
         choice.tell(times[choice.way] if comm.rank == 0 else 1e-9)
     assert choice.way == choice.names[-1]
     again = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
@@ -114,17 +147,24 @@ def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
 def test_it_is_chosen_again_when_it_became_slow(comm, caplog):
     choice = Choice(Channel(comm), 1000, "key", ["native", "shared"])
     times = {"native": 2e-3, "shared": 1e-3}
-    while not choice.over:
+    while not _next(choice).over:
         choice.tell(times[choice.way])
     assert choice.way == "shared" and choice.watching
     times["shared"] = 5e-3
     for _ in range(64):
         assert choice.over
         choice.tell(times[choice.way])
+        choice.next()
     assert not choice.over and (comm.rank or "choosing again" in caplog.text)
     while not choice.over:
         choice.tell(times[choice.way])
+        choice.next()
     assert choice.way == "native"
+
+
+def _next(choice):
+    choice.next()
+    return choice
 
 
 @pytest.mark.mpi

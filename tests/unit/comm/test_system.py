@@ -9,7 +9,9 @@ import pytest
 
 from hpckit import native
 from hpckit.comm import probe
+from hpckit.comm.shared import NodeMemory
 from hpckit.comm.system import System, interpolate
+from hpckit.errors import HpckitError
 
 TABLE = {8: [(100, 1e-6), (10_000, 4e-6)], 32: [(100, 1e-6), (10_000, 1e-6)]}
 
@@ -108,6 +110,20 @@ def test_a_damaged_file_is_measured_again(comm, cache, damage):
     assert again.machine == first.machine
     assert again.tables.keys() == first.tables.keys()
     assert System.load_or_measure(comm) == again
+
+
+@pytest.mark.mpi
+def test_too_little_shared_memory_is_told_and_not_kept(comm, cache, monkeypatch, caplog):
+    def none(*_):
+        raise HpckitError("there is no room")
+
+    monkeypatch.setattr(NodeMemory, "zeros", none)
+    system = System.load_or_measure(comm)
+    assert system.shared(1000, 8) == system.direct(1000, 8) == system.flag() == math.inf
+    assert bool(_files(comm, cache)) == (comm.size == 1)
+    if comm.size > 1:
+        assert system.message(1000) < 1
+        assert any("there is no room" in text for text in comm.allgather(caplog.text))
 
 
 @pytest.mark.mpi

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
+
 import numpy as np
 import pytest
 
@@ -195,3 +198,198 @@ def test_bad_tables(comm, shared_path, name, write, columns, message):
     comm.Barrier()
     with pytest.raises(ConfigError, match=message):
         read_rows(shared_path / name, comm, columns=columns)
+
+
+RIGHT = [[1.5, 2.0], [3.25, 4.0]]
+TEXTS = {
+    "mark.csv": "1.5,2\n3.25,4\n".encode("utf-8-sig"),
+    "utf16.csv": "a,b\n1.5,2\n3.25,4\n".encode("utf-16"),
+    "latin.csv": "größe,b\n1.5,2\n3.25,4\n".encode("latin-1"),
+    "windows.csv": b"a,b\r\n1.5,2\r\n3.25,4\r\n",
+    "mac.csv": b"a,b\r1.5,2\r3.25,4",
+    "semicolons.csv": b"a;b\n1.5;2\n3.25;4\n",
+    "commas.csv": b"a;b\n1,5;2\n3,25;4\n",
+    "commas.tsv": b"a\tb\n1,5\t2\n3,25\t4\n",
+    "commas-below.csv": b"1;2\n1,5;2\n3,25;4\n",
+    "quotes.csv": b'"a, b";"c;d"\n"1.5";2\n3.25;"4"\n',
+    "quotes-and-commas.csv": b'"a; b","c"\n"1.5",2\n3.25,"4"\n',
+    "blanks.txt": b"\n\n  1.5   2\n\n3.25\t4\n\n",
+    "comments.txt": b"# x y\n\n# z\n1.5 2 # t\n3.25 4\n",
+    "spaces.csv": b"a, b\n 1.5, 2\n3.25 , 4\n",
+    "UPPER.CSV": b"1.5,2\n3.25,4\n",
+    "packed.csv.gz": gzip.compress(b"a,b\n1.5,2\n3.25,4\n"),
+    "packed-too.csv": gzip.compress("a;b\n1,5;2\n3,25;4\n".encode("utf-8-sig")),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_tables_as_they_are_found(comm, shared_path, name):
+    if comm.rank == 0:
+        (shared_path / name).write_bytes(TEXTS[name])
+    comm.Barrier()
+    right = [[1.0, 2.0], *RIGHT] if name == "commas-below.csv" else RIGHT
+    rows = comm.allgather(read_rows(shared_path / name, comm).tolist())
+    assert [row for each in rows for row in each] == right
+    second = comm.allgather(read_rows(shared_path / name, comm, columns=(1, 2)).tolist())
+    assert [row for each in second for row in each] == [row[1:] for row in right]
+
+
+WRONG_TEXTS = {
+    "beyond": (b"a,b,c\n1,2,3\n", (1, 9), r"columns 1 to 9 of .*: it has 3 columns, so choose .* 0 to 2, .* at most 3"),
+    "negative": (b"1,2,3\n", (-2, 0), "columns -2 to 0 of .*: it has 3 columns"),
+    "backwards": (b"1,2,3\n", (2, 1), "columns 2 to 1 of .*: it has 3 columns"),
+    "none of them": (b"1,2,3\n", (1, 1), "columns 1 to 1 of .*: it has 3 columns"),
+    "empty": (b"", None, "holds no numbers"),
+    "blank": (b"\n \n# nothing\n", None, "holds no numbers"),
+    "head alone": (b"a,b\n", None, "holds no numbers, only 'a,b'"),
+    "units": (b"a,b\nm,s\n1,2\n", None, "could not convert string 'm'.*choose the columns"),
+    "cells without": (b"a,b\n1,\n", None, "could not convert string ''"),
+    "NA": (b"a,b\n1,NA\n", None, "could not convert string 'NA'"),
+    "thousands": (b"1.234,5;2\n3;4\n", None, "numbers with a comma and numbers with a point"),
+    "both marks": (b"1,5;2\n3;2.5\n", None, "numbers with a comma and numbers with a point"),
+    "commas and blanks": (b"1,5 2,5\n", None, "could not convert string '5 2'"),
+    "ragged": (b"1,2\n3\n", None, "number of columns changed"),
+    "cut": (gzip.compress(b"1,2\n" * 99)[:-9], None, "cut short or damaged"),
+    "zero byte": (b"1,2\n3,\0004\n", None, "could not convert"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG_TEXTS)
+def test_tables_that_are_none(comm, shared_path, kind):
+    content, columns, message = WRONG_TEXTS[kind]
+    if comm.rank == 0:
+        (shared_path / "t.csv").write_bytes(content)
+    comm.Barrier()
+    with pytest.raises(ConfigError, match=message):
+        read_rows(shared_path / "t.csv", comm, columns=columns)
+
+
+def test_packed_tables(comm, shared_path):
+    """Rows of netCDF are scaled, and none may be missing."""
+
+    def write(path):
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            for name, chunks in (("plain", None), ("chunked", (2, 2))):
+                file.create_dataset(name, data=TABLE.astype("i2"), chunks=chunks)
+                file[name].attrs.update({"scale_factor": 0.5, "_FillValue": np.int16(-1)})
+                file[f"{name} with gaps"] = np.where(TABLE.max() == TABLE, -1, TABLE).astype("i2")
+                file[f"{name} with gaps"].attrs["_FillValue"] = -1
+
+    if comm.rank == 0:
+        write(shared_path / "t.h5")
+    comm.Barrier()
+    for name in ("plain", "chunked"):
+        rows = read_rows(shared_path / "t.h5", comm, name)
+        assert np.array_equal(rows, TABLE[slice(*block(len(TABLE), comm.size, comm.rank))] / 2)
+        with pytest.raises(ConfigError, match=r"\d of 21 values are missing \(stored as -1\): a table needs them all"):
+            read_rows(shared_path / "t.h5", comm, f"{name} with gaps")
+
+
+GRID = np.arange(12.0).reshape(3, 4)
+
+
+@pytest.fixture
+def small(comm):
+    from hpckit.comm.grid import Grid
+
+    return Grid(comm, GRID.shape)
+
+
+def ascii_grid(path, numbers=GRID):
+    head = "ncols 4\nNROWS 3\nxllcorner 0\nyllcorner 1\ncellsize 2\nNODATA_value 5\n"
+    text = head + "\n".join(" ".join(map(str, row)) for row in numbers)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+def netcdf3(path):
+    netcdf_file = pytest.importorskip("scipy.io", reason="needs SciPy (extra geo)").netcdf_file
+    with netcdf_file(path, "w") as file:
+        for name, size in {"time": None, "y": 3, "x": 4}.items():
+            file.createDimension(name, size)
+            file.createVariable(name, "f4", (name,))[:] = np.arange(size or 1)
+        variable = file.createVariable("z", "i2", ("time", "y", "x"))
+        variable[0] = np.where(GRID == 5, -32767, 2 * GRID - 2)
+        variable.scale_factor, variable.add_offset = 0.5, 1.0
+
+
+def tiff(path):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile (extra geo)")
+    metadata = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.5</Item></GDALMetadata>'
+    tags = [(42113, 2, 0, "10", True), (42112, 2, 0, metadata, True)]
+    tifffile.imwrite(path, (2 * GRID).astype("i2"), compression="zlib", predictor=2, extratags=tags)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("z.asc", ascii_grid), ("z.asc.gz", ascii_grid), ("z.nc", netcdf3), ("z.tif", tiff)]
+)
+def test_what_people_have(small, shared_path, name, write):
+    """5 stands for no value in each of these, by the means of its format."""
+    if write is not ascii_grid:
+        pytest.importorskip("scipy.io" if write is netcdf3 else "tifffile", reason="needs the extra geo")
+    path = written(small, shared_path / name, write)
+    values = mine(small, np.where(GRID == 5, np.nan, GRID))
+    assert np.array_equal(read_field(path, small, finite=False), values, equal_nan=True)
+    with pytest.raises(ConfigError, match=r"1 values of 12 are NaN or infinite, the first at \(1, 1\); missing are"):
+        read_field(path, small)
+
+
+@pytest.mark.parametrize(("name", "module"), [("z.nc", "scipy"), ("z.tif", "tifffile")])
+def test_without_the_library_one_line_says_what_to_do(small, shared_path, monkeypatch, name, module):
+    head = {"z.nc": b"CDF\x01\0\0\0\0", "z.tif": b"II*\0\x08\0\0\0"}[name]
+    path = written(small, shared_path / name, lambda path: path.write_bytes(head))
+    for key in [key for key in sys.modules if key.split(".")[0] == module or key == "hpckit.io.geotiff"]:
+        monkeypatch.delitem(sys.modules, key)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"pip install {module}, or (nccopy|gdal_translate) .*{name}"):
+        read_field(path, small)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"GRIB1234", "is GRIB: gdal_translate -of netCDF .*z.x"),
+        (b"CDF\x05\0\0\0\0", "is netCDF-5: nccopy -k nc4 .*z.x"),
+        (b"\x0e\x03\x13\x01", "is HDF4: h4toh5 .*z.x"),
+        (b"BZh91AY", "is compressed by bzip2: bunzip2 .*z.x"),
+        (b"ncols 4\nnrows 3\n1 2 3\n", r"cut short: it has 3 numbers, but its head says \(3, 4\)"),
+    ],
+)
+def test_what_is_not_read_says_what_to_do(small, shared_path, head, message):
+    path = written(small, shared_path / "z.x", lambda path: path.write_bytes(head))
+    with pytest.raises(ConfigError, match=message):
+        read_field(path, small)
+
+
+def test_folders_and_forbidden_files(small, shared_path):
+    with pytest.raises(ConfigError, match=f"cannot read {shared_path}: Is a directory"):
+        read_field(shared_path, small)
+
+
+def test_masked_arrays_are_refused(small, shared_path):
+    path = written(small, shared_path / "z.npy", lambda path: np.save(path, GRID))
+    with pytest.raises(ConfigError, match=r"out is masked, and its mask would be lost"):
+        read_field(path, small, out=np.ma.zeros(small.owned_shape()))
+    with pytest.raises(ConfigError, match="out must be a NumPy array of numbers or records, not list"):
+        read_field(path, small, out=[1.0])
+
+
+def test_ranks_that_ask_for_different_things_are_told(small, shared_path):
+    for name in ("a.npy", "b.npy"):
+        written(small, shared_path / name, lambda path: np.save(path, GRID))
+    if small.size == 1:
+        pytest.skip("needs two ranks")
+    last = small.rank == small.size - 1
+    path = shared_path / "a.npy"
+    for call in (
+        lambda: read_field(shared_path / "b.npy" if last else path, small),
+        lambda: read_field(path, small, dtype="f4" if last else "f8"),
+        lambda: read_field(path, small, name="x" if last else None),
+        lambda: read_field(path, small, finite=last),
+        lambda: read_field(path, small, index=0 if last else None),
+        lambda: read_rows(shared_path / "b.npy" if last else path, small.comm),
+        lambda: read_rows(path, small.comm, columns=(0, 1) if last else None),
+    ):
+        with pytest.raises(ConfigError, match="must be the same on all ranks"):
+            call()

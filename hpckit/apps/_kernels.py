@@ -1,0 +1,44 @@
+"""`doctor --compile`: all kernels beforehand, where a job would else wait for them; without MPI."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from hpckit import cache, link, native
+from hpckit.log import speaks
+
+
+def compile_all(ranks: int) -> int:
+    """Compile what is missing, on all cores that this process may use; the exit code: 1 where none can be kept.
+
+    ranks : processes that do so at once; whatever one of them compiles, the others of its host wait for.
+    """
+    names, folder, fault = native.modules(), cache.home(), link.find().fault
+    if fault and speaks():
+        print(fault, file=sys.stderr)
+    if folder is None or link.find().linker is None:
+        return 1
+    workers = min(len(names), max(len(os.sched_getaffinity(0)) // max(ranks, 1), 1))
+    with ProcessPoolExecutor(workers) as pool:
+        done = dict(zip(names, pool.map(_compile, names), strict=True))
+    if speaks():
+        print(*(f"{name:<45} {_text(seconds)}" for name, seconds in done.items()), f"kept in {folder}", sep="\n")
+    return int(not all(map(native.is_kept, names)))
+
+
+def _compile(name: str) -> float:
+    """Seconds that it took; 0 where it was there."""
+    native.QUIET = threading.TIMEOUT_MAX  # the user knows
+    begin = time.perf_counter()
+    if native.is_kept(name):
+        return 0.0
+    native.load(name)
+    return time.perf_counter() - begin
+
+
+def _text(seconds: float) -> str:
+    return f"compiled in {seconds:.1f} s" if seconds else "was there"

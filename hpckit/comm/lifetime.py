@@ -1,0 +1,115 @@
+"""What MPI may still read or write lives until it is complete, whoever lets go of it meanwhile.
+
+An exception, the garbage collector or the end of the program may drop a plan between its start and its wait. MPI does
+not notice: it goes on reading and writing the plan's memory. So requests are freed once they are complete, and what
+they use lives until then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from mpi4py import MPI
+
+_T = TypeVar("_T")
+_LOOKS = 64  # at what was left, in one call
+_PATIENCE = 1.0  # seconds that the end of the program waits for what is in flight
+
+_owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
+_left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
+for _immortal in (_owned, _left):  # MPI_Finalize comes after the interpreter's end, and may write until then
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
+
+
+def free_with(owner: object, *handles: Any, keep: object = None, flying: list | None = None) -> None:
+    """Free these MPI handles after `owner` is gone, at a later call of this function; requests only when complete.
+
+    keep : what the requests use: arrays, operations, types. It lives as long as `owner`, and on until they are complete
+    flying : where requests are made at every call, a list of those in flight: when it is empty, nothing is kept
+
+    Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which freeing a communicator
+    takes, and the rank would wait for itself. What is left at the end is MPI_Finalize's.
+    """
+    _free()
+    reference = weakref.ref(owner, _leave)
+    _owned[id(reference)] = reference, handles, flying, keep
+
+
+def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
+    """Nobody will wait for these requests: they, and what they use, live until they are complete."""
+    _left.append(([*requests], keep))
+
+
+class Flight:
+    """Messages in flight with all that they use, until `land`; longer, where an exception ends what would wait.
+
+    handle : to free when nothing uses it any more
+    arrays : that the messages read or write
+    """
+
+    def __init__(self, handle: Any, *arrays: Any) -> None:
+        self._requests: list[MPI.Request] = []
+        self._arrays = [*arrays]
+        free_with(self, handle, keep=self._arrays, flying=self._requests)
+
+    def keep(self, array: _T) -> _T:
+        """This one, too."""
+        self._arrays.append(array)
+        return array
+
+    def add(self, request: MPI.Request) -> None:
+        """It is in flight."""
+        self._requests.append(request)
+
+    def land(self) -> None:
+        """Wait for all of them."""
+        MPI.Request.Waitall(self._requests)
+        self._requests.clear()
+
+
+def _leave(reference: weakref.ref) -> None:
+    """An owner is gone. Any thread may be here, in any state: nothing that calls MPI."""
+    _, handles, flying, keep = _owned.pop(id(reference))
+    requests = [item for item in flying or () if isinstance(item, MPI.Request)]
+    _left.append(([*handles, *requests], keep if flying is None or flying else None))
+
+
+def _free() -> None:
+    for _ in range(min(len(_left), _LOOKS)):
+        handles, keep = _left.popleft()
+        if not _complete(handles):
+            _left.append((handles, keep))
+            continue
+        for handle in handles:
+            if not isinstance(handle, MPI.Request) or handle != MPI.REQUEST_NULL:
+                handle.Free()
+
+
+def _complete(handles: Iterable[Any]) -> bool:
+    """Whether all requests among them are; each gets its turn."""
+    return sum(not _ended(handle) for handle in handles if isinstance(handle, MPI.Request)) == 0
+
+
+def _ended(request: MPI.Request) -> bool:
+    try:
+        return request == MPI.REQUEST_NULL or request.Test()
+    except MPI.Exception:  # it ended badly, but nobody wants to know any more
+        return True
+
+
+@atexit.register
+def _land() -> None:
+    """Let what is in flight arrive, if it does so soon: later MPI would call operations that Python has forgotten."""
+    for reference, *_ in list(_owned.values()):
+        _leave(reference)
+    limit = time.monotonic() + _PATIENCE
+    while not MPI.Is_finalized() and not _complete(handle for handles, _ in _left for handle in handles):
+        if time.monotonic() > limit:
+            break
+        time.sleep(0.001)

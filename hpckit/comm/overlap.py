@@ -1,0 +1,32 @@
+"""Memory that is written while it is read, or written twice: what must not be asked of an exchange or a reduction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_WORK = 10**6  # candidates, some milliseconds: views that slices can make take a few
+
+
+def identical(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether these are the same elements in the same places: one array, or two views of it; or none at all."""
+    ours, theirs = a.__array_interface__["data"][0], b.__array_interface__["data"][0]
+    alike = (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    return alike and (ours == theirs or not a.size)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether they have a byte in common; exact, but True where that would take too long to find out."""
+    try:
+        return np.shares_memory(a, b, max_work=_WORK)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def overlaps_itself(array: np.ndarray) -> bool:
+    """Whether two of its elements may share a byte, as in broadcast views; never for slices of an ordinary array."""
+    span = array.itemsize if array.size else 0
+    for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < span:
+            return True
+        span += stride * (n - 1)
+    return False
