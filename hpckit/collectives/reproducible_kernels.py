@@ -78,7 +78,7 @@ def _scratch(typing):
 
 # -- elementwise sums ------------------------------------------------------------------------------------------------
 #
-# Element by element: `top` is the largest exponent of all ranks' terms, plus 1; 0 where all of them are -0. Each term is
+# Element by element: `top` is the largest exponent of all ranks' terms, plus 1; 0 where all are -0. Each term is
 # cut at multiples of 2**-53 sigma into `high` and a rest, and that again into `low` and what is left out; sigma exceeds
 # the sum of all terms by enough that sums of the parts are exact. Singles are added as doubles, and do without `low`.
 
