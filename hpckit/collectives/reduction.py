@@ -81,7 +81,9 @@ class Reduction:
         if self.name in ("LAND", "LOR", "LXOR"):
             return _bound(_kernel("LOR", self._dtype), array, array, array)
         if self.kernel and self._dtype.kind in "fc":
-            return _bound(self.kernel, array, array)
+            real = self._dtype.char.lower()
+            clean = getattr(native.load(KERNELS), f"clean_f{np.dtype(real).itemsize}")
+            return native.bind(clean, native.address(array), array.view(real).size, keep=array)
         return partial(_forget_payload, array) if self.name and self._dtype.char in "gG" else None
 
 

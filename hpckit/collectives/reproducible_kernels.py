@@ -16,6 +16,7 @@ from hpckit.native import export
 BLOCK = 256  # elements of all ranks that are added at a time: they stay in the first-level cache
 CHUNK = 1024  # elements of one array that are added at a time: the integers that they are cut into do not overflow
 LARGE = 1900  # exponent from which terms are scaled down by 2**512 while they are added, so that nothing overflows
+MINUS_ZERO = -1 << 63  # its bits
 MAXIMUM = 2047  # exponent of infinity and NaN
 
 # -- floats, their bits, and memory ----------------------------------------------------------------------------------
@@ -77,9 +78,9 @@ def _scratch(typing):
 
 # -- elementwise sums ------------------------------------------------------------------------------------------------
 #
-# Element by element: `top` is the largest exponent of all ranks' terms. Each term is cut at multiples of 2**-53 sigma
-# into `high` and a rest, and that again into `low` and what is left out; sigma exceeds the sum of all terms by enough
-# that sums of the parts are exact. Singles are added as doubles, and do without `low`.
+# Element by element: `top` is the largest exponent of all ranks' terms, plus 1; 0 where all are -0. Each term is
+# cut at multiples of 2**-53 sigma into `high` and a rest, and that again into `low` and what is left out; sigma exceeds
+# the sum of all terms by enough that sums of the parts are exact. Singles are added as doubles, and do without `low`.
 
 
 @njit
@@ -96,11 +97,18 @@ def _power(exponent):
     return _value(exponent << 52)
 
 
+@njit
+def _largest(top, i):
+    exponent = _exponent(top, i)
+    return exponent - 1 if exponent else 0
+
+
 def _sums(name, read, write, size, rest_counts):
     @njit
     def raise_top(top, x, n):
         for i in range(n):
-            exponent = (_bits(read(x, i)) >> 52) & MAXIMUM
+            bits = _bits(read(x, i))
+            exponent = 0 if bits == MINUS_ZERO else ((bits >> 52) & MAXIMUM) + 1
             before = _exponent(top, i)
             _put_exponent(top, i, exponent if exponent > before else before)
 
@@ -108,7 +116,7 @@ def _sums(name, read, write, size, rest_counts):
     def add(high, low, top, x, spare, n):
         beneath = _power(1023 + spare - 53)
         for i in range(n):
-            exponent = _exponent(top, i)
+            exponent = _largest(top, i)
             down = 512 if exponent > LARGE else 0
             sigma = _power(exponent - down + 1 + spare)
             term = read(x, i) * _power(1023 - down)
@@ -121,12 +129,13 @@ def _sums(name, read, write, size, rest_counts):
     @njit
     def join(result, high, low, top, n):
         for i in range(n):
-            exponent = _exponent(top, i)
+            exponent = _largest(top, i)
             total = _double(high, i)
             if rest_counts:
                 rest = _double(low, i)
                 total += 0.0 if exponent == MAXIMUM else rest  # of infinity no rest is left
             total *= _power(1023 + (512 if exponent > LARGE else 0))
+            total = total if _exponent(top, i) else _value(MINUS_ZERO)
             write(result, i, total if total == total else _value(0x7FF8 << 48))
 
     @njit

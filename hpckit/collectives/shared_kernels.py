@@ -93,7 +93,20 @@ def _ordered(size):
             bits = floats[i] ^ ((floats[i] >> sign) & highest)
             floats[i] = canonical if bits & highest > infinity else bits
 
-    order.__name__, restore.__name__ = f"order_f{size}", f"restore_f{size}"
+    def clean(floats, n):
+        """NaN loses its payload; where there is none, nothing is written."""
+        start = 0
+        while start < n:
+            end, top = min(start + BLOCK // size, n), 0
+            for i in range(start, end):
+                top = max(top, floats[i] & highest)
+            if top > infinity:
+                for i in range(start, end):
+                    floats[i] = canonical if floats[i] & highest > infinity else floats[i]
+            start = end
+
+    order.__name__, restore.__name__, clean.__name__ = f"order_f{size}", f"restore_f{size}", f"clean_f{size}"
+    export(f"void(i{size}*, i8)")(clean)
     export(f"void(i{size}*, i{size}*, i8, i8)")(order)
     export(f"void(i{size}*, i8)")(restore)
 

@@ -85,6 +85,19 @@ def test_special_values_are_summed_as_ieee_says(comm, way, dtype):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("way", [_OnOneNode, _between_nodes])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_only_zeros_that_are_all_negative_give_minus_zero(comm, way, dtype):
+    least = np.finfo(dtype).smallest_subnormal
+    mine = [np.array([-0.0, 0.0, -0.0, -0.0 if rank else 0.0, -least if rank else least], dtype) for rank in (0, 1)]
+    x = mine[comm.rank % 2].copy()
+    way(Channel.of(comm), x, x, MPI.SUM, None)()
+    odd = comm.size % 2
+    expected = np.array([-0.0, 0.0, -0.0, 0.0, odd * least], dtype)
+    assert x.tobytes() == expected.tobytes()
+
+
+@pytest.mark.mpi
 def test_large_terms_that_cancel_do_not_overflow(comm):
     x = np.array([HUGE if comm.rank % 2 == 0 else -HUGE, 0.9 * HUGE, 1.0])
     if comm.rank > 1:
