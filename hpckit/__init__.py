@@ -99,4 +99,8 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MAP, "__version__"])
+    """What `help(hpckit)` shows: without scikit-learn, all but the names that need it."""
+    from importlib.util import find_spec
+
+    absent = None if find_spec("sklearn") else "hpckit.cluster.estimators"
+    return sorted([*globals(), "__version__", *(name for name, module in _MAP.items() if module != absent)])

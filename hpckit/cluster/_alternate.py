@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any, Unpack
 
 import numpy as np
@@ -9,10 +11,11 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import _dist, _init, _input
 from hpckit.cluster._state import SWAP, State
-from hpckit.cluster.kmedoids import Result
+from hpckit.cluster.kmedoids import Result, remarked
 from hpckit.trace import span
 
 
+@remarked
 def alternate(
     data: Any, k: int, *, init: Any = "random", max_iter: int | None = None, **common: Unpack[_input.Common]
 ) -> Result:
@@ -21,24 +24,24 @@ def alternate(
     Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid that changed, with
     the loss after its round. Source: Maranzana, Operational Research Quarterly 15, 1964.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common)
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True)
     with span("init"):
         medoids = _init.medoids(problem, distances)
     rest = problem.weights, problem.weight_exponent
-    state, swaps, rounds = State(distances, *rest, medoids, problem.ranks), [], 0
+    state, swaps, rounds, converged = State(distances, *rest, medoids, problem.ranks), [], 0, False
     with span("rounds"):
-        while rounds < problem.limit:
+        while rounds < problem.limit and not converged:
             rounds += 1
             before, medoids = medoids, _central(state)
             moved = np.flatnonzero(medoids != before).tolist()
-            if not moved:
-                break
-            state = State(distances, *rest, medoids, problem.ranks)
+            converged = not moved
+            if moved:
+                state = State(distances, *rest, medoids, problem.ranks)
             swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
     trace = np.array(swaps, SWAP)
-    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace)
+    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace, converged)
 
 
 def _central(state: State) -> np.ndarray:
@@ -50,11 +53,11 @@ def _central(state: State) -> np.ndarray:
     distances, ranks = state.distances, state.ranks
     members = np.argsort(state.near, kind="stable")
     starts = np.searchsorted(state.near[members], np.arange(state.k + 1))
-    least = np.bincount(state.near, state.weights * state.dn, state.k)
+    least = _costs(state, members, starts)
     best = np.full(state.k, -1)
     mine = np.arange(distances.first, distances.first + distances.m)
     mine = mine[state.taken[mine] == 0]
-    centre = native.load("hpckit.cluster.kernels.alternate").centre
+    centre = distances.kernels("alternate").centre
     clusters = [*map(native.address, (state.near, members, starts, state.weights, least, best))]
     for start, rows in distances.pieces(mine):
         centre(*rows.at, native.address(mine[start:]), len(rows.places), *clusters)
@@ -64,3 +67,11 @@ def _central(state: State) -> np.ndarray:
     winner = offers[:, 0].argmin(axis=0)  # the first among equals has the lowest candidate
     best = offers[winner, 1, np.arange(state.k)].astype(np.int64)
     return np.where(best < 0, state.medoids, best)
+
+
+def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at `starts`."""
+    costs = state.weights * state.dn
+    if not state.distances.wide:
+        return np.bincount(state.near, costs, state.k)
+    return np.array([math.fsum(costs[members[start:stop]]) for start, stop in pairwise(starts)])

@@ -13,50 +13,58 @@ from hpckit.cluster._matrix import Matrix
 from hpckit.trace import span
 
 _AT_ONCE = 2**18  # distances
+_FEW = 2**12  # ticks: where many objects are nearer to their medoids, distances are to be wide
 
 
 def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
     """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost (collective)."""
-    labels, nearest = [np.empty(0, np.int64)], [np.empty(0)]
+    ranks, others = problem.ranks, problem.n - problem.k
     with span("labels"):
-        exponent, pieces = to_medoids(problem, medoids)
-        for ticks in pieces:
-            labels.append(ticks.argmin(axis=1))
-            nearest.append(ticks.min(axis=1))
-        loss = problem.weights @ problem.ranks.join(np.concatenate(nearest))  # whole numbers: exact
-        return problem.ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
+        for wide in (False, True):
+            labels, nearest = [np.empty(0, np.int64)], [np.empty(0)]
+            exponent, pieces = to_medoids(problem, medoids, wide)
+            for distances in pieces:
+                labels.append(distances.argmin(axis=1))
+                nearest.append(distances.min(axis=1))
+            costs = ranks.join(np.concatenate(nearest))
+            if np.count_nonzero(costs < _FEW) - problem.k <= others / 16:
+                break
+        loss = math.fsum(problem.weights * costs)  # the same whatever the ranks were
+        return ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
 
 
-def to_medoids(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
-    """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids, (any, k) float32."""
-    return (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids)
+def to_medoids(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
+    """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids, (any, k) floats."""
+    return (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids, wide)
 
 
-def _given(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
+def _given(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
     distances = problem.data.columns(medoids, *problem.ranks.block(problem.n))
-    exponent = _exponent(problem, lambda: _quant.largest(distances))
+    exponent = _exponent(problem, lambda: _quant.largest(distances), wide)
+    if wide:
+        return 0, iter([distances])
     ticks = np.empty(distances.shape, np.float32)
     _quant.to_ticks(distances, exponent, ticks)
     return exponent, iter([ticks])
 
 
-def _computed(problem: Problem, medoids: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
+def _computed(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
     pairs = _metrics.pairs(problem.data, problem.metric, medoids, by_candidate=False)
     own = np.arange(*problem.ranks.block(problem.n))
-    exponent = _exponent(problem, lambda: pairs.largest(own), pairs.scale)
-    return exponent, _ticks(pairs, own, len(medoids), exponent)
+    exponent = _exponent(problem, lambda: pairs.largest(own), wide, pairs.scale)
+    return exponent, _ticks(pairs, own, len(medoids), exponent, wide)
 
 
-def _ticks(pairs: _metrics.Pairs, own: np.ndarray, k: int, exponent: int) -> Iterator[np.ndarray]:
+def _ticks(pairs: _metrics.Pairs, own: np.ndarray, k: int, exponent: int, wide: bool) -> Iterator[np.ndarray]:
     room = np.empty((_AT_ONCE // k + 1, k), np.float32)
     for start in range(0, len(own), len(room)):
         some = own[start : start + len(room)]
-        pairs.fill(some, exponent, room)
+        pairs.fill(some, exponent, room, wide=wide)
         yield room[: len(some)]
 
 
-def _exponent(problem: Problem, largest: Callable[[], float], scale: int = 0) -> int:
-    top = 0.0
+def _exponent(problem: Problem, largest: Callable[[], float], wide: bool, scale: int = 0) -> int:
+    top, digits = 0.0, _quant.WIDE_BITS if wide else _quant.DISTANCE_BITS
     with problem.ranks.together():  # values that are no distances
         top = largest()
-    return _quant.exponent(problem.ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", scale) + scale
+    return _quant.exponent(problem.ranks.maximum(top), digits, "largest distance", scale) + scale

@@ -20,16 +20,16 @@ _MANY = 2**28  # objects: no sum of distances may exceed 2**53
 
 
 def read(
-    ranks: Ranks, data: Any, sample_weight: Any, *, points: bool, distributed: bool
+    ranks: Ranks, data: Any, sample_weight: Any, *, points: bool, distributed: bool, gaps: bool = False
 ) -> tuple[Matrix | np.ndarray, np.ndarray]:
     """A matrix, or points (n, d) float64, and weights (n,) float64; `ConfigError` on all ranks (collective).
 
-    distributed : `data` and `sample_weight` are this rank's slices
+    distributed : `data` and `sample_weight` are this rank's slices; gaps : coordinates may be NaN
     """
     rows, weights = np.empty((0, 0)), np.empty(0)
     with ranks.together():
         rows = _table(data, points, distributed)
-        weights = _weights(sample_weight, len(rows))
+        weights = weighed(sample_weight, len(rows))
     in_file = not isinstance(rows, np.ndarray)
     ranks.same("shape and type of the data", (rows.shape[distributed:], rows.dtype.name, in_file, distributed))
     counts = ranks.gather(len(rows)) if distributed else [len(rows)]
@@ -39,20 +39,21 @@ def read(
     if not weights.any():
         raise ConfigError(_BAD_WEIGHTS)
     if points:
-        return _points(ranks, rows, in_file and not distributed, distributed), weights
+        return _points(ranks, rows, in_file and not distributed, distributed, gaps), weights
     if distributed and ranks.comm is not None:
         return Slices(rows[:], [0, *accumulate(counts)], ranks.comm), weights
     return Whole(rows), weights
 
 
-def _points(ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distributed: bool) -> np.ndarray:
+def _points(ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distributed: bool, gaps: bool) -> np.ndarray:
     """All of them on all ranks, each of which reads its part where they are in a file (collective)."""
     first, stop = ranks.block(len(rows)) if in_parts else (0, len(rows))
     mine = np.empty((0, 0))
     with ranks.together():
         mine = np.asarray(rows[first:stop], np.float64)
-        if not np.isfinite(mine).all():
-            o, c = np.argwhere(~np.isfinite(mine))[0]
+        good = ~np.isinf(mine) if gaps else np.isfinite(mine)
+        if not good.all():
+            o, c = np.argwhere(~good)[0]
             whose = " of this rank" if distributed else ""
             raise ConfigError(f"points must be finite, but coordinate {c} of point {first + o}{whose} is {mine[o, c]}")
     return ranks.join(mine) if in_parts or distributed else mine
@@ -67,7 +68,8 @@ def _table(data: Any, points: bool, distributed: bool) -> np.ndarray | h5py.Data
     return table
 
 
-def _weights(given: Any, n: int) -> np.ndarray:
+def weighed(given: Any, n: int) -> np.ndarray:
+    """Weights (n,) float64 of objects, 1 where nobody gave any."""
     if given is None:
         return np.ones(n)
     weights = _numbers(given, "sample_weight").astype(np.float64)
@@ -78,7 +80,19 @@ def _weights(given: Any, n: int) -> np.ndarray:
     return weights
 
 
+def refuse_masked(value: Any, what: str) -> None:
+    """Arrays would lose their masks without a word, and what is under a mask would count."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise ConfigError(f"{what} must not be a masked array: fill it, or leave the masked rows out")
+
+
 def _numbers(value: Any, what: str) -> np.ndarray:
+    refuse_masked(value, what)
+    if hasattr(value, "toarray"):  # of SciPy
+        raise ConfigError(
+            f"{what} must be a dense array of real numbers, not a sparse {type(value).__name__}: pass .toarray()"
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +51,7 @@ class Distances(ABC):
     objects : (n,) int64, ascending, those of all that are numbered 0 to n - 1 here
     by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those of objects, m long
     exponent : a tick is 2**exponent
+    wide : rows are any float32, not whole numbers of ticks; see `_quant`
     scale : what rows are multiplied by, and then rounded, to be ticks; 1 for all but `InPlace`
     at_once : most rows to ask for in one call, other than a block of candidates
     """
@@ -59,6 +62,7 @@ class Distances(ABC):
     m: int
     by_candidate: bool
     exponent: int
+    wide: bool
     at_once: int
 
     @property
@@ -69,6 +73,38 @@ class Distances(ABC):
     @property
     def scale(self) -> float:
         return 1.0
+
+    @property
+    def far(self) -> float:
+        """No distance is larger."""
+        return _quant.WIDE_FAR if self.wide else _quant.FAR
+
+    def sums(self, *shape: int) -> np.ndarray:
+        """Room for exact sums of distances, all 0; float64 of `shape`, or uint64 with one more axis."""
+        return np.zeros((*shape, _quant.LIMBS), np.uint64) if self.wide else np.zeros(shape)
+
+    def nearest(self, sums: np.ndarray) -> np.ndarray:
+        """The float64 that are nearest to sums."""
+        if not self.wide:
+            return sums
+        found = np.empty(sums.shape[:-1])
+        self.kernels("").values(native.address(sums), found.size, native.address(found))
+        return found
+
+    def total(self, sums: np.ndarray, ranks: Ranks) -> np.ndarray:
+        """The float64 that are nearest to the sums of all ranks, none of them negative (collective)."""
+        if not self.wide:
+            ranks.add(sums)
+            return sums
+        halves = sums.view(np.uint32).astype(np.int64)
+        ranks.add(halves)
+        for half in range(halves.shape[-1] - 1):
+            halves[..., half + 1] += halves[..., half] >> 32
+        return self.nearest(halves.astype(np.uint32).view(np.uint64))
+
+    def kernels(self, name: str) -> SimpleNamespace:
+        """The kernels of this module that add distances up."""
+        return native.load(f"hpckit.cluster.kernels.{'wide' if self.wide else name}")
 
     @abstractmethod
     def rows(self, items: np.ndarray) -> Rows:
@@ -82,7 +118,8 @@ class Distances(ABC):
         """(objects, candidates) float32, the distances between them; candidates of this rank."""
         table, places = self.rows(candidates if self.by_candidate else objects)
         columns = objects if self.by_candidate else candidates - self.first
-        ticks = np.rint(table[np.ix_(places, columns)] * np.float32(self.scale))
+        ticks = table[np.ix_(places, columns)]
+        ticks = ticks if self.wide else np.rint(ticks * np.float32(self.scale))
         return ticks.T if self.by_candidate else ticks
 
     def pieces(self, items: np.ndarray) -> Iterator[tuple[int, Rows]]:
@@ -122,11 +159,11 @@ class Computed(Distances):
         if not self.tables or len(self.tables[0]) < len(items):
             self.tables[:] = [np.zeros((len(items), self.points.width), np.float32)]
         which = items if self.by_candidate else self.points.objects[items]
-        self.points.compute(which, self.exponent, self.tables[0])
+        self.points.compute(which, self.exponent, self.tables[0], wide=self.wide)
         return Rows(self.tables[0], np.arange(len(items)))
 
     def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
-        self.points.to_objects.fill(np.array([j]), self.exponent, column[None])
+        self.points.to_objects.fill(np.array([j]), self.exponent, column[None], wide=self.wide)
 
 
 def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = None) -> Distances:
@@ -136,16 +173,19 @@ def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = N
     """
     ranks = problem.ranks
     some = np.arange(problem.n) if objects is None else objects
-    source = (_Given if isinstance(problem.data, Matrix) else _Points)(problem, some, by_candidate)
+    source = (Given if isinstance(problem.data, Matrix) else _Points)(problem, some, by_candidate)
     top = 0.0
     with ranks.together():
         top = source.largest()
-    exponent = _quant.exponent(ranks.maximum(top), _quant.DISTANCE_BITS, "largest distance", source.scale)
+    top, size = ranks.maximum(top), ("largest distance", source.scale)
+    exponent = _quant.exponent(top, _quant.DISTANCE_BITS, *size)
+    if wide := source.too_coarse(top):
+        exponent = _quant.exponent(top, _quant.WIDE_BITS, *size)
     exponent += source.scale
-    shape = some, problem.n, source.first, source.m, by_candidate, exponent
+    shape = some, problem.n, source.first, source.m, by_candidate, exponent, wide
     if isinstance(source, _Points) and source.on_demand():
         return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
-    stored = Stored(*shape, max(len(some), source.m), source.stored(exponent))
+    stored = Stored(*shape, max(len(some), source.m), source.stored(exponent, wide))
     if objects is None and problem.metric not in _metrics.METRICS:
         look_over(stored.view[stored.first : stored.first + stored.m], ranks)
     return stored
@@ -171,8 +211,27 @@ class _Source(ABC):
     def largest(self) -> float:
         """Of all ranks, the largest is no less than any distance, in units of 2**scale."""
 
+    def too_coarse(self, top: float) -> bool:
+        """Whether distances must be wide, `top` being the largest of all (collective)."""
+        length = self.problem.n if self.by_object else len(self.objects)
+        some = _quant.sample(len(self.objects) if self.by_object else self.problem.n, length, self.problem.k)
+        counts = np.zeros((len(some), _quant.BINS), np.int64)
+        if top:
+            self.count(some, top, counts)
+        self.ranks.add(counts)
+        return _quant.coarse(counts, length, self.problem.k)
+
+    @property
+    def by_object(self) -> bool:
+        """Whether `count` takes rows of objects."""
+        return not self.by_candidate
+
     @abstractmethod
-    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+    def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
+        """Into counts[p] the `_quant.histogram` of what this rank has of row some[p] (collective)."""
+
+    @abstractmethod
+    def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
         """All rows in ticks of 2**exponent (collective)."""
 
     @property
@@ -180,7 +239,7 @@ class _Source(ABC):
         """What tells these distances from others; None: nothing short does."""
         return None
 
-    def stored(self, exponent: int) -> np.ndarray:
+    def stored(self, exponent: int, wide: bool) -> np.ndarray:
         """All rows, in memory or in the file that `memory` names (collective)."""
         file, ticks = None, np.empty((0, 0), np.float32)
         if isinstance(self.problem.memory, Path):
@@ -193,25 +252,33 @@ class _Source(ABC):
         else:
             with self.ranks.together():  # the largest array of all: there may be no room for it
                 ticks = np.empty((len(self.rows), self.width), np.float32)
-        self.fill(exponent, ticks)
+        self.fill(exponent, ticks, wide)
         ticks[:, len(self.columns) :] = 0
         if file:
             file.finish()
         return ticks
 
 
-class _Given(_Source):
+class Given(_Source):
     """From a matrix."""
 
     def largest(self) -> float:
         return self.data.largest(self.objects, self.first, self.first + self.m)
 
-    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+    @property
+    def by_object(self) -> bool:
+        return True  # what `pieces` yields
+
+    def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
+        for p, values in self.data.pieces(self.objects[some], self.first, self.first + self.m):
+            _quant.histogram(values, top, counts[p : p + len(values)])
+
+    def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
         for p, values in self.data.pieces(self.objects, self.first, self.first + self.m):
             if self.by_candidate:
-                _quant.to_ticks(values.T, exponent, ticks[:, p : p + len(values)])
+                _quant.to_ticks(values.T, exponent, ticks[:, p : p + len(values)], wide=wide)
             else:
-                _quant.to_ticks(values, exponent, ticks[p : p + len(values)])
+                _quant.to_ticks(values, exponent, ticks[p : p + len(values)], wide=wide)
 
 
 class _Points(_Source):
@@ -233,17 +300,30 @@ class _Points(_Source):
         self.scale = self.pairs.scale
         return self.pairs.largest(self.rows)
 
-    def fill(self, exponent: int, ticks: np.ndarray) -> None:
+    def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
+        exponent = _quant.exponent(top, _quant.WIDE_BITS, "largest distance", self.scale)
+        places = np.flatnonzero(np.isin(some, self.rows)) if self.by_candidate else np.arange(len(some))
+        rows = some[places] if self.by_candidate else self.objects[some]
         with self.ranks.together():
-            self.compute(self.rows, exponent, ticks)
+            step = max(1, _AT_ONCE // max(1, self.width))
+            for p in range(0, len(rows), step):
+                part, counted = rows[p : p + step], np.zeros((len(rows[p : p + step]), _quant.BINS), np.int64)
+                table = np.zeros((len(part), self.width), np.float32)
+                self.compute(part, exponent + self.scale, table, wide=True)
+                _quant.histogram(table, math.ldexp(top, -exponent), counted)
+                counts[places[p : p + step]] = counted
 
-    def compute(self, points: np.ndarray, exponent: int, table: np.ndarray) -> None:
+    def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
+        with self.ranks.together():
+            self.compute(self.rows, exponent, ticks, wide=wide)
+
+    def compute(self, points: np.ndarray, exponent: int, table: np.ndarray, *, wide: bool) -> None:
         """The rows of these points, by all threads."""
         starts = partition.starts(len(points), self.ranks.threads)
 
         def part(thread: int) -> None:
             mine = slice(starts[thread], starts[thread + 1])
-            self.pairs.fill(points[mine], exponent, table[mine])
+            self.pairs.fill(points[mine], exponent, table[mine], wide=wide)
 
         self.ranks.each(part)
 

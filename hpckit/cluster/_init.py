@@ -20,6 +20,8 @@ def medoids(problem: Problem, distances: Distances) -> np.ndarray:
         return problem.init.copy()
     if problem.init == "first":
         return np.arange(problem.k)
+    if problem.init == "heuristic":
+        return _most_central(distances, problem)
     if problem.init == "build":
         return _build(distances, problem.weights, problem.k, problem.ranks)
     draws = generator(problem.random_state, problem.ranks)
@@ -35,25 +37,30 @@ def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
     seed = np.empty(1, np.int64)
     with ranks.together():
         try:
-            seed[0] = np.random.default_rng(random_state).integers(2**63)
+            seed[0] = np.random.default_rng(_source(random_state)).integers(2**63)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"random_state={random_state!r} is neither a seed nor a generator: {error}") from error
     ranks.share(seed, 1, 0)
     return np.random.default_rng(seed)
 
 
+def _source(random_state: Any) -> Any:
+    """What `default_rng` takes; before NumPy 2.2 it took no `RandomState`."""
+    return random_state._bit_generator if isinstance(random_state, np.random.RandomState) else random_state
+
+
 class _Start:
     """Medoids that are chosen one after another.
 
     taken : (candidates,) int64, 1 for medoids
-    nearest : (n,) float32, ticks to the nearest of them, 2**24 while there is none
+    nearest : (n,) float32, ticks to the nearest of them, `far` while there is none
     changed, was : the first `count` are the objects that the last medoid came nearer to, and their `nearest` before
     """
 
     def __init__(self, distances: Distances, weights: np.ndarray, ranks: Ranks) -> None:
         n = distances.n
         self.distances, self.weights, self.ranks = distances, weights, ranks
-        self.taken, self.nearest = np.zeros(distances.candidates, np.int64), np.full(n, 2**24, np.float32)
+        self.taken, self.nearest = np.zeros(distances.candidates, np.int64), np.full(n, distances.far, np.float32)
         self.changed, self.was, self.count = np.arange(n), np.zeros(n, np.float32), n
         self._column = np.empty(n, np.float32)
         arrays = self._column, self.nearest, self.changed, self.was
@@ -75,8 +82,8 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
     step reads the whole matrix, and the others together about ln k times as much. Where nothing gains any more, the
     lowest objects that are no medoids follow.
     """
-    best_addition = native.load("hpckit.cluster.kernels.build").best_addition
-    start, gain, chosen = _Start(distances, weights, ranks), np.zeros(distances.m), np.empty(k, np.int64)
+    best_addition = distances.kernels("build").best_addition
+    start, gain, chosen = _Start(distances, weights, ranks), distances.sums(distances.m), np.empty(k, np.int64)
     at_gain, at_taken, at_bid = map(native.address, (gain, start.taken, ranks.bid))
     for slot in range(k):
         _update(start, gain)
@@ -85,9 +92,19 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
     return chosen
 
 
+def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
+    """Those with the least sum of weighted distances from all objects, the lowest among equals (collective).
+
+    They are the k that BUILD would like best as the first.
+    """
+    gain = distances.sums(distances.m)
+    _update(_Start(distances, problem.weights, problem.ranks), gain)
+    return np.argsort(-problem.ranks.join(distances.nearest(gain)), kind="stable")[: problem.k]
+
+
 def _update(start: _Start, gain: np.ndarray) -> None:
     """Replace what the changed objects contribute to the gains, (m,) float64, of this rank's candidates."""
-    kernels, distances = native.load("hpckit.cluster.kernels.build"), start.distances
+    kernels, distances = start.distances.kernels("build"), start.distances
     nearest, weights, at_gain, changed, was = map(
         native.address, (start.nearest, start.weights, gain, start.changed, start.was)
     )
@@ -95,7 +112,8 @@ def _update(start: _Start, gain: np.ndarray) -> None:
         own = np.arange(distances.first, distances.first + distances.m)
         for p, rows in distances.pieces(own):
             part = *rows.at, distances.scale, len(rows.places)
-            kernels.update_by_candidate(*part, changed, was, start.count, nearest, weights, at_gain + 8 * p)
+            into = at_gain + gain.strides[0] * p
+            kernels.update_by_candidate(*part, changed, was, start.count, nearest, weights, into)
     else:
         for p, rows in distances.pieces(start.changed[: start.count]):
             part = *rows.at, distances.scale, distances.m
@@ -110,10 +128,14 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
     candidates = np.sort(others[_sample(len(others), draws)])
     objects = _sample(distances.n, draws)
     mine = candidates[(candidates >= distances.first) & (candidates < distances.first + distances.m)]
-    nearer = start.nearest[objects, None] - distances.part(objects, mine)
-    gain = start.weights[objects] @ np.maximum(nearer, 0).astype(np.float64)  # whole numbers: exact
+    nearest, part = start.nearest[objects, None].astype(np.float64), distances.part(objects, mine)
+    nearer = np.where(nearest == distances.far, 0.0 - part, np.maximum(nearest - part, 0))  # far is the same for all
+    if distances.wide:
+        gain = np.array([math.fsum(column) for column in (start.weights[objects, None] * nearer).T])
+    else:
+        gain = start.weights[objects] @ nearer  # whole numbers: exact
     best = gain.argmax() if len(mine) else 0
-    start.ranks.bid[:] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
+    start.ranks.bid[:3] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
     return start.add(_won(start.ranks))
 
 
@@ -121,10 +143,11 @@ def _far_away(start: _Start, draws: np.random.Generator) -> int:
     """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to the medoids."""
     share = start.weights * start.nearest
     share[start.taken[start.distances.objects] == 1] = 0  # not everybody's distance to itself is 0
-    below = share.cumsum()  # exact
+    below = share.cumsum()  # exact if whole, and not divided over ranks
     if not below[-1]:
         return start.add(int(start.taken.argmin()))
-    drawn = below.searchsorted(draws.integers(int(below[-1])), side="right")
+    point = draws.random() * below[-1] if start.distances.wide else draws.integers(int(below[-1]))
+    drawn = below.searchsorted(point, side="right")
     return start.add(int(start.distances.objects[drawn]))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpckit import native
 from hpckit.cluster import _quant
-from hpckit.cluster._dist import Distances, Rows, look_over
+from hpckit.cluster._dist import Distances, Given, Rows, look_over
 from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Whole
 from hpckit.cluster._ranks import Ranks
@@ -25,18 +25,24 @@ class InPlace(Distances):
 
     @property
     def scale(self) -> float:
-        return math.ldexp(1, -self.exponent)
+        return 1.0 if self.wide else math.ldexp(1, -self.exponent)
 
     def rows(self, items: np.ndarray) -> Rows:
         return Rows(self.table, items)
 
     def fetch(self, j: int, column: np.ndarray, ranks: Ranks) -> None:
         if self.by_candidate:  # all ranks have all rows
-            np.rint(np.multiply(self.table[j], self.scale, out=column), out=column)
+            self._round(self.table[j], column)
             return
         if self.first <= j < self.first + self.m:
-            np.rint(np.multiply(self.table[:, j - self.first], self.scale, out=column), out=column)
+            self._round(self.table[:, j - self.first], column)
         ranks.share(column, self.candidates, j)
+
+    def _round(self, values: np.ndarray, column: np.ndarray) -> None:
+        if self.wide:
+            column[:] = values
+        else:
+            np.rint(np.multiply(values, self.scale, out=column), out=column)
 
 
 def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
@@ -47,19 +53,25 @@ def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
         return None
     first, stop = ranks.block(n)
     rows, own, top = matrix.T if by_candidate else matrix, slice(first, stop), 0.0
+    symmetric, threads = ranks.maximum(rows.strides[1] != 4), ranks.gather(ranks.threads)  # ranks may differ in both
     with ranks.together():
-        if rows.strides[1] == 4:
+        if not symmetric:
             top = _quant.largest(rows[own] if by_candidate else rows[:, own])
         else:
-            rows = rows.T
-            top = _largest_symmetric(rows, ranks)
+            rows = rows if rows.strides[1] == 4 else rows.T
+            top = _largest_symmetric(rows, ranks, threads)
     top = ranks.maximum(top)
-    exponent = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance") if top < math.inf else _RANGE
-    if abs(exponent) >= _RANGE:
+    if top == math.inf:
+        return None
+    exponent, objects = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance"), np.arange(n)
+    wide = Given(problem, objects, by_candidate).too_coarse(top)
+    if wide:
+        exponent = 0
+    elif abs(exponent) >= _RANGE:
         return None
     look_over(matrix[own, own], ranks)
     table = rows if by_candidate else rows[:, own]
-    return InPlace(np.arange(n), n, first, stop - first, by_candidate, exponent, n, table)
+    return InPlace(objects, n, first, stop - first, by_candidate, exponent, wide, n, table)
 
 
 def _matrix(problem: Problem) -> np.ndarray | None:
@@ -70,10 +82,10 @@ def _matrix(problem: Problem) -> np.ndarray | None:
     return matrix if min(matrix.strides) == 4 and max(matrix.strides) % 4 == 0 else None
 
 
-def _largest_symmetric(rows: np.ndarray, ranks: Ranks) -> float:
+def _largest_symmetric(rows: np.ndarray, ranks: Ranks, threads: list[int]) -> float:
     """The largest that this rank finds in its part of the matrix; infinite where that is not symmetric."""
     largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
-    first, parts = ranks.rank * ranks.threads, ranks.size * ranks.threads
+    first, parts = sum(threads[: ranks.rank]), sum(threads)
 
     def part(thread: int) -> float:
         return largest(native.address(rows), len(rows), rows.strides[0] // 4, first + thread, parts)

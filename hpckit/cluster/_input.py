@@ -7,32 +7,37 @@ import operator
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from hpckit.cluster import _data, _file, _quant
+from hpckit.cluster import _data, _file, _named, _quant
 from hpckit.cluster._matrix import Matrix
-from hpckit.cluster._metrics import METRICS, Metric
+from hpckit.cluster._metrics import Metric
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
+from hpckit.log import get_logger
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-INITS = ("random", "first", "build", "lab", "k-medoids++")
+INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
 _NONE: Mapping[str, Any] = {}
+_LOG = get_logger(__name__)
 
 
 class Common(TypedDict, total=False):
     """What all searches take.
 
     metric : "precomputed" (the default) for a matrix of distances; for points euclidean, sqeuclidean, cosine,
-        manhattan, chebyshev, hamming, or a function of an object and a medoid, two 1-D float64 points, to a number; it
-        is called for all pairs to find the largest distance, and then again; what numba has compiled stays compiled
-    random_state : seed or `numpy.random.Generator`; that of rank 0 counts
+        manhattan, chebyshev, hamming, or, where scikit-learn is installed, any other name that its pairwise_distances
+        knows; or a function of an object and a medoid, two 1-D float64 points, to a number. A function, or a name that
+        scikit-learn is needed for, is called for all pairs to find the largest distance, and then again; what numba has
+        compiled stays compiled
+    metric_params : dict of arguments of the metric
+    random_state : seed, `numpy.random.Generator`, `RandomState` or `SeedSequence`; that of rank 0 counts
     sample_weight : (n,) weight of each object in the loss
     comm : the ranks; None for this process alone
     threads : how many of them each rank uses
@@ -43,6 +48,7 @@ class Common(TypedDict, total=False):
     """
 
     metric: Metric
+    metric_params: Mapping[str, Any] | None
     random_state: Any
     sample_weight: Any
     comm: MPI.Intracomm | None
@@ -78,10 +84,13 @@ def check(
     k: Any,
     counts: Mapping[str, Any] = _NONE,
     limits: Mapping[str, Any] = _NONE,
+    called: str = "k",
     /,
     *,
     init: Any,
+    search: str = "",
     metric: Any = "precomputed",
+    metric_params: Any = None,
     random_state: Any = None,
     sample_weight: Any = None,
     comm: MPI.Intracomm | None = None,
@@ -92,46 +101,45 @@ def check(
 ) -> Problem:
     """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same (collective).
 
-    counts, limits : further arguments that must be whole numbers above 0; those of `limits` may be None
+    counts, limits : further arguments that must be whole numbers above 0; those of `limits` may be None, max_iter 0
+    called : what the user calls k; search : the name of the function that all ranks are to call
     """
     ranks = Ranks(comm)
-    name, place = "", ""
+    name, parameters, place = "", None, ""
     with ranks.together():
         if unknown:
             raise ConfigError(f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's help")
-        name = _known(metric)
+        name, parameters = _named.known(metric, metric_params)
         place = _place(memory, name)
-    ranks.same("metric and memory", (name, place))
-    points = name != "precomputed"
-    array, given_weights = _data.read(ranks, data, sample_weight, points=points, distributed=bool(distributed))
+    ranks.same("the search", search)
+    ranks.same("metric and memory", (name, parameters, place))
+    kind = {"points": name != "precomputed", "distributed": bool(distributed), "gaps": _named.allows_nan(metric)}
+    array, given_weights = _data.read(ranks, data, sample_weight, **kind)
     n = len(given_weights)
     with ranks.together():
-        k = _integer(k, "k")
-        if not 1 <= k <= n:
-            raise ConfigError(f"k={k} medoids of {n} objects: k must be 1 to {n}")
+        k = how_many(k, called, n)
         start = init if isinstance(init, str) else indices(init, "init", n, k)
         if isinstance(start, str) and start not in INITS:
             raise ConfigError(f"init={init!r} must be one of {', '.join(INITS)}, or {k} indices of objects")
         given = {name: value for name, value in limits.items() if value is not None}
-        numbers = {name: _count(value, name) for name, value in {"threads": threads, **counts, **given}.items()}
+        numbers = {name: count(value, name) for name, value in {"threads": threads, **counts, **given}.items()}
         ranks.threads = numbers.pop("threads")  # may differ
         weights, unit = _quant.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
         content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
         limit = numbers.get("max_iter", math.inf)
         problem = Problem(ranks, array, metric, n, k, start, limit, weights, unit, random_state, place)
-    ranks.same("k, init and the other arguments", (k, text, numbers))
+    ranks.same(f"{called}, init and the other arguments", (k, text, numbers))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
-    return problem
+    return replace(problem, metric=_bound(metric, metric_params, array, ranks))
 
 
-def _known(metric: Any) -> str:
-    """Its name."""
-    if callable(metric):
-        return f"{metric.__module__}.{getattr(metric, '__qualname__', type(metric).__qualname__)}"
-    if not isinstance(metric, str) or metric not in ("precomputed", *METRICS):
-        raise ConfigError(f"metric={metric!r} must be one of precomputed, {', '.join(METRICS)}, or a function")
-    return metric
+def _bound(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> Metric:
+    """The metric as `_metrics` takes it, with its parameters (collective)."""
+    named = _named.bind(metric, parameters, data, ranks)
+    if named is not metric and ranks.rank == 0 and (said := _named.remark(named, data)):
+        _LOG.warning(said)
+    return named.metric
 
 
 def _place(memory: Any, metric: str) -> str | Path:
@@ -157,14 +165,25 @@ def _integer(value: Any, name: str) -> int:
     raise ConfigError(f"{name}={value!r} must be a whole number")
 
 
-def _count(value: Any, name: str) -> int:
-    if (number := _integer(value, name)) < 1:
-        raise ConfigError(f"{name}={value} must be at least 1")
+def count(value: Any, name: str) -> int:
+    """A whole number above 0; max_iter may be 0 too: no search, but the first medoids."""
+    least = 0 if name == "max_iter" else 1
+    if (number := _integer(value, name)) < least:
+        raise ConfigError(f"{name}={value} must be at least {least}")
+    return number
+
+
+def how_many(k: Any, called: str, n: int) -> int:
+    """k, a number of medoids of n objects."""
+    number = _integer(k, called)
+    if not 1 <= number <= n:
+        raise ConfigError(f"{called}={number} medoids of {n} objects: {called} must be 1 to {n}")
     return number
 
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
     """(k,) int64, different objects; `ConfigError` for anything else."""
+    _data.refuse_masked(init, name)
     try:
         given = np.asarray(init)
     except ValueError:

@@ -37,7 +37,7 @@ class Pairs(ABC):
         """No less than the largest distance of these points to the columns."""
 
     @abstractmethod
-    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
         """Distances of these points to all columns, in ticks of 2**exponent, into the first places of rows of `out`."""
 
 
@@ -73,12 +73,13 @@ class _Computed(Pairs):
     def largest(self, rows: np.ndarray) -> float:
         return self._bound
 
-    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
-        ticks, stride = math.ldexp(self._factor, self.scale - exponent), out.strides[0] // out.itemsize
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
+        ticks = math.ldexp(self._factor, self.scale - exponent), _quant.rounding(wide)
+        stride = out.strides[0] // out.itemsize
         columns = native.address(self._y), self._size, self._x.shape[1]
         for start in range(0, len(rows), _ROWS):
             x = self._x[rows[start : start + _ROWS]]
-            self._kernel(native.address(x), len(x), *columns, ticks, native.address(out[start:]), stride)
+            self._kernel(native.address(x), len(x), *columns, *ticks, native.address(out[start:]), stride)
 
 
 class _Called(Pairs):
@@ -93,9 +94,9 @@ class _Called(Pairs):
     def largest(self, rows: np.ndarray) -> float:
         return max((_quant.largest(values) for _, values in self._pieces(rows)), default=0.0)
 
-    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray) -> None:
+    def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
         for start, values in self._pieces(rows):
-            _quant.to_ticks(values, exponent, out[start : start + len(values), : len(self._y)])
+            _quant.to_ticks(values, exponent, out[start : start + len(values), : len(self._y)], wide=wide)
 
     def _pieces(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         step = _VALUES // max(1, len(self._y)) + 1
@@ -144,6 +145,8 @@ def _bound(points: np.ndarray, metric: str) -> float:
 
 def _each_pair(metric: Callable) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
     """`each(objects, candidates, values)`: values[o, j] = metric(objects[o], candidates[j])."""
+    if table := getattr(metric, "table", None):  # of `_named`: many pairs at once
+        return lambda objects, candidates, values: np.copyto(values, table(objects, candidates))
     if hasattr(metric, "py_func"):  # numba's, so numba is there
         from hpckit.cluster.kernels.called import each_pair
 

@@ -1,9 +1,12 @@
-"""Whole numbers for distances and weights: sums of them are exact in float64, in whatever order they are added.
+"""Distances and weights as numbers whose sums are exact, in whatever order they are added.
 
 A tick is the power of two for which the largest distance has 24 bits: at most 2**24 ticks, kept exactly in float32.
 A distance moves by at most half a tick, 2**-24 of the largest; 2**-23 from points, whose largest distance is bounded
 only, and 2**-22 if squared or cosine. Weights become whole numbers whose sum is below 2**29, so no sum of weighted
-distances exceeds 2**53.
+distances exceeds 2**53, and float64 holds them all.
+
+Beside one huge distance all others would be few ticks. `coarse` looks out for that in some rows; then distances are
+*wide*: any float32, moved by at most 2**-25 of themselves, and sums are those of `kernels.wide`.
 """
 
 from __future__ import annotations
@@ -16,9 +19,15 @@ import numpy as np
 from hpckit import native
 from hpckit.errors import ConfigError
 
-DISTANCE_BITS = 24
+DISTANCE_BITS, WIDE_BITS = 24, 127
 WEIGHT_BITS = 28  # and one more for what rounding may add
+FAR, WIDE_FAR = 2.0**24, float(np.finfo(np.float32).max)  # no distance is larger
+LIMBS = 5  # of 64 bits, in a wide sum
+_SAMPLE, _MOST = 64, 1024  # rows that are looked at; the second where few objects are no medoids
+BINS = 40  # of a histogram: a factor of two each, and the last for all below
 _RANGE = 480  # largest exponent of a distance or a weight: their product must stay within float64, and its unit too
+_WHOLE = 1.5 * 2**52  # adding and subtracting it rounds to a whole number
+_NEAR, _GAP, _FEW = 12, 8, 6  # powers of two; see `coarse`
 
 
 def exponent(largest: float, bits: int, what: str, scale: int = 0) -> int:
@@ -45,10 +54,46 @@ def largest(x: np.ndarray) -> float:
     return top
 
 
-def to_ticks(x: np.ndarray, exponent: int, ticks: np.ndarray) -> None:
+def to_ticks(x: np.ndarray, exponent: int, ticks: np.ndarray, *, wide: bool = False) -> None:
     """Round a 2-D float32 or float64 array into `ticks`, float32 with contiguous rows; `ticks` may be `x` itself."""
-    into = native.address(ticks), _steps(ticks)[0]
+    into = rounding(wide), native.address(ticks), _steps(ticks)[0]
     _kernel("to_ticks", x)(native.address(x), *x.shape, *_steps(x), math.ldexp(1, -exponent), *into)
+
+
+def rounding(wide: bool) -> float:
+    """What kernels add and subtract, so that ticks are whole numbers if they are not `wide`."""
+    return 0.0 if wide else _WHOLE
+
+
+def histogram(x: np.ndarray, top: float, counts: np.ndarray) -> None:
+    """Count the positive values of each row of a 2-D array by their size, from `top` down: (rows, BINS) int64."""
+    kernel = _kernel("histogram", x)
+    kernel(native.address(x), *x.shape, *_steps(x), math.frexp(top)[1], BINS, native.address(counts))
+
+
+def sample(rows: int, n: int, k: int) -> np.ndarray:
+    """Which of so many rows, n long, to look at: ascending, the same on all ranks."""
+    few = min(rows, _SAMPLE if 2 * k < n else _MOST)
+    return np.sort(np.random.default_rng(0).choice(rows, few, replace=False))
+
+
+def coarse(counts: np.ndarray, n: int, k: int) -> bool:
+    """Whether ticks are too coarse for k medoids: from histograms of some rows, n long, (rows, BINS) int64.
+
+    They are, if of some objects (1 of 16) as many others as a quarter of an average cluster are at less than 2**12
+    ticks; if many objects (1 of 4) have others much nearer than all the rest, by 2**8; or if as many as are no medoids
+    may be served from less than 2**6 ticks.
+    """
+    rows, below = len(counts), counts[:, ::-1].cumsum(axis=1)[:, ::-1]  # how many are in this bin or further down
+    near = below[:, DISTANCE_BITS - _NEAR] >= max(1, n // (4 * k))
+    empty = np.lib.stride_tricks.sliding_window_view(counts == 0, _GAP, axis=1).all(axis=2)
+    gap = (empty[:, :-1] & (below[:, :1] > below[:, :-_GAP]) & (below[:, _GAP:] > 0)).any(axis=1)
+    served = np.count_nonzero(below[:, DISTANCE_BITS - _FEW] > 0)
+    return bool(
+        np.count_nonzero(near) >= max(2, rows / 16)
+        or np.count_nonzero(gap) >= max(2, rows / 4)
+        or served >= max(1, (n - k) / 2 * rows / n)
+    )
 
 
 def weights(given: np.ndarray) -> tuple[np.ndarray, int]:

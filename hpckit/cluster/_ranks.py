@@ -21,24 +21,25 @@ _T = TypeVar("_T")
 
 
 class Bid(NamedTuple):
-    """The best of all ranks' proposals: `candidate` into `slot` changes the loss by `change` ticks."""
+    """The best of all ranks' proposals: `candidate`, in `block`, into `slot` changes the loss by `change` ticks."""
 
     change: float
     candidate: int
     slot: int
+    block: int
 
 
 class Ranks:
     """What the algorithms say to each other; every method but `block` and `each` is collective.
 
     threads : how many threads this rank may use
-    bid : (3,) float64, this rank's proposal (change, candidate, slot), for kernels to fill in before `settle`
+    bid : (4,) float64, this rank's proposal (change, candidate, slot, block), for kernels to fill in before `settle`
     """
 
     def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
         self.comm, self.threads = comm, threads
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
-        bids = np.empty((self.size, 3))
+        bids = np.zeros((self.size, 4))
         self.bid, self._bids = bids[self.rank], bids
         self._counts = np.empty(self.size, np.int64)
         winner = native.load("hpckit.cluster.kernels.bids").winner
@@ -137,5 +138,5 @@ class Ranks:
         winner = self._winner()
         if winner < 0:
             return None
-        change, candidate, slot = self._bids[winner].tolist()
-        return Bid(change, int(candidate), int(slot))
+        change, *places = self._bids[winner].tolist()
+        return Bid(change, *map(int, places))

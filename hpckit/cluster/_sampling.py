@@ -17,11 +17,12 @@ from hpckit.cluster._input import Problem
 from hpckit.cluster._matrix import Matrix
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import State
-from hpckit.cluster.kmedoids import Result, fasterpam, finish
+from hpckit.cluster.kmedoids import Result, fasterpam, finish, remarked
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
 
+@remarked
 def clara(
     data: Any,
     k: int,
@@ -42,7 +43,7 @@ def clara(
     losses in the trace are its own. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
     counts, limits = {"samples": samples, "block": block}, {"sample_size": sample_size, "max_iter": max_iter}
-    problem = _input.check(data, k, counts, limits, init=init, **common)
+    problem = _input.check(data, k, counts, limits, search="clara", init=init, **common)
     size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
     problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
     best, kept = None, [] if isinstance(problem.init, str) else problem.init.tolist()
@@ -57,7 +58,7 @@ def clara(
 def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_iter: int | None) -> Result:
     ranks, draws = problem.ranks, problem.random_state
     sample = _sample(problem, size, draws, *kept)
-    found = fasterpam(
+    found = fasterpam.__wrapped__(
         _among(problem, sample),
         problem.k,
         metric=problem.metric,
@@ -73,7 +74,7 @@ def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_it
     trace["added"], trace["removed"] = sample[trace["added"]], sample[trace["removed"]]
     medoids = sample[found.medoids]
     labels, loss = assign(problem, medoids)
-    return Result(medoids, labels, loss, found.n_iter, found.n_swap, trace)
+    return Result(medoids, labels, loss, found.n_iter, found.n_swap, trace, found.converged)
 
 
 def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
@@ -88,6 +89,7 @@ def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
     return problem.ranks.join(columns).T
 
 
+@remarked
 def clarans(
     data: Any,
     k: int,
@@ -106,7 +108,7 @@ def clarans(
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
-    problem = _input.check(data, k, counts, limits, init=init, **common)
+    problem = _input.check(data, k, counts, limits, search="clarans", init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
     patience = max_neighbors or 1 + (problem.n - problem.k) // 40
@@ -119,6 +121,7 @@ def clarans(
     return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
 
+@remarked
 def onebatch(
     data: Any,
     k: int,
@@ -138,7 +141,7 @@ def onebatch(
     Mathelin et al., OneBatchPAM, AAAI 2025.
     """
     limits = {"batch": batch, "max_iter": max_iter}
-    problem = _input.check(data, k, {"block": block}, limits, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, limits, search="onebatch", init=init, **common)
     draws = _init.generator(problem.random_state, problem.ranks)
     objects = _sample(problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws)
     with span("distances"):

@@ -12,6 +12,8 @@ from hpckit.cluster import _input
 from hpckit.cluster._state import SWAP, Medoids
 from hpckit.errors import ConfigError
 
+_SLOW = 2  # ranks agree again after one in so many of the blocks judged in vain since the last swap
+_AGREEMENTS = 16  # at least that many in a pass
 Monitor = Callable[["Search"], object]
 
 
@@ -71,13 +73,27 @@ class Search:
         """Whether there is a block to visit."""
         return not self.found_nothing and self.visited < self._limit * self.blocks
 
-    def step(self, swapped: bool) -> None:
-        """One block more has been visited."""
-        self.visited += 1
-        self.quiet = 0 if swapped else self.quiet + 1
-        if self._monitor is not None:
+    @property
+    def ahead(self) -> int:
+        """How many blocks to judge before the ranks agree: the more, the longer none has offered a swap."""
+        if self.quiet < _SLOW:
+            return 1
+        left = min(-(-self._patience // self.block) - self.quiet, self._limit * self.blocks - self.visited)
+        return int(min(self.quiet // _SLOW, 1 + self.blocks // _AGREEMENTS, left))
+
+    def step(self, blocks: int, *, swapped: bool) -> None:
+        """So many blocks more have been visited, and offered a swap or not."""
+        if self._monitor is None:
+            self._go(blocks, swapped)
+        elif blocks:
             with self._state.ranks.together():
-                self._monitor(self)
+                for _ in range(blocks):
+                    self._go(1, swapped)
+                    self._monitor(self)
+
+    def _go(self, blocks: int, swapped: bool) -> None:
+        self.visited += blocks
+        self.quiet = 0 if swapped else self.quiet + blocks
 
     def snapshot(self) -> dict[str, Any]:
         """What `resume=` takes: plain numbers, and the arrays medoids (k,) and trace (n_swap,)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -13,12 +13,13 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import _dist, _init, _input, _swap
 from hpckit.cluster._assign import to_medoids
+from hpckit.cluster._data import refuse_masked
 from hpckit.cluster._dist import Distances
 from hpckit.cluster._metrics import Metric
 from hpckit.cluster._ranks import Ranks
 from hpckit.cluster._search import Search
 from hpckit.cluster._state import Medoids
-from hpckit.cluster.kmedoids import Result, finish
+from hpckit.cluster.kmedoids import Result, finish, remarked
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
@@ -38,6 +39,7 @@ class DynResult(Result):
     scores: np.ndarray
 
 
+@remarked
 def fastermsc(
     data: Any,
     k: int,
@@ -53,11 +55,12 @@ def fastermsc(
     `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
     arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common)
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
 
+@remarked
 def dynmsc(
     data: Any,
     k_max: int,
@@ -75,20 +78,22 @@ def dynmsc(
     each k; other arguments, errors and source as for `fastermsc`.
     """
     counts = {"block": block, "k_min": k_min}
-    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common)
     _at_least_two(problem.k, "k_max")
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:
         raise ConfigError(f"k_min={k_min} is above k_max={k_max}: it must be 2 to {k_max}")
     distances, medoids = _start(problem)
     best, removal = _search(problem, distances, medoids, block)
-    scores = [(problem.k, 1 - best.loss)]
+    scores, converged = [(problem.k, 1 - best.loss)], best.converged
     medoids = best.medoids
     while len(medoids) > k_min:
         result, removal = _search(problem, distances, np.delete(medoids, removal.argmin()), block)
         medoids = result.medoids
         scores.append((len(medoids), 1 - result.loss))
+        converged &= result.converged
         best = min(result, best, key=lambda each: each.loss)
+    best = replace(best, converged=converged)
     return DynResult(**vars(best), scores=np.array(scores[::-1], SCORE))
 
 
@@ -97,6 +102,7 @@ def silhouette(
     labels: Any,
     *,
     metric: Metric = "precomputed",
+    metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,
     distributed: bool = False,
@@ -109,17 +115,18 @@ def silhouette(
     labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are distributed
     other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
     """
-    where = {"comm": comm, "threads": threads, "distributed": distributed}
-    memory = "matrix" if metric == "precomputed" else "free"
-    problem = _input.check(data, 1, init="first", metric=metric, memory=memory, **where)
+    common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
+    common |= {"distributed": distributed, "memory": "matrix" if metric == "precomputed" else "free"}
+    problem = _input.check(data, 1, search="silhouette", init="first", metric=metric, **common)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
-        sums = np.zeros((len(sizes), problem.n))
     ranks.same("labels (checksum)", zlib.crc32(clusters))
-    distances = _dist.load(problem, by_candidate=True)
+    distances = _dist.load(replace(problem, k=len(sizes)), by_candidate=True)
+    with ranks.together():  # there may be no room for it
+        sums = distances.sums(len(sizes), problem.n)
     _add_up(distances, clusters, sums)
-    ranks.add(sums)
+    sums = distances.total(sums, ranks)
     own = clusters, np.arange(problem.n)
     with np.errstate(invalid="ignore"):  # 0 by 0, where an object is alone or at distance 0 of all others
         a = sums[own] / (sizes[clusters] - 1)
@@ -134,6 +141,7 @@ def medoid_silhouette(
     medoids: Any,
     *,
     metric: Metric = "precomputed",
+    metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,
     distributed: bool = False,
@@ -143,12 +151,20 @@ def medoid_silhouette(
     dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects. Other arguments and
     errors as for `fasterpam`. Source as for `fastermsc`.
     """
-    where = {"comm": comm, "threads": threads, "distributed": distributed}
-    problem = _input.check(data, np.size(medoids), init=medoids, metric=metric, **where)
+    common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
+    problem = _input.check(
+        data,
+        np.size(medoids),
+        search="medoid_silhouette",
+        init=medoids,
+        metric=metric,
+        distributed=distributed,
+        **common,
+    )
     _at_least_two(problem.k)
     values = [np.empty(0)]
-    for ticks in to_medoids(problem, np.asarray(problem.init))[1]:
-        dn, ds = np.partition(ticks, 1, axis=1)[:, :2].T.astype(np.float64)
+    for distances in to_medoids(problem, np.asarray(problem.init), wide=True)[1]:
+        dn, ds = np.partition(distances, 1, axis=1)[:, :2].T.astype(np.float64)
         values.append(1 - dn / np.where(ds, ds, 1))
     return problem.ranks.join(np.concatenate(values))
 
@@ -179,6 +195,7 @@ def _search(
 
 def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of the objects, (n,) int64 from 0 on, and their sizes."""
+    refuse_masked(labels, "labels")
     given = np.asarray(labels)
     if given.shape != (n,) or given.dtype.kind not in "iu":
         raise ConfigError(f"labels have shape {given.shape} of {given.dtype}, they must be {n} whole numbers")
@@ -190,7 +207,7 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
     """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
-    first, add_rows = distances.first, native.load("hpckit.cluster.kernels.silhouette").add_rows
+    first, add_rows = distances.first, distances.kernels("silhouette").add_rows
     own = first + np.argsort(clusters[first : first + distances.m])  # one cluster after another: its sums stay in cache
     into = distances.n, *map(native.address, (clusters, sums))
     for start, rows in distances.pieces(own):
@@ -209,14 +226,14 @@ class _Silhouette(Medoids):
         self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
         self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
         served = self.near, self.seco, self.dn, self.ds, self.dt, *self.ratios, weights, self.removal
-        self._served = [native.address(self._table), self.n, self.k, *map(native.address, served)]
+        self._served = [native.address(self._table), self.n, self.k, distances.far, *map(native.address, served)]
         self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:
         return self._kernels.swap(*self._served, slot, native.address(self._column))
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
-        _, n, k, *objects, removal = self._served
+        _, n, k, _, *objects, removal = self._served
         return self._kernels.evaluate, [n, native.address(self.taken), *objects, k, removal]
 
     @property

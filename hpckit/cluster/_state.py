@@ -23,7 +23,7 @@ class Medoids(ABC):
     near, seco : (n,) int32, slot of the nearest and of the second medoid, the lowest among equals; seco = -1 if k = 1
     dn, ds : (n,) float32, their distances in ticks
     weights : (n,) float64, whole numbers
-    removal : (k,) float64, what losing each medoid costs
+    removal : k sums, what losing each medoid costs
     loss : what swaps lower, a whole number
     swaps : (added, removed, loss) of each swap so far
     """
@@ -40,7 +40,7 @@ class Medoids(ABC):
         self.taken[medoids] = 1
         self.near, self.seco = np.zeros(n, np.int32), np.empty(n, np.int32)
         self.dn, self.ds = np.zeros((2, n), np.float32)
-        self.removal = np.zeros(k)
+        self.removal = self.sums(k)
         self.swaps: list[tuple[int, int, float]] = []
         own = own or slice(n)
         self._column = np.empty(n, np.float32)
@@ -49,13 +49,17 @@ class Medoids(ABC):
             distances.fetch(medoid, self._column, ranks)
             self._table[:, slot] = self._column[own]
 
+    def sums(self, *shape: int) -> np.ndarray:
+        """Room for exact sums of what the loss adds up, all 0."""
+        return np.zeros(shape)
+
     def swap(self, bid: Bid) -> int:
         """Do the swap; how many objects changed (collective)."""
         removed, self.medoids[bid.slot] = int(self.medoids[bid.slot]), bid.candidate
         self.taken[removed], self.taken[bid.candidate] = 0, 1
         self.distances.fetch(bid.candidate, self._column, self.ranks)
-        count = self._replace(bid.slot)
         self.loss += bid.change
+        count = self._replace(bid.slot)
         self.swaps.append((bid.candidate, removed, self.true_loss))
         return count
 
@@ -95,16 +99,23 @@ class State(Medoids):
         self._unit = distances.exponent + weight_exponent
         self.changed, self.near_was = np.arange(n), np.empty(n, np.int32)
         self.dn_was, self.ds_was, self.limit = np.zeros((3, n), np.float32)
-        self._kernels = native.load("hpckit.cluster.kernels.state")
+        self._kernels, self._apply = native.load("hpckit.cluster.kernels.state"), distances.kernels("state").change
+        self._sum = distances.sums()
         self._changes, self._all_changes = np.empty((stop - first, 5), np.int32), np.empty((n, 5), np.int32)
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
         self._column_at, self._all_changes_at = map(native.address, (self._column, self._all_changes))
         kept = self.weights, self.removal, self.changed, self.near_was, self.dn_was, self.ds_was
-        self._kept = native.address(self.limit), 1 / distances.scale, *map(native.address, kept)
-        self._kernels.assign(*self._own)
+        self._kept = [native.address(self.limit), 1 / distances.scale, *map(native.address, kept)]
+        if distances.wide:
+            self._kept.append(native.address(self._sum))
+        self._kernels.assign(*self._own, distances.far)
         self._change(stop - first)
-        self.loss = float(weights @ self.dn)
+        if not distances.wide:
+            self.loss = float(weights @ self.dn)
+
+    def sums(self, *shape: int) -> np.ndarray:
+        return self.distances.sums(*shape)
 
     def _replace(self, slot: int) -> int:
         return self._change(self._kernels.swap(*self._own, slot, self._column_at, *self._served))
@@ -112,13 +123,15 @@ class State(Medoids):
     def _change(self, count: int) -> int:
         """Do the changes that all ranks have found, each for its part of the objects; how many there are."""
         count = self.ranks.collect(self._changes[:count], self._all_changes)
-        self._kernels.change(self._all_changes_at, count, *self._served, *self._kept)
+        self._apply(self._all_changes_at, count, *self._served, *self._kept)
+        if self.distances.wide:  # a change is rounded, this is not
+            self.loss = float(self.distances.nearest(self._sum))
         return count
 
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))
         judged = native.address(self.removal), native.address(self.limit), self.distances.scale
-        return native.load("hpckit.cluster.kernels.evaluate").evaluate, [self.n, *objects, self.k, *judged]
+        return self.distances.kernels("evaluate").evaluate, [self.n, *objects, self.k, *judged]
 
     @property
     def true_loss(self) -> float:

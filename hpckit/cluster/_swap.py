@@ -24,6 +24,9 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
     All candidates of a block are judged against the same medoids, and the best swap is done; those that had offered
     one are judged again, until none is left. The search ends when a whole pass has found nothing. With blocks of one
     this is FasterPAM. A block of all is judged again as a whole, which is PAM.
+
+    While blocks offer nothing, ranks agree only after more and more of them: the first block in which some rank found
+    a swap counts, and what was judged beyond it is judged again, so that nothing depends on when they agree.
     """
     judge = _Judge(state, search.block)
     order = visiting_order(state.distances.candidates) if order is None else order
@@ -31,14 +34,19 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
     blocks = [slice(p, p + search.block) for p in range(0, len(order), search.block)]
     parts = [order[block][mine[block]] for block in blocks]
     while search.goes_on:
-        count, swapped = judge.first(parts[search.visited % len(parts)]), False
-        while bid := state.ranks.settle():
+        start = search.visited % len(parts)
+        ahead = parts[start : start + search.ahead]
+        block, count = judge.first_of(ahead)
+        bid = state.ranks.settle()
+        search.step(bid.block if bid else len(ahead), swapped=False)
+        if bid is None:
+            continue
+        count *= block == bid.block  # those of a later block come again
+        while bid:
             state.swap(bid)
-            swapped = True
-            if len(parts) == 1:
-                break
             count = judge.again(count)
-        search.step(swapped)
+            bid = state.ranks.settle() if len(parts) > 1 else None
+        search.step(1, swapped=True)
 
 
 def best(state: State, search: Search) -> None:
@@ -48,12 +56,13 @@ def best(state: State, search: Search) -> None:
     nearest or second medoid changed: the same swaps as PAM at a fraction of its work (Resende & Werneck, Annals of
     Operations Research 150, 2007).
     """
-    kernels, distances = native.load("hpckit.cluster.kernels.exact"), state.distances
+    distances = state.distances
+    kernels = distances.kernels("exact")
     k, m = state.k, distances.m
     shift = np.empty((0, 0))
     with state.ranks.together():  # there may be no room for it
-        shift = np.zeros((k, m))
-    gain, lowest, slots = np.zeros(m), np.empty(m), np.empty(m)
+        shift = distances.sums(k, m)
+    gain, lowest, slots = distances.sums(m), np.empty(m), np.empty(m)
     state.near_was[:] = state.near  # no object has contributed yet: as if its medoids were at distance 0
     changed, near_was, dn_was, ds_was = map(native.address, (state.changed, state.near_was, state.dn_was, state.ds_was))
     now = [*map(native.address, (state.near, state.dn, state.ds, state.weights, gain, shift))]
@@ -67,7 +76,7 @@ def best(state: State, search: Search) -> None:
         kernels.best_swap(*choice, k, m, distances.first, *bid_at)
         bid = state.ranks.settle()
         count = state.swap(bid) if bid else 0
-        search.step(bid is not None)
+        search.step(1, swapped=bid is not None)
 
 
 def visiting_order(n: int) -> np.ndarray:
@@ -89,26 +98,38 @@ class _Judge:
         self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
         self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
-        after, hits = np.empty((threads, 2 * state.k)), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
+        after, hits = state.sums(threads, 2 * state.k), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
         self._scratch = after, hits, self._bids
         self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
 
-    def first(self, candidates: np.ndarray) -> int:
+    def first_of(self, blocks: list[np.ndarray]) -> tuple[int, int]:
+        """Which of the blocks is the first with candidates that would lower the loss, and how many they are, if any."""
+        for block, candidates in enumerate(blocks):
+            if count := self._first(candidates):
+                self._ranks.bid[3] = block
+                return block, count
+        return 0, 0
+
+    def _first(self, candidates: np.ndarray) -> int:
         """How many of them would lower the loss."""
         count = len(candidates)
         rows = self._distances.rows(candidates)
         self._todo[0, :count], self._todo[1, :count] = candidates, rows.places
         self._rows = rows  # keeps the table alive
         self._table_at = rows.at[:2]
-        return self.again(count)
+        return self._judge(count)
 
     def again(self, count: int) -> int:
         """The same for the first `count` of those that would have the last time."""
+        self._ranks.bid[3] = 0
+        return self._judge(count)
+
+    def _judge(self, count: int) -> int:
         if self._ranks.threads == 1:
             return self._part(0, 0, count)
         starts = partition.starts(count, self._ranks.threads)
         kept = self._ranks.each(lambda thread: self._part(thread, *starts[thread : thread + 2]))
-        self._ranks.bid[:] = min(self._bids.tolist(), key=_merit)
+        self._ranks.bid[:3] = min(self._bids.tolist(), key=_merit)
         ends = 0
         for start, many in zip(starts, kept, strict=False):
             self._todo[:, ends : ends + many] = self._todo[:, start : start + many]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Unpack
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 import numpy as np
 
@@ -14,7 +16,6 @@ from hpckit.log import get_logger
 from hpckit.trace import span
 
 _LOG = get_logger(__name__)
-_COARSE = 50  # ticks from the medoids: rounding changes a distance by up to a percent
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Result:
     n_iter : passes over all candidates
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
+    converged : whether the search ended by itself, and not at max_iter
     """
 
     medoids: np.ndarray
@@ -35,8 +37,32 @@ class Result:
     n_iter: int
     n_swap: int
     trace: np.ndarray
+    converged: bool
+
+    @property
+    def empty(self) -> list[int]:
+        """Clusters without a member: their medoids are no nearer to any object, themselves included, than others."""
+        return np.flatnonzero(np.bincount(self.labels, minlength=len(self.medoids)) == 0).tolist()
 
 
+_R = TypeVar("_R", bound=Result)
+_P = ParamSpec("_P")
+
+
+def remarked(search: Callable[_P, _R]):
+    """The search, which says what its user may not expect of the result; `__wrapped__` is the one that keeps quiet."""
+
+    @wraps(search)
+    def told(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        result, comm = search(*arguments, **options), options.get("comm")
+        if comm is None or getattr(comm, "rank", 0) == 0:
+            _remark(result)
+        return result
+
+    return told
+
+
+@remarked
 def fasterpam(
     data: Any,
     k: int,
@@ -54,14 +80,14 @@ def fasterpam(
         (n, d) with another metric. Whole on every rank.
     init : "random", "first", "build", "lab", "k-medoids++", or k objects
     block : candidates judged together; 1 is FasterPAM as published, n is PAM
-    max_iter : most passes over all candidates; None: until no swap lowers the loss
+    max_iter : most passes over all candidates; None: until no swap lowers the loss; 0: none, `init` is the result
     monitor : called on all ranks after each block with the `Search`; an error that it raises ends the run, on all ranks
     resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common)
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
@@ -69,6 +95,7 @@ def fasterpam(
     return finish(state, search)
 
 
+@remarked
 def pam(
     data: Any,
     k: int,
@@ -84,7 +111,7 @@ def pam(
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`; max_iter: most swaps.
     Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations Research 150, 2007.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, init=init, **common)
+    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
@@ -103,22 +130,16 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
 
 
 def finish(state: Medoids, search: Search) -> Result:
-    """The result of a search that has ended, and a note of what its user may not expect."""
-    if state.ranks.rank == 0:
-        _remark(state, search)
+    """The result of a search that has ended."""
     labels = state.near.astype(np.int64)
-    return Result(state.medoids, labels, state.true_loss, search.passes, search.n_swap, state.trace)
+    counts = search.passes, search.n_swap
+    return Result(state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing)
 
 
-def _remark(state: Medoids, search: Search) -> None:
-    away = state.dn[state.dn > 0]
-    if not search.found_nothing:
-        _LOG.info("stopped after max_iter=%d: swaps may be left that lower the loss", search.passes)
-    if not state.loss and len(np.unique(state.near)) < state.k:
-        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", state.k)
-    if len(away) and away.mean() < _COARSE:
-        _LOG.warning(
-            "distances are rounded to 2**-24 of the largest, but objects are at only %.2g times that from their"
-            " medoids: look for a few that are far away from all others, or for wrong units",
-            away.mean(),
-        )
+def _remark(result: Result) -> None:
+    if not result.converged and result.n_iter:
+        _LOG.info("stopped after max_iter=%d: more of them may lower the loss", result.n_iter)
+    if result.empty and not result.loss:
+        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", len(result.medoids))
+    elif result.empty:
+        _LOG.warning("empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty)

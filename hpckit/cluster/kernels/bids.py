@@ -1,7 +1,7 @@
 """The best of several.
 
-A bid is three float64: change of the loss, candidate, slot; a candidate of -1 is no bid. The lowest change wins, then
-the lowest candidate, then the lowest slot.
+A bid is four float64: change of the loss, candidate, slot, block; a candidate of -1 is no bid. The lowest block wins,
+then the lowest change, then the lowest candidate, then the lowest slot. Kernels leave the block alone.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ def offer(bid, change, candidate, slot):
         bid[0], bid[1], bid[2] = change, candidate, slot
 
 
+@njit
+def _better(bids, one, other):
+    """Whether the bid that begins at `one` wins over the other."""
+    if bids[one + 3] != bids[other + 3]:
+        return bids[one + 3] < bids[other + 3]
+    return bids[one] < bids[other] or (bids[one] == bids[other] and bids[one + 1] < bids[other + 1])
+
+
 @export("i8(f8*, i8)")
 def winner(bids, size):
     """Which rank's bid is the best; -1 when there is none."""
     best = -1
     for rank in range(size):
-        if bids[3 * rank + 1] >= 0 and (
-            best < 0
-            or bids[3 * rank] < bids[3 * best]
-            or (bids[3 * rank] == bids[3 * best] and bids[3 * rank + 1] < bids[3 * best + 1])
-        ):
+        if bids[4 * rank + 1] >= 0 and (best < 0 or _better(bids, 4 * rank, 4 * best)):
             best = rank
     return best

@@ -175,3 +175,19 @@ def population(typing, mask):
 def lowest(typing, mask):
     """The lowest bit that is set; 64 for none."""
     return types.int64(types.uint64), lambda _, builder, __, args: builder.cttz(args[0], ir.IntType(1)(0))
+
+
+@intrinsic
+def leading(typing, mask):
+    """How many of the highest bits are not set."""
+    return types.int64(types.uint64), lambda _, builder, __, args: builder.ctlz(args[0], ir.IntType(1)(0))
+
+
+@intrinsic
+def words(typing):
+    """Room for eight uint64, on the stack."""
+
+    def codegen(context, builder, signature, arguments):
+        return cgutils.alloca_once(builder, _WORD, size=8)
+
+    return types.CPointer(types.uint64)(), codegen

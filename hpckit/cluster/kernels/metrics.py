@@ -1,7 +1,8 @@
 """Distances in ticks between points: out[i*stride + j] from x[i*dim + c] and y[(block*dim + c)*LANES + lane].
 
 Column j is block*LANES + lane. The coordinates c of a pair are gone through in their order, whatever surrounds it:
-vectors run across columns, and two rows share what they load. `scale` is the number of ticks in one unit.
+vectors run across columns, and two rows share what they load. `scale` is the number of ticks in one unit,
+and `rounding` that of `tick`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hpckit.cluster.kernels.intrinsics import LANES
-from hpckit.cluster.kernels.ticks import whole
+from hpckit.cluster.kernels.ticks import tick
 from hpckit.native import export
 
 
@@ -38,16 +39,16 @@ def _pairs(add, end):
     """The loop that all metrics share: `add(sum, difference)` over the coordinates, then `end(sum)`."""
 
     @njit
-    def store(sums, count, scale, out, at):
+    def store(sums, count, scale, rounding, out, at):
         if count >= LANES:
             for lane in range(LANES):
-                out[at + lane] = whole(end(sums[lane]), scale)
+                out[at + lane] = tick(end(sums[lane]), scale, rounding)
         else:
             for lane in range(count):
-                out[at + lane] = whole(end(sums[lane]), scale)
+                out[at + lane] = tick(end(sums[lane]), scale, rounding)
 
     @njit
-    def fill(x, rows, y, columns, dim, scale, out, stride):
+    def fill(x, rows, y, columns, dim, scale, rounding, out, stride):
         one, two = _lane_sums(x), _lane_sums(x)
         for block in range((columns + LANES - 1) // LANES):
             first = block * LANES
@@ -63,8 +64,8 @@ def _pairs(add, end):
                     for lane in range(LANES):
                         one[lane] = add(one[lane], a - y[start + lane])
                         two[lane] = add(two[lane], b - y[start + lane])
-                store(one, columns - first, scale, out, i * stride + first)
-                store(two, columns - first, scale, out, k * stride + first)
+                store(one, columns - first, scale, rounding, out, i * stride + first)
+                store(two, columns - first, scale, rounding, out, k * stride + first)
 
     return fill
 
@@ -80,34 +81,34 @@ _sqeuclidean = _pairs(_square, _itself)
 _manhattan = _pairs(_sum, _itself)
 _chebyshev = _pairs(_largest, _itself)
 _hamming = _pairs(_count, _itself)
-_PAIRS = "void(f8*, i8, f8*, i8, i8, f8, f4*, i8)"
+_PAIRS = "void(f8*, i8, f8*, i8, i8, f8, f8, f4*, i8)"
 
 
 @export(_PAIRS)
-def euclidean(x, rows, y, columns, dim, scale, out, stride):
+def euclidean(x, rows, y, columns, dim, scale, rounding, out, stride):
     """Root of the sum of the squared differences."""
-    _euclidean(x, rows, y, columns, dim, scale, out, stride)
+    _euclidean(x, rows, y, columns, dim, scale, rounding, out, stride)
 
 
 @export(_PAIRS)
-def sqeuclidean(x, rows, y, columns, dim, scale, out, stride):
+def sqeuclidean(x, rows, y, columns, dim, scale, rounding, out, stride):
     """Sum of the squared differences."""
-    _sqeuclidean(x, rows, y, columns, dim, scale, out, stride)
+    _sqeuclidean(x, rows, y, columns, dim, scale, rounding, out, stride)
 
 
 @export(_PAIRS)
-def manhattan(x, rows, y, columns, dim, scale, out, stride):
+def manhattan(x, rows, y, columns, dim, scale, rounding, out, stride):
     """Sum of the differences."""
-    _manhattan(x, rows, y, columns, dim, scale, out, stride)
+    _manhattan(x, rows, y, columns, dim, scale, rounding, out, stride)
 
 
 @export(_PAIRS)
-def chebyshev(x, rows, y, columns, dim, scale, out, stride):
+def chebyshev(x, rows, y, columns, dim, scale, rounding, out, stride):
     """The largest difference."""
-    _chebyshev(x, rows, y, columns, dim, scale, out, stride)
+    _chebyshev(x, rows, y, columns, dim, scale, rounding, out, stride)
 
 
 @export(_PAIRS)
-def hamming(x, rows, y, columns, dim, scale, out, stride):
+def hamming(x, rows, y, columns, dim, scale, rounding, out, stride):
     """Number of coordinates that differ."""
-    _hamming(x, rows, y, columns, dim, scale, out, stride)
+    _hamming(x, rows, y, columns, dim, scale, rounding, out, stride)

@@ -3,7 +3,7 @@
 The medoid silhouette of an object is 1 - dn / ds; a search lowers the sum of w dn / ds. Ratios are whole numbers too,
 of 2**-24, each rounded once, so that their sums are exact like those of distances. Beside the package's symbols:
 
-    dt           distance of the third nearest medoid of o; 2**24 when there are two
+    dt           distance of the third nearest medoid of o; `far` when there are two
     ratio        dn / ds, and 0 where both are 0
     no_near      ds / dt, the ratio once the nearest medoid is lost
     no_seco      dn / dt, the ratio once the second is lost
@@ -16,6 +16,7 @@ where d < ds: one sweep over o serves all k slots (Lenssen & Schubert, Informati
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit, types
 
 from hpckit.cluster.kernels.bids import no_bid, offer
@@ -23,10 +24,10 @@ from hpckit.cluster.kernels.hits import hits_below
 from hpckit.cluster.kernels.intrinsics import LANES, below, bits, population, scratch
 from hpckit.native import export
 
-_FAR = 16777216.0  # 2**24, no distance is larger
 _ONE = 16777216.0  # a ratio of 1
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
 _PIECE = 256
+_TINY = 2.2250738585072014e-308
 _MANY = 5  # from n / _MANY hits on it is quicker to look at all objects
 
 
@@ -34,12 +35,12 @@ _MANY = 5  # from n / _MANY hits on it is quicker to look at all objects
 def _ratio(x, y):
     """The smaller by the larger, in units of 2**-24."""
     low, high = types.float64(min(x, y)), types.float64(max(x, y))
-    return (low * _ONE / max(high, 1.0) + _ROUND) - _ROUND
+    return (low * _ONE / max(high, _TINY) + _ROUND) - _ROUND
 
 
 @njit(inline="always")
-def _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco):
-    a, b, c = types.float32(2 * _FAR), types.float32(2 * _FAR), types.float32(_FAR)
+def _assign(o, table, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco):
+    a, b, c = types.float32(np.inf), types.float32(np.inf), types.float32(far)
     first, second = -1, -1
     for i in range(k):
         d = table[o * k + i]
@@ -49,7 +50,7 @@ def _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco):
             second, b, c = i, d, b
         elif d < c:
             c = d
-    c = min(c, types.float32(_FAR))
+    c = min(c, types.float32(far))
     near[o], seco[o], dn[o], ds[o], dt[o] = first, second, a, b, c
     ratio[o], no_near[o], no_seco[o] = _ratio(a, b), _ratio(b, c), _ratio(a, c)
 
@@ -67,23 +68,23 @@ def _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal):
     return total
 
 
-@export("f8(f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*)")
-def assign(table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal):
+@export("f8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*)")
+def assign(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal):
     """All about the objects from table[o*k + i], the distance of o to the medoid in slot i; the sum of all ratios."""
     for o in range(n):
-        _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco)
+        _assign(o, table, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco)
     return _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
 
 
-@export("i8(f4*, i8, i8, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*, i8, f4*)")
-def swap(table, n, k, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal, slot, row):
+@export("i8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*, i8, f4*)")
+def swap(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal, slot, row):
     """Put the candidate with distances `row` into `slot`; how many objects it came, or was, near enough to concern."""
     count = 0
     for o in range(n):
         was = table[o * k + slot]
         table[o * k + slot] = row[o]
         if min(was, row[o]) <= dt[o]:
-            _assign(o, table, k, near, seco, dn, ds, dt, ratio, no_near, no_seco)
+            _assign(o, table, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco)
             count += 1
     _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
     return count

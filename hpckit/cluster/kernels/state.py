@@ -7,24 +7,24 @@ from numba import njit, types
 from hpckit.cluster.kernels.intrinsics import LANES, below, bits32, equal, lowest, value32
 from hpckit.native import export
 
-_FAR = 16777216.0  # 2**24, no distance is larger
+_INFINITE = types.uint64(0x7F800000)  # bits of float32
 _WHOLE = 8388608.0  # 2**23: from here on all float32 are whole
 
 
 @njit
 def _nearest_but(table, o, k, but):
     """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there is none."""
-    best = (types.uint64(bits32(types.float32(2 * _FAR))) << 32) | types.uint64(0xFFFFFFFF)
+    best = (_INFINITE << types.uint64(32)) | types.uint64(0xFFFFFFFF)
     for i in range(k):  # distances before slots, in one whole number: that vectorises
-        key = (types.uint64(bits32(table[o * k + i])) << 32) | types.uint64(i)
+        key = (types.uint64(bits32(table[o * k + i] + types.float32(0.0))) << 32) | types.uint64(i)  # 0 for -0
         key = best if i == but else key
         best = key if key < best else best
     return types.int64(types.int32(best & types.uint64(0xFFFFFFFF)))
 
 
 @njit
-def _distance(table, o, k, slot):
-    return types.float32(_FAR) if slot < 0 else table[o * k + slot]
+def _distance(table, o, k, slot, far):
+    return types.float32(far) if slot < 0 else table[o * k + slot]
 
 
 @njit(inline="always")
@@ -46,13 +46,13 @@ def _note(changes, c, o, first, second, new, next_new):
     changes[at + 3], changes[at + 4] = bits32(new), bits32(next_new)
 
 
-@export("void(f4*, i8, i8, i8, i4*)")
-def assign(table, start, stop, k, changes):
+@export("void(f4*, i8, i8, i8, i4*, f4)")
+def assign(table, start, stop, k, changes, far):
     """Serve start <= o < stop from table[(o - start)*k + i], the distance of o to the medoid in slot i."""
     for o in range(start, stop):
         first = _nearest_but(table, o - start, k, -1)
         second = _nearest_but(table, o - start, k, first)
-        new, next_new = _distance(table, o - start, k, first), _distance(table, o - start, k, second)
+        new, next_new = _distance(table, o - start, k, first, far), _distance(table, o - start, k, second, far)
         _note(changes, o - start, o, first, second, new, next_new)
 
 

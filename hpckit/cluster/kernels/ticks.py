@@ -1,4 +1,4 @@
-"""From distances to whole numbers of ticks."""
+"""From distances to ticks: whole numbers, or with `rounding` 0 just scaled, to the nearest float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from hpckit.cluster.kernels.intrinsics import (
 )
 from hpckit.native import export
 
-_ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
 _SQUARE = 128
 _INFINITE = 0x7F800000  # bits of float32: from here on infinite, NaN or negative
 
@@ -75,12 +74,13 @@ def _largest_mirrored(x, i0, i1, j0, j1, stride):
 
 
 @njit(inline="always")
-def whole(x, scale):
-    return types.float32((types.float64(x) * scale + _ROUND) - _ROUND)
+def tick(x, scale, rounding):
+    """x * scale; rounding = 1.5 * 2**52, added and subtracted, makes it a whole number, halves to even; 0 does not."""
+    return types.float32((types.float64(x) * scale + rounding) - rounding)
 
 
 @njit
-def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
+def _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0):
     """Transpose x[i + j*s1] by tiles; the scratch tile lets both the reads and the writes run along rows."""
     tile = scratch(ticks)
     for i0 in range(0, n0, TILE):
@@ -90,7 +90,7 @@ def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
             for j in range(columns):
                 start = i0 + (j0 + j) * s1
                 for i in range(rows):
-                    tile[j * TILE + i] = whole(x[start + i], scale)
+                    tile[j * TILE + i] = tick(x[start + i], scale, rounding)
             if rows == TILE and columns == TILE:
                 for i in range(0, TILE, 16):
                     for j in range(0, TILE, 16):
@@ -103,26 +103,40 @@ def _to_ticks_across(x, n0, n1, s1, scale, ticks, t0):
 
 
 @njit
-def _to_ticks_along(x, n0, n1, s0, scale, ticks, t0):
+def _to_ticks_along(x, n0, n1, s0, scale, rounding, ticks, t0):
     """Rows, piece by piece through the scratch tile, so that LLVM vectorises although `ticks` may be `x`."""
     tile = scratch(ticks)
     for i in range(n0):
         for j0 in range(0, n1, TILE * TILE):
             columns = min(TILE * TILE, n1 - j0)
             for j in range(columns):
-                tile[j] = whole(x[i * s0 + j0 + j], scale)
+                tile[j] = tick(x[i * s0 + j0 + j], scale, rounding)
             for j in range(columns):
                 ticks[i * t0 + j0 + j] = tile[j]
 
 
-@export("void(f4*, i8, i8, i8, i8, f8, f4*, i8)", "void(f8*, i8, i8, i8, i8, f8, f4*, i8)")
-def to_ticks(x, n0, n1, s0, s1, scale, ticks, t0):
-    """ticks[i*t0 + j] = round(x[i*s0 + j*s1] * scale); `ticks` may be `x` if s1 = 1."""
+@export("void(f4*, i8, i8, i8, i8, f8, f8, f4*, i8)", "void(f8*, i8, i8, i8, i8, f8, f8, f4*, i8)")
+def to_ticks(x, n0, n1, s0, s1, scale, rounding, ticks, t0):
+    """ticks[i*t0 + j] = `tick` of x[i*s0 + j*s1]; `ticks` may be `x` if s1 = 1."""
     if s1 == 1:
-        _to_ticks_along(x, n0, n1, s0, scale, ticks, t0)
+        _to_ticks_along(x, n0, n1, s0, scale, rounding, ticks, t0)
     elif s0 == 1:
-        _to_ticks_across(x, n0, n1, s1, scale, ticks, t0)
+        _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0)
     else:
         for i in range(n0):
             for j in range(n1):
-                ticks[i * t0 + j] = whole(x[i * s0 + j * s1], scale)
+                ticks[i * t0 + j] = tick(x[i * s0 + j * s1], scale, rounding)
+
+
+@export("void(f4*, i8, i8, i8, i8, i8, i8, i8*)", "void(f8*, i8, i8, i8, i8, i8, i8, i8*)")
+def histogram(x, n0, n1, s0, s1, top, bins, counts):
+    """Add to counts[i*bins + b] how many of row i are positive, below 2**(top - b), and not below half of that.
+
+    The last bin has all that are smaller.
+    """
+    for i in range(n0):
+        for j in range(n1):
+            x64 = types.float64(x[i * s0 + j * s1])
+            if x64 > 0:
+                b = top + 1022 - types.int64(bits(x64) >> types.uint64(52))
+                counts[i * bins + max(0, min(b, bins - 1))] += 1  # rounding may have put x above the largest

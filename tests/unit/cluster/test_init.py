@@ -6,7 +6,7 @@ import reference
 
 from hpckit.cluster import fasterpam, pam
 
-INITS = ["random", "first", "build", "lab", "k-medoids++"]
+INITS = ["random", "first", "build", "lab", "heuristic", "k-medoids++"]
 CENTRES = np.array([[x, y] for x in range(4) for y in range(4)]) * 100.0
 CLUSTERS = np.repeat(CENTRES, 25, axis=0) + np.random.default_rng(0).normal(size=(400, 2))
 
@@ -35,6 +35,21 @@ def test_one_medoid_in_each_of_16_clusters_or_nearly(init):
     met = [len({m // 25 for m in start(distances, 16, init=init, random_state=seed)}) for seed in range(20)]
     random = [len({m // 25 for m in start(distances, 16, init="random", random_state=seed)}) for seed in range(20)]
     assert np.mean(met) > 15 > 12 > np.mean(random)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("by_object", [False, True])
+def test_heuristic_takes_the_most_central_objects(comm, by_object):
+    rng = np.random.default_rng(3)
+    distances, weights = rng.integers(0, 9, (70, 70)), rng.integers(1, 4, 70)  # not symmetric, and with ties
+    expected = np.argsort(weights @ distances, kind="stable")[:8]
+    search = pam if by_object else fasterpam
+    for layout in (distances, distances.astype("f4")):
+        found = search(layout, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
+        assert found.medoids.tolist() == expected.tolist()
+    far = np.where(np.arange(70) == 69, 1e12, 10.0 * distances)  # one object is no candidate: all others are compared
+    found = search(far, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
+    assert found.medoids.tolist() == np.argsort(weights @ far, kind="stable")[:8].tolist()
 
 
 @pytest.mark.parametrize("init", ["lab", "k-medoids++"])

@@ -44,6 +44,18 @@ def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
             assert _inplace.find(problem, by_candidate=True) is None
 
 
+@pytest.mark.mpi(min_size=2)
+def test_ranks_may_differ_in_threads_and_order(comm):
+    """Together they look at all of a matrix that one of them cannot read but along the other axis."""
+    for odd in range(4 * comm.size):
+        matrix = np.ones((128 * 4 * comm.size, 128 * 4 * comm.size), np.float32)
+        matrix[128 * odd + 1, 128 * odd] = 2
+        for order in ("C", "F") if odd < 2 else "C":
+            data = np.asarray(matrix, order=order if comm.rank else "C")
+            problem = _input.check(data, 1, init="first", comm=comm, threads=1 + comm.rank)
+            assert _inplace.find(problem, by_candidate=True) is None
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("search", [fasterpam, pam])
 @pytest.mark.parametrize("init", ["random", "build", "lab"])

@@ -105,8 +105,24 @@ def test_a_memory_map_is_read_in_place(tmp_path):
 def test_sparse_matrices_are_refused():
     sparse = pytest.importorskip("scipy.sparse")
     for metric in ("precomputed", "euclidean"):
-        with pytest.raises(ConfigError, match="must be a dense array of real numbers"):
-            fasterpam(sparse.eye_array(5), 2, metric=metric)
+        for matrix in (sparse.eye_array(5), sparse.csc_matrix(np.eye(5)), sparse.coo_array(np.eye(5))):
+            message = f"must be a dense array of real numbers, not a sparse {type(matrix).__name__}: pass .toarray"
+            with pytest.raises(ConfigError, match=message):
+                fasterpam(matrix, 2, metric=metric)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "masked", [np.ma.masked_less(POINTS, 0), np.ma.array(POINTS), list(np.ma.masked_less(POINTS, 0))]
+)
+def test_masked_arrays_are_refused(comm, masked):
+    """On all ranks, if one has one: under a mask may be anything, and whether something is masked is not looked at."""
+    data = masked if comm.rank == comm.size - 1 else POINTS
+    for search in (fasterpam, pam):
+        with pytest.raises(ConfigError, match="the points must not be a masked array"):
+            search(data, 3, metric="euclidean", comm=comm)
+    with pytest.raises(ConfigError, match="the distance matrix must not be a masked array"):
+        fasterpam(np.ma.array(MATRIX), 3, comm=comm)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
@@ -138,15 +154,6 @@ def test_odd_distances_are_named(comm, caplog, change, messages):
     found = [record.message for record in caplog.records]
     assert len(found) == (len(messages) if comm.rank == 0 else 0)
     assert all(message in text for message, text in zip(messages, found, strict=False))
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize(("far", "rounded"), [(1e4, False), (1e7, True)])
-def test_an_object_so_far_away_that_all_others_are_rounded(comm, caplog, far, rounded):
-    points = np.concatenate([POINTS, [[far, 0, 0, 0]]])
-    with caplog.at_level(logging.WARNING):
-        fasterpam(points, 9, metric="euclidean", init="first", comm=comm)
-    assert ("look for a few that are far away" in caplog.text) == (rounded and comm.rank == 0)
 
 
 @pytest.mark.mpi(min_size=2)

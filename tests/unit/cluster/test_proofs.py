@@ -159,7 +159,7 @@ def divided(distances, k, comm=None):
         slot, best = lowest(table)
         if table[slot, best] >= now:
             labels = distances[:, medoids].argmin(axis=1)
-            return Result(medoids, labels, float(now), len(trace) + 1, len(trace), np.array(trace))
+            return Result(medoids, labels, float(now), len(trace) + 1, len(trace), np.array(trace), True)
         now = table[slot, best]
         trace.append((others[best], medoids[slot], now))
         medoids[slot] = others[best]
