@@ -11,11 +11,12 @@ from hpckit.collectives.reduction import defined, name_of
 from hpckit.comm.overlap import identical, overlap, overlaps_itself
 from hpckit.errors import ConfigError
 
+_KINDS = "biufc"  # of dtypes that are numbers
+
 
 def numbers(array: Any) -> np.ndarray:
     """Whatever is like an array, as one of NumPy; `ConfigError` where it is none of numbers."""
-    if type(array) is np.ndarray:
-        check_numbers(array)
+    if type(array) is np.ndarray and array.dtype.kind in _KINDS and array.dtype.isnative:
         return array
     check_unmasked(array)
     try:
@@ -31,7 +32,7 @@ def numbers(array: Any) -> np.ndarray:
 def check_numbers(array: Any) -> None:
     """`ConfigError` unless it is a NumPy array of numbers."""
     check_unmasked(array)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc" or not array.dtype.isnative:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in _KINDS or not array.dtype.isnative:
         found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
         raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
 

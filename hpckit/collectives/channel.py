@@ -47,6 +47,7 @@ class Channel:
     """
 
     def __init__(self, comm: MPI.Intracomm, node: NodeMemory | None = None) -> None:
+        check_comm(comm)
         self.comm = comm.Dup()
         free_with(self, self.comm)
         self.rank, self.size = comm.rank, comm.size
@@ -60,7 +61,8 @@ class Channel:
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
         """The channel that belongs to `comm`, made at the first call (collective)."""
-        check_comm(comm)
+        if not isinstance(comm, MPI.Comm) or comm == MPI.COMM_NULL:
+            check_comm(comm)  # says why
         return kept_by(comm, cls)
 
     @property

@@ -62,7 +62,9 @@ class Watch:
     def __init__(self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024) -> None:
         with together(comm):
             if not (is_number(patience) and is_whole(keep) and patience > 0 and keep > 0):
-                raise ConfigError(f"patience={patience!r} s and keep={keep!r} calls must be numbers above 0")
+                raise ConfigError(
+                    f"patience={patience!r} s and keep={keep!r} calls must be above 0, and keep a whole number"
+                )
         same(comm, "patience, check and keep of a Watch", ("watch", patience, bool(check), keep))
         channel = Channel.of(comm)
         self._comm, self._private, self._patience, self._check = MPI.Intracomm(comm), channel.comm, patience, check

@@ -110,7 +110,7 @@ def _land() -> None:
     for reference, *_ in list(_owned.values()):
         _leave(reference)
     limit = time.monotonic() + _PATIENCE
-    while not MPI.Is_finalized() and not _complete(handle for handles, _ in _left for handle in handles):
+    while not MPI.Is_finalized() and not _complete(handle for handles, _ in list(_left) for handle in handles):
         if time.monotonic() > limit:
             break
         time.sleep(0.001)
