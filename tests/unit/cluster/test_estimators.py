@@ -130,6 +130,7 @@ def test_the_number_of_clusters_is_found():
         ({"method": "clara", "sample_size": 7}, "sample_size=7 is less than n_clusters=8"),
         ({"method": "onebatch", "batch": 7}, "batch=7 is less than n_clusters=8"),
         ({"method": "clara", "samples": 0}, "samples=0 must be at least 1"),
+        ({"metric": np.ones(3)}, "metric=array.* must be one of precomputed"),
         ({"metric": "fancy"}, "metric='fancy' must be one of precomputed, euclidean, .*jaccard"),
         ({"metric": "minkowski", "metric_params": {"q": 1}}, "metric='minkowski' with metric_params={'q': 1}"),
         ({"init": "best"}, "init needs to be one of random, .*heuristic, k-medoids.*, or points; it is 'best'"),
