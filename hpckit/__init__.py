@@ -103,4 +103,4 @@ def __dir__() -> list[str]:
     from importlib.util import find_spec
 
     absent = None if find_spec("sklearn") else "hpckit.cluster.estimators"
-    return sorted([*globals(), *(name for name, module in _MAP.items() if module != absent), "__version__"])
+    return sorted([*globals(), "__version__", *(name for name, module in _MAP.items() if module != absent)])

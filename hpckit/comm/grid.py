@@ -18,6 +18,9 @@ from hpckit.errors import ConfigError, same, together
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+_MOST_CELLS = 1 << 62  # so that 64 bits count them, and their ghosts
+
+_WIDEST = 1 << 31  # ghost cells
 WidthLike = int | Sequence[int | tuple[int, int]]
 
 
@@ -32,7 +35,8 @@ class Grid:
     process_shape : blocks per dimension; by default the choice with the smallest halo.
     width : ghost cells of the arrays it makes: one int, one per dimension, or one (low, high) pair per dimension.
 
-    Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks.
+    Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks; where `comm` is no
+    intracommunicator, on the ranks that passed it.
     """
 
     comm: MPI.Cartcomm
@@ -53,6 +57,7 @@ class Grid:
         process_shape: Sequence[int] | None = None,
         width: WidthLike = 1,
     ) -> None:
+        comm = _intracommunicator(comm)
         with together(comm):
             self.shape = _shape(shape)
             self.periodic = _per_dimension("periodic", periodic, self.ndim, bool)
@@ -168,11 +173,26 @@ class Grid:
         return tuple(lo + n + hi for n, (lo, hi) in zip(owned, self.width, strict=True))
 
 
+def _intracommunicator(comm: object) -> MPI.Intracomm:
+    if not isinstance(comm, MPI.Comm):
+        raise ConfigError(f"a grid needs an MPI communicator such as MPI.COMM_WORLD, got {comm!r}")
+    if comm == MPI.COMM_NULL:
+        raise ConfigError(
+            "a grid needs an MPI communicator, got MPI.COMM_NULL: it was freed, or this rank is not in it;"
+            " leave out the ranks that are not"
+        )
+    if comm.Is_inter():
+        raise ConfigError("a grid needs the ranks of one group, got an inter-communicator: use comm.Merge()")
+    return comm if isinstance(comm, MPI.Intracomm) else MPI.Intracomm(comm)
+
+
 def widths(width: WidthLike, ndim: int) -> partition.Width:
     """Ghost widths as one (low, high) pair per dimension; see `Grid` for what may be given."""
     sides = _per_dimension("width", width, ndim, lambda w: tuple(map(index, w)) if np.ndim(w) else (index(w), index(w)))
-    if any(len(pair) != 2 or min(pair) < 0 for pair in sides):
-        raise ConfigError(f"width {width!r} must be one or, per dimension, one or two (low, high) non-negative ints")
+    if any(len(pair) != 2 or min(pair) < 0 or max(pair) > _WIDEST for pair in sides):
+        raise ConfigError(
+            f"width {width!r} must be one or, per dimension, one or two (low, high) ints from 0 to {_WIDEST}"
+        )
     return sides
 
 
@@ -183,6 +203,8 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
         raise ConfigError(f"shape {shape!r} must be a sequence of 1 to 4 ints, such as (64, 64)") from None
     if not 1 <= len(cells) <= 4 or min(cells) < 1:
         raise ConfigError(f"shape {cells} must have 1 to 4 dimensions of at least one cell each")
+    if math.prod(cells) > _MOST_CELLS:
+        raise ConfigError(f"shape {cells} has more than 2**62 cells, which no machine can hold: use a smaller one")
     return cells
 
 

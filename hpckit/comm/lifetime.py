@@ -31,7 +31,8 @@ def free_with(owner: object, *handles: Any, keep: object = None, flying: list | 
     """Free these MPI handles after `owner` is gone, at a later call of this function; requests only when complete.
 
     keep : what the requests use: arrays, operations, types. It lives as long as `owner`, and on until they are complete
-    flying : where requests are made at every call, a list of those in flight: when it is empty, nothing is kept
+    flying : a list that `owner` keeps empty while nothing is in flight: then its memory is given back at once. Requests
+        in it are waited for as well
 
     Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which freeing a communicator
     takes, and the rank would wait for itself. What is left at the end is MPI_Finalize's.

@@ -1,4 +1,4 @@
-"""Waiting for flags in shared memory: how long to poll, and what to do when that takes long.
+"""Waiting for flags in shared memory and for messages: how long to poll, and what to do when that takes long.
 
 A rank that only polls can wait for ever: a message that it has begun may need it to call MPI, and the rank that it
 waits for may need that message, or have died. So kernels poll a while, and then let `Watch.look` have a turn.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from mpi4py import MPI
 
+from hpckit.comm.lifetime import free_with
 from hpckit.comm.shared import NodeMemory
-from hpckit.errors import HpckitError
+from hpckit.errors import HpckitError, ranges
 
 _INTERVAL = 1.0  # seconds from one look at the processes to the next
+_FEW = 64  # ranks that tell each other directly that they are here
 
 
 def crowded(node: MPI.Intracomm) -> bool:
@@ -54,8 +56,8 @@ class Watch:
         """The deadline counts from now."""
         self._began = time.monotonic()
 
-    def look(self, late: int | None = None) -> None:
-        """Let MPI progress; raise `HpckitError` where a process died, or rank `late` is later than the deadline."""
+    def look(self, late: int | Sequence[int] | None = None) -> None:
+        """Let MPI progress; raise `HpckitError` where a process died, or those who are `late` miss the deadline."""
         self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
         now = time.monotonic()
         if now > self._looked + _INTERVAL:
@@ -64,10 +66,80 @@ class Watch:
                 if not _alive(process):
                     raise HpckitError(f"rank {rank} (process {process} on this node) died during {self._doing}")
         if self._deadline is not None and now > self._began + self._deadline:
-            raise HpckitError(
-                f"rank {late} is late: waited {self._deadline:g} s for it in {self._doing};"
-                " look what it does, or allow a longer deadline"
+            raise is_late([late] if isinstance(late, int) else late or [], self._deadline, self._doing)
+
+
+def is_late(ranks: Sequence[int], deadline: float, doing: str) -> HpckitError:
+    """The error that says so."""
+    several = len(ranks) > 1
+    return HpckitError(
+        f"rank{'s' * several} {ranges(ranks)} {'are' if several else 'is'} late: waited {deadline:g} s for"
+        f" {'them' if several else 'it'} in {doing}; look what {'they do' if several else 'it does'},"
+        " or allow a longer deadline"
+    )
+
+
+def complete(requests: Sequence[MPI.Request]) -> bool:
+    """Whether all are. One by one: MPICH 5.0.2's Testall fails on persistent collectives."""
+    return all([request.Test() for request in requests])  # noqa: C419  (each gets its turn)
+
+
+def waiter(
+    ranks: Sequence[int | None], deadline: float | None, doing: str
+) -> Callable[[Sequence[MPI.Request]], object]:
+    """What completes persistent requests: MPI, or with a deadline a function that raises `HpckitError` after it.
+
+    ranks : whose message each of the requests is; None: nobody's in particular
+    """
+    if deadline is None:
+        return MPI.Request.Waitall
+
+    def wait(requests: Sequence[MPI.Request]) -> None:
+        limit = time.monotonic() + deadline
+        while not complete(requests):
+            if time.monotonic() > limit:
+                pending = [rank for rank, request in zip(ranks, requests, strict=True) if not request.Test()]
+                raise is_late(sorted({rank for rank in pending if rank is not None}), deadline, doing)
+            os.sched_yield()
+
+    return wait
+
+
+class Meeting:
+    """All ranks of `comm` wait for each other, by empty messages: who does not come within the deadline has a name.
+
+    tag : of its own, so that those who meet in another order do not mix. After an error it goes on where it was.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, tag: int, deadline: float | None, doing: str) -> None:
+        rank, size = comm.rank, comm.size
+        steps = [2**i for i in range((size - 1).bit_length())]
+        pairs = [([(rank - step) % size], [(rank + step) % size]) for step in steps]
+        if size <= _FEW:  # else a rank that waits for another one could be named in its place
+            others = [other for other in range(size) if other != rank]
+            pairs = [(others, others)] * (size > 1)
+        self._rounds = [
+            (
+                [
+                    *(comm.Recv_init([None, 0, MPI.BYTE], source, tag) for source in sources),
+                    *(comm.Send_init([None, 0, MPI.BYTE], to, tag) for to in targets),
+                ],
+                waiter([*sources, *targets], deadline, doing),
             )
+            for sources, targets in pairs
+        ]
+        free_with(self, *(request for requests, _ in self._rounds for request in requests))
+        self._at, self._begun = 0, False
+
+    def __call__(self) -> None:
+        while self._at < len(self._rounds):
+            requests, wait = self._rounds[self._at]
+            if not self._begun:
+                MPI.Prequest.Startall(requests)
+                self._begun = True
+            wait(requests)
+            self._at, self._begun = self._at + 1, False
+        self._at = 0
 
 
 def _alive(process: int) -> bool:

@@ -17,9 +17,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.race import Race
+from hpckit.comm.spin import Meeting
 from hpckit.comm.system import System
 from hpckit.errors import HpckitError
-from hpckit.halo.packed import Bound
+from hpckit.halo.packed import DOING, MEETING, Bound, NotBegun
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
 from hpckit.log import get_logger
@@ -50,6 +51,8 @@ class Auto:
         self._race = Race(plan.grid.comm, self._likely if known else list(self._ways), known=known)
         self._method = self._race.way if self._race.over else "auto"
         self._due = self._countdown()
+        met = plan.grid.comm, tag + MEETING, plan.deadline, DOING
+        self._meeting = None if plan.deadline is None else Meeting(*met)
 
     @property
     def method(self) -> str:
@@ -87,6 +90,7 @@ class Auto:
         def start() -> None:
             nonlocal began, spent
             if not race.over:
+                self._meet()
                 race.next()
                 if race.over:
                     self._settle()
@@ -99,7 +103,10 @@ class Auto:
             bound[race.way].wait()
             race.tell(spent + clock() - began)
 
-        return Bound.of(start, wait)
+        def poll() -> bool:
+            return bound[race.way].poll()
+
+        return Bound.of(start, wait, poll, self)
 
     def _settle(self) -> None:
         """The race is over, for now."""
@@ -121,7 +128,7 @@ class Auto:
                 self._reopen()
             bound.exchange()
 
-        return Bound(start, bound.wait, exchange)
+        return bound._replace(start=start, exchange=exchange, owner=(self, bound.owner))
 
     def _countdown(self) -> Callable[[], bool]:
         """False for as many exchanges as the chosen way stays, then true; one for all arrays."""
@@ -129,7 +136,16 @@ class Auto:
         waits = itertools.repeat(False) if rest is None else itertools.repeat(False, rest)
         return itertools.chain(waits, itertools.repeat(True)).__next__
 
+    def _meet(self) -> None:
+        """Before the ranks agree on something: MPI's collectives know no deadline."""
+        if self._meeting:
+            try:
+                self._meeting()
+            except HpckitError as late:
+                raise NotBegun(str(late)) from None
+
     def _reopen(self) -> None:
+        self._meet()
         self._make([name for name in self._likely if name not in self._ways])
         self._likely = list(self._ways)
         self._race.again(self._likely)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves, simplify
-from hpckit.halo.packed import Bound
+from hpckit.comm.spin import complete, waiter
+from hpckit.halo.packed import DOING, Bound
 from hpckit.halo.plan import Plan
 
 # A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly whose strides are no
@@ -30,15 +32,16 @@ class Datatype:
         comm, own = self._plan.grid.comm, Moves(self._plan.own_moves(arrays))
         types, receives, sends = [], [], []
         for link in self._plan.links:
-            for requests, make, boxes in (
+            for messages, make, boxes in (
                 (receives, comm.Recv_init, link.receives),
                 (sends, comm.Send_init, link.sends),
             ):
                 nests = [simplify(move) for move in self._plan.pack_moves(arrays, boxes, 0)]
                 for i, together in enumerate([[n] for n in nests] if len(nests) <= _FEW else [nests]):
                     types.append(_type(together))
-                    requests.append(make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i))
-        requests, start_all, wait_all = receives + sends, MPI.Prequest.Startall, MPI.Prequest.Waitall
+                    messages.append((link.rank, make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i)))
+        requests, start_all = [request for _, request in receives + sends], MPI.Prequest.Startall
+        wait_all = waiter([rank for rank, _ in receives + sends], self._plan.deadline, DOING)
 
         def start() -> None:
             own.run()
@@ -48,7 +51,7 @@ class Datatype:
             wait_all(requests)
 
         free_with(wait, *requests, *types)
-        return Bound.of(start, wait)
+        return Bound.of(start, wait, partial(complete, requests), (self, wait))
 
 
 def _type(nests: Sequence[Move]) -> MPI.Datatype:

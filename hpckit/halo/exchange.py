@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.grid import WidthLike, widths
-from hpckit.errors import ConfigError, HpckitError, together
+from hpckit.comm.spin import Meeting
+from hpckit.errors import ConfigError, HpckitError, same, together
+from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.choose import Auto
-from hpckit.halo.packed import Bound
+from hpckit.halo.packed import MEETING, TAGS, Bound, NotBegun
 from hpckit.halo.plan import Plan, Width
+from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *WAYS)
-_TAGS = 8  # message tags of one halo
 _BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -37,9 +39,13 @@ class Halo:
         dtype, views too. Staggered fields are one cell longer on the last rank. By default the first `exchange` plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
     method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct" (see docs/halo.md).
+    deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever.
 
     All methods fill the same bytes. Cells beyond a border that is not periodic are never touched: fill them before
     `start`. Raises `ConfigError` on all ranks where the arguments do not fit the grid, each other, or the other ranks'.
+
+    Between `start` and `wait` the arrays, and all that the exchange uses, live on even if nobody else holds them or the
+    Halo. After an error, such as a missed deadline, `wait` goes on with the exchange.
 
     >>> halo = Halo(grid, fields=[u, v])
     >>> halo.exchange(u, v)                  # or, with work in between:
@@ -56,18 +62,23 @@ class Halo:
         fields: Sequence[np.ndarray] | None = None,
         corners: bool = False,
         method: str = "auto",
+        deadline: float | None = None,
     ) -> None:
         with together(grid.comm):
             self.width: Width = grid.width if width is None else widths(width, grid.ndim)
-            if method not in METHODS:
-                raise ConfigError(f"no halo method {method!r}: choose one of {', '.join(METHODS)}")
-        self.grid, self.corners = grid, corners
-        self._method = method
+            _check_options(corners, method, deadline)
+            arrays = None if fields is None else _as_list(fields)
+        number = None if arrays is None else len(arrays)
+        same(grid.comm, "the options of a Halo", _Options(self.width, bool(corners), method, deadline, number))
+        self.grid, self.corners = grid, bool(corners)
+        self._method, self._deadline = method, deadline
         self._way: Way | None = None
         self._bindings: dict[tuple[int, ...], tuple[Bound, list]] = {}
-        self._waiting: Callable[[], object] | None = None
-        if fields is not None:
-            self._plan_for(tuple(fields))
+        self._flight: tuple[Bound, tuple[np.ndarray, ...]] | None = None  # what was begun, and the arrays it uses
+        halos.add(self)
+        land()
+        if arrays is not None:
+            self._plan_for(arrays)
 
     @property
     def method(self) -> str:
@@ -78,25 +89,54 @@ class Halo:
         """Fill the ghost cells of these fields (collective among neighbours)."""
         known = self._bindings.get(tuple(map(id, fields)))  # by identity: a solver passes the same arrays each step
         bound = known[0] if known else self._bind(fields)
-        if self._waiting:
+        if self._flight:
             raise HpckitError("exchange() between start() and wait() of the same Halo: call wait() first, or make two")
-        bound.exchange()
+        if adrift:
+            land()
+        try:
+            bound.exchange()
+        except NotBegun:
+            raise
+        except BaseException:
+            self._flight = bound, fields
+            raise
 
     def start(self, *fields: np.ndarray) -> None:
         """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that is exchanged."""
         known = self._bindings.get(tuple(map(id, fields)))
         bound = known[0] if known else self._bind(fields)
-        if self._waiting:
+        if self._flight:
             raise HpckitError("start() twice without wait(): call wait() first, or make one Halo for each exchange")
-        bound.start()
-        self._waiting = bound.wait
+        if adrift:
+            land()
+        self._flight = bound, fields
+        try:
+            bound.start()
+        except NotBegun:
+            self._flight = None
+            raise
 
     def wait(self) -> None:
         """Finish what `start` began: afterwards the ghost cells are filled."""
-        if not self._waiting:
+        if not self._flight:
             raise HpckitError("wait() without start()")
-        self._waiting()
-        self._waiting = None
+        self._flight[0].wait()
+        self._flight = None
+
+    def progress(self) -> None:
+        """Do what can be done without blocking of what `start` began; `wait` does the rest."""
+        if self._flight:
+            self._flight[0].poll()
+
+    def abandon(self) -> None:
+        """Leave what `start` began to itself: nobody will wait for it."""
+        if self._flight:
+            adrift.append(self._flight)
+            self._flight = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_flight", None):
+            self.abandon()  # and nothing that calls MPI: the garbage collector may be inside of such a call
 
     @property
     def interior(self) -> tuple[slice, ...]:
@@ -145,10 +185,15 @@ class Halo:
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
     def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
-        tag = next(_tags.setdefault(self.grid, itertools.count(0, _TAGS)))
-        self._plan = Plan(self.grid, self.width, fields, self.corners)
+        tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS))) % (_highest_tag() - TAGS)
+        if self._deadline is not None:
+            Meeting(self.grid.comm, tag + MEETING, self._deadline, "the planning of a halo exchange")()
+        self._plan = Plan(self.grid, self.width, fields, self.corners, self._deadline)
+        if self._method == "direct":
+            where = can_read_directly(self.grid, fields)
+            same(self.grid.comm, "whether all fields of a halo of method 'direct' are in shared memory", where)
         if self._method == "auto":
-            self._way = Auto(self._plan, tag, fields, on_choice=self._bindings.clear)
+            self._way = Auto(self._plan, tag, fields, on_choice=_forget_all(self))
         else:
             self._way = WAYS[self._method](self._plan, tag)
         return self._way
@@ -165,6 +210,16 @@ class Halo:
         return bound
 
 
+class _Options(NamedTuple):
+    """What must be the same on all ranks."""
+
+    width: Width
+    corners: bool
+    method: str
+    deadline: float | None
+    fields: int | None
+
+
 def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
     """What to do when one of these arrays dies: its identity may be another array's next."""
     me = weakref.ref(halo)  # not the halo itself, which would live until the garbage collector finds the circle
@@ -174,3 +229,33 @@ def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
             halo._bindings.pop(key, None)
 
     return forget
+
+
+def _forget_all(halo: Halo) -> Callable[[], None]:
+    """What to do when another way is taken from now on."""
+    me = weakref.ref(halo)
+
+    def forget() -> None:
+        if (halo := me()) is not None:
+            halo._bindings.clear()
+
+    return forget
+
+
+def _check_options(corners: object, method: object, deadline: object) -> None:
+    if not isinstance(corners, bool | np.bool_):
+        raise ConfigError(f"corners={corners!r} must be True or False")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ConfigError(f"no halo method {method!r}: choose one of {', '.join(METHODS)}")
+    if deadline is not None and not (isinstance(deadline, int | float | np.number) and deadline > 0):
+        raise ConfigError(f"deadline={deadline!r} must be seconds above 0, or None to wait for ever")
+
+
+def _as_list(fields: object) -> tuple:
+    if isinstance(fields, np.ndarray) or not isinstance(fields, Iterable):
+        raise ConfigError(f"fields is {type(fields).__name__}: pass a list of arrays, such as fields=[u]")
+    return tuple(fields)
+
+
+def _highest_tag() -> int:
+    return MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767  # the least that MPI promises

@@ -1,64 +1,83 @@
 """Way `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on large machines.
 
-Only the blocking collective is used: Open MPI 5.0.11 fills halos wrongly with the non-blocking and persistent ones on
-periodic dimensions of one or two ranks (open-mpi/ompi#14430). The collective is tested once, when the way is made.
+A persistent collective (MPI 4): several are in flight at once, and started and completed in any order. Open MPI 5.0.11
+fills halos wrongly with those over Cartesian communicators, on periodic dimensions of one or two ranks
+(open-mpi/ompi#14430); ours run over a graph in which each rank appears once, and are tested when they are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
-import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.lifetime import free_with
-from hpckit.comm.pack_host import Moves
 from hpckit.errors import HpckitError, together
-from hpckit.halo.packed import Bound, PackedBuffers
+from hpckit.halo.packed import Packed, PackedBuffers
 from hpckit.halo.plan import Plan
 
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
 
-class Neighbor:
-    """`MPI_Neighbor_alltoallv` over a graph in which every neighbouring rank appears once. It blocks: no overlap."""
+_graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._buffers = PackedBuffers(plan, plan.links)
+
+class Neighbor(Packed):
+    """As `Packed`, but one `MPI_Neighbor_alltoallv_init` moves the bytes, over a graph of the neighbouring ranks."""
+
+    def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
+        messages, (sends, receives) = (
+            self._buffers.messages(),
+            (self._buffers.send_offsets, self._buffers.receive_offsets),
+        )
+        send = [self._buffers.send, ([s.size for _, s, _ in messages], sends[:-1]), MPI.BYTE]
+        receive = [self._buffers.receive, ([r.size for _, _, r in messages], receives[:-1]), MPI.BYTE]
+        try:
+            collective = _graph(self._plan).Neighbor_alltoallv_init(send, receive)
+        except NotImplementedError:
+            raise HpckitError(f"{_library()} has no persistent collectives: use another method") from None
+        requests = [(None, collective), *self._tokens(tag)]
+        _test(self._plan, self._buffers, [request for _, request in requests])
+        return requests
+
+    def _tokens(self, tag: int) -> list[tuple[int, MPI.Prequest]]:
+        """Empty messages that tell, where there is a deadline, who has come: the collective does not."""
+        comm = self._plan.grid.comm
+        ends = (comm.Recv_init, comm.Send_init) if self._plan.deadline is not None else ()
+        return [(link.rank, make([None, 0, MPI.BYTE], link.rank, tag)) for make in ends for link in self._plan.links]
+
+
+def _graph(plan: Plan) -> MPI.Distgraphcomm:
+    """The grid's communicator for such links, made at the first call (collective): MPICH has some 2000 in all."""
+    graphs = _graphs.setdefault(plan.grid, {})
+    key = plan.corners, bool(plan.layouts), *((low > 0, high > 0) for low, high in plan.width)
+    if key not in graphs:
         ranks = [link.rank for link in plan.links]
-        # A plain communicator: Open MPI takes a graph made from a Cartesian one for Cartesian.
+        # From a plain communicator: Open MPI takes a graph made from a Cartesian one for Cartesian.
         plain = MPI.Intracomm(plan.grid.comm.Split())
-        self._graph = plain.Create_dist_graph_adjacent(ranks, ranks)
-        free_with(self, self._graph, plain)
-        messages = self._buffers.messages()
-        self._send = [self._buffers.send, ([s.size for _, s, _ in messages], self._buffers.send_offsets[:-1]), MPI.BYTE]
-        self._receive = [
-            self._buffers.receive,
-            ([r.size for _, _, r in messages], self._buffers.receive_offsets[:-1]),
-            MPI.BYTE,
-        ]
-        self._self_test()
+        graphs[key] = plain.Create_dist_graph_adjacent(ranks, ranks)
+        plain.Free()
+        free_with(plan.grid, graphs[key])
+    return graphs[key]
 
-    def _self_test(self) -> None:
-        """Every neighbour's bytes must arrive where they belong."""
-        me = self._plan.grid.rank
-        for rank, sent, received in self._buffers.messages():
-            sent[:], received[:] = (31 * me + 7 * rank) % 251, 255
-        self._graph.Neighbor_alltoallv(self._send, self._receive)
-        with together(self._plan.grid.comm):
-            for rank, _, received in self._buffers.messages():
-                if (received != (31 * rank + 7 * me) % 251).any():
-                    raise HpckitError(
-                        f"MPI_Neighbor_alltoallv of {MPI.Get_library_version().splitlines()[0]} delivers wrong bytes"
-                        f" from rank {rank}: use another method"
-                    )
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
-        pack = Moves(self._buffers.outgoing(arrays) + self._plan.own_moves(arrays))
-        unpack = Moves(self._buffers.incoming(arrays))
-        exchange, send, receive = self._graph.Neighbor_alltoallv, self._send, self._receive
+def _test(plan: Plan, buffers: PackedBuffers, requests: list[MPI.Prequest]) -> None:
+    """Every neighbour's bytes must arrive where they belong."""
+    me = plan.grid.rank
+    for rank, sent, received in buffers.messages():
+        sent[:], received[:] = (31 * me + 7 * rank) % 251, 255
+    MPI.Prequest.Startall(requests)
+    MPI.Prequest.Waitall(requests)
+    with together(plan.grid.comm):
+        for rank, _, received in buffers.messages():
+            if (received != (31 * rank + 7 * me) % 251).any():
+                raise HpckitError(
+                    f"MPI_Neighbor_alltoallv_init of {_library()} delivers wrong bytes from rank {rank}:"
+                    " use another method"
+                )
 
-        def wait() -> None:
-            exchange(send, receive)
-            unpack.run()
 
-        return Bound.of(pack.run, wait)
+def _library() -> str:
+    return MPI.Get_library_version().splitlines()[0]

@@ -11,23 +11,43 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
+from hpckit.comm.spin import complete, waiter
+from hpckit.errors import HpckitError
 from hpckit.halo.plan import ALIGN, Link, Plan
+
+DOING = "a halo exchange"  # in errors
+TAGS = 8  # of one halo, beginning with the one that ways are given
+MEETING = TAGS - 1  # the one by which ranks meet, beyond those of the ways
+
+
+class NotBegun(HpckitError):
+    """The others did not come: there is nothing to wait for, and `start` may be tried again."""
 
 
 class Bound(NamedTuple):
-    """An exchange of certain arrays: its two halves, and both in one."""
+    """An exchange of certain arrays: its two halves, and both in one.
+
+    After an error in any of them, `wait` goes on with what is left to do.
+
+    poll : do what can be done of `wait` without blocking; whether that was all
+    owner : has the buffers, requests and communicators that these use, for as long as this lives
+    """
 
     start: Callable[[], object]
     wait: Callable[[], object]
     exchange: Callable[[], object]
+    poll: Callable[[], bool]
+    owner: object
 
     @classmethod
-    def of(cls, start: Callable[[], object], wait: Callable[[], object]) -> Bound:
+    def of(
+        cls, start: Callable[[], object], wait: Callable[[], object], poll: Callable[[], bool], owner: object
+    ) -> Bound:
         def exchange() -> None:
             start()
             wait()
 
-        return cls(start, wait, exchange)
+        return cls(start, wait, exchange, poll, owner)
 
 
 class PackedBuffers:
@@ -75,17 +95,23 @@ class Packed:
     def __init__(self, plan: Plan, tag: int, links: Sequence[Link] | None = None, own: bool = True) -> None:
         self._plan, self._own = plan, own
         self._buffers = PackedBuffers(plan, plan.links if links is None else links)
-        comm = plan.grid.comm
-        self._requests = [
-            *(comm.Recv_init([r, MPI.BYTE], rank, tag) for rank, _, r in self._buffers.messages() if r.size),
-            *(comm.Send_init([s, MPI.BYTE], rank, tag) for rank, s, _ in self._buffers.messages() if s.size),
-        ]
-        free_with(self, *self._requests)
+        messages = self._messages(tag)
+        self._ranks = [rank for rank, _ in messages]
+        self._requests = [request for _, request in messages]
+        free_with(self, *self._requests, keep=(self._buffers.send, self._buffers.receive))
+
+    def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
+        """Persistent requests, and the rank that each of them waits for."""
+        comm, messages = self._plan.grid.comm, self._buffers.messages()
+        receives = [(rank, comm.Recv_init([r, MPI.BYTE], rank, tag)) for rank, _, r in messages if r.size]
+        sends = [(rank, comm.Send_init([s, MPI.BYTE], rank, tag)) for rank, s, _ in messages if s.size]
+        return [*receives, *sends]
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
         pack = Moves(self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else []))
         unpack = Moves(self._buffers.incoming(arrays))
-        requests, start_all, wait_all = self._requests, MPI.Prequest.Startall, MPI.Prequest.Waitall
+        requests, start_all = self._requests, MPI.Prequest.Startall
+        wait_all = waiter(self._ranks, self._plan.deadline, DOING)
 
         def start() -> None:
             pack.run()
@@ -95,7 +121,13 @@ class Packed:
             wait_all(requests)
             unpack.run()
 
-        return Bound.of(start, wait)
+        def poll() -> bool:
+            over = complete(requests)
+            if over:
+                unpack.run()
+            return over
+
+        return Bound.of(start, wait, poll, self)
 
 
 def aligned(n: int) -> np.ndarray:

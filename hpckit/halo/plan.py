@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 Width = tuple[tuple[int, int], ...]
+_MOST_WORK = 1_000_000  # steps of NumPy's test for overlap: some milliseconds; interleaved views take a few
 ALIGN = 64  # bytes: every link's packed data starts on its own cache line
 
 
@@ -69,10 +70,18 @@ class Plan:
     ----------
     links : one per neighbouring rank, without this one, by rank
     own : the link of this rank to itself (periodic dimensions of one rank), or one without boxes
+    deadline : seconds that the ways may wait for other ranks
     """
 
-    def __init__(self, grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool) -> None:
-        self.grid, self.width, self.corners = grid, width, corners
+    def __init__(
+        self,
+        grid: Grid,
+        width: Width,
+        fields: Sequence[np.ndarray],
+        corners: bool,
+        deadline: float | None = None,
+    ) -> None:
+        self.grid, self.width, self.corners, self.deadline = grid, width, corners, deadline
         self.layouts = _agree_on_layouts(grid, width, fields, corners)
         ends: dict[int, tuple[list, list]] = {}
         offsets = [o for o in product((-1, 0, 1), repeat=grid.ndim) if any(o) and (corners or sum(map(abs, o)) == 1)]
@@ -249,6 +258,8 @@ def _check_width(grid: Grid, width: Width) -> None:
 
 def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
     """Shape of the owned part of a field; one more than the grid's at the high end where the field is staggered."""
+    if isinstance(field, np.ma.MaskedArray):
+        raise ConfigError(f"field {i} is a masked array, whose mask would not be exchanged: pass field.filled(…)")
     if not isinstance(field, np.ndarray):
         raise ConfigError(
             f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's block with its ghosts"
@@ -260,11 +271,20 @@ def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ..
     ghosts = [low + high for low, high in width]
     owned = tuple(n - g for n, g in zip(field.shape, ghosts, strict=False))
     expected = [{n, n + 1} if _at_high_end(grid, d) else {n} for d, n in enumerate(grid.owned_shape())]
+    if field.ndim > grid.ndim:
+        raise ConfigError(
+            f"field {i} has {field.ndim} dimensions, shape {field.shape}, but the grid has {grid.ndim}: pass each"
+            f" component as a field of its own, such as field[{', '.join(':' * grid.ndim)}"
+            f"{', 0' * (field.ndim - grid.ndim)}] (no copy is made), all in one Halo"
+        )
     if field.ndim != grid.ndim or any(n not in e for n, e in zip(owned, expected, strict=True)):
+        hint = ""
+        if width != grid.width and field.shape == grid.local_shape:
+            hint = f"; that is the shape of the grid's own width {grid.width}: leave out width, or give it to the Grid"
         wanted = tuple(n + g for n, g in zip(grid.owned_shape(), ghosts, strict=True))
         raise ConfigError(
             f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} cells and ghosts of"
-            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use grid.zeros()"
+            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use grid.zeros(){hint}"
         )
     return owned
 
@@ -274,22 +294,55 @@ def _check_memory(arrays: Sequence[np.ndarray]) -> None:
     for i, array in enumerate(arrays):
         if not array.flags.writeable:
             raise ConfigError(f"field {i} is read-only: an exchange writes its ghosts, pass a writable array")
-        span = array.itemsize
-        for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
-            if stride < span:
-                raise ConfigError(
-                    f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy"
-                )
-            span = stride * (n - 1) + span
+        _check_elements(i, array)
         for j in range(i):
             if _overlap(arrays[j], array):
                 raise ConfigError(
-                    f"fields {j} and {i} overlap in memory: pass each array once, and views that are apart"
+                    f"fields {j} and {i} overlap in memory, or are too entangled to tell: pass each array once, and"
+                    " views that are apart, or copies"
                 )
 
 
+def _check_elements(i: int, array: np.ndarray) -> None:
+    """An element has bytes, no other element has them, and nor does anything else."""
+    if not array.itemsize:
+        raise ConfigError(f"field {i} has dtype {array.dtype}, of no bytes: there is nothing to exchange")
+    span = array.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < span:
+            raise ConfigError(
+                f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy"
+            )
+        span = stride * (n - 1) + span
+    if _is_part_of_records(array):
+        raise ConfigError(
+            f"field {i} has members {array.dtype.names} of larger records, whose other members would be exchanged too:"
+            " pass each member as a field of its own, such as field['name'] (no copy is made)"
+        )
+
+
+def _is_part_of_records(array: np.ndarray) -> bool:
+    """Whether the elements have holes in which an array that this one is a view of has something."""
+    if array.dtype.names is None or _packed_size(array.dtype) == array.itemsize:
+        return False
+    base = array.base
+    while isinstance(base, np.ndarray):
+        if base.dtype.names and base.dtype != array.dtype:
+            return True
+        base = base.base
+    return False
+
+
+def _packed_size(dtype: np.dtype) -> int:
+    """Bytes of a dtype without the holes."""
+    if dtype.subdtype:
+        return _packed_size(dtype.subdtype[0]) * int(np.prod(dtype.shape))
+    return sum(_packed_size(dtype[name]) for name in dtype.names) if dtype.names else dtype.itemsize
+
+
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have a byte in common; also where that takes too long to find out."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
+        return np.shares_memory(a, b, max_work=_MOST_WORK)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
     except np.exceptions.TooHardError:
-        return False  # interleaved views are the hard case, and what users pass on purpose
+        return True

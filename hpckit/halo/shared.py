@@ -19,7 +19,8 @@ from hpckit import native
 from hpckit.comm.pack_host import Moves
 from hpckit.comm.spin import Watch, patience
 from hpckit.errors import ConfigError
-from hpckit.halo.packed import Bound, Packed
+from hpckit.halo.adrift import help_others
+from hpckit.halo.packed import DOING, Bound, Packed
 from hpckit.halo.plan import Plan
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Shared:
         self._buffers = 2 if self._offsets[-1] <= _LARGE else 1
         self._memory = grid.node_memory.zeros((_COUNTERS + (not direct) * self._buffers * self._offsets[-1],), np.uint8)
         self._peers = grid.shared_peers(self._memory) or {}
-        self._watch = Watch(grid.comm, grid.node_memory, [link.rank for link in self._links], "a halo exchange")
+        ranks = [link.rank for link in self._links]
+        self._watch = Watch(grid.comm, grid.node_memory, ranks, DOING, plan.deadline)
         # What each neighbour has for us: its boxes, and where it packs them in even and in odd exchanges.
         ours = [(link.sends, self._packed_at(0, i), self._packed_at(1, i)) for i, link in enumerate(self._links)]
         self._theirs = plan.swap(self._links, ours, tag)
@@ -65,8 +67,7 @@ class Shared:
         head = [*self._counters(self._plan.grid.rank), *self._polls, 0, len(links), native.address(links)]
         tail = [len(own[0]), own[0].address, own[1].address, self._buffers, self._direct]
         table = np.array([*head, *tail], dtype=np.int64)
-        keep = (table, links, own, incoming, arrays if self._direct else None)
-        return self._steps(table, keep, self._far.bind(arrays) if self._far else None)
+        return self._steps(table, (links, own, incoming), self._far.bind(arrays) if self._far else None)
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list:
         moves = self._plan.own_moves(arrays)
@@ -89,35 +90,74 @@ class Shared:
         base = native.address(self._peers[rank])
         return base, base + _COUNTERS // 2
 
+    def _late(self, step: int) -> list[int]:
+        """The ranks that a step waits for: 0 `post`, 1 `collect`, 2 `drain`."""
+
+        def counters(rank: int) -> list[int]:
+            return self._peers[rank][:_COUNTERS].view(np.int64)[:: _COUNTERS // 16].tolist()
+
+        posted = counters(self._plan.grid.rank)[0]
+        which, needed = ((1, posted + 1 - self._buffers), (0, posted), (1, posted))[step]
+        return [link.rank for link in self._links if counters(link.rank)[which] < needed]
+
     def _steps(self, table: np.ndarray, keep: object, far: Bound | None) -> Bound:
         """Native steps; each returns 1 while it must wait long, and is called again once MPI has had its turn."""
-        kernels, look = native.load("hpckit.comm.moves"), self._watch.look
+        kernels, watch = native.load("hpckit.comm.moves"), self._watch
         step = partial(native.bind, keep=(table, keep))
         post, collect, drain, whole = (
             step(kernel, native.address(table))
             for kernel in (kernels.post, kernels.collect, kernels.drain, kernels.whole)
         )
-        last = (post, collect, drain) if self._direct else (post, collect)
+        steps = (post, collect, drain) if self._direct else (post, collect)
+        at, last = 0, len(steps)  # the step that comes next: after an error it is known
+        insists = False
+
+        def insist() -> None:
+            nonlocal insists
+            watch.begin()
+            insists = True
+            try:
+                while steps[at]():
+                    watch.look(self._late(at))
+                    help_others()
+            finally:
+                insists = False
 
         def start() -> None:
+            nonlocal at
+            at = 0
             if far:
                 far.start()
-            while post():
-                look()
+            if post():
+                insist()
+            at = 1
 
         def wait() -> None:
-            for step in last[1:]:
-                while step():
-                    look()
+            nonlocal at
+            while at < last:
+                if steps[at]():
+                    insist()
+                at += 1
             if far:
                 far.wait()
 
         def exchange() -> None:
-            for step in last[whole() :]:
-                while step():
-                    look()
+            nonlocal at
+            at = 0
+            at = whole()
+            if at < last:
+                wait()
 
-        return Bound.of(start, wait) if far else Bound(start, wait, exchange)
+        def poll() -> bool:
+            nonlocal at
+            while at < last:
+                if insists or steps[at]():
+                    return False
+                at += 1
+            return far is None or far.poll()
+
+        bound = Bound.of(start, wait, poll, self)
+        return bound if far else bound._replace(exchange=exchange)
 
 
 def can_read_directly(grid: Grid, arrays: Sequence[np.ndarray]) -> bool:

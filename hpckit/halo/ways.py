@@ -25,7 +25,7 @@ class Way(Protocol):
 WAYS: dict[str, Callable[[Plan, int], Way]] = {
     "datatype": Datatype,
     "packed": Packed,
-    "neighbor": lambda plan, tag: Neighbor(plan),
+    "neighbor": Neighbor,
     "shared": Shared,
     "direct": lambda plan, tag: Shared(plan, tag, direct=True),
 }

@@ -1,5 +1,6 @@
 import gc
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpi4py import MPI
 
+from hpckit.comm import shared
 from hpckit.comm.grid import Grid
+from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
@@ -159,29 +162,80 @@ def test_writes_arrive_in_the_others_views(comm):
     assert u[0, 0] == (comm.rank - 1) % comm.size + 1
 
 
-def test_windows_are_freed_when_no_rank_needs_them(comm):
-    memory = Grid(comm, (8, 8)).node_memory
+def mapped() -> int:
+    """Pieces of shared memory that this process sees."""
+    return Path("/proc/self/maps").read_text().count("/memfd:hpckit")
+
+
+def test_each_rank_gives_memory_back_as_soon_as_it_needs_it_no_more(comm):
+    memory, before = Grid(comm, (8, 8)).node_memory, mapped()
     first, second = memory.zeros((4,)), memory.zeros((4,))
+    assert mapped() == before + 2
     seen = memory.peers(second)
     first[...], second[...] = 1, 2
     comm.Barrier()
     del first, second
-    gc.collect()
     if comm.rank == 0:
-        del seen  # the other ranks still look at the second window
-    third = memory.zeros((2,))
-    assert len(memory._windows) == (2 if comm.size > 1 else 1)
+        del seen  # the other ranks still look at the second one
+    comm.Barrier()
+    assert mapped() == before + (comm.rank > 0)
     if comm.rank > 0:
         assert all((theirs == 2).all() for theirs in seen.values())
-    assert Grid(comm, (6, 6)).node_memory is memory
-    assert third.shape == (2,)
     comm.Barrier()
+    assert Grid(comm, (6, 6)).node_memory is memory
+    assert memory.zeros((2,)).shape == (2,)
+
+
+def test_shared_memory_outlives_its_grid_and_communicator(comm):
+    part, before = comm.Split(0, comm.rank), mapped()
+    grid = Grid(part, (8, 8))
+    array = grid.zeros(shared=True)
+    peers = grid.shared_peers(array)
+    array[...] = comm.rank
+    del grid, array
+    part.Free()
+    Grid(comm, (8, 8))
+    comm.Barrier()
+    assert [theirs.flat[0] for theirs in peers.values()] == [*range(comm.size)]
+    comm.Barrier()
+    del peers
+    gc.collect()
+    assert mapped() == before
 
 
 def test_shared_memory_that_is_not_there_is_refused(comm):
     grid = Grid(comm, (2**46,), width=0)
-    with pytest.raises(HpckitError, match=r"shared arrays of .* GB do not fit into /dev/shm"):
+    with pytest.raises(
+        HpckitError, match=r"shared arrays of .* GB do not fit into this node's memory, of which .* free"
+    ):
         grid.zeros(shared=True)
+
+
+def test_what_cannot_be_shared_is_refused_on_all_ranks(comm):
+    grid, last = Grid(comm, (8, 8)), comm.rank == comm.size - 1
+    for dtype, message in ((object, "Python objects"), ("nonsense", "not understood|Error")):
+        with pytest.raises(HpckitError, match=message):
+            grid.zeros(dtype if last else float, shared=True)
+    assert comm.allreduce(1) == comm.size
+
+
+@pytest.mark.parametrize("broken", [{"_nameless"}, {"_nameless", "_named"}])
+def test_where_processes_cannot_open_each_others_files(comm, monkeypatch, broken):
+    def refuses(nbytes):
+        raise PermissionError
+
+    for name in broken:
+        monkeypatch.setattr(shared, name, refuses)
+    memory = NodeMemory(comm)
+    if "_named" in broken:
+        with pytest.raises(HpckitError, match=r"cannot share memory.*shared=False"):
+            memory.zeros((4,))
+        return
+    array = memory.zeros((4,))
+    array[...] = comm.rank
+    comm.Barrier()
+    assert [theirs[0] for theirs in memory.peers(array).values()] == [*range(comm.size)]
+    comm.Barrier()
 
 
 def test_grids_come_and_go(comm):

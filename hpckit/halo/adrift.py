@@ -1,0 +1,57 @@
+"""Exchanges that were begun and will not be waited for: an exception, say, has taken their `Halo` with it.
+
+The neighbours still read from, write to and wait for what they use. So it lives until they are complete, which is seen
+to at the next use of any halo, and when the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from mpi4py import MPI
+
+if TYPE_CHECKING:
+    from hpckit.halo.exchange import Halo
+    from hpckit.halo.packed import Bound
+
+_PATIENCE = 1.0  # seconds that the end of the program waits for the others
+
+adrift: list[tuple[Bound, object]] = []  # and the arrays
+halos: weakref.WeakSet[Halo] = weakref.WeakSet()  # all that live
+# MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given back before.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(adrift))
+
+
+def land() -> None:
+    """Complete what can be completed without blocking."""
+    for flight in adrift[:]:
+        if _is_over(flight[0]):
+            adrift.remove(flight)
+
+
+def help_others() -> None:
+    """Whoever waits does meanwhile what others may wait for: those who wait in another order, say."""
+    land()
+    for halo in list(halos):
+        halo.progress()
+
+
+def _is_over(bound: Bound) -> bool:
+    try:
+        return bound.poll()
+    except MPI.Exception:  # it ended badly, and nobody is there to be told
+        return True
+
+
+@atexit.register
+def _end() -> None:
+    for halo in list(halos):
+        halo.abandon()
+    limit = time.monotonic() + _PATIENCE
+    while adrift and not MPI.Is_finalized() and time.monotonic() < limit:
+        land()
+        time.sleep(0.001)
