@@ -101,7 +101,8 @@ def known(metric: Any, parameters: Any) -> tuple[str, object]:
 
 def allows_nan(metric: Any) -> bool:
     """Whether coordinates may be missing."""
-    return getattr(metric, "name", metric) == "nan_euclidean"
+    name = getattr(metric, "name", metric)
+    return isinstance(name, str) and name == "nan_euclidean"
 
 
 def bind(metric: Any, parameters: Mapping[str, Any] | None, points: np.ndarray, ranks: Ranks) -> Named:

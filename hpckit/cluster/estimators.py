@@ -79,12 +79,14 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         called : what the number of medoids is called; limits : of X
         """
         ranks, places, k, seeds, arguments = Ranks(self.comm), None, 0, [], {}
+        with ranks.together():
+            _data.refuse_masked(X, "X")
         with ranks.together():  # by itself: these errors are scikit-learn's, all others ours
             X = self._checked(X, reset=True, **limits)
-        search = fasterpam
+        search, metric = fasterpam, None
         with ranks.together():
             X = _dense(X)
-            known(self.metric, self.metric_params)
+            metric = known(self.metric, self.metric_params)
             places = _places.read(self._init(), self.metric, X.shape[1])
             k = _input.how_many(getattr(self, called) if places is None else len(places), called, len(X))
             search, arguments = self._search(len(X))
@@ -92,12 +94,12 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             seeds = self._seeds(n_init)
             arguments["sample_weight"] = _data.weighed(sample_weight, len(X))
         ranks.same(
-            f"{called}, method, n_init, and shape and type of X",
-            (k, search.__name__, len(seeds), X.shape, X.dtype.name),
+            f"{called}, method, n_init, metric, and shape and type of X",
+            (k, search.__name__, len(seeds), metric, X.shape, X.dtype.name),
         )
         named = bind(self.metric, self.metric_params, X.astype(np.float64), ranks)
-        if places is not None:
-            with ranks.together():
+        with ranks.together():
+            if places is not None:
                 arguments["init"] = _places.objects(X, named, places)
         arguments |= {"metric": named.metric, "memory": self.memory, "threads": self.threads, "comm": self.comm}
         results = [search(X, k, random_state=seed, **arguments) for seed in seeds]

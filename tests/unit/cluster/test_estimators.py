@@ -130,6 +130,7 @@ def test_the_number_of_clusters_is_found():
         ({"method": "clara", "sample_size": 7}, "sample_size=7 is less than n_clusters=8"),
         ({"method": "onebatch", "batch": 7}, "batch=7 is less than n_clusters=8"),
         ({"method": "clara", "samples": 0}, "samples=0 must be at least 1"),
+        ({"metric": np.ones(3)}, "metric=array.* must be one of precomputed"),
         ({"metric": "fancy"}, "metric='fancy' must be one of precomputed, euclidean, .*jaccard"),
         ({"metric": "minkowski", "metric_params": {"q": 1}}, "metric='minkowski' with metric_params={'q': 1}"),
         ({"init": "best"}, "init needs to be one of random, .*heuristic, k-medoids.*, or points; it is 'best'"),
@@ -333,6 +334,21 @@ def test_bad_input_on_one_rank_is_an_error_on_all(comm):
             KMedoids(3 if comm.rank == 1 else 0, comm=comm).fit(bad if comm.rank == 1 else IRIS)
         with pytest.raises(kind, match="must be the same on all ranks"):
             KMedoids(3, comm=comm, n_init=1 + comm.rank).fit(IRIS)
+    with pytest.raises(ValueError, match=r"1 of \d ranks failed: rank 1: X must not be a masked array"):
+        KMedoids(3, comm=comm).fit(np.ma.array(IRIS) if comm.rank == 1 else bad)
+    for name, mine, others in [
+        ("metric", "mahalanobis", "euclidean"),
+        ("metric_params", {"w": [1, 2, 3, 4]}, None),
+        ("init", IRIS[:3], "random"),
+        ("init", IRIS[:3], IRIS[3:6]),
+        ("init", [1, 2, 3], IRIS[:3]),
+        ("method", "pam", "fasterpam"),
+        ("max_iter", 3, 4),
+        ("n_clusters", 3, 4),
+    ]:
+        wrong = {name: mine if comm.rank == 1 else others}
+        with pytest.raises(ValueError, match="must be the same on all ranks"):
+            KMedoids(3, comm=comm).set_params(**wrong).fit(IRIS)
     for estimator in (KMedoids(metric="seuclidean", comm=comm), DynMSC(metric="mahalanobis", comm=comm)):
         with pytest.raises(ValueError, match="must be the same on all ranks"):
             estimator.fit(IRIS[:, : 2 + (comm.rank == 0)])
