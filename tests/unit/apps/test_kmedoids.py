@@ -99,10 +99,10 @@ def test_restart_on_other_ranks_changes_no_bit(comm, shared_path, method):
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, monkeypatch):
     step = _search.Search.step
 
-    def signalled(search, *arguments):
+    def signalled(search, *arguments, **options):
         if comm.rank == comm.size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
-        step(search, *arguments)
+        step(search, *arguments, **options)
 
     monkeypatch.setattr(_search.Search, "step", signalled)
     config = _case(shared_path)

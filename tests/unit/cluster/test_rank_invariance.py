@@ -90,7 +90,7 @@ def test_a_random_start_without_a_seed_is_one_start(comm):
         (np.zeros((4, 4)), 2, {"init": "lucky"}, "must be one of random, first, build"),
         (np.zeros((4, 4)), 2, {"init": "random", "random_state": "x"}, "neither a seed nor a generator"),
         (np.zeros((4, 4)), 2, {"metric": "fancy"}, "metric='fancy' must be one of precomputed, euclidean"),
-        (np.zeros((4, 4)), 2, {"max_iter": 0}, "max_iter=0 must be at least 1"),
+        (np.zeros((4, 4)), 2, {"max_iter": -1}, "max_iter=-1 must be at least 0"),
         (np.zeros((4, 4)), 2, {"sample_weight": [1, 2, 3]}, r"shape \(3,\), it must be \(4,\)"),
         (np.zeros((4, 4)), 2, {"sample_weight": [1, 2, 3, np.nan]}, "finite, not negative"),
         (np.zeros((4, 4)), 2, {"sample_weight": [0, 0, 0, 0]}, "not all zero"),

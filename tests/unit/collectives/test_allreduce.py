@@ -253,6 +253,6 @@ def test_without_shared_memory_sums_are_right_and_take_messages(comm, monkeypatc
         plan()
         assert np.array_equal(array, total)
         assert limit or plan.algorithm not in ("shared", "hierarchical")
-    if not limit:
+    if not limit and comm.size > 1:  # one rank needs none
         with pytest.raises(HpckitError, match="there is no room"):
             Allreduce(comm, np.zeros(1000), algorithm="shared")()

@@ -187,6 +187,7 @@ def test_each_rank_gives_memory_back_as_soon_as_it_needs_it_no_more(comm):
 
 
 def test_shared_memory_outlives_its_grid_and_communicator(comm):
+    gc.collect()
     part, before = comm.Split(0, comm.rank), mapped()
     grid = Grid(part, (8, 8))
     array = grid.zeros(shared=True)
