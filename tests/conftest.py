@@ -93,6 +93,20 @@ class Ranks:
 
 
 RANKS = pytest.StashKey[Ranks]()
+OWN = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Every rank has temporary folders of its own: in common ones ranks would clear up what others clear up."""
+    if config.option.basetemp is None:
+        name = f"hpckit-pytest-{os.getpid()}-{time.time_ns()}"  # made when first used
+        config.option.basetemp = config.stash[OWN] = str(Path(tempfile.gettempdir(), name))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if OWN in config.stash:
+        shutil.rmtree(config.stash[OWN], ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)
