@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpckit.apps._report import amount
+from hpckit.comm.memory import available
 from hpckit.errors import ConfigError, together
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-_CGROUPS = Path("/sys/fs/cgroup")
-
-
-def available() -> float:
-    """Bytes that processes of this node can still get: what Linux says, or a batch system's or container's limit."""
-    return min(_of_node(), _of_cgroup(), _of_process())
 
 
 def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
@@ -37,47 +28,3 @@ def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
                 f"this run needs about {amount(total)} on a node of {ranks} rank{'s' * (ranks > 1)}, which has"
                 f" {amount(available())} left: use more nodes, or smaller {keys}"
             )
-
-
-def _of_node() -> float:
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
-    return int(found[1]) * 1024 if found else math.inf
-
-
-def _of_cgroup() -> float:
-    """The least that is left in our control group or one above it, version 1 or 2; cached files can be had back."""
-    least = math.inf
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, inner = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        root = _CGROUPS / "memory" if controllers else _CGROUPS
-        here = root / inner.lstrip("/")
-        for folder in (here, *here.parents):
-            if not folder.is_relative_to(root):
-                break
-            limit, used = (_number(folder / name) for name in names)
-            cached = re.search(r"^(?:total_)?inactive_file (\d+)", _read(folder / "memory.stat"), re.MULTILINE)
-            least = min(least, limit - min(used, limit) + (int(cached[1]) if cached else 0))
-    return least
-
-
-def _of_process() -> float:
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    used = re.search(r"^VmSize:\s*(\d+) kB", _read(Path("/proc/self/status")), re.MULTILINE)
-    return math.inf if limit == resource.RLIM_INFINITY else limit - (int(used[1]) * 1024 if used else 0)
-
-
-def _number(path: Path) -> float:
-    text = _read(path).strip()
-    return float(text) if text.isdigit() else (math.inf if "limit" in path.name or "max" in path.name else 0.0)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -87,17 +87,6 @@ def check_group(group: Any, n: int) -> None:
         raise ConfigError(f"{n} numbers cannot be cut into groups of {group}: pass whole groups only")
 
 
-def check_deadline(deadline: Any) -> None:
-    """`ConfigError` unless it is None or a number of seconds."""
-    if deadline is not None and not (is_number(deadline) and deadline > 0):
-        raise ConfigError(f"deadline={deadline!r} must be a number of seconds above 0, or None to wait for ever")
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a real number, and neither a truth value nor NaN."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and value == value
-
-
 def is_whole(value: Any) -> bool:
     """Whether it is a whole number."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

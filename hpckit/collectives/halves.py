@@ -19,7 +19,6 @@ from hpckit.collectives.algorithms import (
 )
 from hpckit.collectives.arguments import (
     check_array,
-    check_deadline,
     check_group,
     check_operation,
     is_whole,
@@ -31,6 +30,7 @@ from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
 from hpckit.collectives.schedule import Schedule, rotated
 from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
+from hpckit.comm.spin import check_deadline
 from hpckit.errors import ConfigError, HpckitError, same, together
 
 _TREE = 1 << 16  # bytes from which slices that all ranks pass on beat a tree whose root sends everything

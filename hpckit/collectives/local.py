@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.arguments import check_array, check_deadline, is_number, is_whole
+from hpckit.collectives.arguments import check_array, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.collectives.plan import Allreduce
+from hpckit.comm.spin import check_deadline, is_number
 from hpckit.errors import ConfigError, HpckitError, same, together
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.arguments import (
-    check_deadline,
     check_group,
     check_numbers,
     check_operation,
@@ -35,6 +34,7 @@ from hpckit.collectives.ways import WAYS, bind, possible
 from hpckit.comm.overlap import identical
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
+from hpckit.comm.spin import check_deadline
 from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, HpckitError, same, together
 

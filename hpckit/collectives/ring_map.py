@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from mpi4py import MPI
 
+from hpckit import native
 from hpckit.collectives.arguments import check_unmasked
 from hpckit.collectives.channel import Channel
 from hpckit.comm.lifetime import Flight
@@ -82,7 +83,7 @@ class _Loan:
 
     def __init__(self, block: np.ndarray) -> None:
         self._block = block
-        address = block.__array_interface__["data"][0]
+        address = native.address(block)
         self.__array_interface__ = {"data": (address, True), "shape": (block.nbytes,), "typestr": "|u1", "version": 3}
 
     def array(self) -> np.ndarray:

@@ -16,12 +16,13 @@ from typing import Any, Literal
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.arguments import is_number, is_whole
+from hpckit.collectives.arguments import is_whole
 from hpckit.collectives.calls import KINDS, NON_BLOCKING, NOTHING, Call, Signature, call, caller, reader, where
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Way
 from hpckit.collectives.monitor import Line
 from hpckit.comm.lifetime import outlive
+from hpckit.comm.spin import is_number
 from hpckit.errors import ConfigError, same, together
 
 _clock = time.monotonic

@@ -23,7 +23,10 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
+from hpckit import native
 from hpckit.comm.lifetime import free_with
+from hpckit.comm.memory import available
+from hpckit.comm.overlap import identical
 from hpckit.errors import ConfigError, HpckitError, together
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -113,7 +116,7 @@ class _Window:
 
     def offset(self, rank: int, memory: _Memory, array: np.ndarray) -> int | None:
         """Where a contiguous array begins in this rank's part; None where it lies elsewhere."""
-        offset = _address(array) - memory.address - self.starts[rank]
+        offset = native.address(array) - memory.address - self.starts[rank]
         return offset if 0 <= offset <= self.starts[rank + 1] - self.starts[rank] - array.nbytes else None
 
 
@@ -159,7 +162,7 @@ class NodeMemory:
         """
         for window, memory in self._alive():
             if window.offset(self.comm.rank, memory, array) == 0:
-                if _identical(window.array(self.comm.rank, memory), array):
+                if identical(window.array(self.comm.rank, memory), array):
                     return {rank: window.array(at, memory) for at, rank in enumerate(self.ranks)}
                 return None
         return None
@@ -204,7 +207,7 @@ class NodeMemory:
             file, place = -1, None
             with contextlib.suppress(OSError, AttributeError):
                 if self.comm.rank == 0:
-                    room = _room()
+                    room = int(min(available(), 1 << 62))
                     file, place = make(nbytes) if nbytes <= room else (-1, room)
             place = self.comm.bcast(place)
             if isinstance(place, int):
@@ -275,25 +278,5 @@ def _reserve(file: int, start: int, stop: int) -> None:
         ) from error
 
 
-def _room() -> int:
-    """Bytes of memory that can be had on this node, as far as the system tells."""
-    room = 1 << 62
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        room = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-        room = min(room, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return room
-
-
 def _size(nbytes: int) -> str:
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
-def _identical(a: np.ndarray, b: np.ndarray) -> bool:
-    """Same memory, shape, strides and dtype."""
-    return _address(a) == _address(b) and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)

@@ -9,15 +9,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.lifetime import free_with
 from hpckit.comm.shared import NodeMemory
-from hpckit.errors import HpckitError, ranges
+from hpckit.errors import ConfigError, HpckitError, ranges
 
 _INTERVAL = 1.0  # seconds from one look at the processes to the next
 _FEW = 64  # ranks that tell each other directly that they are here
+
+
+def check_deadline(deadline: Any) -> None:
+    """`ConfigError` unless it is None or a number of seconds."""
+    if deadline is not None and not (is_number(deadline) and deadline > 0):
+        raise ConfigError(f"deadline={deadline!r} must be a number of seconds above 0, or None to wait for ever")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, and neither a truth value nor NaN."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and value == value
 
 
 def crowded(node: MPI.Intracomm) -> bool:

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import re
-import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.comm import probe, store
 from hpckit.comm.probe import Table
+from hpckit.errors import all_come
 
 VERSION = 1  # of the file: change it with whatever changes the meaning of the numbers
 
@@ -203,6 +203,4 @@ def _measure(comm: MPI.Intracomm, nodes: Sequence[int]) -> dict[str, Table]:
 
 def meet(comm: MPI.Intracomm) -> None:
     """A barrier that sleeps (collective): MPI's own would spin, on cores that other ranks need."""
-    request = comm.Ibarrier()
-    while not request.Test():
-        time.sleep(0.001)
+    all_come(comm, math.inf)

@@ -11,7 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.grid import WidthLike, widths
-from hpckit.comm.spin import Meeting
+from hpckit.comm.spin import Meeting, check_deadline
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.choose import Auto
@@ -239,8 +239,7 @@ def _check_options(corners: object, method: object, deadline: object) -> None:
         raise ConfigError(f"corners={corners!r} must be True or False")
     if not isinstance(method, str) or method not in METHODS:
         raise ConfigError(f"no halo method {method!r}: choose one of {', '.join(METHODS)}")
-    if deadline is not None and not (isinstance(deadline, int | float | np.number) and deadline > 0):
-        raise ConfigError(f"deadline={deadline!r} must be seconds above 0, or None to wait for ever")
+    check_deadline(deadline)
 
 
 def _as_list(fields: object) -> tuple:

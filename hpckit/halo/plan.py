@@ -16,6 +16,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
+from hpckit.comm.overlap import overlap, overlaps_itself
 from hpckit.comm.pack_host import Move, dense_strides, simplify
 from hpckit.errors import ConfigError, same, together
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 Width = tuple[tuple[int, int], ...]
-_MOST_WORK = 1_000_000  # steps of NumPy's test for overlap: some milliseconds; interleaved views take a few
 ALIGN = 64  # bytes: every link's packed data starts on its own cache line
 
 
@@ -296,7 +296,7 @@ def _check_memory(arrays: Sequence[np.ndarray]) -> None:
             raise ConfigError(f"field {i} is read-only: an exchange writes its ghosts, pass a writable array")
         _check_elements(i, array)
         for j in range(i):
-            if _overlap(arrays[j], array):
+            if overlap(arrays[j], array):
                 raise ConfigError(
                     f"fields {j} and {i} overlap in memory, or are too entangled to tell: pass each array once, and"
                     " views that are apart, or copies"
@@ -307,13 +307,8 @@ def _check_elements(i: int, array: np.ndarray) -> None:
     """An element has bytes, no other element has them, and nor does anything else."""
     if not array.itemsize:
         raise ConfigError(f"field {i} has dtype {array.dtype}, of no bytes: there is nothing to exchange")
-    span = array.itemsize
-    for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
-        if stride < span:
-            raise ConfigError(
-                f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy"
-            )
-        span = stride * (n - 1) + span
+    if overlaps_itself(array):
+        raise ConfigError(f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy")
     if _is_part_of_records(array):
         raise ConfigError(
             f"field {i} has members {array.dtype.names} of larger records, whose other members would be exchanged too:"
@@ -338,11 +333,3 @@ def _packed_size(dtype: np.dtype) -> int:
     if dtype.subdtype:
         return _packed_size(dtype.subdtype[0]) * int(np.prod(dtype.shape))
     return sum(_packed_size(dtype[name]) for name in dtype.names) if dtype.names else dtype.itemsize
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have a byte in common; also where that takes too long to find out."""
-    try:
-        return np.shares_memory(a, b, max_work=_MOST_WORK)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
-    except np.exceptions.TooHardError:
-        return True

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 
 from hpckit.apps import _memory
@@ -14,32 +12,6 @@ def test_what_does_not_fit_is_refused_by_all_ranks(comm):
     need = 1e18 if comm.rank == comm.size - 1 else 1.0
     with pytest.raises(ConfigError, match=r"this run needs about 1 EB on a node .* left: use more nodes, .*--shape"):
         _memory.check(comm, need, "--shape")
-
-
-@pytest.mark.parametrize(
-    ("group", "folder", "limit", "used"),
-    [
-        ("0::/job/step", "job", "memory.max", "memory.current"),
-        ("4:memory:/job/step", "memory/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ],
-)
-def test_limits_of_control_groups_above_count(tmp_path, monkeypatch, group, folder, limit, used):
-    """Of both versions: those of Slurm and of containers."""
-    (tmp_path / folder / "step").mkdir(parents=True)
-    (tmp_path / folder / "step" / limit).write_text("max\n")
-    (tmp_path / folder / limit).write_text("1000\n")
-    (tmp_path / folder / used).write_text("700\n")
-    (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
-    read = _memory._read
-    monkeypatch.setattr(_memory, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(_memory, "_read", lambda path: group if path.name == "cgroup" else read(path))
-    assert _memory._of_cgroup() == 500
-    assert _memory.available() <= 500
-
-
-def test_without_control_groups_there_is_no_limit(monkeypatch):
-    monkeypatch.setattr(_memory, "_read", lambda path: "")
-    assert _memory._of_cgroup() == _memory._of_node() == math.inf
 
 
 def test_memory_grows_with_the_cells_and_rank_0_draws():
