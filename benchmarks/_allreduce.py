@@ -1,6 +1,8 @@
-"""What the ranks of `benchmarks.allreduce` do: `mpirun -n 2 python -m benchmarks._allreduce PART FILE [--quick]`.
+"""What the ranks of `benchmarks.allreduce` do: `mpirun -n 2 python -m benchmarks._allreduce PART
+FILE [--quick]`.
 
-Rank 0 writes the times to FILE: {"mpi": ..., "cases": {case: {way: [seconds, the slowest rank's, of each call]}}}.
+Rank 0 writes the times to FILE: {"mpi": ..., "cases": {case: {way: [seconds, the slowest rank's, of
+each call]}}}.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ LARGEST = 1 << 24  # bytes: on more ranks than cores, larger arrays take minutes
 Cases = Iterator[tuple[str, dict[str, Call]]]
 
 
-# --- peers --------------------------------------------------------------------------------------------------------
+# --- peers
+# --------------------------------------------------------------------------------------------------------
 
 
 def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
@@ -56,7 +59,9 @@ def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
 
 
 def star_of_tpi_llm(comm: MPI.Intracomm, x: np.ndarray) -> None:
-    """The star as TPI-LLM has it: pickled, to the master in any order, and back one after the other."""
+    """The star as TPI-LLM has it: pickled, to the master in any order, and back one after the
+    other.
+    """
     if comm.rank:
         comm.send(x, 0)
         x[:] = comm.recv(source=0)
@@ -77,11 +82,14 @@ def natives(comm: MPI.Intracomm, numbers: Numbers) -> dict[str, Call]:
     }
 
 
-# --- ours ---------------------------------------------------------------------------------------------------------
+# --- ours
+# ---------------------------------------------------------------------------------------------------------
 
 
 class Rough(Numbers):
-    """For compressed sums: over all calls so far their sum must be as near the exact one as the plan says."""
+    """For compressed sums: over all calls so far their sum must be as near the exact one as the
+    plan says.
+    """
 
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, plan: Allreduce) -> None:
         super().__init__(comm, array)
@@ -121,7 +129,8 @@ def in_chunks(comm: MPI.Intracomm, numbers: Numbers) -> Call:
     return Call(run, numbers, plan)
 
 
-# --- parts --------------------------------------------------------------------------------------------------------
+# --- parts
+# --------------------------------------------------------------------------------------------------------
 
 
 def node(comm: MPI.Intracomm, quick: bool) -> Cases:
@@ -129,7 +138,10 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
     for nbytes in NODE_QUICK if quick else NODE:
         if comm.size > 2 and nbytes > LARGEST:
             return
-        plain, window = Numbers(comm, np.zeros(nbytes // 8)), Numbers(comm, empty(comm, nbytes // 8))
+        plain, window = (
+            Numbers(comm, np.zeros(nbytes // 8)),
+            Numbers(comm, empty(comm, nbytes // 8)),
+        )
         calls = natives(comm, plain)
         calls["ring by hand"] = Call(partial(ring_by_hand, comm, plain.array), plain)
         calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
@@ -166,7 +178,10 @@ def compressed(comm: MPI.Intracomm, quick: bool) -> Cases:
 def levels(comm: MPI.Intracomm, quick: bool) -> Cases:
     """Several ranks on each host."""
     for nbytes in LINKS_QUICK[1:] if quick else LINKS[1:]:
-        plain, window = Numbers(comm, np.zeros(nbytes // 8)), Numbers(comm, empty(comm, nbytes // 8))
+        plain, window = (
+            Numbers(comm, np.zeros(nbytes // 8)),
+            Numbers(comm, empty(comm, nbytes // 8)),
+        )
         fixed = {name: planned(comm, plain, name) for name in ("hierarchical", "twoshot")}
         fixed["hierarchical, window"] = planned(comm, window, "hierarchical")
         yield binary(nbytes), natives(comm, plain) | fixed | {"auto": planned(comm, plain)}
@@ -176,12 +191,18 @@ def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
     """An array of 1 MiB that takes a while to compute."""
     numbers = Numbers(comm, np.zeros((1 << 17) // (8 if quick else 1)))
     native, auto = natives(comm, numbers)["native"], planned(comm, numbers)
-    ways = {"native": afterwards(native), "auto": afterwards(auto), "chunks": in_chunks(comm, numbers)}
+    ways = {
+        "native": afterwards(native),
+        "auto": afterwards(auto),
+        "chunks": in_chunks(comm, numbers),
+    }
     yield binary(numbers.array.nbytes), ways
 
 
 def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, list[float]]:
-    """For every "auto", as "choice of auto": the times of a plan made with the algorithm that it has chosen."""
+    """For every "auto", as "choice of auto": the times of a plan made with the algorithm that it
+    has chosen.
+    """
     found = {}
     for way in (way for way in ("auto", "auto, window") if way in calls):
         plan = calls[way].plan
@@ -205,14 +226,18 @@ def main(part: str, path: str, quick: bool) -> None:
         os.sched_setaffinity(0, {cores[comm.rank]})
     channel = Channel.of(comm)
     nodes, emulated = comm.allgather(channel.node.ranks[0]), part != "node"
-    channel.links = Links.load_or_measure(comm, nodes, fresh=emulated)  # such links change, their names do not
+    channel.links = Links.load_or_measure(
+        comm, nodes, fresh=emulated
+    )  # such links change, their names do not
     start = Start(comm, one_node=not emulated)
     cases = {}
     seconds = {"node": 3.0}.get(part, 12.0) * (0.05 if quick else 1.0)
     for name, calls in PARTS[part](comm, quick):
         if comm.rank == 0:
             print(f"{part}, {comm.size} ranks, {name}", flush=True)
-        cases[name] = {way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()}
+        cases[name] = {
+            way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()
+        }
         cases[name] |= choices(calls, cases[name])
         gc.collect()  # hundreds of megabytes hang on reference cycles
     if comm.rank == 0:

@@ -1,4 +1,6 @@
-"""Points and distances for the k-medoids benchmarks: generated ones, and files under HPCKIT_DATA."""
+"""Points and distances for the k-medoids benchmarks: generated ones, and files under
+HPCKIT_DATA.
+"""
 
 from __future__ import annotations
 

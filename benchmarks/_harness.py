@@ -1,7 +1,8 @@
-"""What all benchmarks share: start the ranks, interleave the ways, keep the minimum, print a table, write JSON.
+"""What all benchmarks share: start the ranks, interleave the ways, keep the minimum, print a table,
+write JSON.
 
-Interleaving matters more than repeating: a virtual machine changes its speed by tens of per cent from minute to
-minute, so a ratio is only fair between calls that took turns within the same run.
+Interleaving matters more than repeating: a virtual machine changes its speed by tens of per cent
+from minute to minute, so a ratio is only fair between calls that took turns within the same run.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ class Times:
 
     def ratio(self, peer: Times) -> tuple[float, float, float]:
         """Peer's time over ours, and its lowest and highest value over parts of the run."""
-        parts = zip(np.array_split(peer.samples, _BLOCKS), np.array_split(self.samples, _BLOCKS), strict=True)
+        parts = zip(
+            np.array_split(peer.samples, _BLOCKS),
+            np.array_split(self.samples, _BLOCKS),
+            strict=True,
+        )
         ratios = [float(p.min() / s.min()) for p, s in parts if p.size and s.size]
         ratio = peer.best / self.best
         return ratio, min([ratio, *ratios]), max([ratio, *ratios])
@@ -96,7 +101,9 @@ def geomean(values: Iterable[float]) -> float:
 
 @dataclass
 class Report:
-    """The results of one benchmark; `limit` is the fraction of a physical limit reached, where one is known."""
+    """The results of one benchmark; `limit` is the fraction of a physical limit reached, where one
+    is known.
+    """
 
     benchmark: str
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -112,7 +119,9 @@ class Report:
         target: float | None = None,
         limit: float | None = None,
     ) -> None:
-        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range within the run."""
+        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range
+        within the run.
+        """
         numbers = {"ratio": ratio, "low": low, "high": high, "target": target, "limit": limit}
         rounded = {k: None if v is None else float(f"{v:.4g}") for k, v in numbers.items()}
         self.results.append({"case": case, "peer": peer, **rounded})
@@ -124,34 +133,70 @@ class Report:
             for r in self.results
             if r["target"] is not None
         ]
-        print_table(("case", "peer", "ratio", "low", "high", "target", ""), rows, f"{self.benchmark}: targets")
+        print_table(
+            ("case", "peer", "ratio", "low", "high", "target", ""),
+            rows,
+            f"{self.benchmark}: targets",
+        )
 
     def save(self, path: Path) -> None:
         versions = {**_versions(), **self.versions}
-        document = {"benchmark": self.benchmark, "commit": _commit(), "host": _host(), "versions": versions}
-        path.write_text(json.dumps({**document, "results": asdict(self)["results"]}, indent=1) + "\n")
+        document = {
+            "benchmark": self.benchmark,
+            "commit": _commit(),
+            "host": _host(),
+            "versions": versions,
+        }
+        path.write_text(
+            json.dumps({**document, "results": asdict(self)["results"]}, indent=1) + "\n"
+        )
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """Print rows under a heading, numbers to three digits and right-aligned, the first column left-aligned."""
+    """Print rows under a heading, numbers to three digits and right-aligned, the first column
+    left-aligned.
+    """
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(f"{c:{'<' if i == 0 else '>'}{widths[i]}}" for i, c in enumerate(row)) for row in cells]
-    print("\n" + "\n".join([title] * bool(title) + [lines[0], "-" * len(lines[0]), *lines[1:]]), flush=True)
+    lines = [
+        "  ".join(f"{c:{'<' if i == 0 else '>'}{widths[i]}}" for i, c in enumerate(row))
+        for row in cells
+    ]
+    print(
+        "\n" + "\n".join([title] * bool(title) + [lines[0], "-" * len(lines[0]), *lines[1:]]),
+        flush=True,
+    )
 
 
-def main(name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: bool = True) -> None:
-    """Entry of `python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, started here by mpirun.
+def main(
+    name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: bool = True
+) -> None:
+    """Entry of `python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, started
+    here by mpirun.
 
     With `pin` each rank keeps to one core where there are enough of them.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument("--quick", action="store_true", help="few cases and short timings: does it run at all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object")
+    parser.add_argument(
+        "--quick", action="store_true", help="few cases and short timings: does it run at all"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the results as one JSON object"
+    )
     options = parser.parse_args()
     if _STARTED not in os.environ:
-        command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]]
-        sys.exit(subprocess.run(command, env={**os.environ, **_environment()}, check=False).returncode)
+        command = [
+            _mpirun(),
+            "-n",
+            str(ranks),
+            sys.executable,
+            "-m",
+            f"benchmarks.{name}",
+            *sys.argv[1:],
+        ]
+        sys.exit(
+            subprocess.run(command, env={**os.environ, **_environment()}, check=False).returncode
+        )
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
@@ -188,7 +233,9 @@ def _mpirun() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """One thread per rank; the settings with which Open MPI 4 and 5 start as root and with more ranks than cores."""
+    """One thread per rank; the settings with which Open MPI 4 and 5 start as root and with more
+    ranks than cores.
+    """
     return {
         _STARTED: "1",
         "OMP_NUM_THREADS": "1",
@@ -204,13 +251,17 @@ def _commit() -> str:
     with contextlib.suppress(OSError):
         command = ["git", "describe", "--always", "--dirty=+"]
         here = Path(__file__).parent
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            command, cwd=here, capture_output=True, text=True, check=False
+        ).stdout.strip()
     return ""
 
 
 def _host() -> str:
     with contextlib.suppress(OSError):
-        model = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = re.search(
+            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
         if model:
             return f"{os.cpu_count()} cores {model[1]}"
     return f"{os.cpu_count()} cores {platform.machine()}"

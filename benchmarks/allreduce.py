@@ -1,12 +1,14 @@
-"""Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the ranks.
+"""Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the
+ranks.
 
     python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts PART,...]
 
-One node: 2 ranks, then 4 and 8, whether there are cores for them or not. Slow links: DIR (or HPCKIT_NETLAB) holds the
-scripts `up`, `down` and `agent`, which emulate hosts on one machine: `up N MICROSECONDS MEGABITS` makes network
-namespaces nl1 to nlN, 10.77.0.1 to N, and `agent HOST COMMAND` stands in for ssh. 8 hosts, 4 ms from host to host and
-300 Mbit/s are the setting of TPI-LLM (arXiv:2410.00531). Growth: tables of predicted and measured times over ranks, as
-Markdown. Ratios are of medians; `native` is `Allreduce` from one array to another.
+One node: 2 ranks, then 4 and 8, whether there are cores for them or not. Slow links: DIR (or
+HPCKIT_NETLAB) holds the scripts `up`, `down` and `agent`, which emulate hosts on one machine: `up N
+MICROSECONDS MEGABITS` makes network namespaces nl1 to nlN, 10.77.0.1 to N, and `agent HOST COMMAND`
+stands in for ssh. 8 hosts, 4 ms from host to host and 300 Mbit/s are the setting of TPI-LLM
+(arXiv:2410.00531). Growth: tables of predicted and measured times over ranks, as Markdown. Ratios
+are of medians; `native` is `Allreduce` from one array to another.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from hpckit.apps._report import binary, period
 
 ROOT = Path(__file__).parents[1]
 DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
-MIDDLE, LARGE = ([binary(1 << k) for k in ks] for ks in (range(15, 18), range(18, 27)))  # 32 and 256 KiB to 64 MiB
+MIDDLE, LARGE = (
+    [binary(1 << k) for k in ks] for ks in (range(15, 18), range(18, 27))
+)  # 32 and 256 KiB to 64 MiB
 LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
 PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
 SETTING = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
@@ -41,14 +45,23 @@ MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabense
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
 
 
-# --- running ------------------------------------------------------------------------------------------------------
+# --- running
+# ------------------------------------------------------------------------------------------------------
 
 
 def measure(command: list[str], part: str, quick: bool) -> tuple[Times, str]:
     """The times of one part, whose ranks `command` starts, and the MPI library."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
-        words = [*command, sys.executable, "-m", "benchmarks._allreduce", part, str(file), *["--quick"] * quick]
+        words = [
+            *command,
+            sys.executable,
+            "-m",
+            "benchmarks._allreduce",
+            part,
+            str(file),
+            *["--quick"] * quick,
+        ]
         subprocess.run(words, cwd=ROOT, env=_everywhere(), check=True)
         found = json.loads(file.read_text())
     return found["cases"], found["mpi"]
@@ -62,11 +75,15 @@ def _everywhere() -> dict[str, str]:
 
 @contextlib.contextmanager
 def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
-    """Hosts with slow links; yields what makes the command that starts so many ranks on each of them."""
+    """Hosts with slow links; yields what makes the command that starts so many ranks on each of
+    them.
+    """
     with tempfile.TemporaryDirectory() as state:
         environment = {**os.environ, "NETLAB_STATE": state}
         try:
-            subprocess.run([netlab / "up", str(hosts), str(DELAY), str(RATE)], env=environment, check=True)
+            subprocess.run(
+                [netlab / "up", str(hosts), str(DELAY), str(RATE)], env=environment, check=True
+            )
             yield partial(_launch, netlab, hosts)
         finally:
             subprocess.run([netlab / "down"], env=environment, check=False)
@@ -74,19 +91,58 @@ def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
 
 def _launch(netlab: Path, hosts: int, each: int) -> list[str]:
     """The command, from within the first host, that starts `each` ranks on all of them."""
-    first = ["nsenter", "--net=/var/run/netns/nl1", "unshare", "-u", "bash", "-c", 'hostname nlhost1; exec "$@"', "-"]
-    addresses, ranks, agent = [f"10.77.0.{i + 1}" for i in range(hosts)], str(hosts * each), str(netlab / "agent")
-    version = subprocess.run([_mpirun(), "--version"], capture_output=True, text=True, check=False).stdout
+    first = [
+        "nsenter",
+        "--net=/var/run/netns/nl1",
+        "unshare",
+        "-u",
+        "bash",
+        "-c",
+        'hostname nlhost1; exec "$@"',
+        "-",
+    ]
+    addresses, ranks, agent = (
+        [f"10.77.0.{i + 1}" for i in range(hosts)],
+        str(hosts * each),
+        str(netlab / "agent"),
+    )
+    version = subprocess.run(
+        [_mpirun(), "--version"], capture_output=True, text=True, check=False
+    ).stdout
     if "Open MPI" not in version:
-        tcp = ["env", "UCX_TLS=tcp,self", "UCX_NET_DEVICES=eth0", "FI_PROVIDER=tcp", "FI_TCP_IFACE=eth0"]
+        tcp = [
+            "env",
+            "UCX_TLS=tcp,self",
+            "UCX_NET_DEVICES=eth0",
+            "FI_PROVIDER=tcp",
+            "FI_TCP_IFACE=eth0",
+        ]
         where = ["-hosts", ",".join(addresses), "-ppn", str(each), "-n", ranks]
-        return [*first, *tcp, _mpirun(), "-launcher", "ssh", "-launcher-exec", agent, "-iface", "eth0", *where]
+        return [
+            *first,
+            *tcp,
+            _mpirun(),
+            "-launcher",
+            "ssh",
+            "-launcher-exec",
+            agent,
+            "-iface",
+            "eth0",
+            *where,
+        ]
     prte = {"plm": "ssh", "plm_ssh_agent": agent, "prte_if_include": "eth0"}
     mca = {"pml": "ob1", "btl": "tcp,self" + ",sm" * (each > 1), "btl_tcp_if_include": "eth0"}
     mca["mpi_yield_when_idle"] = "1"  # Open MPI does not see that these hosts share cores
     options = [word for key, value in prte.items() for word in ("--prtemca", key, value)]
     options += [word for key, value in mca.items() for word in ("--mca", key, value)]
-    where = ["-host", ",".join(f"{address}:{each}" for address in addresses), "-n", ranks, "--map-by", "node"]
+    where = [
+        "-host",
+        ",".join(f"{address}:{each}" for address in addresses),
+        "-n",
+        ranks,
+        "--map-by",
+        "node",
+    ]
     return [*first, _mpirun(), *options, *where]
 
 
@@ -99,15 +155,20 @@ def without_netlab(netlab: Path | None) -> str:
     missing = [tool for tool in ("ip", "nsenter", "unshare", "gcc") if not shutil.which(tool)]
     if missing:
         return f"no {', '.join(missing)} on PATH"
-    busy = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    busy = subprocess.run(
+        ["ip", "netns", "list"], capture_output=True, text=True, check=False
+    ).stdout
     return "emulated hosts are in use already: run its `down`" if "nl1" in busy.split() else ""
 
 
-# --- reporting ----------------------------------------------------------------------------------------------------
+# --- reporting
+# ----------------------------------------------------------------------------------------------------
 
 
 def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[float, float, float]:
-    """Median of the peer's times over that of ours, both less `least`; lowest and highest over parts of the run."""
+    """Median of the peer's times over that of ours, both less `least`; lowest and highest over
+    parts of the run.
+    """
 
     def of(p: np.ndarray, o: np.ndarray) -> float:
         return float((np.median(p) - least) / max(np.median(o) - least, 1e-9))
@@ -119,7 +180,12 @@ def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[flo
 
 
 def add(
-    report: Report, case: str, times: Mapping[str, list[float]], way: str, *goal: float | None, peer="native"
+    report: Report,
+    case: str,
+    times: Mapping[str, list[float]],
+    way: str,
+    *goal: float | None,
+    peer="native",
 ) -> None:
     """`way` against `peer` where both were measured; goal : the target, if there is one."""
     if way in times and peer in times:
@@ -135,7 +201,9 @@ def show(cases: Times, title: str) -> None:
         for times in cases.values():
             own = float(np.median(times["native"]))
             value = float(np.median(times[way])) if way in times else 0.0
-            row.append("" if not value else 1e6 * value if way == "native" else f"{own / value:.2f}x")
+            row.append(
+                "" if not value else 1e6 * value if way == "native" else f"{own / value:.2f}x"
+            )
         rows.append(row)
     print_table(("", *cases), rows, f"{title}: native in us, others: native's time over theirs")
 
@@ -143,7 +211,8 @@ def show(cases: Times, title: str) -> None:
 class Regret:
     """How much longer `auto` takes than the best fixed algorithm, over all cases seen.
 
-    And how much longer a second plan of the algorithm that it chose: plans differ in where their memory lies.
+    And how much longer a second plan of the algorithm that it chose: plans differ in where their
+    memory lies.
     """
 
     def __init__(self) -> None:
@@ -164,15 +233,34 @@ class Regret:
             if found:
                 part = float(np.mean(np.array(found) <= 1.15))
                 goal = 0.95 if way == "auto" else None
-                print(f"{way}: within 1.15 of the best fixed way in {part:.0%} of {len(found)} cases")
-                report.add(f"{way}, part of the grid within 1.15 of", "the best fixed way", part, part, part, goal)
+                print(
+                    f"{way}: within 1.15 of the best fixed way in {part:.0%} of {len(found)} cases"
+                )
+                report.add(
+                    f"{way}, part of the grid within 1.15 of",
+                    "the best fixed way",
+                    part,
+                    part,
+                    part,
+                    goal,
+                )
 
 
-FIXED = ("native, in place", "ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner", "tree")
+FIXED = (
+    "native, in place",
+    "ring",
+    "star",
+    "oneshot",
+    "twoshot",
+    "recursive_doubling",
+    "rabenseifner",
+    "tree",
+)
 FIXED += ("hierarchical", "shared")
 
 
-# --- parts --------------------------------------------------------------------------------------------------------
+# --- parts
+# --------------------------------------------------------------------------------------------------------
 
 
 def node(report: Report, regret: Regret, quick: bool) -> None:
@@ -193,12 +281,18 @@ def node(report: Report, regret: Regret, quick: bool) -> None:
             add(report, case, times, "reproducible", 0.4)
 
 
-def between_hosts(report: Report, part: str, quick: bool, netlab: Path, note: str = "", each: int = 1) -> Times:
+def between_hosts(
+    report: Report, part: str, quick: bool, netlab: Path, note: str = "", each: int = 1
+) -> Times:
     """The times of a part on HOSTS ranks, so many of them on each host, which are shown as well."""
     hosts = HOSTS // each
     with emulated(netlab, hosts) as command:
         cases, report.versions["MPI"] = measure(command(each), part, quick)
-    show(cases, f"{hosts} hosts{f' of {each} ranks' * (each > 1)}, {SETTING}, {note}{report.versions['MPI']}")
+    show(
+        cases,
+        f"{hosts} hosts{f' of {each} ranks' * (each > 1)}, {SETTING}, "
+        f"{note}{report.versions['MPI']}",
+    )
     return cases
 
 
@@ -207,8 +301,22 @@ def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     regret.see(cases)
     for size, times in cases.items():
         add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
-        add(report, f"{HOSTS} hosts, {size}", times, "auto", 1.5 if size == "32 KiB" else None, peer="TPI-LLM's star")
-        add(report, f"{HOSTS} hosts, {size}", times, "auto", 4.0 if size == "32 KiB" else None, peer="ring by hand")
+        add(
+            report,
+            f"{HOSTS} hosts, {size}",
+            times,
+            "auto",
+            1.5 if size == "32 KiB" else None,
+            peer="TPI-LLM's star",
+        )
+        add(
+            report,
+            f"{HOSTS} hosts, {size}",
+            times,
+            "auto",
+            4.0 if size == "32 KiB" else None,
+            peer="ring by hand",
+        )
 
 
 def compressed(report: Report, quick: bool, netlab: Path) -> None:
@@ -221,7 +329,9 @@ def overlap(report: Report, quick: bool, netlab: Path) -> None:
     note = f"after or while {PRODUCER} s of computing, "
     for size, times in between_hosts(report, "overlap", quick, netlab, note).items():
         exposed = ratio(times["native"], times["chunks"], least=PRODUCER)
-        report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5)
+        report.add(
+            f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5
+        )
         exposed = ratio(times["auto"], times["chunks"], least=PRODUCER)
         report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "auto afterwards", *exposed)
 
@@ -231,11 +341,19 @@ def levels(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     regret.see(cases)
     for size, times in cases.items():
         for way in ("hierarchical", "hierarchical, window", "auto"):
-            add(report, f"{HOSTS // 2} x 2, {size}", times, way, 1.8 if way == "hierarchical, window" else None)
+            add(
+                report,
+                f"{HOSTS // 2} x 2, {size}",
+                times,
+                way,
+                1.8 if way == "hierarchical, window" else None,
+            )
 
 
 def growth(quick: bool) -> None:
-    """Print tables of time over ranks, as in docs/collectives.md: measured here (predicted), and the model's."""
+    """Print tables of time over ranks, as in docs/collectives.md: measured here (predicted), and
+    the model's.
+    """
     sizes = (8192, 1 << 20)
     shown = ("native", "ring", "twoshot", "recursive_doubling", "rabenseifner", "shared, window")
     found = {}
@@ -250,10 +368,14 @@ def growth(quick: bool) -> None:
         for ranks, rows in found.items():
             print(
                 _line(
-                    f"{ranks} ranks" if ranks == RANKS[0] else str(ranks), (_cell(rows, nbytes, way) for way in shown)
+                    f"{ranks} ranks" if ranks == RANKS[0] else str(ranks),
+                    (_cell(rows, nbytes, way) for way in shown),
                 )
             )
-    for name, (latency, per_byte) in {"2 us, 10 GB/s": (2e-6, 1e-10), "4 ms, 300 Mbit/s": (4e-3, 8 / 300e6)}.items():
+    for name, (latency, per_byte) in {
+        "2 us, 10 GB/s": (2e-6, 1e-10),
+        "4 ms, 300 Mbit/s": (4e-3, 8 / 300e6),
+    }.items():
         print(_head(name, MODELLED))
         for nbytes in sizes:
             for ranks, cells in _modelled(nbytes, latency, per_byte).items():
@@ -275,15 +397,31 @@ def _program(ranks: int, sizes: tuple[int, ...]) -> list[dict[str, Any]] | None:
         names = "ring,twoshot,recursive_doubling,rabenseifner,shared"
         words = ["--sizes", ",".join(map(str, sizes)), "--algorithms", names]
         words += ["--seconds", "0.5", "--pictures", "false", "--save", "--output", folder]
-        command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.allreduce", *words]
-        done = subprocess.run(command, cwd=ROOT, env=_everywhere(), capture_output=True, check=False)
-        return None if done.returncode else json.loads((Path(folder) / "result.json").read_text())["rows"]
+        command = [
+            _mpirun(),
+            "-n",
+            str(ranks),
+            sys.executable,
+            "-m",
+            "hpckit.apps.allreduce",
+            *words,
+        ]
+        done = subprocess.run(
+            command, cwd=ROOT, env=_everywhere(), capture_output=True, check=False
+        )
+        return (
+            None
+            if done.returncode
+            else json.loads((Path(folder) / "result.json").read_text())["rows"]
+        )
 
 
 def _cell(rows: list[dict[str, Any]], nbytes: int, way: str) -> str:
     for row in rows:
         if (row["bytes"], row["way"]) == (nbytes, way):
-            return period(row["median"]) + (f" ({period(row['predicted'])})" if row["predicted"] else "")
+            return period(row["median"]) + (
+                f" ({period(row['predicted'])})" if row["predicted"] else ""
+            )
     return ""
 
 
@@ -300,15 +438,23 @@ def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[st
     for ranks in (8, 64, 512, 4096):
         times = predict(links, nbytes, ranks)
         fastest = min(MODELLED, key=times.__getitem__)
-        lines[ranks] = [f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in MODELLED]
+        lines[ranks] = [
+            f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in MODELLED
+        ]
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.allreduce")
-    parser.add_argument("--quick", action="store_true", help="few cases and short timings: does it run at all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object")
-    parser.add_argument("--netlab", type=Path, metavar="DIR", default=os.environ.get("HPCKIT_NETLAB"))
+    parser.add_argument(
+        "--quick", action="store_true", help="few cases and short timings: does it run at all"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the results as one JSON object"
+    )
+    parser.add_argument(
+        "--netlab", type=Path, metavar="DIR", default=os.environ.get("HPCKIT_NETLAB")
+    )
     parser.add_argument("--parts", default=PARTS, help=f"some of {PARTS}")
     options = parser.parse_args()
     report, regret, parts = Report("allreduce"), Regret(), options.parts.split(",")

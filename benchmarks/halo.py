@@ -1,8 +1,10 @@
-"""Halo exchange between two ranks: every way of hpckit, and the code people write or install instead.
+"""Halo exchange between two ranks: every way of hpckit, and the code people write or install
+instead.
 
-Each cell of the sweep is a block of n³ float64 cells per rank with `width` ghost cells around, exchanged periodically
-along one axis, so that a rank sends two faces and receives two. Before each timed exchange the owner rewrites its
-faces, as a solver does (otherwise the receiver finds last time's values in its cache). Each way's result is checked.
+Each cell of the sweep is a block of n³ float64 cells per rank with `width` ghost cells around,
+exchanged periodically along one axis, so that a rank sends two faces and receives two. Before each
+timed exchange the owner rewrites its faces, as a solver does (otherwise the receiver finds last
+time's values in its cache). Each way's result is checked.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ AXES = (0, 1, 2)
 WAYS = ("datatype", "packed", "neighbor", "shared")  # the fixed ones
 WINDOW = ("direct", "auto, window")  # fields in shared windows
 PEERS = {"numpy": "NumPy slices + Isend/Irecv", "buffer": "one NumPy buffer, persistent requests"}
-PEERS |= {"types": "persistent derived types", "struct": "one persistent struct type", "ghex": "GHEX"}
+PEERS |= {
+    "types": "persistent derived types",
+    "struct": "one persistent struct type",
+    "ghex": "GHEX",
+}
 PEERS |= {"petsc": "PETSc globalToLocal", "petsc-in": "PETSc localToLocal"}
 
 
@@ -54,14 +60,18 @@ class Case:
         return [self.cut(array, start, slice(w, w + n)) for start in (w, n)]
 
     def ghosts(self, array: np.ndarray) -> list[np.ndarray]:
-        """The ghost layers that the other rank's `faces` go to, in the same order: the high ones, then the low."""
+        """The ghost layers that the other rank's `faces` go to, in the same order: the high ones,
+        then the low.
+        """
         w, n = self.width, self.n
         return [self.cut(array, start, slice(w, w + n)) for start in (w + n, 0)]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to exchange: after `exchange()`, `ghosts[i]` holds what the other rank has in its `faces[i]`."""
+    """One way to exchange: after `exchange()`, `ghosts[i]` holds what the other rank has in its
+    `faces[i]`.
+    """
 
     exchange: Callable[[], object]
     faces: Sequence[np.ndarray]
@@ -69,7 +79,8 @@ class Way:
     close: Callable[[], object] = lambda: None
 
 
-# --- peers --------------------------------------------------------------------------------------------------------
+# --- peers
+# --------------------------------------------------------------------------------------------------------
 
 
 def numpy_slices(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
@@ -93,15 +104,21 @@ def numpy_slices(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def one_buffer(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
-    """Copy all faces of all fields to one buffer, one persistent message each way, copy to the ghosts."""
+    """Copy all faces of all fields to one buffer, one persistent message each way, copy to the
+    ghosts.
+    """
     from mpi4py import MPI
 
     faces, ghosts = _sides(case, fields)
     cuts = np.cumsum([0, *(face.size for face in faces)])
     out, into = (np.empty(cuts[-1]) for _ in range(2))
     parts = list(itertools.pairwise(cuts))
-    sends = [(face, out[a:b].reshape(face.shape)) for face, (a, b) in zip(faces, parts, strict=True)]
-    receives = [(ghost, into[a:b].reshape(ghost.shape)) for ghost, (a, b) in zip(ghosts, parts, strict=True)]
+    sends = [
+        (face, out[a:b].reshape(face.shape)) for face, (a, b) in zip(faces, parts, strict=True)
+    ]
+    receives = [
+        (ghost, into[a:b].reshape(ghost.shape)) for ghost, (a, b) in zip(ghosts, parts, strict=True)
+    ]
     requests = [comm.Recv_init(into, 1 - comm.rank), comm.Send_init(out, 1 - comm.rank)]
 
     def exchange() -> None:
@@ -138,7 +155,9 @@ def struct_type(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def derived_types(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
-    """Subarray types and persistent requests, one pair per field and side, started and completed together."""
+    """Subarray types and persistent requests, one pair per field and side, started and completed
+    together.
+    """
     from mpi4py import MPI
 
     other = 1 - comm.rank
@@ -157,10 +176,11 @@ def derived_types(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def petsc(comm: Any, case: Case) -> dict[str, Way]:
-    """DMDA with all fields interlaced (dof), PETSc's own layout for several: one message per neighbour.
+    """DMDA with all fields interlaced (dof), PETSc's own layout for several: one message per
+    neighbour.
 
-    globalToLocal copies the owned cells as well, since PETSc's global vectors have no ghosts; localToLocal fills the
-    ghosts of a local vector in place.
+    globalToLocal copies the owned cells as well, since PETSc's global vectors have no ghosts;
+    localToLocal fills the ghosts of a local vector in place.
     """
     with contextlib.suppress(ImportError):
         import dolfinx_solver  # type: ignore[import-not-found]  # noqa: F401  (the wheel that carries petsc4py)
@@ -186,7 +206,10 @@ def petsc(comm: Any, case: Case) -> dict[str, Way]:
     return {
         "petsc": Way(lambda: da.globalToLocal(owned, local), faces, ghosts),
         "petsc-in": Way(
-            lambda: da.localToLocal(local, local), inner, ghosts, lambda: [x.destroy() for x in (owned, local, da)]
+            lambda: da.localToLocal(local, local),
+            inner,
+            ghosts,
+            lambda: [x.destroy() for x in (owned, local, da)],
         ),
     }
 
@@ -222,12 +245,15 @@ def _sides(case: Case, fields: Sequence[np.ndarray]) -> tuple[list[np.ndarray], 
 def _subarray(field: np.ndarray, part: np.ndarray) -> Any:
     from mpi4py import MPI
 
-    offset = (part.__array_interface__["data"][0] - field.__array_interface__["data"][0]) // field.itemsize
+    offset = (
+        part.__array_interface__["data"][0] - field.__array_interface__["data"][0]
+    ) // field.itemsize
     starts = [int(i) for i in np.unravel_index(offset, field.shape)]
     return MPI.DOUBLE.Create_subarray(field.shape, part.shape, starts).Commit()
 
 
-# --- one cell of the sweep ------------------------------------------------------------------------------------------
+# --- one cell of the sweep
+# ------------------------------------------------------------------------------------------
 
 
 def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[str, str]]:
@@ -243,13 +269,19 @@ def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[s
     window = [grid.zeros(shared=True) for _ in range(case.fields)]
     halos = {name: Halo(grid, fields=plain, method=name) for name in (*WAYS, "auto")}
     halos |= {name: Halo(grid, fields=window, method=name.partition(",")[0]) for name in WINDOW}
-    found = {name: _hpckit(case, halo, window if name in WINDOW else plain) for name, halo in halos.items()}
+    found = {
+        name: _hpckit(case, halo, window if name in WINDOW else plain)
+        for name, halo in halos.items()
+    }
     found["numpy"] = numpy_slices(comm, case, plain)
     found["buffer"] = one_buffer(comm, case, plain)
     found["types"] = derived_types(comm, case, plain)
     found["struct"] = struct_type(comm, case, plain)
     missing = {}
-    for peer, make in (("ghex", lambda: {"ghex": ghex(comm, case, plain)}), ("petsc", lambda: petsc(comm, case))):
+    for peer, make in (
+        ("ghex", lambda: {"ghex": ghex(comm, case, plain)}),
+        ("petsc", lambda: petsc(comm, case)),
+    ):
         try:
             found |= make()
         except ImportError as error:
@@ -262,8 +294,12 @@ def _hpckit(case: Case, halo: Halo, fields: Sequence[np.ndarray]) -> Way:
 
 
 def check(comm: Any, name: str, case: Case, way: Way) -> None:
-    """Exchange distinct numbers in every cell and compare, twice: the second must not be the first's."""
-    numbers = [i + np.arange(face.size).reshape(face.shape) / face.size for i, face in enumerate(way.faces)]
+    """Exchange distinct numbers in every cell and compare, twice: the second must not be the
+    first's.
+    """
+    numbers = [
+        i + np.arange(face.size).reshape(face.shape) / face.size for i, face in enumerate(way.faces)
+    ]
     for step in (1, 2):
         for face, ghost, number in zip(way.faces, way.ghosts, numbers, strict=True):
             face[...] = 1000 * step + 100 * comm.rank + number
@@ -272,12 +308,16 @@ def check(comm: Any, name: str, case: Case, way: Way) -> None:
         way.exchange()
         for ghost, number in zip(way.ghosts, numbers, strict=True):
             if not np.array_equal(ghost, 1000 * step + 100 * (1 - comm.rank) + number):
-                raise RuntimeError(f"{name} exchanged wrong values: {case}, exchange {step}, rank {comm.rank}")
+                raise RuntimeError(
+                    f"{name} exchanged wrong values: {case}, exchange {step}, rank {comm.rank}"
+                )
         comm.Barrier()
 
 
 def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], dict[str, str], str]:
-    """Times of all ways, reasons for missing peers, and what `auto` chose for plain arrays and for windows."""
+    """Times of all ways, reasons for missing peers, and what `auto` chose for plain arrays and for
+    windows.
+    """
     found, halos, missing = ways(comm, case)
     counter = itertools.count()
 
@@ -286,23 +326,30 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
         for face in found[name].faces:
             face[...] = value
 
-    while any(halo.method == "auto" for halo in halos.values()):  # it races, among the same traffic as when it is timed
+    while any(
+        halo.method == "auto" for halo in halos.values()
+    ):  # it races, among the same traffic as when it is timed
         for name, way in found.items():
             rewrite(name)
             comm.Barrier()
             way.exchange()
     for name, way in found.items():
         check(comm, name, case, way)
-    times = interleaved({k: w.exchange for k, w in found.items()}, seconds=seconds, comm=comm, prepare=rewrite)
+    times = interleaved(
+        {k: w.exchange for k, w in found.items()}, seconds=seconds, comm=comm, prepare=rewrite
+    )
     for name in ("auto", WINDOW[1]):  # what it stays with, not what it tried meanwhile
-        times[f"choice of {name}"] = max(times[name], times[halos[name].method], key=lambda each: each.best)
+        times[f"choice of {name}"] = max(
+            times[name], times[halos[name].method], key=lambda each: each.best
+        )
     for name, way in found.items():
         check(comm, name, case, way)
         way.close()
     return times, missing, " ".join(halos[name].method for name in ("auto", WINDOW[1]))
 
 
-# --- the sweep ------------------------------------------------------------------------------------------------------
+# --- the sweep
+# ------------------------------------------------------------------------------------------------------
 
 
 def sweep(quick: bool) -> Iterator[Case]:
@@ -326,7 +373,11 @@ def run(comm: Any, quick: bool) -> Report:
             rows.append((f"{case.width}, {case.axis}", *best, chosen))
         if comm.rank == 0:
             head = ("width, axis", *_columns(), "auto took")
-            print_table(head, rows, f"{fields} field{'s' * (fields > 1)} of {n}^3: us, smallest of the repeats")
+            print_table(
+                head,
+                rows,
+                f"{fields} field{'s' * (fields > 1)} of {n}^3: us, smallest of the repeats",
+            )
     if comm.rank == 0:
         for peer, reason in missing.items():
             print(f"without {peer}: {reason}")
@@ -339,12 +390,18 @@ def _columns() -> tuple[str, ...]:
     return (*WAYS, "auto", *WINDOW, *PEERS)
 
 
-def summarise(report: Report, cells: dict[Case, dict[str, Times]], targets: dict[str, float | None]) -> None:
-    """Geometric means of peer over `auto`, the worst cell, and the regret of `auto`, to the report."""
+def summarise(
+    report: Report, cells: dict[Case, dict[str, Times]], targets: dict[str, float | None]
+) -> None:
+    """Geometric means of peer over `auto`, the worst cell, and the regret of `auto`, to the
+    report.
+    """
     for case, times in cells.items():
         for key in _columns():
             if key in times:
-                report.add(str(case), PEERS.get(key, f"method {key}"), *times["auto"].ratio(times[key]))
+                report.add(
+                    str(case), PEERS.get(key, f"method {key}"), *times["auto"].ratio(times[key])
+                )
     for fields in (1, 8):
         chosen = [times for case, times in cells.items() if case.fields == fields]
         goals = {"numpy": 2.0 if fields == 1 else 4.0} | targets
@@ -353,12 +410,24 @@ def summarise(report: Report, cells: dict[Case, dict[str, Times]], targets: dict
             if ratios:
                 low, high = min(ratios), max(ratios)
                 name = "field" if fields == 1 else "fields"
-                report.add(f"{fields} {name}, geometric mean", peer, geomean(ratios), low, high, goals.get(key))
+                report.add(
+                    f"{fields} {name}, geometric mean",
+                    peer,
+                    geomean(ratios),
+                    low,
+                    high,
+                    goals.get(key),
+                )
                 report.add(f"{fields} {name}, worst cell", peer, low, low, high, 0.95)
     for auto, fixed in (("auto", WAYS), (WINDOW[1], (*WAYS, WINDOW[0]))):
-        regret = [min(times[w].best for w in fixed) / times[f"choice of {auto}"].best for times in cells.values()]
+        regret = [
+            min(times[w].best for w in fixed) / times[f"choice of {auto}"].best
+            for times in cells.values()
+        ]
         low, high = min(regret), max(regret)
-        report.add(f"{auto}, geometric mean", "best way of each cell", geomean(regret), low, high, 1 / 1.05)
+        report.add(
+            f"{auto}, geometric mean", "best way of each cell", geomean(regret), low, high, 1 / 1.05
+        )
         report.add(f"{auto}, worst cell", "best way of each cell", low, low, high, 1 / 1.2)
 
 

@@ -1,7 +1,9 @@
-"""Write a field to a result file: ours against gathering it on rank 0, and against one file per rank.
+"""Write a field to a result file: ours against gathering it on rank 0, and against one file per
+rank.
 
-`python -m benchmarks.io [--quick] [--json FILE]`: 2 ranks write steps of a 3-D field of doubles, with `fsync` and into
-the page cache alone. The limit is what one process reaches by writing the same bytes in one piece.
+`python -m benchmarks.io [--quick] [--json FILE]`: 2 ranks write steps of a 3-D field of doubles,
+with `fsync` and into the page cache alone. The limit is what one process reaches by writing the
+same bytes in one piece.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ import numpy as np
 
 from benchmarks._harness import Report, Times, interleaved, main, print_table
 
-PEERS = {"gather": "gather + h5py on rank 0", "files": "one file per rank", "plain": "one process, one write"}
+PEERS = {
+    "gather": "gather + h5py on rank 0",
+    "files": "one file per rank",
+    "plain": "one process, one write",
+}
 
 
 def run(comm: Any, quick: bool) -> Report:
-    """The first dimension divided (each block is one piece of the file), or the last (rows of 8 bytes x n / 2)."""
+    """The first dimension divided (each block is one piece of the file), or the last (rows of 8
+    bytes x n / 2).
+    """
     report = Report("io")
     rows = []
     n = 64 if quick else 192
@@ -43,11 +51,15 @@ def _add(report: Report, case: str, times: dict[str, Times]) -> None:
         report.add(case, PEERS[way], *times["mpi"].ratio(times[way]), target=target, limit=limit)
 
 
-def _measure(comm: Any, n: int, processes: tuple[int, ...], synced: bool, seconds: float) -> dict[str, Times]:
+def _measure(
+    comm: Any, n: int, processes: tuple[int, ...], synced: bool, seconds: float
+) -> dict[str, Times]:
     from hpckit.comm.grid import Grid
     from hpckit.io.fields import FieldFile
 
-    folder = Path(comm.bcast(tempfile.mkdtemp(prefix="hpckit-io-", dir=".") if comm.rank == 0 else None))
+    folder = Path(
+        comm.bcast(tempfile.mkdtemp(prefix="hpckit-io-", dir=".") if comm.rank == 0 else None)
+    )
     grid = Grid(comm, (n, n, n), process_shape=processes)
     u = grid.zeros()
     u[...] = comm.rank + 1
@@ -64,7 +76,10 @@ def _measure(comm: Any, n: int, processes: tuple[int, ...], synced: bool, second
 
         return once
 
-    gather, plain = _gather(grid, u, folder / "gather.h5", synced), _plain(grid, folder / "plain.bin", synced)
+    gather, plain = (
+        _gather(grid, u, folder / "gather.h5", synced),
+        _plain(grid, folder / "plain.bin", synced),
+    )
     ways = {"mpi": write("mpi"), "files": write("files"), "gather": gather, "plain": plain}
     times = interleaved(ways, seconds=seconds, comm=comm, prepare=lambda _: u.__iadd__(1))
     for file in files.values():
@@ -79,9 +94,14 @@ def _gather(grid: Any, u: np.ndarray, path: Path, synced: bool) -> Callable[[], 
     """The usual way: all boxes travel to rank 0, which puts them in place and writes with h5py."""
     import h5py
 
-    boxes = [tuple(slice(a, b) for a, b in zip(*grid.box(rank), strict=True)) for rank in range(grid.size)]
+    boxes = [
+        tuple(slice(a, b) for a, b in zip(*grid.box(rank), strict=True))
+        for rank in range(grid.size)
+    ]
     shapes = [tuple(s.stop - s.start for s in box) for box in boxes]
-    dataset: Any = h5py.File(path, "w").create_dataset("u", grid.shape, float) if grid.rank == 0 else None
+    dataset: Any = (
+        h5py.File(path, "w").create_dataset("u", grid.shape, float) if grid.rank == 0 else None
+    )
     whole = np.empty(grid.shape if grid.rank == 0 else 0)
     buffers = [np.empty(shape) for shape in shapes] if grid.rank == 0 else []
 

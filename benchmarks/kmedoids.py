@@ -1,11 +1,12 @@
 """FasterPAM and FasterMSC on one and two ranks against the package kmedoids (Rust) at its best.
 
-Every way gets the same float32 distances, k = 100 and the same first medoids, and is timed as a user calls it: ours
-includes its checks, rounding and distribution. The peer is called with the matrix as NumPy stores it,
-and with its transpose, which is the layout that its loops prefer (the matrix is symmetric, the result the same), each
-with one and with two threads; its default is the first with two, and the quickest of the four is its best. Its
-FasterMSC has one thread only, and its loss is 1 - ours. FasterPAM reads the matrix again and again, so that two ranks
-cannot be faster than one by more than they are at that: both are timed as well.
+Every way gets the same float32 distances, k = 100 and the same first medoids, and is timed as a
+user calls it: ours includes its checks, rounding and distribution. The peer is called with the
+matrix as NumPy stores it, and with its transpose, which is the layout that its loops prefer (the
+matrix is symmetric, the result the same), each with one and with two threads; its default is the
+first with two, and the quickest of the four is its best. Its FasterMSC has one thread only, and its
+loss is 1 - ours. FasterPAM reads the matrix again and again, so that two ranks cannot be faster
+than one by more than they are at that: both are timed as well.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ TARGETS = {
 }
 
 
-def ways(comm: Any, search: Callable, n: int, losses: dict[str, float]) -> dict[str, Callable[[], object]]:
+def ways(
+    comm: Any, search: Callable, n: int, losses: dict[str, float]
+) -> dict[str, Callable[[], object]]:
     """Each way runs on all ranks at once; where it needs one only, the other ranks sleep."""
     import kmedoids  # type: ignore[import-not-found]
 
     matrix = euclidean(mixture(n))
     init = np.random.default_rng(1).permutation(n)[:K].astype(np.uint64)
-    peer, threads = getattr(kmedoids, search.__name__), (1, comm.size) if search is fasterpam else (1,)
+    peer, threads = (
+        getattr(kmedoids, search.__name__),
+        (1, comm.size) if search is fasterpam else (1,),
+    )
     own = matrix[comm.rank * n // comm.size : (comm.rank + 1) * n // comm.size]
 
     def alone(call: Callable[[], object]) -> Callable[[], None]:
@@ -57,7 +63,9 @@ def ways(comm: Any, search: Callable, n: int, losses: dict[str, float]) -> dict[
         given = matrix.T if layout == "M.T" else matrix
         return alone(found(_called(many, layout), lambda: peer(given, init, **options)))
 
-    peers = {_called(many, layout): theirs(many, layout) for layout in ("M", "M.T") for many in threads}
+    peers = {
+        _called(many, layout): theirs(many, layout) for layout in ("M", "M.T") for many in threads
+    }
     return {
         ONE: alone(found(ONE, lambda: search(matrix, K, init=init))),
         TWO: found(TWO, lambda: search(matrix, K, init=init, comm=comm)),
@@ -79,7 +87,13 @@ def run(comm: Any, quick: bool) -> Report:
         if comm.rank == 0:
             print("skipped: the peer is not installed: pip install kmedoids")
         return report
-    cases = [(fasterpam, 5000), (fasterpam, 10000), (fasterpam, 20000), (fastermsc, 5000), (fastermsc, 10000)]
+    cases = [
+        (fasterpam, 5000),
+        (fasterpam, 10000),
+        (fasterpam, 20000),
+        (fastermsc, 5000),
+        (fastermsc, 10000),
+    ]
     for search, n in [(fasterpam, 2000), (fastermsc, 2000)] if quick else cases:
         losses: dict[str, float] = {}
         seconds, most = 1 if quick else 20, 3 if n > 10000 else 10
@@ -89,11 +103,17 @@ def run(comm: Any, quick: bool) -> Report:
     return report
 
 
-def _report(report: Report, search: str, n: int, times: dict[str, Times], losses: dict[str, float]) -> None:
+def _report(
+    report: Report, search: str, n: int, times: dict[str, Times], losses: dict[str, float]
+) -> None:
     if losses[ONE] != losses[TWO]:
         raise ConfigError(f"one and two ranks differ: loss {losses[ONE]} and {losses[TWO]}")
     rows = [(name, times[name].best, losses.get(name, "")) for name in times]
-    print_table(("way", "s", "loss"), rows, f"{search}, n = {n}, k = {K}: smallest of {times[ONE].samples.size}")
+    print_table(
+        ("way", "s", "loss"),
+        rows,
+        f"{search}, n = {n}, k = {K}: smallest of {times[ONE].samples.size}",
+    )
     targets = TARGETS.get((search, n), {})
     peers = [name for name in times if name.startswith("kmedoids")]
     default = max(name for name in peers if name.endswith(", M"))  # the one with most threads
@@ -101,10 +121,15 @@ def _report(report: Report, search: str, n: int, times: dict[str, Times], losses
     for peer, name in ((PEER, default), (BEST, best), (ONE, ONE)):
         case = f"{search}, n = {n}, 2 ranks"
         report.add(
-            case, peer if name == ONE else f"{peer}: {name[10:]}", *times[TWO].ratio(times[name]), targets.get(peer)
+            case,
+            peer if name == ONE else f"{peer}: {name[10:]}",
+            *times[TWO].ratio(times[name]),
+            targets.get(peer),
         )
     report.add(f"{search}, n = {n}, 1 rank", f"{BEST}: {best[10:]}", *times[ONE].ratio(times[best]))
-    report.add(f"matrix of n = {n}, read by 2 ranks", "by 1", *times[READ_TWO].ratio(times[READ_ONE]))
+    report.add(
+        f"matrix of n = {n}, read by 2 ranks", "by 1", *times[READ_TWO].ratio(times[READ_ONE])
+    )
 
 
 if __name__ == "__main__":

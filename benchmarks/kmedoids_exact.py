@@ -1,10 +1,11 @@
-"""Exact PAM, its start BUILD, and what they save against PAM as published, with the package kmedoids (Rust) as peer.
+"""Exact PAM, its start BUILD, and what they save against PAM as published, with the package
+kmedoids (Rust) as peer.
 
-Everything runs on one core, on the same float32 distances of real data and from the same first medoids. The peer gets
-the transposed matrix, the layout that its loops prefer. `swaps` and `BUILD` are the phases alone, as hpckit's trace
-has them; `call` is the whole call with its checks and the rounding to ticks, which the peer's has no counterpart of.
-PAM as published takes minutes: one round of it is timed, and counted once for each round of fastpam1, which does the
-same swaps.
+Everything runs on one core, on the same float32 distances of real data and from the same first
+medoids. The peer gets the transposed matrix, the layout that its loops prefer. `swaps` and `BUILD`
+are the phases alone, as hpckit's trace has them; `call` is the whole call with its checks and the
+rounding to ticks, which the peer's has no counterpart of. PAM as published takes minutes: one round
+of it is timed, and counted once for each round of fastpam1, which does the same swaps.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ ORIGINAL = {100: 4000.0, 200: 10000.0}  # the paper's 458 and 1191, ours to be
 
 
 class Way(NamedTuple):
-    """A call, the phase of it that counts (None: all of it), and how many times its seconds count."""
+    """A call, the phase of it that counts (None: all of it), and how many times its seconds
+    count.
+    """
 
     call: Callable[[], Any]
     phase: str | None = None
@@ -52,7 +55,9 @@ def ways(matrix: np.ndarray, k: int, original: bool) -> dict[str, Way]:
     init = np.random.default_rng(0).permutation(n)[:k].astype(np.uint64)
     ours, theirs = pam(matrix, k, init=init), kmedoids.fastpam1(matrix.T, init, max_iter=n)
     if abs(ours.loss / theirs.loss - 1) > 1e-3:
-        raise ConfigError(f"PAM of hpckit and of kmedoids end at losses {ours.loss} and {theirs.loss}")
+        raise ConfigError(
+            f"PAM of hpckit and of kmedoids end at losses {ours.loss} and {theirs.loss}"
+        )
     found = {
         SWAPS: Way(lambda: pam(matrix, k, init=init), "swaps"),
         CALL: Way(lambda: pam(matrix, k, init=init)),
@@ -86,7 +91,10 @@ def run(comm: Any, quick: bool) -> Report:
         print(f"skipped: no {_datasets.FOLDER}: set HPCKIT_DATA")
         return report
     cases = [("leaves", _datasets.leaves, 100), ("leaves", _datasets.leaves, 200)]
-    cases += [("optdigits", _datasets.optdigits, 100), ("half of letter", lambda: _datasets.letter()[::2], 100)]
+    cases += [
+        ("optdigits", _datasets.optdigits, 100),
+        ("half of letter", lambda: _datasets.letter()[::2], 100),
+    ]
     for name, points, k in cases[:1] if quick else cases:
         matrix = _datasets.euclidean(points())
         original = name == "leaves"
@@ -96,7 +104,12 @@ def run(comm: Any, quick: bool) -> Report:
         for ours, peer, target in RATIOS:
             report.add(f"{case}: {ours}", peer, *times[ours].ratio(times[peer]), target=target)
         if original:
-            report.add(f"{case}: {FAST_SWAPS}", PAM, *times[FAST_SWAPS].ratio(times[PAM]), target=ORIGINAL[k])
+            report.add(
+                f"{case}: {FAST_SWAPS}",
+                PAM,
+                *times[FAST_SWAPS].ratio(times[PAM]),
+                target=ORIGINAL[k],
+            )
             for ours in (FAST_CALL, SWAPS, CALL):
                 report.add(f"{case}: {ours}", PAM, *times[ours].ratio(times[PAM]))
     return report

@@ -1,9 +1,11 @@
-"""How low the losses are: FasterPAM beside the package kmedoids (Rust), and what the methods for many points give up.
+"""How low the losses are: FasterPAM beside the package kmedoids (Rust), and what the methods for
+many points give up.
 
-Two ranks, k = 100, euclidean distances. On real data all methods start from the same random medoids, with ten seeds; a
-single run ends within about 0.05 % of their mean, hence the standard errors. For a million points OneBatchPAM and
-FasterCLARA run at their defaults, and keep no distances. Every ratio is above 1 where we are better: the other's mean
-loss over ours, and what is allowed over what was taken, in seconds and in memory of all ranks together.
+Two ranks, k = 100, euclidean distances. On real data all methods start from the same random
+medoids, with ten seeds; a single run ends within about 0.05 % of their mean, hence the standard
+errors. For a million points OneBatchPAM and FasterCLARA run at their defaults, and keep no
+distances. Every ratio is above 1 where we are better: the other's mean loss over ours, and what is
+allowed over what was taken, in seconds and in memory of all ranks together.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def losses(comm: Any, points: np.ndarray, seeds: int) -> dict[str, np.ndarray]:
         common = {"metric": "euclidean", "init": init, "comm": comm}
         found.setdefault(FULL, []).append(fasterpam(points, K, **common).loss)
         if n > BATCH:
-            found.setdefault(SAMPLED, []).append(onebatch(points, K, batch=BATCH, random_state=seed, **common).loss)
+            found.setdefault(SAMPLED, []).append(
+                onebatch(points, K, batch=BATCH, random_state=seed, **common).loss
+            )
         if matrix is not None:
             found.setdefault(PEER, []).append(kmedoids.fasterpam(matrix, init, n_cpu=1).loss)
     return {name: np.array(each) for name, each in found.items()}
@@ -69,12 +73,19 @@ def run(comm: Any, quick: bool) -> Report:
     report = Report("kmedoids_quality")
     million(comm, 20000 if quick else 10**6, report)
     if not _datasets.FOLDER.is_dir() or kmedoids is None:
-        missing = "the peer: pip install kmedoids" if kmedoids is None else f"{_datasets.FOLDER}: set HPCKIT_DATA"
+        missing = (
+            "the peer: pip install kmedoids"
+            if kmedoids is None
+            else f"{_datasets.FOLDER}: set HPCKIT_DATA"
+        )
         if comm.rank == 0:
             print(f"skipped: real data, without {missing}")
         return report
     sets = (_datasets.leaves, _datasets.optdigits, _datasets.letter)
-    found = {data.__name__: losses(comm, data(), 2 if quick else SEEDS) for data in sets[: 1 if quick else 3]}
+    found = {
+        data.__name__: losses(comm, data(), 2 if quick else SEEDS)
+        for data in sets[: 1 if quick else 3]
+    }
     if comm.rank == 0:
         _report(report, found, ENOUGH if not quick else None)
     return report
@@ -82,7 +93,13 @@ def run(comm: Any, quick: bool) -> Report:
 
 def _report(report: Report, found: dict[str, dict[str, np.ndarray]], enough: float | None) -> None:
     rows = [
-        (data, method, f"{each.mean():.7g}", f"{each.std(ddof=1) / len(each) ** 0.5:.2g}", len(each))
+        (
+            data,
+            method,
+            f"{each.mean():.7g}",
+            f"{each.std(ddof=1) / len(each) ** 0.5:.2g}",
+            len(each),
+        )
         for data, methods in found.items()
         for method, each in methods.items()
     ]

@@ -1,7 +1,9 @@
-"""Packing and unpacking the faces of a block on one rank: our kernels against memcpy, MPI_Pack and NumPy.
+"""Packing and unpacking the faces of a block on one rank: our kernels against memcpy, MPI_Pack and
+NumPy.
 
-Warm: each way packs the same face again. memcpy is the limit: one copy of as many contiguous bytes. Our kernels run as
-a halo runs them, planned once (`Moves`); `Packer` is the same with checks and look-up in each call.
+Warm: each way packs the same face again. memcpy is the limit: one copy of as many contiguous bytes.
+Our kernels run as a halo runs them, planned once (`Moves`); `Packer` is the same with checks and
+look-up in each call.
 """
 
 from __future__ import annotations
@@ -66,13 +68,18 @@ def ways(case: Case, unpack: bool) -> dict[str, Callable[[], object]]:
     array = np.random.default_rng(0).random((case.n + 2 * case.width,) * 3)
     packed = np.zeros(case.nbytes // 8)
     faces, views = case.faces(), [array[face] for face in case.faces()]
-    parts = [part.reshape(view.shape) for part, view in zip(np.split(packed, len(views)), views, strict=True)]
+    parts = [
+        part.reshape(view.shape)
+        for part, view in zip(np.split(packed, len(views)), views, strict=True)
+    ]
     types = [
         MPI.DOUBLE.Create_subarray(array.shape, view.shape, [s.start for s in face]).Commit()
         for face, view in zip(faces, views, strict=True)
     ]
     packer, whole = Packer(*types), [array] * len(types)
-    pairs = [(view, part) if unpack else (part, view) for view, part in zip(views, parts, strict=True)]
+    pairs = [
+        (view, part) if unpack else (part, view) for view, part in zip(views, parts, strict=True)
+    ]
     memory = [(ctypes.c_char * case.nbytes).from_buffer(a) for a in (np.zeros_like(packed), packed)]
 
     def mpi_pack() -> None:
@@ -94,16 +101,22 @@ def ways(case: Case, unpack: bool) -> dict[str, Callable[[], object]]:
         "memcpy": partial(ctypes.memmove, *memory, case.nbytes),
         "mpi": mpi_unpack if unpack else mpi_pack,
         "numpy": numpy_copy,
-        "packer": partial(packer.unpack, packed, *whole) if unpack else partial(packer.pack, *whole, out=packed),
+        "packer": partial(packer.unpack, packed, *whole)
+        if unpack
+        else partial(packer.pack, *whole, out=packed),
     }
 
 
-def _moves(array: np.ndarray, faces: Sequence[tuple[slice, ...]], packed: np.ndarray, unpack: bool) -> Callable:
+def _moves(
+    array: np.ndarray, faces: Sequence[tuple[slice, ...]], packed: np.ndarray, unpack: bool
+) -> Callable:
     moves, end = [], native.address(packed)
     for block in (from_slice(array, face) for face in faces):
         strided = native.address(array) + block.start, block.strides
         dense = end, dense_strides(block.counts, block.row)
-        moves.append(Move(block.counts, block.row, *((*dense, *strided) if unpack else (*strided, *dense))))
+        moves.append(
+            Move(block.counts, block.row, *((*dense, *strided) if unpack else (*strided, *dense)))
+        )
         end += block.nbytes
     return Moves(moves).run
 
@@ -120,7 +133,11 @@ def check(case: Case, unpack: bool, found: dict[str, Callable[[], object]]) -> N
         results.append([packed.copy(), *(array[face].copy() for face in case.faces())])
         if unpack:
             array[...] = 0.0
-    if any(not np.array_equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True)):
+    if any(
+        not np.array_equal(a, b)
+        for other in results[1:]
+        for a, b in zip(results[0], other, strict=True)
+    ):
         raise RuntimeError(f"wrong bytes {'unpacked' if unpack else 'packed'}: {case}")
 
 
@@ -144,9 +161,16 @@ def run(comm: Any, quick: bool) -> Report:
         for case in sweep(quick):
             found = ways(case, unpack)
             check(case, unpack, found)
-            cells[case] = interleaved(found, seconds=0.1 if quick else 1.0, calls=max(1, 2**18 // case.nbytes))
-        rows = [(str(c), c.nbytes, *(t.best * 1e6 for t in times.values())) for c, times in cells.items()]
-        print_table((f"{verb}, us, smallest of the repeats", "bytes", "hpckit", *PEERS.values()), rows)
+            cells[case] = interleaved(
+                found, seconds=0.1 if quick else 1.0, calls=max(1, 2**18 // case.nbytes)
+            )
+        rows = [
+            (str(c), c.nbytes, *(t.best * 1e6 for t in times.values()))
+            for c, times in cells.items()
+        ]
+        print_table(
+            (f"{verb}, us, smallest of the repeats", "bytes", "hpckit", *PEERS.values()), rows
+        )
         summarise(report, verb, cells, {} if unpack else _targets(mpich))
     return report
 
@@ -154,12 +178,18 @@ def run(comm: Any, quick: bool) -> Report:
 def _targets(mpich: bool) -> dict[tuple[str, str], float]:
     """What packing must reach, by kind of face and peer."""
     against_mpi = (
-        {"rows": 1.6, "wide": 1.8, "wide pair": 1.8, "thin pair": 1.8} if mpich else dict.fromkeys(KINDS, 0.95)
+        {"rows": 1.6, "wide": 1.8, "wide pair": 1.8, "thin pair": 1.8}
+        if mpich
+        else dict.fromkeys(KINDS, 0.95)
     )
-    return {("rows", "memcpy"): 0.95} | {(kind, "mpi"): target for kind, target in against_mpi.items()}
+    return {("rows", "memcpy"): 0.95} | {
+        (kind, "mpi"): target for kind, target in against_mpi.items()
+    }
 
 
-def summarise(report: Report, verb: str, cells: dict[Case, dict[str, Times]], targets: dict) -> None:
+def summarise(
+    report: Report, verb: str, cells: dict[Case, dict[str, Times]], targets: dict
+) -> None:
     """Geometric means by kind of face; `limit` is the fraction of memcpy's speed."""
     for case, times in cells.items():
         limit = times["memcpy"].best / times["hpckit"].best
@@ -168,7 +198,14 @@ def summarise(report: Report, verb: str, cells: dict[Case, dict[str, Times]], ta
     for kind, key in itertools.product(KINDS, PEERS):
         ratios = [t[key].best / t["hpckit"].best for case, t in cells.items() if case.kind == kind]
         target = targets.get((kind, key))
-        report.add(f"{verb} {KINDS[kind]}, mean", PEERS[key], geomean(ratios), min(ratios), max(ratios), target)
+        report.add(
+            f"{verb} {KINDS[kind]}, mean",
+            PEERS[key],
+            geomean(ratios),
+            min(ratios),
+            max(ratios),
+            target,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How fast one step of each solver moves its fields, against a copy of as many bytes, NumPy slices and plain numba.
+"""How fast one step of each solver moves its fields, against a copy of as many bytes, NumPy slices
+and plain numba.
 
-`limit` is the bandwidth of a step (each array counted once in, once out) as a fraction of STREAM copy's in the same
-run, on the same rank: `python -m benchmarks.stencil [--quick] [--json FILE]`.
+`limit` is the bandwidth of a step (each array counted once in, once out) as a fraction of STREAM
+copy's in the same run, on the same rank: `python -m benchmarks.stencil [--quick] [--json FILE]`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,23 @@ Steps = dict[str, Callable[[], object]]
 def run(comm: MPI.Intracomm, quick: bool) -> Report:
     report, rows = Report("stencil"), []
     for case, make in _cases(quick):
-        target = None if quick or not case.startswith("heat") else TARGET  # quick sizes stay in the caches
+        target = (
+            None if quick or not case.startswith("heat") else TARGET
+        )  # quick sizes stay in the caches
         rows.append(_measure(report, case, *make(), 1.0 if quick else 12.0, target))
     head = ("case", "step ms", "GB/s", "copy GB/s", "fraction")
     _harness.print_table(head, rows, f"one step on one of {comm.size} rank(s)")
     return report
 
 
-def _measure(report: Report, case: str, solver: Solver, peers: Steps, seconds: float, target: float | None) -> tuple:
+def _measure(
+    report: Report, case: str, solver: Solver, peers: Steps, seconds: float, target: float | None
+) -> tuple:
     dt = 0.5 * solver.dt_max
     copy, copied = _copy(solver)
-    times = interleaved({"hpckit": lambda: solver.step(dt), "STREAM copy": copy, **peers}, seconds=seconds)
+    times = interleaved(
+        {"hpckit": lambda: solver.step(dt), "STREAM copy": copy, **peers}, seconds=seconds
+    )
     ours = times.pop("hpckit")
     as_many_bytes = Times(times.pop("STREAM copy").samples * solver.bytes_per_step / copied)
     fraction, low, high = ours.ratio(as_many_bytes)
@@ -75,7 +82,10 @@ def _heat(shape: tuple[int, ...], dtype: type) -> tuple[Heat, Steps]:
     old = np.ones([n + 2 for n in shape], dtype)
     new, weight = old.copy(), 0.05
     loop = _numba_sweeps()[len(shape)]
-    return heat, {"NumPy slices": lambda: _numpy(new, old, weight), "numba loop": lambda: loop(new, old, weight)}
+    return heat, {
+        "NumPy slices": lambda: _numpy(new, old, weight),
+        "numba loop": lambda: loop(new, old, weight),
+    }
 
 
 def _numpy(new: np.ndarray, old: np.ndarray, weight: float) -> None:
@@ -95,7 +105,9 @@ def _numba_sweeps() -> dict[int, Callable]:
     def plane(new, u, w):
         for i in range(1, u.shape[0] - 1):
             for j in range(1, u.shape[1] - 1):
-                new[i, j] = u[i, j] + w * (u[i - 1, j] + u[i + 1, j] + u[i, j - 1] + u[i, j + 1] - 4 * u[i, j])
+                new[i, j] = u[i, j] + w * (
+                    u[i - 1, j] + u[i + 1, j] + u[i, j - 1] + u[i, j + 1] - 4 * u[i, j]
+                )
 
     @numba.njit
     def cube(new, u, w):
@@ -103,7 +115,9 @@ def _numba_sweeps() -> dict[int, Callable]:
             for j in range(1, u.shape[1] - 1):
                 for k in range(1, u.shape[2] - 1):
                     around = u[i - 1, j, k] + u[i + 1, j, k] + u[i, j - 1, k] + u[i, j + 1, k]
-                    new[i, j, k] = u[i, j, k] + w * (around + u[i, j, k - 1] + u[i, j, k + 1] - 6 * u[i, j, k])
+                    new[i, j, k] = u[i, j, k] + w * (
+                        around + u[i, j, k - 1] + u[i, j, k + 1] - 6 * u[i, j, k]
+                    )
 
     return {2: plane, 3: cube}
 
@@ -115,7 +129,9 @@ def _water(n: int) -> ShallowWater:
 
 
 def _hill(n: int, critical_slope: float | None) -> Hillslope:
-    hill = Hillslope(Grid(MPI.COMM_SELF, (n, n)), 30.0, diffusivity=0.01, critical_slope=critical_slope)
+    hill = Hillslope(
+        Grid(MPI.COMM_SELF, (n, n)), 30.0, diffusivity=0.01, critical_slope=critical_slope
+    )
     hill.set("elevation", np.random.default_rng(0).random((n, n)) * 30)
     return hill
 

@@ -1,4 +1,6 @@
-"""STREAM's copy, compiled as the sweeps are: LLVM makes it memcpy, which streams past the caches where that pays."""
+"""STREAM's copy, compiled as the sweeps are: LLVM makes it memcpy, which streams past the caches
+where that pays.
+"""
 
 from hpckit.native import export
 

@@ -1,6 +1,7 @@
 """hpckit: computing with MPI from Python.
 
-This is the map of the package. Names resolve at first use (PEP 562), so that `import hpckit` starts no MPI::
+This is the map of the package. Names resolve at first use (PEP 562), so that `import hpckit` starts
+no MPI::
 
     from hpckit import Grid, Halo
 """
@@ -89,7 +90,9 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """As the installed package says; looked up when asked, for it takes longer than all of the above."""
+    """As the installed package says; looked up when asked, for it takes longer than all of the
+    above.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -103,4 +106,6 @@ def __dir__() -> list[str]:
     from importlib.util import find_spec
 
     absent = None if find_spec("sklearn") else "hpckit.cluster.estimators"
-    return sorted([*globals(), "__version__", *(name for name, module in _MAP.items() if module != absent)])
+    return sorted(
+        [*globals(), "__version__", *(name for name, module in _MAP.items() if module != absent)]
+    )

@@ -1,7 +1,8 @@
 """One line that ends a script's job when one of its ranks fails: `hpckit.abort_on_exception(comm)`.
 
-Python prints the error of such a rank and then waits in `MPI_Finalize` for the others, who wait for it: the job hangs
-until its time limit. Programs of `hpckit.apps` need nothing, they end together anyhow.
+Python prints the error of such a rank and then waits in `MPI_Finalize` for the others, who wait for
+it: the job hangs until its time limit. Programs of `hpckit.apps` need nothing, they end together
+anyhow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from hpckit.errors import ConfigError, all_come, ranges
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PATIENCE = 5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+PATIENCE = (
+    5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+)
 
 _job: _Job | None = None
 
@@ -29,17 +32,21 @@ _job: _Job | None = None
 def abort_on_exception(comm: MPI.Intracomm) -> None:
     """End the whole job as soon as a rank ends by an error (collective).
 
-    That is an exception that nobody catches, in the main thread or another, or `sys.exit` with anything but 0. Its
-    traceback is printed with the rank; where all ranks fail within a few seconds, once for each different error, and
-    the job ends by itself. The exit code is 1, that of `sys.exit`, or 130 after Ctrl-C. Nothing changes for a script
-    that ends well, on one rank, in an interactive session, or for exceptions that are caught. `raise SystemExit(1)`
-    goes unnoticed: write `sys.exit(1)`.
+    That is an exception that nobody catches, in the main thread or another, or `sys.exit` with
+    anything but 0. Its traceback is printed with the rank; where all ranks fail within a few
+    seconds, once for each different error, and the job ends by itself. The exit code is 1, that of
+    `sys.exit`, or 130 after Ctrl-C. Nothing changes for a script that ends well, on one rank, in an
+    interactive session, or for exceptions that are caught. `raise SystemExit(1)` goes unnoticed:
+    write `sys.exit(1)`.
 
-    comm : all ranks of the job, as a rule `MPI.COMM_WORLD`; raises `ConfigError` where it connects two groups
+    comm : all ranks of the job, as a rule `MPI.COMM_WORLD`; raises `ConfigError` where it connects
+        two groups
     """
     global _job
     if comm.Is_inter():
-        raise ConfigError("abort_on_exception needs the communicator of all ranks, not an inter-communicator")
+        raise ConfigError(
+            "abort_on_exception needs the communicator of all ranks, not an inter-communicator"
+        )
     if comm.size > 1 and _job is None:
         _job = _Job(comm)
         _job.install()
@@ -49,7 +56,10 @@ class _Job:
     def __init__(self, comm: MPI.Intracomm) -> None:
         from mpi4py import MPI
 
-        self._mpi, self._apart = MPI, comm.Dup()  # where failing ranks meet: nothing else is ever sent there
+        self._mpi, self._apart = (
+            MPI,
+            comm.Dup(),
+        )  # where failing ranks meet: nothing else is ever sent there
         self._whole = comm.size == MPI.COMM_WORLD.size
         self._main = _outermost()
         self._leaving: SystemExit | None = None
@@ -64,13 +74,22 @@ class _Job:
         atexit.register(self._at_exit)  # before MPI_Finalize, which mpi4py leaves to the very end
 
     def _uncaught(
-        self, show: Callable[..., object], kind: type[BaseException], error: BaseException, at: TracebackType | None
+        self,
+        show: Callable[..., object],
+        kind: type[BaseException],
+        error: BaseException,
+        at: TracebackType | None,
     ) -> None:
         if hasattr(sys, "ps1") or not self._alive():  # a session goes on after an error
             show(kind, error, at)
         else:
             code = 130 if isinstance(error, KeyboardInterrupt) else 1
-            self._end(f"{kind.__name__}: {error}", partial(show, kind, error, at), code, together=self._whole)
+            self._end(
+                f"{kind.__name__}: {error}",
+                partial(show, kind, error, at),
+                code,
+                together=self._whole,
+            )
 
     def _in_thread(self, show: Callable[..., object], args: Any) -> None:
         if args.exc_type is SystemExit or hasattr(sys, "ps1") or not self._alive():
@@ -102,7 +121,9 @@ class _Job:
             if show and same[0] == rank:
                 _print(f"rank{'s' * (len(same) > 1)} {ranges(same)} of {size} failed:", show)
             return
-        _print(f"rank {rank} of {size} failed, which ends the job:{'' if show else f' {what}'}", show)
+        _print(
+            f"rank {rank} of {size} failed, which ends the job:{'' if show else f' {what}'}", show
+        )
         self._apart.Abort(code)
 
     def _alive(self) -> bool:

@@ -1,7 +1,8 @@
-"""Files that may be lost: written whole or not at all, and believed only where nobody else can have written them.
+"""Files that may be lost: written whole or not at all, and believed only where nobody else can have
+written them.
 
-Nothing here waits for a lock of a file system, and whoever is killed leaves at most a folder `build-...` that the next
-one removes.
+Nothing here waits for a lock of a file system, and whoever is killed leaves at most a folder
+`build-...` that the next one removes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _refused: set[Path] = set()  # folders of which a warning was given
 def places() -> Iterator[Path]:
     """Folders to keep files in, the preferred one first, each made if need be.
 
-    That is `HPCKIT_CACHE`, else `XDG_CACHE_HOME/hpckit`, else `~/.cache/hpckit`; where it is read-only or full, one of
-    ours among the temporary files follows. Folders that others own or can write to are left out, with one warning.
+    That is `HPCKIT_CACHE`, else `XDG_CACHE_HOME/hpckit`, else `~/.cache/hpckit`; where it is
+    read-only or full, one of ours among the temporary files follows. Folders that others own or can
+    write to are left out, with one warning.
     """
     for folder in _wanted():
         with contextlib.suppress(OSError):
@@ -48,7 +50,9 @@ def home() -> Path | None:
 
 
 def read(path: Path) -> bytes | None:
-    """What is in it; None where there is no regular file that only we, or root, can have written."""
+    """What is in it; None where there is no regular file that only we, or root, can have
+    written.
+    """
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -76,7 +80,9 @@ def digest(name: str, content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder within `folder`, gone afterwards; what killed processes of this host left is removed first."""
+    """An empty folder within `folder`, gone afterwards; what killed processes of this host left is
+    removed first.
+    """
     prefix = f"build-{platform.node()}-"
     for left in [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]:
         with Turn(left.path) as turn:
@@ -93,19 +99,25 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 class Turn:
-    """A name that one process of this host can take at a time; given back at the end of the block, or of the process.
+    """A name that one process of this host can take at a time; given back at the end of the block,
+    or of the process.
 
-    It is that of a socket without a file: nothing is left behind, and no file server has a part in it.
+    It is that of a socket without a file: nothing is left behind, and no file server has a part in
+    it.
     """
 
     def __init__(self, name: str) -> None:
         import socket
 
-        self._address = f"\0hpckit-{hashlib.sha256(f'{os.geteuid()} {name}'.encode()).hexdigest()[:32]}"
+        self._address = (
+            f"\0hpckit-{hashlib.sha256(f'{os.geteuid()} {name}'.encode()).hexdigest()[:32]}"
+        )
         self._socket, self._taken = socket.socket(socket.AF_UNIX), False
 
     def taken(self) -> bool:
-        """Whether it is ours, from now on if it was nobody's; True too where there are no such names."""
+        """Whether it is ours, from now on if it was nobody's; True too where there are no such
+        names.
+        """
         if not self._taken:
             try:
                 self._socket.bind(self._address)

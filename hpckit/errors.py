@@ -1,4 +1,6 @@
-"""Fail together: if one rank fails, all ranks raise the same error, naming the ranks and their causes."""
+"""Fail together: if one rank fails, all ranks raise the same error, naming the ranks and their
+causes.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ class HpckitError(Exception):
 
 
 class ConfigError(HpckitError, ValueError):
-    """The user asked for something impossible: the arguments, the case file or the input are wrong."""
+    """The user asked for something impossible: the arguments, the case file or the input are
+    wrong.
+    """
 
     exit_code = 2
 
 
 class Checkpointed(HpckitError):
-    """The run was stopped, with a checkpoint where there was something to save: run it again (75 is EX_TEMPFAIL)."""
+    """The run was stopped, with a checkpoint where there was something to save: run it again (75 is
+    EX_TEMPFAIL).
+    """
 
     exit_code = 75
 
@@ -48,7 +54,9 @@ class HpckitMemoryError(HpckitError, MemoryError):
     """All ranks that failed met a `MemoryError`."""
 
 
-_BY_EXIT_CODE: dict[int, type[HpckitError]] = {c.exit_code: c for c in (HpckitError, ConfigError, Checkpointed)}
+_BY_EXIT_CODE: dict[int, type[HpckitError]] = {
+    c.exit_code: c for c in (HpckitError, ConfigError, Checkpointed)
+}
 _BUILT_IN: dict[str, type[HpckitError]] = {
     "ValueError": HpckitValueError,
     "TypeError": HpckitTypeError,
@@ -60,9 +68,10 @@ _BUILT_IN: dict[str, type[HpckitError]] = {
 def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     """Raise on all ranks if any rank failed (collective).
 
-    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`: a `ConfigError` or
-    `Checkpointed` when every cause is one, and a `ValueError`, `TypeError`, `OSError` or `MemoryError` too when every
-    cause is one and none is ours, so that it is caught as on one rank. `error` is chained to it where it came from.
+    One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`: a
+    `ConfigError` or `Checkpointed` when every cause is one, and a `ValueError`, `TypeError`,
+    `OSError` or `MemoryError` too when every cause is one and none is ours, so that it is caught as
+    on one rank. `error` is chained to it where it came from.
     """
     from mpi4py import MPI
 
@@ -78,10 +87,11 @@ def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
 
 @contextmanager
 def together(comm: MPI.Intracomm) -> Iterator[None]:
-    """Run a block that may fail on some ranks, then `agree` (collective): `with together(comm): check(...)`.
+    """Run a block that may fail on some ranks, then `agree` (collective): `with together(comm):
+    check(...)`.
 
-    The block itself must not communicate: a rank that fails in it skips the rest. Raises `ConfigError` where `comm` is
-    no communicator of one group of ranks, or was freed.
+    The block itself must not communicate: a rank that fails in it skips the rest. Raises
+    `ConfigError` where `comm` is no communicator of one group of ranks, or was freed.
     """
     check_comm(comm)
     error = None
@@ -97,11 +107,17 @@ def check_comm(comm: Any) -> None:
     from mpi4py import MPI
 
     if not isinstance(comm, MPI.Comm):
-        raise ConfigError(f"comm must be an mpi4py communicator such as MPI.COMM_WORLD, got {type(comm).__name__}")
+        raise ConfigError(
+            f"comm must be an mpi4py communicator such as MPI.COMM_WORLD, got {type(comm).__name__}"
+        )
     if comm == MPI.COMM_NULL:
-        raise ConfigError("comm is MPI.COMM_NULL: it was freed, or this rank is in no part of a Split")
+        raise ConfigError(
+            "comm is MPI.COMM_NULL: it was freed, or this rank is in no part of a Split"
+        )
     if comm.is_inter:
-        raise ConfigError("comm is an intercommunicator, between two groups of ranks: use comm.Merge()")
+        raise ConfigError(
+            "comm is an intercommunicator, between two groups of ranks: use comm.Merge()"
+        )
 
 
 def same(comm: MPI.Intracomm, what: str, value: object) -> None:
@@ -117,11 +133,15 @@ def same(comm: MPI.Intracomm, what: str, value: object) -> None:
     extremes = array("q", [word for half in halves for word in (half, -half)])
     comm.Allreduce(MPI.IN_PLACE, extremes, op=MPI.MAX)
     if any(high != -low for high, low in (extremes[:2], extremes[2:])):
-        raise ConfigError(f"{what} must be the same on all ranks, but {by_rank(comm.allgather(text))}")
+        raise ConfigError(
+            f"{what} must be the same on all ranks, but {by_rank(comm.allgather(text))}"
+        )
 
 
 def all_come(comm: MPI.Intracomm, patience: float) -> bool:
-    """Whether all ranks get here within so many seconds (collective); where not, nothing else can use `comm`."""
+    """Whether all ranks get here within so many seconds (collective); where not, nothing else can
+    use `comm`.
+    """
     request, limit = comm.Ibarrier(), time.monotonic() + patience
     while not request.Test():
         if time.monotonic() > limit:
@@ -132,7 +152,8 @@ def all_come(comm: MPI.Intracomm, patience: float) -> bool:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an `OSError` of a block that writes this file into one line with its path: systems do not name full disks.
+    """Turn an `OSError` of a block that writes this file into one line with its path: systems do
+    not name full disks.
 
     Raises `HpckitError`.
     """
@@ -143,7 +164,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def no_mpi(error: Exception) -> ConfigError | None:
-    """What to say of an error that came when MPI was imported; None where it is about something else."""
+    """What to say of an error that came when MPI was imported; None where it is about something
+    else.
+    """
     reason = next(iter(str(error).splitlines()), "").strip()
     if not any(word in reason for word in ("MPI library", "libmpi", "mpi4py")):
         return None
@@ -175,13 +198,19 @@ def _joint(exit_code: int, built_in: str) -> type[HpckitError]:
 
 
 def _repr(value: Any) -> str:
-    """Its repr, but of arrays and numbers of NumPy what is in them, and of an array no more than a digest."""
+    """Its repr, but of arrays and numbers of NumPy what is in them, and of an array no more than a
+    digest.
+    """
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_repr, value))})"
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):
         if not value.shape:
             return repr(value.item())
-        content = hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest() if value.nbytes > 64 else value.tolist()
+        content = (
+            hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
+            if value.nbytes > 64
+            else value.tolist()
+        )
         return f"array({content}, {value.shape}, {value.dtype})"
     return repr(value)
 
@@ -204,4 +233,6 @@ def by_rank(texts: Sequence[str | None]) -> str:
     for rank, text in enumerate(texts):
         if text is not None:
             groups.setdefault(text, []).append(rank)
-    return "; ".join(f"rank{'s' if len(at) > 1 else ''} {ranges(at)}: {text}" for text, at in groups.items())
+    return "; ".join(
+        f"rank{'s' if len(at) > 1 else ''} {ranges(at)}: {text}" for text, at in groups.items()
+    )

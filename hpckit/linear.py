@@ -1,7 +1,7 @@
 """Linear systems of stencils on a grid: PETSc matrices and Krylov solvers on our partition.
 
-The only file that imports PETSc, and only when a system is made. Rows are numbered as PETSc wants them: rank after
-rank, each rank's owned cells in C order.
+The only file that imports PETSc, and only when a system is made. Rows are numbered as PETSc wants
+them: rank after rank, each rank's owned cells in C order.
 """
 
 from __future__ import annotations
@@ -35,16 +35,22 @@ def petsc() -> Any:
         from petsc4py import PETSc
     except ImportError as error:
         raise ConfigError(
-            f"implicit solvers need petsc4py ({error}): pip install 'hpckit[mpich,petsc]' (Python 3.12 or newer), "
+            f"implicit solvers need petsc4py ({error}): pip install 'hpckit[mpich,petsc]' (Python "
+            "3.12 or newer), "
             "or use your site's, built with the same MPI as mpi4py; the explicit solvers need none"
         ) from error
     if np.dtype(PETSc.ScalarType).kind != "f":
-        raise ConfigError(f"this PETSc computes with {np.dtype(PETSc.ScalarType)}: hpckit needs one for real numbers")
+        raise ConfigError(
+            f"this PETSc computes with {np.dtype(PETSc.ScalarType)}: hpckit needs one for real "
+            "numbers"
+        )
     return PETSc
 
 
 def numbering(grid: Grid) -> np.ndarray:
-    """Row of each cell of the owned box and one layer around it, edges included; -1 beyond borders: int64."""
+    """Row of each cell of the owned box and one layer around it, edges included; -1 beyond borders:
+    int64.
+    """
     blocks, inside, extent = zip(*(_along(grid, d) for d in range(grid.ndim)), strict=True)
     sizes = partition.owned_cells(grid.shape, grid.process_shape)
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).reshape(grid.process_shape)
@@ -57,18 +63,25 @@ def numbering(grid: Grid) -> np.ndarray:
     return np.where(exists, row + first[np.ix_(*blocks)], -1)
 
 
-def stencil(grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence) -> tuple[np.ndarray, ...]:
-    """Row pointers, columns and entries (CSR) of this rank's rows; entries that lead over a border are left out.
+def stencil(
+    grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence
+) -> tuple[np.ndarray, ...]:
+    """Row pointers, columns and entries (CSR) of this rank's rows; entries that lead over a border
+    are left out.
 
     offsets : of the columns from the row's cell, each -1, 0 or 1 per dimension.
     values : per offset a number, or an array of the owned shape.
     """
     if any(wrap and n < 3 for wrap, n in zip(grid.periodic, grid.shape, strict=True)):
         raise ConfigError(
-            f"grid {grid.shape}: a periodic dimension needs 3 cells, else both neighbours are the same one"
+            f"grid {grid.shape}: a periodic dimension needs 3 cells, else both neighbours are the "
+            "same one"
         )
     shape, rows = grid.owned_shape(), numbering(grid)
-    around = [tuple(slice(1 + o, 1 + o + n) for o, n in zip(offset, shape, strict=True)) for offset in offsets]
+    around = [
+        tuple(slice(1 + o, 1 + o + n) for o, n in zip(offset, shape, strict=True))
+        for offset in offsets
+    ]
     columns = np.stack([rows[box] for box in around], axis=-1)
     entries = np.stack([np.broadcast_to(np.asarray(v, float), shape) for v in values], axis=-1)
     kept = columns >= 0
@@ -77,13 +90,17 @@ def stencil(grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence) ->
 
 
 class System:
-    """A x = b for a symmetric positive definite stencil, kept assembled and preconditioned for many right-hand sides.
+    """A x = b for a symmetric positive definite stencil, kept assembled and preconditioned for many
+    right-hand sides.
 
-    Parameters (collective): those of `stencil`, and PETSc options, `"-ksp_type cg -pc_type jacobi"`, which come on top
-    of CG with algebraic multigrid (GAMG) to a relative residual of 1e-10. An option nobody reads is a `ConfigError`.
+    Parameters (collective): those of `stencil`, and PETSc options, `"-ksp_type cg -pc_type
+    jacobi"`, which come on top of CG with algebraic multigrid (GAMG) to a relative residual of
+    1e-10. An option nobody reads is a `ConfigError`.
     """
 
-    def __init__(self, grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence, options: str = "") -> None:
+    def __init__(
+        self, grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence, options: str = ""
+    ) -> None:
         self._grid = grid
         with together(grid.comm):
             PETSc = petsc()
@@ -97,15 +114,20 @@ class System:
         self._matrix = PETSc.Mat().createAIJ((size, size), csr=csr, comm=grid.comm)
         self._x, self._b = self._matrix.createVecs()
         self._solver = self._make_solver(PETSc, chosen)
-        self._reasons = {v: k for k, v in vars(PETSc.KSP.ConvergedReason).items() if isinstance(v, int)}
+        self._reasons = {
+            v: k for k, v in vars(PETSc.KSP.ConvergedReason).items() if isinstance(v, int)
+        }
 
     @property
     def rhs(self) -> np.ndarray:
-        """The right-hand side to write to: PETSc's own memory, in the owned shape. Take it anew for each solve."""
+        """The right-hand side to write to: PETSc's own memory, in the owned shape. Take it anew for
+        each solve.
+        """
         return self._b.array_w.reshape(self._grid.owned_shape())
 
     def solve(self, guess: np.ndarray, x: np.ndarray) -> int:
-        """Solve for `rhs` into `x`, starting from `guess`: arrays of the owned shape, any strides, maybe the same one.
+        """Solve for `rhs` into `x`, starting from `guess`: arrays of the owned shape, any strides,
+        maybe the same one.
 
         Returns the iterations; raises `HpckitError` on all ranks where the solver diverges.
         """
@@ -116,7 +138,8 @@ class System:
         if reason < 0:
             raise HpckitError(
                 f"the linear solver stopped after {iterations} iterations with residual "
-                f"{self._solver.getResidualNorm():.3g} ({self._reasons.get(reason, reason)}): take smaller steps, "
+                f"{self._solver.getResidualNorm():.3g} ({self._reasons.get(reason, reason)}): take "
+                "smaller steps, "
                 "or other options, such as -ksp_max_it 1000 -pc_type jacobi"
             )
         x[...] = self._x.array_r.reshape(shape)
@@ -139,7 +162,9 @@ class System:
         for name in chosen:
             table.delValue(name)
         if unread:
-            raise ConfigError(f"PETSc does not know the option{'s' * (len(unread) > 1)} -{', -'.join(unread)}")
+            raise ConfigError(
+                f"PETSc does not know the option{'s' * (len(unread) > 1)} -{', -'.join(unread)}"
+            )
         return solver
 
 
@@ -152,14 +177,18 @@ def _parse(options: str) -> dict[str, str | None]:
             name = word[1:]
             found[name] = None
         elif name is None or found[name] is not None:
-            raise ConfigError(f"PETSc options {options!r}: {word!r} must follow an option, as in -ksp_rtol 1e-8")
+            raise ConfigError(
+                f"PETSc options {options!r}: {word!r} must follow an option, as in -ksp_rtol 1e-8"
+            )
         else:
             found[name] = word
     return found
 
 
 def _along(grid: Grid, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For the owned cells of dimension d and one beyond each end: block (-1: none), place in the block, its length."""
+    """For the owned cells of dimension d and one beyond each end: block (-1: none), place in the
+    block, its length.
+    """
     n, starts = grid.shape[d], np.asarray(partition.starts(grid.shape[d], grid.process_shape[d]))
     cell = np.arange(grid.start[d] - 1, grid.stop[d] + 1)
     if grid.periodic[d]:

@@ -1,8 +1,8 @@
 """From LLVM's code to a shared library: by a C compiler that has shown that it can.
 
-Many containers have gcc, but nothing to link with (libc6-dev), and `CC` may name what is not there or is for another
-machine. So each candidate links a trial library first; that takes some hundredths of a second, before the first
-compilation only.
+Many containers have gcc, but nothing to link with (libc6-dev), and `CC` may name what is not there
+or is for another machine. So each candidate links a trial library first; that takes some hundredths
+of a second, before the first compilation only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from hpckit import cache
 from hpckit.errors import HpckitError
 
 REMEDY = "install a C compiler that links (Debian, Ubuntu: apt install build-essential), or name one by CC"
-_LIBRARIES = (("-lm",), ("-nostdlib", "-l:libm.so.6", "-lgcc"))  # the second way needs no development files of libc
+_LIBRARIES = (
+    ("-lm",),
+    ("-nostdlib", "-l:libm.so.6", "-lgcc"),
+)  # the second way needs no development files of libc
 _PATIENCE = 20.0  # seconds that a linker may take; they need hundredths
 _TRIAL = """
 declare double @exp(double)
@@ -73,7 +76,9 @@ class Linker(NamedTuple):
         except OSError as error:
             raise LinkError(f"{self.command[0]}: {error.strerror}") from None
         if done.returncode or not library.is_file():
-            said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[0]
+            said = (
+                done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+            ).splitlines()[0]
             raise LinkError(f"{self.command[0]}: {said[:200]}")
         return library.read_bytes()
 
@@ -89,9 +94,15 @@ class Found(NamedTuple):
         """What the user should know; None where all is well."""
         if self.linker is None:
             said = "; ".join(self.failures) or "no C compiler (cc, gcc, clang)"
-            return f"kernels cannot be linked, every process compiles its own at each start: {said}: {REMEDY}"
+            return (
+                "kernels cannot be linked, every process compiles its own at each start: "
+                f"{said}: {REMEDY}"
+            )
         if self.failures:
-            return f"CC does not link ({self.failures[0]}): kernels are linked by {self.linker.command[0]} instead"
+            return (
+                f"CC does not link ({self.failures[0]}): kernels are linked by "
+                f"{self.linker.command[0]} instead"
+            )
         return None
 
 
@@ -108,7 +119,9 @@ def find() -> Found:
                 failures.append(str(error))
             else:
                 return Found(linker, tuple(failures) if _named() not in ((), command) else ())
-        del failures[-1]  # the way without development files is the second choice: what the first said counts
+        del failures[
+            -1
+        ]  # the way without development files is the second choice: what the first said counts
     return Found(None, tuple(failures))
 
 
@@ -119,7 +132,10 @@ def emit(code: str) -> bytes:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, reloc="pic"
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="pic",
     )
     return machine.emit_object(llvm.parse_assembly(code))
 
@@ -127,9 +143,12 @@ def emit(code: str) -> bytes:
 def open_image(image: bytes) -> ctypes.CDLL:
     """Load a shared library from memory. Raises `OSError`.
 
-    Were it loaded from its file, whoever cuts or overwrites that later would end this process with SIGBUS.
+    Were it loaded from its file, whoever cuts or overwrites that later would end this process with
+    SIGBUS.
     """
-    descriptor = os.memfd_create("hpckit")  # never closed: another library under its number would be taken for this one
+    descriptor = os.memfd_create(
+        "hpckit"
+    )  # never closed: another library under its number would be taken for this one
     with open(descriptor, "wb", closefd=False) as file:
         file.write(image)
     return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
@@ -137,7 +156,9 @@ def open_image(image: bytes) -> ctypes.CDLL:
 
 def _commands() -> list[tuple[str, ...]]:
     paths = [path for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
-    return list(dict.fromkeys([command for command in (_named(), *((path,) for path in paths)) if command]))
+    return list(
+        dict.fromkeys([command for command in (_named(), *((path,) for path in paths)) if command])
+    )
 
 
 def _named() -> tuple[str, ...]:

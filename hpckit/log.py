@@ -1,4 +1,6 @@
-"""Logging that knows its rank, and progress in whole lines (stdout under mpirun and srun is no terminal)."""
+"""Logging that knows its rank, and progress in whole lines (stdout under mpirun and srun is no
+terminal).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
-    """Send hpckit's log to stderr, each line with its rank; programs call this once, libraries never.
+    """Send hpckit's log to stderr, each line with its rank; programs call this once, libraries
+    never.
 
-    level : DEBUG, INFO, WARNING or ERROR; by default `HPCKIT_LOG`, else WARNING. At INFO the other ranks than 0 stay at
+    level : DEBUG, INFO, WARNING or ERROR; by default `HPCKIT_LOG`, else WARNING. At INFO the other
+        ranks than 0 stay at
     WARNING, so that nothing is told `size` times; DEBUG is for all.
     """
     wanted = (level or os.environ.get("HPCKIT_LOG") or "WARNING").upper()
@@ -35,7 +39,9 @@ def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
     handler = logging.StreamHandler()
     digits = len(str(comm.size - 1))
     handler.setFormatter(
-        logging.Formatter(f"%(asctime)s rank {comm.rank:{digits}} %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+        logging.Formatter(
+            f"%(asctime)s rank {comm.rank:{digits}} %(levelname)s %(name)s: %(message)s", "%H:%M:%S"
+        )
     )
     logger = logging.getLogger("hpckit")
     logger.handlers[:] = [handler]
@@ -44,7 +50,9 @@ def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process is the first of its job, who tells what concerns all; known without MPI."""
+    """Whether this process is the first of its job, who tells what concerns all; known without
+    MPI.
+    """
     return next((os.environ[name] for name in RANK if name in os.environ), "0") == "0"
 
 
@@ -60,7 +68,11 @@ class progress:
     """
 
     def __init__(
-        self, total: int, unit: str = "steps", comm: MPI.Intracomm | None = None, file: TextIO | None = None
+        self,
+        total: int,
+        unit: str = "steps",
+        comm: MPI.Intracomm | None = None,
+        file: TextIO | None = None,
     ) -> None:
         self.total, self.unit, self.done = total, unit, 0
         self._file = file
@@ -107,4 +119,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min" if seconds < float("inf") else "unknown time"
+    return (
+        f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+        if seconds < float("inf")
+        else "unknown time"
+    )

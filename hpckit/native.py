@@ -1,10 +1,11 @@
 """Numba kernels that load without importing numba.
 
-Importing numba takes half a second and 50 MB per process; 64 ranks on a laptop cannot afford it. A module of kernels
-is therefore compiled once per machine: numba lowers each function to LLVM, LLVM writes position-independent code for
-this CPU, the C compiler links a shared library into the cache, and every later process opens it with `ctypes` in about
-a millisecond. Calls release the GIL. A library is loaded from a private copy in memory whose checksum was right, so
-that damaged files are only built again; where none can be kept, every process compiles its own.
+Importing numba takes half a second and 50 MB per process; 64 ranks on a laptop cannot afford it. A
+module of kernels is therefore compiled once per machine: numba lowers each function to LLVM, LLVM
+writes position-independent code for this CPU, the C compiler links a shared library into the cache,
+and every later process opens it with `ctypes` in about a millisecond. Calls release the GIL. A
+library is loaded from a private copy in memory whose checksum was right, so that damaged files are
+only built again; where none can be kept, every process compiles its own.
 
 A *kernel module* is a file that imports numba, holds the sources and marks what is visible::
 
@@ -14,7 +15,8 @@ A *kernel module* is a file that imports numba, holds the sources and marks what
     kernels = native.load("hpckit.pde.kernels")            # does not import that module
     kernels.axpy_f8(address(y), address(x), y.size)
 
-Arguments are addresses (`T*`), 64-bit integers (`i8`) and floats (`f8`, `f4`); kernels never raise and never allocate.
+Arguments are addresses (`T*`), 64-bit integers (`i8`) and floats (`f8`, `f4`); kernels never raise
+and never allocate.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ _told: list[str] = []
 def export(*signatures: str) -> Callable[[Callable], Callable]:
     """Mark a kernel as visible, once per signature (see the module's text).
 
-    With one signature the kernel keeps its name; with several, each is named after its first pointer: `name_f8`.
+    With one signature the kernel keeps its name; with several, each is named after its first
+    pointer: `name_f8`.
     """
 
     def mark(function: Callable) -> Callable:
@@ -83,10 +86,12 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
 @functools.cache
 def load(module: str) -> SimpleNamespace:
-    """The exported kernels of `module` as ctypes functions, compiled first where the cache has none for this machine.
+    """The exported kernels of `module` as ctypes functions, compiled first where the cache has none
+    for this machine.
 
-    Concurrent first uses are safe: one process of a host compiles while the others sleep. Where kernels cannot be
-    linked or kept, each process compiles them in memory (slower start, same speed after it), after one warning.
+    Concurrent first uses are safe: one process of a host compiles while the others sleep. Where
+    kernels cannot be linked or kept, each process compiles them in memory (slower start, same speed
+    after it), after one warning.
     """
     entry = _entry(module)
     return _kept(entry) or _make(module, entry)
@@ -98,7 +103,11 @@ def modules() -> list[str]:
 
     package = importlib.import_module("hpckit")
     names = [found.name for found in pkgutil.walk_packages(package.__path__, "hpckit.")]
-    return [name for name in names if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)]
+    return [
+        name
+        for name in names
+        if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)
+    ]
 
 
 def is_kept(module: str) -> bool:
@@ -107,7 +116,8 @@ def is_kept(module: str) -> bool:
 
 
 def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
-    """A kernel of integers and addresses with its arguments for good: half the cost of a call that converts them.
+    """A kernel of integers and addresses with its arguments for good: half the cost of a call that
+    converts them.
 
     keep : whatever owns the memory at these addresses; it lives as long as the result.
     """
@@ -124,7 +134,9 @@ def address(array: Any) -> int:
 
 
 def _entry(module: str) -> str:
-    """Name of its library, which changes with the sources, the compiler and the CPU: machines may share a cache."""
+    """Name of its library, which changes with the sources, the compiler and the CPU: machines may
+    share a cache.
+    """
     parts = [_source(module), Path(__file__).read_text(), *_machine()]
     return f"{module}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
@@ -149,17 +161,30 @@ def _machine() -> list[str]:
     with Path("/proc/cpuinfo").open() as file:
         flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
-    settings = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(_SETTINGS)]
-    return [platform.machine(), flags, sys.version, os.confstr("CS_GNU_LIBC_VERSION") or "", *versions, *settings]
+    settings = [
+        f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(_SETTINGS)
+    ]
+    return [
+        platform.machine(),
+        flags,
+        sys.version,
+        os.confstr("CS_GNU_LIBC_VERSION") or "",
+        *versions,
+        *settings,
+    ]
 
 
 def _kept(entry: str) -> SimpleNamespace | None:
-    """The kernels of a library in the cache; None where there is none that is whole and made for this machine."""
+    """The kernels of a library in the cache; None where there is none that is whole and made for
+    this machine.
+    """
     for folder in cache.places():
         content = cache.read(folder / entry) or b""
         image = content[:-_DIGEST]
         if content[-_DIGEST:] == cache.digest(entry, image):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # built elsewhere after all: build it again
+            with contextlib.suppress(
+                OSError, ValueError, AttributeError
+            ):  # built elsewhere after all: build it again
                 return _open(image)
     return None
 
@@ -174,14 +199,21 @@ def _keep(entry: str, image: bytes) -> None:
             reason = f"{folder}: {error.strerror}"
         else:
             return
-    _warn(f"compiled kernels cannot be kept, every process compiles its own at each start: {reason}; set HPCKIT_CACHE")
+    _warn(
+        f"compiled kernels cannot be kept, every process compiles its own at each start: {reason}; "
+        "set HPCKIT_CACHE"
+    )
 
 
 def _open(image: bytes) -> SimpleNamespace:
     """The kernels of a library that describes itself (see `_objects`)."""
     library = link.open_image(image)
-    signatures = json.loads(ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, _SIGNATURES))))
-    return SimpleNamespace(**{name: _bind(getattr(library, name), text) for name, text in signatures.items()})
+    signatures = json.loads(
+        ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, _SIGNATURES)))
+    )
+    return SimpleNamespace(
+        **{name: _bind(getattr(library, name), text) for name, text in signatures.items()}
+    )
 
 
 def _make(module: str, entry: str) -> SimpleNamespace:
@@ -193,7 +225,10 @@ def _make(module: str, entry: str) -> SimpleNamespace:
         for attempt in itertools.count(1):
             with cache.Turn(f"{cache.home()}/{entry}/{attempt}") as turn:
                 while time.monotonic() < begin + attempt * PATIENCE:
-                    mine, found = turn.taken(), _kept(entry)  # in this order: it may come in between
+                    mine, found = (
+                        turn.taken(),
+                        _kept(entry),
+                    )  # in this order: it may come in between
                     if found or mine:
                         return found or _build(module, entry, linker)
                     time.sleep(0.02)
@@ -206,7 +241,10 @@ def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
         image = linker(_objects(kernels))
         namespace = _open(image)
     except (HpckitError, OSError, AttributeError) as error:
-        _warn(f"kernels of {module} cannot be linked, every process compiles its own at each start: {error}")
+        _warn(
+            f"kernels of {module} cannot be linked, every process compiles its own at each start: "
+            f"{error}"
+        )
         return _in_memory(module)
     _keep(entry, image)
     return namespace
@@ -226,7 +264,9 @@ def _explained(module: str) -> Iterator[None]:
 
     purpose = (ast.get_docstring(ast.parse(_text(module))) or "").partition("\n")[0].rstrip(".")
     text = f"compiling kernels, once for this machine and version: {module} ({purpose.removeprefix('Kernel source: ')})"
-    timer = threading.Timer(QUIET, _tell, [f"{text}; `python -m hpckit.apps.doctor --compile` makes all beforehand"])
+    timer = threading.Timer(
+        QUIET, _tell, [f"{text}; `python -m hpckit.apps.doctor --compile` makes all beforehand"]
+    )
     timer.daemon = True
     timer.start()
     try:
@@ -264,7 +304,10 @@ def _compile(module: str) -> dict[str, tuple[Any, str]]:
 
     table = importlib.import_module(module).__exports__
     return {
-        name: (numba.cfunc(_SIGNATURE.sub(_numba_signature, signature), error_model="numpy")(function), signature)
+        name: (
+            numba.cfunc(_SIGNATURE.sub(_numba_signature, signature), error_model="numpy")(function),
+            signature,
+        )
         for name, (function, signature) in table.items()
     }
 
@@ -275,25 +318,45 @@ def _numba_signature(match: re.Match[str]) -> str:
 
 
 def _objects(kernels: dict[str, tuple[Any, str]]) -> list[bytes]:
-    """Object files of all kernels, of what stands for numba's runtime, and of the library's description of itself."""
+    """Object files of all kernels, of what stands for numba's runtime, and of the library's
+    description of itself.
+    """
     from llvmlite import binding as llvm
 
-    codes = [k._library.get_llvm_str().replace(k.native_name, name) for name, (k, _) in kernels.items()]
-    signatures = json.dumps({name: signature for name, (_, signature) in kernels.items()}).encode() + b"\0"
+    codes = [
+        k._library.get_llvm_str().replace(k.native_name, name) for name, (k, _) in kernels.items()
+    ]
+    signatures = (
+        json.dumps({name: signature for name, (_, signature) in kernels.items()}).encode() + b"\0"
+    )
     escaped = "".join(f"\\{byte:02x}" for byte in signatures)
     description = f'@{_SIGNATURES} = constant [{len(signatures)} x i8] c"{escaped}"'
-    return [link.emit(code) for code in (*codes, _trap_numba_runtime(map(llvm.parse_assembly, codes)), description)]
+    return [
+        link.emit(code)
+        for code in (*codes, _trap_numba_runtime(map(llvm.parse_assembly, codes)), description)
+    ]
 
 
 def _trap_numba_runtime(modules: Iterable[Any]) -> str:
-    """Definitions of numba's error-raising runtime, which is not there at run time: kernels never raise, so trap."""
-    names = {f.name for m in modules for f in m.functions if f.is_declaration and f.name.startswith(("numba_", "NRT_"))}
+    """Definitions of numba's error-raising runtime, which is not there at run time: kernels never
+    raise, so trap.
+    """
+    names = {
+        f.name
+        for m in modules
+        for f in m.functions
+        if f.is_declaration and f.name.startswith(("numba_", "NRT_"))
+    }
     body = "{ call void @llvm.trap() unreachable }"
-    return "declare void @llvm.trap()\n" + "\n".join(f"define void @{name}() {body}" for name in sorted(names))
+    return "declare void @llvm.trap()\n" + "\n".join(
+        f"define void @{name}() {body}" for name in sorted(names)
+    )
 
 
 def _in_memory(module: str) -> SimpleNamespace:
     kernels = _compile(module)
-    namespace = SimpleNamespace(**{name: _bind(kernel.ctypes, s) for name, (kernel, s) in kernels.items()})
+    namespace = SimpleNamespace(
+        **{name: _bind(kernel.ctypes, s) for name, (kernel, s) in kernels.items()}
+    )
     namespace._keep = kernels
     return namespace

@@ -1,4 +1,5 @@
-"""Where the time goes: `with span("halo", bytes=n): ...`, then a table over ranks, or a file for Perfetto.
+"""Where the time goes: `with span("halo", bytes=n): ...`, then a table over ranks, or a file for
+Perfetto.
 
 Off, a span costs one call and one branch, about 0.2 µs. On, it costs about a microsecond.
 """
@@ -45,7 +46,9 @@ class _Span:
         self._name, self._bytes = name, bytes
 
     def __enter__(self) -> None:
-        _totals.setdefault(self._name, [0, 0, 0])  # here, so that the table lists outer spans before inner ones
+        _totals.setdefault(
+            self._name, [0, 0, 0]
+        )  # here, so that the table lists outer spans before inner ones
         self._begin = time.perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +59,15 @@ class _Span:
             total[1] += duration
             total[2] += self._bytes
             if _keep:
-                _events.append(_Event(self._name, self._begin - _zero, duration, self._bytes, threading.get_ident()))
+                _events.append(
+                    _Event(
+                        self._name,
+                        self._begin - _zero,
+                        duration,
+                        self._bytes,
+                        threading.get_ident(),
+                    )
+                )
 
 
 _OFF = _Off()
@@ -69,12 +80,15 @@ _totals: dict[str, list[int]] = {}  # name to calls, ns, bytes
 
 
 def span(name: str, bytes: int = 0) -> _Span | _Off:
-    """Time a block of code under `name`; spans may nest. bytes : what the block moves, for the rate in the table."""
+    """Time a block of code under `name`; spans may nest. bytes : what the block moves, for the rate
+    in the table.
+    """
     return _Span(name, bytes) if _on else _OFF
 
 
 def enable(comm: MPI.Intracomm, events: bool = True) -> None:
-    """Start to record, forgetting what was recorded; the barrier's end is time zero on all ranks (collective).
+    """Start to record, forgetting what was recorded; the barrier's end is time zero on all ranks
+    (collective).
 
     events : keep every span for `save`, about 200 bytes each; else only the sums for `table`.
     """
@@ -98,25 +112,33 @@ def seconds(name: str) -> float:
 
 
 def table(comm: MPI.Intracomm) -> str:
-    """Per span name: calls, and seconds as min, mean and max over the ranks; GB/s of the slowest rank (collective)."""
+    """Per span name: calls, and seconds as min, mean and max over the ranks; GB/s of the slowest
+    rank (collective).
+    """
     totals = comm.gather(_totals)
     if totals is None:
         return ""
     names = list(dict.fromkeys(name for each in totals for name in each))  # in order of appearance
-    return "\n".join([_HEADER, *(_line(name, [each.get(name, [0, 0, 0]) for each in totals]) for name in names)])
+    return "\n".join(
+        [_HEADER, *(_line(name, [each.get(name, [0, 0, 0]) for each in totals]) for name in names)]
+    )
 
 
 def save(comm: MPI.Intracomm, path: str | os.PathLike[str]) -> None:
-    """Write all spans for Perfetto (https://ui.perfetto.dev) or chrome://tracing, one track per rank (collective).
+    """Write all spans for Perfetto (https://ui.perfetto.dev) or chrome://tracing, one track per
+    rank (collective).
 
-    Rank 0 writes the whole file, then gives it its name. Raises `HpckitError` on all ranks where it cannot.
+    Rank 0 writes the whole file, then gives it its name. Raises `HpckitError` on all ranks where it
+    cannot.
     """
     everything = comm.gather(_chrome(comm.rank))
     with together(comm):
         if everything is not None:
             partial = Path(f"{os.fspath(path)}.partial")
             with writing(path):
-                partial.write_text(json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n")
+                partial.write_text(
+                    json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n"
+                )
                 partial.replace(path)
 
 
@@ -127,12 +149,21 @@ def _line(name: str, ranks: list[list[int]]) -> str:
     calls, nanoseconds, moved = np.array(ranks).T
     seconds = nanoseconds * 1e-9
     slowest = seconds.argmax()
-    rate = f"{moved[slowest] / nanoseconds[slowest]:8.2f}" if moved[slowest] and nanoseconds[slowest] else f"{'':8}"
-    return f"{name:<20} {calls.max():8} {seconds.min():10.4f} {seconds.mean():10.4f} {seconds.max():10.4f} {rate}"
+    rate = (
+        f"{moved[slowest] / nanoseconds[slowest]:8.2f}"
+        if moved[slowest] and nanoseconds[slowest]
+        else f"{'':8}"
+    )
+    return (
+        f"{name:<20} {calls.max():8} {seconds.min():10.4f} {seconds.mean():10.4f} "
+        f"{seconds.max():10.4f} {rate}"
+    )
 
 
 def _chrome(rank: int) -> list[dict]:
-    """This rank's events in Chrome's trace format: microseconds, one process per rank, its threads beneath."""
+    """This rank's events in Chrome's trace format: microseconds, one process per rank, its threads
+    beneath.
+    """
     threads = {ident: n for n, ident in enumerate(dict.fromkeys(e.thread for e in _events))}
     label = {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
     order = {"name": "process_sort_index", "ph": "M", "pid": rank, "args": {"sort_index": rank}}

@@ -1,9 +1,10 @@
 """Tests on several ranks that cannot deadlock: `mpirun -n 4 python -m pytest --with-mpi`.
 
-Every rank runs the same tests. After each phase of a test all ranks meet in an `Ibarrier` on a private communicator
-and share their outcomes, so that a failure on any rank is a failure on all of them, and rank 0 alone reports. A rank
-that waits too long, or a test that takes longer than `HPCKIT_TEST_PATIENCE` seconds (default 120), prints the stacks
-of all ranks and aborts the job. Without `--with-mpi`, MPI is not even imported and its tests are skipped.
+Every rank runs the same tests. After each phase of a test all ranks meet in an `Ibarrier` on a
+private communicator and share their outcomes, so that a failure on any rank is a failure on all of
+them, and rank 0 alone reports. A rank that waits too long, or a test that takes longer than
+`HPCKIT_TEST_PATIENCE` seconds (default 120), prints the stacks of all ranks and aborts the job.
+Without `--with-mpi`, MPI is not even imported and its tests are skipped.
 """
 
 from __future__ import annotations
@@ -28,9 +29,20 @@ from hypothesis.internal.conjecture import providers
 
 PATIENCE = float(os.environ.get("HPCKIT_TEST_PATIENCE", "120"))
 MPI_FIXTURES = {"comm", "shared_path"}
-LAUNCHER_STATE = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_", "OPAL_", "PRTE_", "SLURM_")
+LAUNCHER_STATE = (
+    "PMI_",
+    "PMIX_",
+    "HYDI_",
+    "HYDRA_",
+    "MPI_LOCAL",
+    "OMPI_",
+    "OPAL_",
+    "PRTE_",
+    "SLURM_",
+)
 
-# All ranks must draw the same examples; a rank that shrinks a failure alone would leave the others behind.
+# All ranks must draw the same examples; a rank that shrinks a failure alone would leave the others
+# behind.
 hypothesis.settings.register_profile(
     "ranks",
     derandomize=True,
@@ -38,10 +50,14 @@ hypothesis.settings.register_profile(
     database=None,
     report_multiple_bugs=False,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
-    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
 )
 hypothesis.settings.load_profile("ranks")
-# Nor may examples hold constants of the modules that are loaded: one rank may have loaded more than the others.
+# Nor may examples hold constants of the modules that are loaded: one rank may have loaded more than
+# the others.
 providers._get_local_constants = lambda: providers._local_constants
 
 
@@ -63,8 +79,14 @@ class Ranks:
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
     def gather(self, item: object, note: str = "") -> list[Any]:
-        """`item` of every rank, once all ranks are here; prints `note` and aborts the job when one does not come."""
-        request, delay, limit = self.comm.Ibarrier(), 1e-4, time.monotonic() + PATIENCE / 2 + 3 * self.rank
+        """`item` of every rank, once all ranks are here; prints `note` and aborts the job when one
+        does not come.
+        """
+        request, delay, limit = (
+            self.comm.Ibarrier(),
+            1e-4,
+            time.monotonic() + PATIENCE / 2 + 3 * self.rank,
+        )
         while not request.Test():
             time.sleep(delay)
             delay = min(2 * delay, 0.01)
@@ -98,7 +120,9 @@ OWN = pytest.StashKey[str]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Every rank has temporary folders of its own: in common ones ranks would clear up what others clear up."""
+    """Every rank has temporary folders of its own: in common ones ranks would clear up what others
+    clear up.
+    """
     if config.option.basetemp is None:
         name = f"hpckit-pytest-{os.getpid()}-{time.time_ns()}"  # made when first used
         config.option.basetemp = config.stash[OWN] = str(Path(tempfile.gettempdir(), name))
@@ -111,7 +135,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "patience(seconds): for a test that may take longer than the others")
+    config.addinivalue_line(
+        "markers", "patience(seconds): for a test that may take longer than the others"
+    )
     ranks = config.stash[RANKS] = Ranks(config.getoption("--with-mpi"))
     if ranks.rank > 0:
         config.pluginmanager.unregister(name="terminalreporter")
@@ -124,7 +150,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if MPI_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.mpi)
     if config.stash[RANKS].size > 1:
-        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("mpi")])
+        config.hook.pytest_deselected(
+            items=[item for item in items if not item.get_closest_marker("mpi")]
+        )
         items[:] = [item for item in items if item.get_closest_marker("mpi")]
 
 
@@ -134,7 +162,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         found = ranks.gather(([item.nodeid for item in session.items], session.testsfailed))
         different = [rank for rank, each in enumerate(found) if each != found[0]]
         if different:
-            pytest.exit(f"ranks {different} collected other tests or errors than rank 0: {found}", returncode=3)
+            pytest.exit(
+                f"ranks {different} collected other tests or errors than rank 0: {found}",
+                returncode=3,
+            )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -226,19 +257,36 @@ def petsc() -> Any:
 
 @pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks of its own.
+    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks
+    of its own.
 
-    For tests that are not MPI tests themselves. n = None does without a launcher; output is text, `stderr` in `stdout`.
+    For tests that are not MPI tests themselves. n = None does without a launcher; output is text,
+    `stderr` in `stdout`.
     """
     beside = Path(sys.executable).with_name("mpirun")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)
+    }
     clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    clean |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
-    clean |= {"OMPI_MCA_osc": "^ucx"}  # prints errors where there is no such network; programs of ours do the same
-    clean |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), clean.get("PYTHONPATH")]))}
+    clean |= {
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    }
+    clean |= {
+        "OMPI_MCA_osc": "^ucx"
+    }  # prints errors where there is no such network; programs of ours do the same
+    clean |= {
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(Path(__file__).parents[1]), clean.get("PYTHONPATH")])
+        )
+    }
 
     def run(
-        n: int | None, *arguments: object, cwd: Path | None = None, timeout: float = 110, **environment: str
+        n: int | None,
+        *arguments: object,
+        cwd: Path | None = None,
+        timeout: float = 110,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         launcher = [] if n is None else [str(beside if beside.exists() else "mpirun"), "-n", str(n)]
         with subprocess.Popen(

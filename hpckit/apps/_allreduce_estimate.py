@@ -1,4 +1,6 @@
-"""`--dry-run` of `hpckit.apps.allreduce`: what the links' model says, and the memory; MPI is not started."""
+"""`--dry-run` of `hpckit.apps.allreduce`: what the links' model says, and the memory; MPI is not
+started.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,30 @@ def _estimate(config: Config, ranks: int) -> str:
         links, whence = _links(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"cannot read the links in {config.output}/result.json: {error}; choose another --output"
+            f"cannot read the links in {config.output}/result.json: {error}; choose another "
+            "--output"
         ) from None
     names = list(predict(links, config.sizes[0], ranks))
-    lines = [f"{'ranks':<10}{ranks}", f"{'links':<10}{whence}", *(f"{'':<10}{line}" for line in str(links).split("\n"))]
+    lines = [
+        f"{'ranks':<10}{ranks}",
+        f"{'links':<10}{whence}",
+        *(f"{'':<10}{line}" for line in str(links).split("\n")),
+    ]
     largest = max(config.sizes)
-    needs = [max(buffers(name, rank, ranks, largest) for rank in {0, 1, ranks - 1}) for name in names]
-    memory = PROCESS + 4 * largest + max((need for need in needs if need <= config.buffers), default=0)
+    needs = [
+        max(buffers(name, rank, ranks, largest) for rank in {0, 1, ranks - 1}) for name in names
+    ]
+    memory = (
+        PROCESS + 4 * largest + max((need for need in needs if need <= config.buffers), default=0)
+    )
     lines += [f"{'memory':<10}about {amount(memory)} per rank, {amount(memory * ranks)} in all", ""]
     width = max([10, *(len(name) + 2 for name in names)])
     lines.append(f"{'predicted':<10}" + "".join(f"{name:>{width}}" for name in names))
     for nbytes in config.sizes:
         times = predict(links, nbytes, ranks)
-        lines.append(f"{binary(nbytes):<10}" + "".join(f"{period(times[name]):>{width}}" for name in names))
+        lines.append(
+            f"{binary(nbytes):<10}" + "".join(f"{period(times[name]):>{width}}" for name in names)
+        )
     return "\n".join(lines)
 
 
@@ -59,12 +72,19 @@ def buffers(algorithm: str, rank: int, size: int, nbytes: int) -> int:
 
 def to_json(links: Links) -> dict[str, Any]:
     """The links as numbers and lists."""
-    numbers = {name: getattr(links, name) for name in ("pairs", "alpha", "beta", "overhead", "crowd", "gamma")}
-    return {"node_of": links.node_of} | {name: np.asarray(value).tolist() for name, value in numbers.items()}
+    numbers = {
+        name: getattr(links, name)
+        for name in ("pairs", "alpha", "beta", "overhead", "crowd", "gamma")
+    }
+    return {"node_of": links.node_of} | {
+        name: np.asarray(value).tolist() for name, value in numbers.items()
+    }
 
 
 def _links(config: Config) -> tuple[Links, str]:
-    """Those that the last run into the same folder measured, else those of a usual cluster; and which."""
+    """Those that the last run into the same folder measured, else those of a usual cluster; and
+    which.
+    """
     from hpckit.comm.links import Links
 
     path = Path(config.output) / "result.json"

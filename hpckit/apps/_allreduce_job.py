@@ -1,4 +1,6 @@
-"""One run of `hpckit.apps.allreduce`: every algorithm at every size, then the report, the file and the picture."""
+"""One run of `hpckit.apps.allreduce`: every algorithm at every size, then the report, the file and
+the picture.
+"""
 
 from __future__ import annotations
 
@@ -74,22 +76,34 @@ class Job:
             for nbytes in self.config.sizes:
                 with span("sweep"):
                     calls = self._calls(nbytes)
-                    times = interleaved(self.comm, calls, self.start, self.config.seconds, self.stop.check)
+                    times = interleaved(
+                        self.comm, calls, self.start, self.config.seconds, self.stop.check
+                    )
                 rows = self._rows(nbytes, calls, times)
                 self.rows += rows
-                self.say(*_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), "")
+                self.say(
+                    *_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), ""
+                )
                 done(1)
 
     def report(self) -> dict[str, Any]:
         """The figures of merit."""
         results: dict[str, Any] = {"results checked": len(self.rows)}
         for way in [name for name in self.ways if name.startswith("auto")]:
-            fixed = [best(self.rows, n, windows=way.endswith(_WINDOW)).median for n in self.config.sizes]
+            fixed = [
+                best(self.rows, n, windows=way.endswith(_WINDOW)).median for n in self.config.sizes
+            ]
             regret = [mine.median / other for mine, other in zip(self._of(way), fixed, strict=True)]
             results[f"time of {way} over the fastest, geometric mean"] = rounded(_geomean(regret))
             results[f"time of {way} over the fastest, largest"] = rounded(max(regret))
-            results[f"speed-up by {way}, geometric mean"] = rounded(_geomean(row.ratio for row in self._of(way)))
-        off = [abs(math.log(row.predicted / row.median)) for row in self.rows if row.predicted and row.way != "auto"]
+            results[f"speed-up by {way}, geometric mean"] = rounded(
+                _geomean(row.ratio for row in self._of(way))
+            )
+        off = [
+            abs(math.log(row.predicted / row.median))
+            for row in self.rows
+            if row.predicted and row.way != "auto"
+        ]
         if off:
             results["model off by a factor of, median"] = rounded(math.exp(float(np.median(off))))
         return results
@@ -114,16 +128,21 @@ class Job:
             print(*lines, sep="\n", flush=True)
 
     def _ways(self, most: int) -> list[str]:
-        """The names of all that is measured: algorithms, some of them once more with arrays in windows.
+        """The names of all that is measured: algorithms, some of them once more with arrays in
+        windows.
 
         most : ranks on one node; levels and windows are for several
         """
         can = [*possible(self.channel, MPI.SUM), "auto"]
         wrong = [name for name in self.config.algorithms if name not in can]
         if wrong:
-            raise ConfigError(f"algorithm {wrong[0]!r} needs all ranks on one node: use one of {', '.join(can)}")
+            raise ConfigError(
+                f"algorithm {wrong[0]!r} needs all ranks on one node: use one of {', '.join(can)}"
+            )
         senseless = () if 1 < most < self.comm.size else ("hierarchical",)
-        wanted = dict.fromkeys(["native", *(self.config.algorithms or (n for n in can if n not in senseless))])
+        wanted = dict.fromkeys(
+            ["native", *(self.config.algorithms or (n for n in can if n not in senseless))]
+        )
         own = most == 1 or "numpy" in self.config.arrays
         windows = most > 1 and "window" in self.config.arrays
         ways = [name for name in wanted if own or name not in WINDOWED]
@@ -135,23 +154,43 @@ class Job:
         plain, window = Numbers(self.comm, np.zeros(n)), Numbers(self.comm, empty(self.comm, n))
         calls = {}
         for way in self.ways:
-            algorithm, numbers = way.removesuffix(_WINDOW), window if way.endswith(_WINDOW) else plain
-            need = self.comm.allreduce(buffers(algorithm, self.comm.rank, self.comm.size, nbytes), MPI.MAX)
+            algorithm, numbers = (
+                way.removesuffix(_WINDOW),
+                window if way.endswith(_WINDOW) else plain,
+            )
+            need = self.comm.allreduce(
+                buffers(algorithm, self.comm.rank, self.comm.size, nbytes), MPI.MAX
+            )
             if need > self.config.buffers:
-                self.say(f"{binary(nbytes)} by {way} needs {amount(need)} more on a rank: left out (--buffers)")
+                self.say(
+                    f"{binary(nbytes)} by {way} needs {amount(need)} more on a rank: left out "
+                    "(--buffers)"
+                )
             else:
                 plan = Allreduce(self.comm, numbers.array, algorithm=algorithm)
                 calls[way] = Call(plan, numbers, plan)
         return calls
 
-    def _rows(self, nbytes: int, calls: Mapping[str, Call], times: Mapping[str, np.ndarray]) -> list[Row]:
+    def _rows(
+        self, nbytes: int, calls: Mapping[str, Call], times: Mapping[str, np.ndarray]
+    ) -> list[Row]:
         model, native = predict(self.links, nbytes), float(np.median(times["native"]))
         rows = []
         for way, samples in times.items():
             low, median, high = map(float, np.quantile(samples, [0.25, 0.5, 0.75]))
             plan = calls[way].plan
             algorithm = plan.algorithm if plan else way
-            row = Row(nbytes, way, algorithm, median, low, high, nbytes / median, native / median, model.get(algorithm))
+            row = Row(
+                nbytes,
+                way,
+                algorithm,
+                median,
+                low,
+                high,
+                nbytes / median,
+                native / median,
+                model.get(algorithm),
+            )
             rows.append(row)
         return rows
 
@@ -164,7 +203,9 @@ class Job:
         content = {**said, "links": to_json(self.links), "rows": self.rows}
         partial = path.with_name(f"{path.name}.partial")
         with writing(path):
-            partial.write_bytes(msgspec.json.format(msgspec.json.encode(content, enc_hook=float), indent=1))
+            partial.write_bytes(
+                msgspec.json.format(msgspec.json.encode(content, enc_hook=float), indent=1)
+            )
             partial.replace(path)
 
     def _draw(self) -> list[Path]:
@@ -172,13 +213,24 @@ class Job:
 
         nodes = f"{self.links.nodes} nodes" if self.links.nodes > 1 else "one node"
         ranks = f"{self.comm.size} rank{'s' * (self.comm.size > 1)}"
-        return [curves(self.folder / "allreduce.png", self.rows, f"Allreduce on {ranks}, {nodes}, {mpi_library()}")]
+        return [
+            curves(
+                self.folder / "allreduce.png",
+                self.rows,
+                f"Allreduce on {ranks}, {nodes}, {mpi_library()}",
+            )
+        ]
 
 
 def best(rows: Iterable[Row], nbytes: int, windows: bool = True) -> Row:
-    """The fastest fixed way at one size, among those with arrays in windows too or only the others."""
+    """The fastest fixed way at one size, among those with arrays in windows too or only the
+    others.
+    """
     fixed = [row for row in rows if row.bytes == nbytes and not row.way.startswith("auto")]
-    return min((row for row in fixed if windows or not row.way.endswith(_WINDOW)), key=lambda row: row.median)
+    return min(
+        (row for row in fixed if windows or not row.way.endswith(_WINDOW)),
+        key=lambda row: row.median,
+    )
 
 
 def _table(rows: list[Row], title: str) -> list[str]:

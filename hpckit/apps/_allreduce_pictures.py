@@ -27,7 +27,9 @@ _COLOURS = {
 
 
 def curves(path: Path, rows: Sequence[Row], title: str) -> Path:
-    """Time over size by every algorithm, the choice emphasised; below, how many times faster than MPI's own."""
+    """Time over size by every algorithm, the choice emphasised; below, how many times faster than
+    MPI's own.
+    """
     ways = list(dict.fromkeys(row.way for row in rows))
     with drawing(path, (8.4, 7.4)) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -43,7 +45,12 @@ def curves(path: Path, rows: Sequence[Row], title: str) -> Path:
         below.set_xlabel("bytes of each rank's array")
         for axes, words in ((above, period), (below, "{:g}".format)):
             _dress(axes, sorted({row.bytes for row in rows}), words)
-        figure.legend(*above.get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=3)
+        figure.legend(
+            *above.get_legend_handles_labels(),
+            loc="outside right upper",
+            frameon=False,
+            handlelength=3,
+        )
     return path
 
 
@@ -52,20 +59,41 @@ def _style(way: str) -> dict[str, Any]:
     algorithm, _, window = way.partition(", ")
     shape = {"marker": "s" if window else "o"}
     if algorithm == "native":
-        return shape | {"color": _NATIVE, "linestyle": (0, (4, 2)), "linewidth": 1.8, "markersize": 3, "zorder": 4}
+        return shape | {
+            "color": _NATIVE,
+            "linestyle": (0, (4, 2)),
+            "linewidth": 1.8,
+            "markersize": 3,
+            "zorder": 4,
+        }
     if algorithm == "auto":
         colour = "#f08a24" if window else _AUTO
-        return {"color": colour, "linewidth": 7, "alpha": 0.35, "solid_capstyle": "round", "zorder": 1}
+        return {
+            "color": colour,
+            "linewidth": 7,
+            "alpha": 0.35,
+            "solid_capstyle": "round",
+            "zorder": 1,
+        }
     return shape | {"color": _COLOURS[algorithm], "linewidth": 1.2, "markersize": 3.5, "zorder": 3}
 
 
 def _name_choices(axes: Any, rows: Sequence[Row], ways: Sequence[str]) -> None:
     """At the emphasised curve the algorithms that were chosen, where they change."""
-    chosen = [row for row in rows if row.way == next((way for way in ways if way.startswith("auto")), None)]
+    chosen = [
+        row
+        for row in rows
+        if row.way == next((way for way in ways if way.startswith("auto")), None)
+    ]
     for i, row in enumerate(chosen):
         if i == 0 or row.algorithm != chosen[i - 1].algorithm:
             name, at = row.algorithm.replace("_", " "), (row.bytes, row.ratio)
-            how: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5, "color": _AUTO}
+            how: dict[str, Any] = {
+                "textcoords": "offset points",
+                "ha": "center",
+                "fontsize": 7.5,
+                "color": _AUTO,
+            }
             axes.annotate(name, at, (0, 10), zorder=5, **how)
 
 
@@ -79,7 +107,9 @@ def _dress(axes: Any, sizes: Sequence[int], words: Callable[[float], str]) -> No
     low, high = axes.get_ylim()
     between = "25" if high < 1e3 * low else ""
     axes.yaxis.set_major_formatter(lambda value, _: words(value))
-    axes.yaxis.set_minor_formatter(lambda value, _: words(value) if f"{value:e}"[0] in between else "")
+    axes.yaxis.set_minor_formatter(
+        lambda value, _: words(value) if f"{value:e}"[0] in between else ""
+    )
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -1,4 +1,6 @@
-"""Fair times of collectives: ways take turns, ranks begin together, every array is fresh and every result is read."""
+"""Fair times of collectives: ways take turns, ranks begin together, every array is fresh and every
+result is read.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,18 @@ _TRIPS = 10  # to rank 0 and back, to compare clocks
 
 
 class Numbers:
-    """What every rank writes into its array before a call, and finds there after it, without asking another rank.
+    """What every rank writes into its array before a call, and finds there after it, without asking
+    another rank.
 
-    In call k element i of rank r is (i mod 97) + r (i mod 7) + k: whole numbers, whose sums are exact in any order.
+    In call k element i of rank r is (i mod 97) + r (i mod 7) + k: whole numbers, whose sums are
+    exact in any order.
 
     array : (n,), real; result : where the sum will be, by default there
     """
 
-    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, result: np.ndarray | None = None) -> None:
+    def __init__(
+        self, comm: MPI.Intracomm, array: np.ndarray, result: np.ndarray | None = None
+    ) -> None:
         self.array, self.result, self._size = array, array if result is None else result, comm.size
         self._mine = self._pattern(1, comm.rank)
         self._sum = self._pattern(comm.size, comm.size * (comm.size - 1) / 2).sum()
@@ -54,7 +60,9 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Call:
-    """One way to make the sum of `numbers`; `plan`, where it uses one, may race in its first calls."""
+    """One way to make the sum of `numbers`; `plan`, where it uses one, may race in its first
+    calls.
+    """
 
     run: Callable[[], object]
     numbers: Numbers
@@ -68,8 +76,8 @@ class Call:
 class Start:
     """Lets all ranks begin at one moment, and says when that was, on this rank's `time.monotonic`.
 
-    On one node that is the end of a barrier. Between nodes its ends lie latencies apart, so there the ranks agree on a
-    moment; machines' clocks are compared once, by messages.
+    On one node that is the end of a barrier. Between nodes its ends lie latencies apart, so there
+    the ranks agree on a moment; machines' clocks are compared once, by messages.
     """
 
     def __init__(self, comm: MPI.Intracomm, one_node: bool) -> None:
@@ -90,7 +98,9 @@ class Start:
         return begin
 
     def end(self) -> None:
-        """Between nodes, wait until all ranks are done: emulated ones share cores, and reading a result takes time."""
+        """Between nodes, wait until all ranks are done: emulated ones share cores, and reading a
+        result takes time.
+        """
         if self._lead:
             meet(self._comm)
 
@@ -113,7 +123,8 @@ def interleaved(
     seconds: float,
     between: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """The times of all calls, (repeats,) seconds, the slowest rank's; as many as fit into `seconds` (collective).
+    """The times of all calls, (repeats,) seconds, the slowest rank's; as many as fit into `seconds`
+    (collective).
 
     between : called on all ranks before each round of all ways
 
@@ -129,7 +140,9 @@ def interleaved(
         spent = time.monotonic() - begin
         start.end()
         if not (call.numbers.check if whole else call.numbers.read)(number):
-            raise HpckitError(f"{name} gave a wrong sum of {call.numbers.array.nbytes} bytes on rank {comm.rank}")
+            raise HpckitError(
+                f"{name} gave a wrong sum of {call.numbers.array.nbytes} bytes on rank {comm.rank}"
+            )
         return spent
 
     begin, rounds = time.monotonic(), 0
@@ -142,14 +155,18 @@ def interleaved(
     times = np.empty((repeats, len(names)))
     for repeat in range(repeats):
         between()
-        for column in np.random.default_rng(repeat).permutation(len(names)):  # who follows whom matters to the caches
+        for column in np.random.default_rng(repeat).permutation(
+            len(names)
+        ):  # who follows whom matters to the caches
             times[repeat, column] = sample(names[column], repeat)
     comm.Allreduce(MPI.IN_PLACE, times, MPI.MAX)
     return dict(zip(names, times.T, strict=True))
 
 
 def _ahead(comm: MPI.Intracomm) -> float:
-    """Seconds that our clock is ahead of rank 0's: none on one machine, else by the quickest of several messages."""
+    """Seconds that our clock is ahead of rank 0's: none on one machine, else by the quickest of
+    several messages.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id")  # the same wherever the clock is the same
     machines = comm.allgather(boot.read_text() if boot.exists() else comm.rank)
     trips = []

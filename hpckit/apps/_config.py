@@ -1,4 +1,5 @@
-"""A program's configuration: msgspec structs, filled from a TOML case file and `--section.key value` flags.
+"""A program's configuration: msgspec structs, filled from a TOML case file and `--section.key
+value` flags.
 
 A program describes its configuration once; names, types, defaults and help all come from it::
 
@@ -43,10 +44,20 @@ _SHOWN = 100  # characters of a value in an error
 class Options(msgspec.Struct):
     """What every program understands besides its configuration."""
 
-    json: Annotated[bool, msgspec.Meta(description="print one JSON line on stdout, everything else on stderr")] = False
-    trace: Annotated[str, msgspec.Meta(description="write all timed spans here, for ui.perfetto.dev")] | None = None
-    dry_run: Annotated[bool, msgspec.Meta(description="print partition, bytes and memory; run nothing")] = False
-    ranks: Annotated[int, msgspec.Meta(ge=1, description="ranks that a dry run pretends to have")] | None = None
+    json: Annotated[
+        bool, msgspec.Meta(description="print one JSON line on stdout, everything else on stderr")
+    ] = False
+    trace: (
+        Annotated[str, msgspec.Meta(description="write all timed spans here, for ui.perfetto.dev")]
+        | None
+    ) = None
+    dry_run: Annotated[
+        bool, msgspec.Meta(description="print partition, bytes and memory; run nothing")
+    ] = False
+    ranks: (
+        Annotated[int, msgspec.Meta(ge=1, description="ranks that a dry run pretends to have")]
+        | None
+    ) = None
     help: Annotated[bool, msgspec.Meta(description="print this")] = False
     version: Annotated[bool, msgspec.Meta(description="print the version")] = False
 
@@ -57,7 +68,9 @@ def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
     Raises `ConfigError`, one line that names the key, for whatever is wrong.
     """
     case, given = _split(argv, config_type)
-    options = _convert({k: v for k, v in given.items() if k in _names(Options)}, Options, "command line")
+    options = _convert(
+        {k: v for k, v in given.items() if k in _names(Options)}, Options, "command line"
+    )
     if options.ranks is not None and not options.dry_run:
         raise ConfigError("--ranks is for --dry-run; the ranks of a real run come from mpirun -n N")
     if options.trace is not None:
@@ -71,14 +84,21 @@ def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
 
 
 def to_toml(config: msgspec.Struct) -> str:
-    """The configuration as a case file that gives the same again; `None` is what a missing key means."""
+    """The configuration as a case file that gives the same again; `None` is what a missing key
+    means.
+    """
     return "\n".join(_tables(msgspec.to_builtins(config), ())) + "\n"
 
 
 def help_text(config_type: type[msgspec.Struct], program: str) -> str:
     """All keys with types, meaning and defaults."""
     lines = [f"usage: mpirun -n N python -m {program} [case.toml] [--key value ...]", ""]
-    lines += [config_type.__doc__ or "", "", "Every key can stand in the case file or be a flag, which wins:", ""]
+    lines += [
+        config_type.__doc__ or "",
+        "",
+        "Every key can stand in the case file or be a flag, which wins:",
+        "",
+    ]
     lines += _describe(config_type, "")
     lines += ["", "For every program:", *_describe(Options, "")]
     return "\n".join(lines)
@@ -99,7 +119,9 @@ def _leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[st
             yield prefix + name, field.type
 
 
-def _split(argv: Sequence[str], config_type: type[msgspec.Struct]) -> tuple[str | None, dict[str, Any]]:
+def _split(
+    argv: Sequence[str], config_type: type[msgspec.Struct]
+) -> tuple[str | None, dict[str, Any]]:
     """The case file, and the flags' values by key."""
     types = dict([*_leaves(config_type), *_leaves(Options)])
     case, given, rest = None, {}, list(argv)
@@ -107,14 +129,22 @@ def _split(argv: Sequence[str], config_type: type[msgspec.Struct]) -> tuple[str 
         word = rest.pop(0)
         if not word.startswith("-"):
             if case is not None:
-                raise ConfigError(f"only one case file at a time, but there are {case!r} and {word!r}")
+                raise ConfigError(
+                    f"only one case file at a time, but there are {case!r} and {word!r}"
+                )
             case = word
             continue
         flag, equals, text = word.partition("=")
         key = "help" if flag == "-h" else flag.removeprefix("--").replace("-", "_")
         if key not in types or not (flag.startswith("--") or flag == "-h"):
-            raise ConfigError(f"unknown flag {flag}{_nearest(flag, [_flag(k) for k in types])}; --help lists them")
-        if not equals and _plain(types[key]) is bool and (not rest or rest[0] not in ("true", "false")):
+            raise ConfigError(
+                f"unknown flag {flag}{_nearest(flag, [_flag(k) for k in types])}; --help lists them"
+            )
+        if (
+            not equals
+            and _plain(types[key]) is bool
+            and (not rest or rest[0] not in ("true", "false"))
+        ):
             text = "true"
         elif not equals:
             if not rest:
@@ -125,7 +155,9 @@ def _split(argv: Sequence[str], config_type: type[msgspec.Struct]) -> tuple[str 
 
 
 def _value(text: str, kind: Any, flag: str) -> Any:
-    """What a flag's text means for its type: a TOML value, a list without its brackets, or the text itself."""
+    """What a flag's text means for its type: a TOML value, a list without its brackets, or the text
+    itself.
+    """
     first_error = None
     for candidate in _readings(text, kind):
         try:
@@ -174,24 +206,34 @@ def _text(path: Path, case: str) -> bytes:
     if path.exists() and not path.is_file():  # a pipe might never end
         raise ConfigError(f"the case file {case!r} is not a regular file")
     if path.exists() and path.stat().st_size > _LARGEST:
-        raise ConfigError(f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file")
+        raise ConfigError(
+            f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file"
+        )
     return path.read_bytes()
 
 
-def _check(settings: dict[str, Any], struct: type[msgspec.Struct], where: str | None, path: str = "") -> None:
-    """Refuse unknown keys, naming the nearest one there is, and wrong values, naming what is allowed."""
+def _check(
+    settings: dict[str, Any], struct: type[msgspec.Struct], where: str | None, path: str = ""
+) -> None:
+    """Refuse unknown keys, naming the nearest one there is, and wrong values, naming what is
+    allowed.
+    """
     names = _names(struct)
     for key, value in settings.items():
         if key not in names:
             near = _nearest(key, list(names))
-            raise ConfigError(f"{where}: unknown key {path}{key}{near}; allowed: {', '.join(names)}")
+            raise ConfigError(
+                f"{where}: unknown key {path}{key}{near}; allowed: {', '.join(names)}"
+            )
         section = _section(names[key].type)
         if section is None:
             _check_value(value, names[key].type, f"{where}: {path}{key} = {_short(value)}")
         elif isinstance(value, dict):
             _check(value, section, where, f"{path}{key}.")
         else:
-            raise ConfigError(f"{where}: {path}{key} = {_short(value)}: expected a section [{path}{key}]")
+            raise ConfigError(
+                f"{where}: {path}{key} = {_short(value)}: expected a section [{path}{key}]"
+            )
 
 
 def _check_value(value: Any, kind: Any, what: str) -> None:
@@ -283,7 +325,10 @@ def _section(kind: Any) -> type[msgspec.Struct] | None:
 
 def _type_name(kind: Any) -> str:
     kind = _plain(kind)
-    origin, arguments = get_origin(kind), [a for a in get_args(kind) if a not in (NoneType, Ellipsis)]
+    origin, arguments = (
+        get_origin(kind),
+        [a for a in get_args(kind) if a not in (NoneType, Ellipsis)],
+    )
     if origin is Literal:
         return "|".join(map(str, arguments))
     if origin in (Union, UnionType):
@@ -317,7 +362,11 @@ def _description(kind: Any) -> str:
     for note in getattr(kind, "__metadata__", ()):
         if isinstance(note, msgspec.Meta) and note.description:
             return note.description
-    inner = [_description(k) for k in get_args(kind)] if get_origin(kind) in (Annotated, Union, UnionType) else []
+    inner = (
+        [_description(k) for k in get_args(kind)]
+        if get_origin(kind) in (Annotated, Union, UnionType)
+        else []
+    )
     return next(filter(None, inner), "")
 
 
@@ -328,11 +377,19 @@ def _default(field: Any) -> str:
         value = field.default_factory()
     else:
         return " (required)"
-    return "" if value is None or value is False or value == "" else f" (default: {_toml(value).strip('[]')})"
+    return (
+        ""
+        if value is None or value is False or value == ""
+        else f" (default: {_toml(value).strip('[]')})"
+    )
 
 
 def _tables(settings: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    yield from (f"{_key(k)} = {_toml(v)}" for k, v in settings.items() if v is not None and not isinstance(v, dict))
+    yield from (
+        f"{_key(k)} = {_toml(v)}"
+        for k, v in settings.items()
+        if v is not None and not isinstance(v, dict)
+    )
     for name, inner in settings.items():
         if isinstance(inner, dict):
             here = (*path, _key(name))
@@ -341,7 +398,11 @@ def _tables(settings: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+            + " }"
+        )
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,6 @@
-"""The canvas that all programs draw their pictures on: one look, PNG files, no display; rank 0 only."""
+"""The canvas that all programs draw their pictures on: one look, PNG files, no display; rank 0
+only.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +46,22 @@ def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    """As PNG in 256 colours chosen for this picture: to the eye the same, and a third of the size."""
+    """As PNG in 256 colours chosen for this picture: to the eye the same, and a third of the
+    size.
+    """
     from PIL import Image
 
-    sample = Image.fromarray(np.ascontiguousarray(pixels[::3, ::3]))  # choosing from all pixels takes seconds
+    sample = Image.fromarray(
+        np.ascontiguousarray(pixels[::3, ::3])
+    )  # choosing from all pixels takes seconds
     palette = sample.quantize(255, kmeans=4)
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(palette=palette, dither=Image.Dither.NONE)
+    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
+        palette=palette, dither=Image.Dither.NONE
+    )
     numbers = np.array(picture)
-    numbers[(pixels == 255).all(axis=-1)] = 255  # the last colour: no mean of whites and near whites is white
+    numbers[(pixels == 255).all(axis=-1)] = (
+        255  # the last colour: no mean of whites and near whites is white
+    )
     colours = [*(palette.getpalette() or []), *[0] * 768][: 3 * 255]
     whole = Image.fromarray(numbers)
     whole.putpalette([*colours, 255, 255, 255])

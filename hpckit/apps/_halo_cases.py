@@ -1,4 +1,6 @@
-"""What `hpckit.apps.halo` can compute: for each equation a solver, its start, what to show, and whether it is right."""
+"""What `hpckit.apps.halo` can compute: for each equation a solver, its start, what to show, and
+whether it is right.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Case(Generic[S]):
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         self.config = config
         shape, processes = layout(config, comm.size)
-        self.grid = Grid(comm, shape, periodic=config.periodic, process_shape=processes, width=WIDTH)
+        self.grid = Grid(
+            comm, shape, periodic=config.periodic, process_shape=processes, width=WIDTH
+        )
         self.common = {"dtype": config.dtype, "threads": config.threads, "method": config.method}
 
     def start(self) -> None:
@@ -63,7 +67,9 @@ class Case(Generic[S]):
 
 
 class HeatCase(Case[Heat]):
-    """Heat in a unit box: a wave that decays as the analytic solution says, or any initial field from a file."""
+    """Heat in a unit box: a wave that decays as the analytic solution says, or any initial field
+    from a file.
+    """
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
         super().__init__(comm, config)
@@ -80,15 +86,23 @@ class HeatCase(Case[Heat]):
         self.before = self.total("temperature")
 
     def show(self) -> Mapping[str, np.ndarray]:
-        return self.solver.fields if self.config.input else {**self.solver.fields, "error": self._error()}
+        return (
+            self.solver.fields
+            if self.config.input
+            else {**self.solver.fields, "error": self._error()}
+        )
 
     def verdict(self) -> Verdict:
-        """Distance from the analytic solution; from a file, the heat that insulated walls should have kept."""
+        """Distance from the analytic solution; from a file, the heat that insulated walls should
+        have kept.
+        """
         if self.config.input:
             drift = self.total("temperature") / self.before - 1 if self.before else 0.0
             return {"heat gained or lost, of all": drift}
         owned = self.grid.owned
-        largest = [np.abs(a[owned]).max() for a in (self._error(), self.solver.fields["temperature"])]
+        largest = [
+            np.abs(a[owned]).max() for a in (self._error(), self.solver.fields["temperature"])
+        ]
         error, scale = (self.grid.comm.allreduce(float(a), MPI.MAX) for a in largest)
         return {"largest error against the analytic solution": error, "largest temperature": scale}
 
@@ -98,12 +112,21 @@ class HeatCase(Case[Heat]):
         if self.grid.ndim == 1:
             return []
         error = None if self.config.input else results.read("error")
-        return [draw.heat(folder / "heat.png", results.read("temperature"), error, f"t = {self.solver.time:.3g}")]
+        return [
+            draw.heat(
+                folder / "heat.png",
+                results.read("temperature"),
+                error,
+                f"t = {self.solver.time:.3g}",
+            )
+        ]
 
     def _error(self) -> np.ndarray:
         """Computed minus exact, with ghosts."""
         error, owned = self.grid.zeros(self.config.dtype), self.grid.owned
-        error[owned] = self.solver.fields["temperature"][owned] - self.solver.exact(self.solver.time)
+        error[owned] = self.solver.fields["temperature"][owned] - self.solver.exact(
+            self.solver.time
+        )
         return error
 
 
@@ -114,7 +137,10 @@ class TsunamiCase(Case[ShallowWater]):
         super().__init__(comm, config)
         with together(comm):
             self.bounds = Bounds.of(config.bounds)
-        self.spacing, self.origin = self.bounds.degrees(self.grid.shape), (self.bounds.south, self.bounds.west)
+        self.spacing, self.origin = (
+            self.bounds.degrees(self.grid.shape),
+            (self.bounds.south, self.bounds.west),
+        )
         self.elevation = self.grid.zeros(config.dtype)
         self.elevation[self.grid.owned] = read_input(self.grid, config)
         self.solver = ShallowWater(
@@ -131,15 +157,24 @@ class TsunamiCase(Case[ShallowWater]):
         """The sea raised by the earthquake."""
         rows, columns = (slice(a, b) for a, b in zip(self.grid.start, self.grid.stop, strict=True))
         latitude, longitude = self.bounds.centres(self.grid.shape)
-        self.solver.set("eta", self.config.tsunami.source.height(latitude[rows], longitude[columns]))
+        self.solver.set(
+            "eta", self.config.tsunami.source.height(latitude[rows], longitude[columns])
+        )
         self.before = self.solver.volume()
         if self.before == 0:
-            raise ConfigError(f"the source raises no water: does it lie within {self.bounds}, in the sea?")
+            raise ConfigError(
+                f"the source raises no water: does it lie within {self.bounds}, in the sea?"
+            )
 
     def show(self) -> Mapping[str, np.ndarray]:
         fields = self.solver.fields
         arrival = np.where(np.isfinite(fields["arrival"]), fields["arrival"], np.nan)
-        return {"eta": fields["eta"], "peak": fields["peak"], "arrival": arrival, "elevation": self.elevation}
+        return {
+            "eta": fields["eta"],
+            "peak": fields["peak"],
+            "arrival": arrival,
+            "elevation": self.elevation,
+        }
 
     def verdict(self) -> Verdict:
         """Water is neither made nor lost, but leaves through the open sea."""
@@ -208,11 +243,17 @@ class HillslopeCase(Case[Hillslope]):
         from hpckit.apps import _halo_pictures as draw
 
         before, after = (results.read("elevation", i) for i in (0, -1))
-        spacing = tuple(h * n / m for h, n, m in zip(self.spacing, self.grid.shape, after.shape, strict=True))
+        spacing = tuple(
+            h * n / m for h, n, m in zip(self.spacing, self.grid.shape, after.shape, strict=True)
+        )
         return [draw.relief(folder / "terrain.png", before, after, spacing, self.solver.time)]
 
 
-CASES: dict[str, type[Case[Any]]] = {"heat": HeatCase, "tsunami": TsunamiCase, "hillslope": HillslopeCase}
+CASES: dict[str, type[Case[Any]]] = {
+    "heat": HeatCase,
+    "tsunami": TsunamiCase,
+    "hillslope": HillslopeCase,
+}
 
 
 class Results:

@@ -1,4 +1,6 @@
-"""One run of `hpckit.apps.halo` from its start to its report: what to write when, and what to say at the end."""
+"""One run of `hpckit.apps.halo` from its start to its report: what to write when, and what to say
+at the end.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _MOST_STEPS = 10**15  # more would take longer than anyone waits
 
 
 class Job:
-    """A case, its clock and its files. Everything that can be wrong is found before the first file is touched."""
+    """A case, its clock and its files. Everything that can be wrong is found before the first file
+    is touched.
+    """
 
     def __init__(self, comm: MPI.Intracomm, config: Config, case: Case[Any]) -> None:
         self.comm, self.config, self.case = comm, config, case
@@ -61,21 +65,33 @@ class Job:
             return
         times = [step * self.dt for step in self.march.snapshots]
         fields = {name: array.dtype for name, array in self.case.show().items()}
-        how = {"spacing": self.case.spacing, "origin": self.case.origin, "layout": self.config.layout}
-        with FieldFile(self.results, self.case.grid, fields, times, resume=self.march.done > 0, **how) as output:
+        how = {
+            "spacing": self.case.spacing,
+            "origin": self.case.origin,
+            "layout": self.config.layout,
+        }
+        with FieldFile(
+            self.results, self.case.grid, fields, times, resume=self.march.done > 0, **how
+        ) as output:
             self.march.output = output
             self.march.run(self.stop)
 
     def report(self) -> dict[str, Any]:
         """Was it right, was it fast (collective)."""
-        results: dict[str, Any] = {name: rounded(value) for name, value in self.case.verdict().items()}
+        results: dict[str, Any] = {
+            name: rounded(value) for name, value in self.case.verdict().items()
+        }
         steps, solver = self.march.counted, self.case.solver
         if steps < 1:  # nothing but the first step, or all was done before
             return results
         say(self.comm, solver.halo.explain())
         seconds = self.comm.allreduce(self.march.seconds, MPI.MAX)
-        halo = self.comm.allreduce(self.march.halo_seconds, MPI.MIN)  # of the rank that the others wait for
-        results["cell updates, million/s"] = rounded(math.prod(self.case.grid.shape) * steps / seconds / 1e6)
+        halo = self.comm.allreduce(
+            self.march.halo_seconds, MPI.MIN
+        )  # of the rank that the others wait for
+        results["cell updates, million/s"] = rounded(
+            math.prod(self.case.grid.shape) * steps / seconds / 1e6
+        )
         if halo:  # the implicit solver exchanges within PETSc
             traffic = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
             limit = (self.copying + self._copying()) / 2  # before the steps, and after them
@@ -98,32 +114,46 @@ class Job:
 
 
 def schedule(config: Config, dt_max: float) -> tuple[int, float]:
-    """Number and length of the time steps; raises `ConfigError` where they contradict each other or are unstable."""
+    """Number and length of the time steps; raises `ConfigError` where they contradict each other or
+    are unstable.
+    """
     if None not in (config.steps, config.duration, config.dt):
-        raise ConfigError("steps, duration and dt are given, but two of them determine the third: leave one out")
+        raise ConfigError(
+            "steps, duration and dt are given, but two of them determine the third: leave one out"
+        )
     if not dt_max > 0:
         raise ConfigError(
-            f"the largest stable time step is {dt_max:g} with {coefficient(config)}: choose one that suits the size of"
+            f"the largest stable time step is {dt_max:g} with {coefficient(config)}: choose one "
+            "that suits the size of"
             " the cells"
         )
     steps, dt = config.steps or STEPS, config.dt or SAFE * dt_max
     if config.duration is not None:
         if config.steps is None and not config.duration / dt < _MOST_STEPS:
             raise ConfigError(
-                f"duration {config.duration:g} takes {config.duration / dt:.3g} steps of {dt:g}: too many"
+                f"duration {config.duration:g} takes {config.duration / dt:.3g} steps of {dt:g}: "
+                "too many"
             )
         steps = config.steps or max(1, math.ceil(config.duration / dt))
         dt = config.duration / steps if config.steps or math.isfinite(dt) else dt
     if math.isinf(dt):
-        raise ConfigError(f"with {coefficient(config)} steps may have any length: give dt, or duration and steps")
+        raise ConfigError(
+            f"with {coefficient(config)} steps may have any length: give dt, or duration and steps"
+        )
     if dt > dt_max:
         raise ConfigError(
-            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt {SAFE * dt_max:.3g}"
+            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt "
+            f"{SAFE * dt_max:.3g}"
         )
     if not math.isfinite(steps * dt) or dt == 0:
-        raise ConfigError(f"{steps} steps of {dt:g} are no time that 64-bit numbers can tell: use others")
+        raise ConfigError(
+            f"{steps} steps of {dt:g} are no time that 64-bit numbers can tell: use others"
+        )
     if config.snapshots > steps + 1:
-        raise ConfigError(f"snapshots = {config.snapshots}, but {steps} steps have only {steps + 1} moments to write")
+        raise ConfigError(
+            f"snapshots = {config.snapshots}, but {steps} steps have only {steps + 1} moments to "
+            "write"
+        )
     return steps, dt
 
 
@@ -140,4 +170,7 @@ def marks(steps: int, count: int) -> dict[int, int]:
     """Step to number of the snapshot after it: evenly spaced, the last one at the end."""
     if count == 1:
         return {steps: 0}
-    return {step: i for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))}
+    return {
+        step: i
+        for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))
+    }

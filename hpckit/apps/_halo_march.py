@@ -28,7 +28,8 @@ _PAUSE = 1.0  # seconds between two meetings of all ranks
 class March:
     """All that a run does between its first and its last step.
 
-    show : the arrays to write as a snapshot; snapshots : step to number of the snapshot after it (0: initial state).
+    show : the arrays to write as a snapshot; snapshots : step to number of the snapshot after it
+        (0: initial state).
     every : steps between checkpoints; 0: only when the run is asked to stop.
     until : when to stop at the latest, in seconds of `time.monotonic`.
     identity : what a checkpoint must have in common with this run, as JSON.
@@ -56,14 +57,16 @@ class March:
         self.done, self.solver.time, identity = self.checkpoint.load(self.solver.fields)
         if identity != self.identity:
             raise ConfigError(
-                f"the checkpoints in {self.checkpoint.directory} are of another case, with {identity} instead of"
+                f"the checkpoints in {self.checkpoint.directory} are of another case, with "
+                f"{identity} instead of"
                 f" {self.identity}: choose another --output, or leave out --resume to start over"
             )
 
     def run(self, stop: StopSignal) -> None:
         """Take the steps that are left (collective).
 
-        Raises `Checkpointed` on all ranks when one was asked to stop, `HpckitError` when the state is no longer finite.
+        Raises `Checkpointed` on all ranks when one was asked to stop, `HpckitError` when the state
+        is no longer finite.
         """
         if self.done == 0:
             stop.check()
@@ -81,7 +84,9 @@ class March:
                 count = min(pace, self._next_date() - self.done)
 
     def _advance(self, count: int) -> float:
-        """Take `count` steps; the seconds they took. The first step plans the exchange, and is not counted."""
+        """Take `count` steps; the seconds they took. The first step plans the exchange, and is not
+        counted.
+        """
         begin, before, cold = time.perf_counter(), _halo_seconds(), self.counted < 0
         with span("first step" if cold else "steps", count * self.solver.bytes_per_step):
             for _ in range(count):
@@ -102,8 +107,12 @@ class March:
         return min([*dates, self.steps])
 
     def _meet(self, stop: StopSignal, per_step: float) -> int:
-        """Ask all ranks whether to stop and whether all is well; returns the steps until the next meeting."""
-        broken = any(np.isnan(array[self.solver.grid.owned]).any() for array in self.solver.fields.values())
+        """Ask all ranks whether to stop and whether all is well; returns the steps until the next
+        meeting.
+        """
+        broken = any(
+            np.isnan(array[self.solver.grid.owned]).any() for array in self.solver.fields.values()
+        )
         news = np.array([time.monotonic() > self.until, broken, max(1, int(_PAUSE / per_step))])
         self.solver.grid.comm.Allreduce(MPI.IN_PLACE, news, MPI.MAX)
         over, broken, pace = map(int, news)
@@ -115,7 +124,9 @@ class March:
         if (over or stop.requested()) and self.done < self.steps:
             self._snapshot()
             self._save()
-            raise Checkpointed(f"stopped after {self.done} of {self.steps} steps: run again with --resume to go on")
+            raise Checkpointed(
+                f"stopped after {self.done} of {self.steps} steps: run again with --resume to go on"
+            )
         return pace
 
     def _snapshot(self) -> None:

@@ -1,4 +1,6 @@
-"""The pictures of `hpckit.apps.halo`: plain NumPy arrays in, PNG files out; drawn by rank 0 only."""
+"""The pictures of `hpckit.apps.halo`: plain NumPy arrays in, PNG files out; drawn by rank 0
+only.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,10 @@ _HALO = "#ffffffcc"
 class Chart:
     """A map: what is land, what is sea, and where on Earth.
 
-    elevation : (ny, nx), metres, negative under water; wet, reached : (ny, nx) bool, sea, and where a wave came;
-    longitude (nx,), latitude (ny,) : degrees; spacing : metres between cells; places : (name, longitude, latitude).
+    elevation : (ny, nx), metres, negative under water; wet, reached : (ny, nx) bool, sea, and where
+        a wave came;
+    longitude (nx,), latitude (ny,) : degrees; spacing : metres between cells; places : (name,
+        longitude, latitude).
     """
 
     elevation: np.ndarray
@@ -59,10 +63,13 @@ class Chart:
         return int(row), int(column)
 
 
-def tsunami(folder: Path, chart: Chart, arrival: np.ndarray, height: np.ndarray, waves: list) -> list[Path]:
+def tsunami(
+    folder: Path, chart: Chart, arrival: np.ndarray, height: np.ndarray, waves: list
+) -> list[Path]:
     """Isochrones, maximum height, and snapshots of a tsunami.
 
-    arrival : (ny, nx), seconds, NaN where no wave came; height : (ny, nx), metres; waves : [(seconds, sea level)].
+    arrival : (ny, nx), seconds, NaN where no wave came; height : (ny, nx), metres; waves :
+        [(seconds, sea level)].
     """
     return [
         _arrival(folder / "arrival.png", chart, arrival / 60),
@@ -87,7 +94,9 @@ def _arrival(path: Path, chart: Chart, minutes: np.ndarray) -> Path:
             chart.longitude, chart.latitude, sea, levels=lines, colors="#1a1a2e",
             linewidths=[1.1 if t % 60 == 0 else 0.45 for t in lines],
         )  # fmt: skip
-        labels = axes.clabel(contours, levels=[t for t in lines if t % 30 == 0], fmt=_clock, fontsize=7.5)
+        labels = axes.clabel(
+            contours, levels=[t for t in lines if t % 30 == 0], fmt=_clock, fontsize=7.5
+        )
         for label in labels:
             label.set_path_effects(outline)
         _places(axes, chart, lambda at: _clock(minutes[at]))
@@ -143,30 +152,45 @@ def _waves(path: Path, chart: Chart, waves: list) -> Path:
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5], prune="both"))
         ticks = [-3, -1, -0.3, 0, 0.3, 1, 3]
         scale = ScalarMappable(norm, "RdBu_r")
-        bar = figure.colorbar(scale, ax=grid, shrink=0.75, pad=0.01, ticks=ticks, format=lambda v, _: f"{v:+g}")
+        bar = figure.colorbar(
+            scale, ax=grid, shrink=0.75, pad=0.01, ticks=ticks, format=lambda v, _: f"{v:+g}"
+        )
         bar.set_label("sea level above rest (m)")
         bar.ax.minorticks_off()
     return path
 
 
-def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[float, float], years: float) -> Path:
-    """A landscape before and after, and what was moved; elevations (ny, nx) in metres, row 0 in the north.
+def relief(
+    path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[float, float], years: float
+) -> Path:
+    """A landscape before and after, and what was moved; elevations (ny, nx) in metres, row 0 in the
+    north.
 
     spacing : (dy, dx), metres.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LightSource, LinearSegmentedColormap, Normalize
 
-    ramp = LinearSegmentedColormap.from_list("relief", ["#4d6b57", "#8fa27a", "#d6c9a0", "#f3ecdf", "#ffffff"])
+    ramp = LinearSegmentedColormap.from_list(
+        "relief", ["#4d6b57", "#8fa27a", "#d6c9a0", "#f3ecdf", "#ffffff"]
+    )
     norm = Normalize(np.min(before), np.max(before))
-    light, steps = LightSource(azdeg=315, altdeg=40), {"vert_exag": 2.0, "dx": spacing[1], "dy": spacing[0]}
+    light, steps = (
+        LightSource(azdeg=315, altdeg=40),
+        {"vert_exag": 2.0, "dx": spacing[1], "dy": spacing[0]},
+    )
     extent = (0, before.shape[1] * spacing[1] / 1e3, before.shape[0] * spacing[0] / 1e3, 0)
     span = float(np.percentile(np.abs(after - before), 99.5)) or 1.0
     tall = extent[2] / extent[1]
     with drawing(path, (9.6, 0.9 + 2.45 * tall)) as figure:
         left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
-        for axes, z, title in ((left, before, "Today"), (middle, after, f"After {years:,.0f} years")):
-            axes.imshow(light.shade(z, cmap=ramp, norm=norm, blend_mode="soft", **steps), extent=extent)
+        for axes, z, title in (
+            (left, before, "Today"),
+            (middle, after, f"After {years:,.0f} years"),
+        ):
+            axes.imshow(
+                light.shade(z, cmap=ramp, norm=norm, blend_mode="soft", **steps), extent=extent
+            )
             axes.set_title(title)
         image = right.imshow(after - before, extent=extent, cmap="BrBG", vmin=-span, vmax=span)
         right.set_title("Worn down and filled in")
@@ -182,11 +206,23 @@ def relief(path: Path, before: np.ndarray, after: np.ndarray, spacing: tuple[flo
 
 
 def heat(path: Path, temperature: np.ndarray, error: np.ndarray | None, when: str) -> Path:
-    """A slice through the temperature, and its error where it is known; (n, m) arrays on the unit square."""
-    panels: list[tuple] = [(f"Temperature, {when}", temperature, {"cmap": "inferno"}, "temperature", None)]
+    """A slice through the temperature, and its error where it is known; (n, m) arrays on the unit
+    square.
+    """
+    panels: list[tuple] = [
+        (f"Temperature, {when}", temperature, {"cmap": "inferno"}, "temperature", None)
+    ]
     if error is not None:
         span = float(np.max(np.abs(error))) or 1.0
-        panels.append(("Error", error, {"cmap": "RdBu_r", "vmin": -span, "vmax": span}, "computed minus exact", "%.1e"))
+        panels.append(
+            (
+                "Error",
+                error,
+                {"cmap": "RdBu_r", "vmin": -span, "vmax": span},
+                "computed minus exact",
+                "%.1e",
+            )
+        )
     with drawing(path, (4.8 * len(panels), 4.1)) as figure:
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, values, colours, label, form) in zip(row, panels, strict=True):
@@ -211,7 +247,11 @@ def _land(axes: Any, chart: Chart, shaded: bool = True) -> None:
     land = np.where(chart.wet, 0.0, np.maximum(chart.elevation, 0.0))
     steps: dict[str, Any] = {"vert_exag": 1.5, "dx": chart.spacing, "dy": -chart.spacing}
     light = LightSource(azdeg=315, altdeg=45)
-    picture = light.shade(land, cmap=ramp, vmin=0, vmax=1800, blend_mode="soft", **steps) if shaded else None
+    picture = (
+        light.shade(land, cmap=ramp, vmin=0, vmax=1800, blend_mode="soft", **steps)
+        if shaded
+        else None
+    )
     if picture is None:
         picture = np.broadcast_to(to_rgb("#d9d3c5"), (*land.shape, 3))
     _show(axes, chart, picture)
@@ -229,12 +269,17 @@ def _land(axes: Any, chart: Chart, shaded: bool = True) -> None:
 
 
 def _places(axes: Any, chart: Chart, text: Callable[[tuple[int, int]], str]) -> None:
-    """Dots with a name and, below it, what `text` says about the nearest sea cell; written over land where possible."""
+    """Dots with a name and, below it, what `text` says about the nearest sea cell; written over
+    land where possible.
+    """
     from matplotlib import patheffects
 
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     for name, longitude, latitude in chart.places:
-        x, y = min(((1, 0), (-1, 0), (0, 1), (0, -1)), key=lambda side: _sea_under(chart, longitude, latitude, side))
+        x, y = min(
+            ((1, 0), (-1, 0), (0, 1), (0, -1)),
+            key=lambda side: _sea_under(chart, longitude, latitude, side),
+        )
         axes.plot(longitude, latitude, "o", ms=4, mfc="white", mec="black", mew=0.9)
         axes.annotate(
             f"{name}\n{text(chart.at(longitude, latitude))}", (longitude, latitude), fontsize=7.5,
@@ -249,7 +294,12 @@ def _sea_under(chart: Chart, longitude: float, latitude: float, side: tuple[int,
     wide = 2.2 * high * chart.aspect
     x, y = longitude + side[0] * wide / 2, latitude + side[1] * high / 2
     west, east, south, north = x - wide / 2, x + wide / 2, y - high / 2, y + high / 2
-    if west < chart.extent[0] or east > chart.extent[1] or south < chart.extent[2] or north > chart.extent[3]:
+    if (
+        west < chart.extent[0]
+        or east > chart.extent[1]
+        or south < chart.extent[2]
+        or north > chart.extent[3]
+    ):
         return 2.0
     columns = (chart.longitude >= west) & (chart.longitude <= east)
     rows = (chart.latitude >= south) & (chart.latitude <= north)

@@ -22,7 +22,9 @@ METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere of 6371 km
 
 @dataclass(frozen=True)
 class Bounds:
-    """Edges of a map in degrees; rows run from `south` to `north`, columns from `west` to `east`."""
+    """Edges of a map in degrees; rows run from `south` to `north`, columns from `west` to
+    `east`.
+    """
 
     west: float
     east: float
@@ -33,7 +35,10 @@ class Bounds:
     def of(cls, bounds: Sequence[float]) -> Bounds:
         """From [west, east, south, north]; raises `ConfigError` where they make no map."""
         if len(bounds) != 4 or not (bounds[0] < bounds[1] and -90 < bounds[2] < bounds[3] < 90):
-            raise ConfigError(f"bounds {list(bounds)} must be [west, east, south, north], the map's edges in degrees")
+            raise ConfigError(
+                f"bounds {list(bounds)} must be [west, east, south, north], the map's edges in "
+                "degrees"
+            )
         return cls(*bounds)
 
     def degrees(self, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -43,7 +48,9 @@ class Bounds:
     def centres(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Latitudes (ny,) and longitudes (nx,) of the cells' centres."""
         rows, columns = ((np.arange(n) + 0.5) / n for n in shape)
-        return self.south + (self.north - self.south) * rows, self.west + (self.east - self.west) * columns
+        return self.south + (self.north - self.south) * rows, self.west + (
+            self.east - self.west
+        ) * columns
 
     def spacing(self, shape: tuple[int, ...]) -> tuple[float, float]:
         """Metres between rows and between columns, the latter at the middle latitude."""
@@ -53,7 +60,9 @@ class Bounds:
 
 
 def read_input(grid: Grid, config: Config) -> np.ndarray:
-    """This rank's box of the input, refined where asked for: (owned shape), float64 (collective)."""
+    """This rank's box of the input, refined where asked for: (owned shape), float64
+    (collective).
+    """
     what = {"name": config.variable or None, "index": config.index or None}
     if config.refine == 1:
         return read_field(config.input, grid, **what)
@@ -64,10 +73,14 @@ def read_input(grid: Grid, config: Config) -> np.ndarray:
     return refine(grid.comm.bcast(coarse), config.refine, grid.start, grid.stop)
 
 
-def refine(coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[int, ...]) -> np.ndarray:
-    """The box [start, stop) of `coarse` with `factor` cells per cell and dimension, by Catmull-Rom cubics.
+def refine(
+    coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[int, ...]
+) -> np.ndarray:
+    """The box [start, stop) of `coarse` with `factor` cells per cell and dimension, by Catmull-Rom
+    cubics.
 
-    coarse : (ny, nx), values at cell centres; result : float64. Computed point by point, so that a cell has the same
+    coarse : (ny, nx), values at cell centres; result : float64. Computed point by point, so that a
+        cell has the same
     bits whichever rank computes it.
     """
     fine = np.asarray(coarse, dtype=np.float64)
@@ -77,8 +90,12 @@ def refine(coarse: np.ndarray, factor: int, start: tuple[int, ...], stop: tuple[
 
 
 def _cubic(values: np.ndarray, axis: int, where: np.ndarray) -> np.ndarray:
-    """Catmull-Rom interpolation along one axis at positions `where` (in cells); constant beyond the ends."""
+    """Catmull-Rom interpolation along one axis at positions `where` (in cells); constant beyond the
+    ends.
+    """
     cell = np.floor(where).astype(np.int64)
     f = np.expand_dims(where - cell, tuple(a for a in range(values.ndim) if a != axis))
     p0, p1, p2, p3 = (np.take(values, cell + k, axis, mode="clip") for k in (-1, 0, 1, 2))
-    return p1 + 0.5 * f * (p2 - p0 + f * (2 * p0 - 5 * p1 + 4 * p2 - p3 + f * (3 * (p1 - p2) + p3 - p0)))
+    return p1 + 0.5 * f * (
+        p2 - p0 + f * (2 * p0 - 5 * p1 + 4 * p2 - p3 + f * (3 * (p1 - p2) + p3 - p0))
+    )

@@ -13,9 +13,11 @@ from hpckit.log import speaks
 
 
 def compile_all(ranks: int) -> int:
-    """Compile what is missing, on all cores that this process may use; the exit code: 1 where none can be kept.
+    """Compile what is missing, on all cores that this process may use; the exit code: 1 where none
+    can be kept.
 
-    ranks : processes that do so at once; whatever one of them compiles, the others of its host wait for.
+    ranks : processes that do so at once; whatever one of them compiles, the others of its host wait
+        for.
     """
     names, folder, fault = native.modules(), cache.home(), link.find().fault
     if fault and speaks():
@@ -26,7 +28,11 @@ def compile_all(ranks: int) -> int:
     with ProcessPoolExecutor(workers) as pool:
         done = dict(zip(names, pool.map(_compile, names), strict=True))
     if speaks():
-        print(*(f"{name:<45} {_text(seconds)}" for name, seconds in done.items()), f"kept in {folder}", sep="\n")
+        print(
+            *(f"{name:<45} {_text(seconds)}" for name, seconds in done.items()),
+            f"kept in {folder}",
+            sep="\n",
+        )
     return int(not all(map(native.is_kept, names)))
 
 

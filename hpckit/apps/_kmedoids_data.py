@@ -1,4 +1,6 @@
-"""What `hpckit.apps.kmedoids` clusters: rows of points or distances, from a file or generated, each rank its own."""
+"""What `hpckit.apps.kmedoids` clusters: rows of points or distances, from a file or generated, each
+rank its own.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Table:
     """
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        """Read or generate it; raises `ConfigError` on all ranks where that cannot be done (collective)."""
+        """Read or generate it; raises `ConfigError` on all ranks where that cannot be done
+        (collective).
+        """
         self._comm = comm
         if config.input:
             from hpckit.io.input import read_rows
@@ -52,7 +56,9 @@ class Table:
         self.start = block(self.n, comm.size, comm.rank)[0]
 
     def take(self, objects: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray | None:
-        """The rows of these different objects, (s,) int64, perhaps only these columns, on rank 0 (collective)."""
+        """The rows of these different objects, (s,) int64, perhaps only these columns, on rank 0
+        (collective).
+        """
         order = np.argsort(objects)
         low, high = np.searchsorted(objects[order], [self.start, self.start + len(self.rows)])
         mine = self.rows[objects[order[low:high]] - self.start]
@@ -61,7 +67,9 @@ class Table:
 
 
 def distances(sample: np.ndarray, metric: str, some: np.ndarray) -> np.ndarray:
-    """(s, m) float64, from all objects of a sample, points (s, d) or distances (s, s), to these m of them."""
+    """(s, m) float64, from all objects of a sample, points (s, d) or distances (s, s), to these m
+    of them.
+    """
     from hpckit.cluster import _dist, _input
 
     stored = _dist.load(_input.check(sample, 1, init="first", metric=metric), by_candidate=True)

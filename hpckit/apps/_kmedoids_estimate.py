@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 _TICK = 4  # bytes of a distance
 _STATE = 60  # bytes that every rank keeps of each candidate and judge, beside the distances to the medoids
 _COPIES = 4  # of the points that every rank has for a while
-_COPIED = 256 << 20  # bytes of which ranks together, after fasterpam, make a copy to see how fast memory is
+_COPIED = (
+    256 << 20
+)  # bytes of which ranks together, after fasterpam, make a copy to see how fast memory is
 _DRAWING = 85e6  # bytes that rank 0 needs to draw
 _PASSES = 4  # that eager searches make, as a rule
 _JUDGE = 0.8e-9  # seconds for a distance that is read
-_COMPUTE, _COORDINATE = 0.7e-9, 0.03e-9  # and for one that is computed from points, and each of their coordinates
+_COMPUTE, _COORDINATE = (
+    0.7e-9,
+    0.03e-9,
+)  # and for one that is computed from points, and each of their coordinates
 
 
 def estimate(config: Config, ranks: int) -> str:
-    """What a run on so many ranks would be like, for people; its times are those of one core of 2024 for each rank."""
+    """What a run on so many ranks would be like, for people; its times are those of one core of
+    2024 for each rank.
+    """
     n, dimension = shape(config, ranks)
     if config.k > n:
         raise ConfigError(f"k = {config.k}, but there are only {n} objects: --k must be 1 to {n}")
@@ -39,7 +46,9 @@ def estimate(config: Config, ranks: int) -> str:
         memory = max(memory, PROCESS + 2 * min(pairs * _TICK, _COPIED / ranks))
     first = max(memory, PROCESS + _DRAWING) if config.pictures else memory
     drawing = f", {amount(first)} on rank 0, which draws" if first > memory else ""
-    compute = pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
+    compute = (
+        pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
+    )
     where = "" if stored else ", computed whenever they are needed"
     rows = {
         "data": f"{n:,} x {dimension:,} on {ranks} ranks",

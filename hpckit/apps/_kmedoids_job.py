@@ -45,13 +45,20 @@ class Job:
             generated = config.generate
             per_rank = _COPIES * 8 * points(generated, comm.size) * generated.dimension
             middles = 8 * generated.clouds * (generated.dimension + 2)
-            _memory.check(comm, PROCESS + per_rank + middles, "--generate.n, --generate.dimension or --generate.clouds")
+            _memory.check(
+                comm,
+                PROCESS + per_rank + middles,
+                "--generate.n, --generate.dimension or --generate.clouds",
+            )
         with span("input"):
             self.table = Table(comm, config)
         self.n, self.is_matrix = self.table.n, config.metric == "precomputed"
         with together(comm):
             if config.k > self.n:
-                raise ConfigError(f"k = {config.k}, but there are only {self.n} objects: --k must be 1 to {self.n}")
+                raise ConfigError(
+                    f"k = {config.k}, but there are only {self.n} objects: --k must be 1 to "
+                    f"{self.n}"
+                )
         self.folder = Path(config.output)
         prepare(comm, config, self.folder, config.resume)
         self.watch = self._watch(begin) if config.method in _WATCHED else None
@@ -64,16 +71,25 @@ class Job:
         identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
         until = begin + config.max_seconds if config.max_seconds else math.inf
         folder = self.folder / "checkpoint"
-        return Watch(self.comm, self.stop, folder, identity, every=config.checkpoint_every, until=until)
+        return Watch(
+            self.comm, self.stop, folder, identity, every=config.checkpoint_every, until=until
+        )
 
     def search(self) -> None:
-        """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the end."""
+        """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the
+        end.
+        """
         if self.watch:
-            self.options |= {"monitor": self.watch, "resume": self.watch.resumed() if self.config.resume else None}
+            self.options |= {
+                "monitor": self.watch,
+                "resume": self.watch.resumed() if self.config.resume else None,
+            }
         self.copying = self._copying()
         self.stop.check()
         find = getattr(cluster, self.config.method)
-        self.result = find(self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options)
+        self.result = find(
+            self.table.rows, self.config.k, comm=self.comm, distributed=True, **self.options
+        )
         self.stop.finish()
 
     def report(self) -> dict[str, Any]:
@@ -112,23 +128,44 @@ class Job:
 
     def _draw(self) -> list[Path]:
         """The pictures, of so many objects that they stay legible (collective)."""
-        drawn = np.unique(np.concatenate([np.linspace(0, self.n - 1, _DRAWN, dtype=np.int64), self.result.medoids]))
+        drawn = np.unique(
+            np.concatenate(
+                [np.linspace(0, self.n - 1, _DRAWN, dtype=np.int64), self.result.medoids]
+            )
+        )
         sample = self.table.take(drawn, drawn if self.is_matrix else None)
         with patiently(self.comm):
-            return [] if sample is None else pictures(self.folder, self.config, self.result, drawn, sample)
+            return (
+                []
+                if sample is None
+                else pictures(self.folder, self.config, self.result, drawn, sample)
+            )
 
 
 def options(config: Config) -> dict[str, Any]:
-    """What the search is called with, beside the data; raises `ConfigError` where it takes no such thing."""
-    given = {key: value for key in ("init", "block", "max_iter") if (value := getattr(config, key)) is not None}
+    """What the search is called with, beside the data; raises `ConfigError` where it takes no such
+    thing.
+    """
+    given = {
+        key: value
+        for key in ("init", "block", "max_iter")
+        if (value := getattr(config, key)) is not None
+    }
     wrong = sorted(given.keys() - signature(getattr(cluster, config.method)).parameters.keys())
     if wrong:
         raise ConfigError(
-            f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: leave it out"
+            f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: "
+            "leave it out"
         )
     if config.method not in _WATCHED and (config.max_seconds or config.checkpoint_every):
-        raise ConfigError(f"method {config.method!r} has no checkpoints, only {' and '.join(_WATCHED)} have them")
-    section = msgspec.structs.asdict(getattr(config, config.method)) if hasattr(config, config.method) else {}
+        raise ConfigError(
+            f"method {config.method!r} has no checkpoints, only {' and '.join(_WATCHED)} have them"
+        )
+    section = (
+        msgspec.structs.asdict(getattr(config, config.method))
+        if hasattr(config, config.method)
+        else {}
+    )
     common = {"metric": config.metric, "random_state": config.seed}
     common |= {"threads": config.threads, "memory": config.memory}
     return given | {key: value for key, value in section.items() if value is not None} | common

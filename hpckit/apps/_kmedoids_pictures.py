@@ -1,4 +1,6 @@
-"""The pictures of `hpckit.apps.kmedoids`: plain NumPy arrays in, PNG files out; drawn by rank 0 only."""
+"""The pictures of `hpckit.apps.kmedoids`: plain NumPy arrays in, PNG files out; drawn by rank 0
+only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from hpckit.apps._figure import drawing
 _LEGIBLE = 20  # clusters with numbers and a colour of their own
 
 
-def embedding(path: Path, xy: np.ndarray, labels: np.ndarray, medoids: np.ndarray, title: str) -> Path:
+def embedding(
+    path: Path, xy: np.ndarray, labels: np.ndarray, medoids: np.ndarray, title: str
+) -> Path:
     """The objects coloured by cluster, the medoids as larger dots with their number.
 
     xy : (s, 2); labels : (s,), clusters; medoids : (k,), which of the s objects they are
@@ -21,14 +25,26 @@ def embedding(path: Path, xy: np.ndarray, labels: np.ndarray, medoids: np.ndarra
         axes, colours = figure.subplots(), _colours(k)
         axes.scatter(*xy.T, s=5, c=colours[labels], alpha=0.55, linewidths=0)
         size = 90 if k <= _LEGIBLE else 26
-        axes.scatter(*xy[medoids].T, s=size, c=colours, edgecolors="black", linewidths=0.8, zorder=3)
+        axes.scatter(
+            *xy[medoids].T, s=size, c=colours, edgecolors="black", linewidths=0.8, zorder=3
+        )
         if k <= _LEGIBLE:
             for number, at in enumerate(xy[medoids]):
                 ink = "black" if colours[number, :3].mean() > 0.55 else "white"
-                axes.annotate(str(number), at, fontsize=6.5, color=ink, ha="center", va="center_baseline", zorder=4)
+                axes.annotate(
+                    str(number),
+                    at,
+                    fontsize=6.5,
+                    color=ink,
+                    ha="center",
+                    va="center_baseline",
+                    zorder=4,
+                )
         axes.set_aspect("equal", "datalim")
         axes.set_title(title)
-        axes.set_xlabel(f"{len(xy):,} objects about as far from each other as they are, in units of distance")
+        axes.set_xlabel(
+            f"{len(xy):,} objects about as far from each other as they are, in units of distance"
+        )
     return path
 
 
@@ -50,7 +66,9 @@ def silhouettes(path: Path, values: np.ndarray, labels: np.ndarray, k: int) -> P
             axes.fill_betweenx(bars, 0, mine, color=colours[cluster], linewidth=0, step="mid")
         axes.axvline(values.mean(), color="#222222", linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"Silhouettes of {len(values):,} objects, {values.mean():.3f} on average")
-        axes.set_xlabel("1: far from all other clusters, 0: between two, below 0: nearer to another")
+        axes.set_xlabel(
+            "1: far from all other clusters, 0: between two, below 0: nearer to another"
+        )
         axes.set_ylabel("clusters, the best on top")
         legible = k <= _LEGIBLE
         axes.set_yticks(ends - counts[clusters] / 2 if legible else [], clusters if legible else [])
@@ -68,7 +86,13 @@ def losses(path: Path, loss: np.ndarray, name: str) -> Path:
         axes = figure.subplots()
         axes.plot(np.arange(1, len(loss) + 1), loss, color="#3b528b", linewidth=1.4)
         axes.plot(len(loss), loss[-1], "o", ms=4, color="#3b528b")
-        axes.annotate(f"{loss[-1]:,.6g}", (len(loss), loss[-1]), (0, -14), textcoords="offset points", ha="right")
+        axes.annotate(
+            f"{loss[-1]:,.6g}",
+            (len(loss), loss[-1]),
+            (0, -14),
+            textcoords="offset points",
+            ha="right",
+        )
         axes.set_title("Every swap lowers the loss")
         axes.set_xlabel("swaps")
         axes.set_ylabel(name)
@@ -86,7 +110,13 @@ def scores(path: Path, k: np.ndarray, score: np.ndarray) -> Path:
         axes, best = figure.subplots(), score.argmax()
         axes.plot(k, score, ".-", color="#3b528b", linewidth=1.2)
         axes.plot(k[best], score[best], "o", ms=8, mfc="none", mec="#c8102e", mew=1.6)
-        axes.annotate(f"k = {k[best]}", (k[best], score[best]), (8, 4), textcoords="offset points", color="#c8102e")
+        axes.annotate(
+            f"k = {k[best]}",
+            (k[best], score[best]),
+            (8, 4),
+            textcoords="offset points",
+            color="#c8102e",
+        )
         axes.set_title("How many clusters?")
         axes.set_xlabel("medoids")
         axes.set_ylabel("average medoid silhouette")
@@ -98,14 +128,18 @@ def scores(path: Path, k: np.ndarray, score: np.ndarray) -> Path:
 
 
 def plane(distances: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Objects on a plane, (s, 2), about as far from each other as they are: multidimensional scaling by landmarks.
+    """Objects on a plane, (s, 2), about as far from each other as they are: multidimensional
+    scaling by landmarks.
 
-    distances : (s, m) from all objects to the landmarks; landmarks : (m,), which of the s objects they are. For points
-    and Euclidean distances it is their projection to the landmarks' principal components. Source: de Silva &
-    Tenenbaum, Sparse multidimensional scaling using landmark points, 2004.
+    distances : (s, m) from all objects to the landmarks; landmarks : (m,), which of the s objects
+        they are. For points
+    and Euclidean distances it is their projection to the landmarks' principal components. Source:
+    de Silva & Tenenbaum, Sparse multidimensional scaling using landmark points, 2004.
     """
     squares = distances**2
-    products = -0.5 * (squares - squares[landmarks].mean(axis=0) - squares.mean(axis=1, keepdims=True))
+    products = -0.5 * (
+        squares - squares[landmarks].mean(axis=0) - squares.mean(axis=1, keepdims=True)
+    )
     products -= products[landmarks].mean()
     gram = products[landmarks]
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)

@@ -30,15 +30,25 @@ def save(path: Path, config: Config, result: Result, centers: np.ndarray | None)
     with writing(path), changed(partial, "w") as file:
         for name, values in (arrays if centers is None else arrays | {"centers": centers}).items():
             file[name] = values
-        said = {"loss": result.loss, "n_iter": result.n_iter, "n_swap": result.n_swap, "method": config.method}
-        file.attrs.update(said | {"metric": config.metric, "input": config.input, "hpckit": version()})
+        said = {
+            "loss": result.loss,
+            "n_iter": result.n_iter,
+            "n_swap": result.n_swap,
+            "method": config.method,
+        }
+        file.attrs.update(
+            said | {"metric": config.metric, "input": config.input, "hpckit": version()}
+        )
     durable_replace(partial, path)
 
 
-def pictures(folder: Path, config: Config, result: Result, drawn: np.ndarray, sample: np.ndarray) -> list[Path]:
+def pictures(
+    folder: Path, config: Config, result: Result, drawn: np.ndarray, sample: np.ndarray
+) -> list[Path]:
     """Draw them; the files.
 
-    drawn : (s,), the objects to show, sorted; sample : (s, d), their points, or (s, s), the distances between them
+    drawn : (s,), the objects to show, sorted; sample : (s, d), their points, or (s, s), the
+        distances between them
     """
     from hpckit import cluster
     from hpckit.apps import _kmedoids_pictures as draw
@@ -46,7 +56,9 @@ def pictures(folder: Path, config: Config, result: Result, drawn: np.ndarray, sa
     if len(drawn) < 2:
         return []
     labels, at = result.labels[drawn], np.searchsorted(drawn, result.medoids)
-    landmarks = at if len(at) > _FEW else np.union1d(at, np.arange(0, len(drawn), -(-len(drawn) // _MANY)))
+    landmarks = (
+        at if len(at) > _FEW else np.union1d(at, np.arange(0, len(drawn), -(-len(drawn) // _MANY)))
+    )
     plane = draw.plane(distances(sample, config.metric, landmarks), landmarks)
     title = f"{len(at)} medoids of {len(result.labels):,} objects, {config.metric}"
     files = [draw.embedding(folder / "clusters.png", plane, labels, at, title)]
@@ -57,5 +69,7 @@ def pictures(folder: Path, config: Config, result: Result, drawn: np.ndarray, sa
         whose = {"clara": " of the best sample", "onebatch": " of the batch"}.get(config.method, "")
         files.append(draw.losses(folder / "loss.png", result.trace["loss"], f"loss{whose}"))
     if isinstance(result, cluster.DynResult):
-        files.append(draw.scores(folder / "scores.png", result.scores["k"], result.scores["silhouette"]))
+        files.append(
+            draw.scores(folder / "scores.png", result.scores["k"], result.scores["silhouette"])
+        )
     return files

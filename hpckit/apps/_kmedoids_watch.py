@@ -1,4 +1,6 @@
-"""What `hpckit.apps.kmedoids` does between the steps of a search: say how far it is, save it, stop it in time."""
+"""What `hpckit.apps.kmedoids` does between the steps of a search: say how far it is, save it, stop
+it in time.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ _PAUSE = 0.5  # seconds between two meetings of all ranks
 class Watch:
     """The monitor of a search; every method is collective.
 
-    A search is in the same state on all ranks: rank 0 saves it for all, and any number of ranks goes on with it.
+    A search is in the same state on all ranks: rank 0 saves it for all, and any number of ranks
+    goes on with it.
 
     identity : what a checkpoint must have in common with this run, as JSON
     every : seconds between checkpoints; 0: only when the run is asked to stop
@@ -43,7 +46,10 @@ class Watch:
         every: float = 0.0,
         until: float = math.inf,
     ) -> None:
-        self.candidates, self.seconds = 0, 0.0  # judged after the first block of this run, each counted once a pass
+        self.candidates, self.seconds = (
+            0,
+            0.0,
+        )  # judged after the first block of this run, each counted once a pass
         self._comm, self._identity, self._stop = comm, identity, stop
         self._every, self._until = every or math.inf, until
         self._saved = self._met = self._told = time.monotonic()
@@ -51,10 +57,14 @@ class Watch:
         self._since = self._pace = 0  # blocks since the last meeting, and until the next
         with together(comm):
             if comm.rank == 0:
-                self._checkpoint = Checkpoint(folder, Grid(MPI.COMM_SELF, (1,)))  # no field lives on it
+                self._checkpoint = Checkpoint(
+                    folder, Grid(MPI.COMM_SELF, (1,))
+                )  # no field lives on it
 
     def resumed(self) -> dict[str, Any] | None:
-        """What the newest good checkpoint says, if there is one: the argument `resume` of a search."""
+        """What the newest good checkpoint says, if there is one: the argument `resume` of a
+        search.
+        """
         snapshot = None
         with together(self._comm):
             if self._comm.rank == 0 and self._checkpoint.exists():
@@ -62,7 +72,9 @@ class Watch:
         return self._comm.bcast(snapshot)
 
     def __call__(self, search: Search) -> None:
-        """Look at the clock now and then; raises `Checkpointed` on all ranks when one was asked to stop."""
+        """Look at the clock now and then; raises `Checkpointed` on all ranks when one was asked to
+        stop.
+        """
         self._count(search.block)
         self._since += 1
         if self._since < self._pace or not search.goes_on:
@@ -77,7 +89,9 @@ class Watch:
         if stop or due:
             self._save(search)
         if stop:
-            raise Checkpointed(f"stopped after {search.n_swap} swaps, in {_place(search)}: run again with --resume")
+            raise Checkpointed(
+                f"stopped after {search.n_swap} swaps, in {_place(search)}: run again with --resume"
+            )
         self._met, self._since = time.monotonic(), 0
 
     def _count(self, block: int) -> None:
@@ -97,15 +111,19 @@ class Watch:
             if self._comm.rank == 0:
                 state = search.snapshot()
                 state |= {name: state[name].tolist() for name in ("medoids", "trace")}
-                self._checkpoint.save(search.n_swap, 0.0, {}, {"identity": self._identity, "state": state})
+                self._checkpoint.save(
+                    search.n_swap, 0.0, {}, {"identity": self._identity, "state": state}
+                )
         self._saved = time.monotonic()
 
     def _load(self) -> dict[str, Any]:
         _, _, extra = self._checkpoint.load({})
         if extra["identity"] != self._identity:
             raise ConfigError(
-                f"the checkpoints in {self._checkpoint.directory} are of another case, with {extra['identity']} instead"
-                f" of {self._identity}: choose another --output, or leave out --resume to start over"
+                f"the checkpoints in {self._checkpoint.directory} are of another case, with "
+                f"{extra['identity']} instead"
+                f" of {self._identity}: choose another --output, or leave out --resume to start "
+                "over"
             )
         state = extra["state"]
         return state | {"trace": [tuple(swap) for swap in state["trace"]]}

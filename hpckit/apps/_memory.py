@@ -1,4 +1,6 @@
-"""Whether a run fits into the memory that its nodes have left: asked before the first large array is made."""
+"""Whether a run fits into the memory that its nodes have left: asked before the first large array
+is made.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
-    """Raise `ConfigError` on all ranks where the ranks of a node need more than it has (collective).
+    """Raise `ConfigError` on all ranks where the ranks of a node need more than it has
+    (collective).
 
     need : bytes of this rank; keys : what to make smaller
     """
@@ -25,6 +28,7 @@ def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
     with together(comm):
         if total > available():
             raise ConfigError(
-                f"this run needs about {amount(total)} on a node of {ranks} rank{'s' * (ranks > 1)}, which has"
+                f"this run needs about {amount(total)} on a node of {ranks} "
+                f"rank{'s' * (ranks > 1)}, which has"
                 f" {amount(available())} left: use more nodes, or smaller {keys}"
             )

@@ -1,4 +1,6 @@
-"""Dry runs ask our models, whose modules name MPI's types; they do so without starting MPI, or where there is none."""
+"""Dry runs ask our models, whose modules name MPI's types; they do so without starting MPI, or
+where there is none.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from typing import Any
 
 class _Names(type):
     def __getattr__(cls, name: str) -> Any:
-        """Whatever is asked for is there, a class of its own: it can be called, derived from, and be a key."""
+        """Whatever is asked for is there, a class of its own: it can be called, derived from, and
+        be a key.
+        """
         if name.startswith("__"):
             raise AttributeError(name)
         value = _Names(name, (_Nothing,), {})
@@ -38,7 +42,9 @@ class _Module(ModuleType):
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Import modules of hpckit without MPI; they are forgotten at the end, unless MPI was there anyhow."""
+    """Import modules of hpckit without MPI; they are forgotten at the end, unless MPI was there
+    anyhow.
+    """
     if "mpi4py.MPI" in sys.modules:
         yield
         return
@@ -47,5 +53,9 @@ def offline() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in [n for n in sys.modules if n not in before and n.partition(".")[0] in ("hpckit", "mpi4py")]:
+        for name in [
+            n
+            for n in sys.modules
+            if n not in before and n.partition(".")[0] in ("hpckit", "mpi4py")
+        ]:
             del sys.modules[name]

@@ -1,4 +1,6 @@
-"""What programs say before and after a run: sizes, rounded figures, and how fast this machine's memory is."""
+"""What programs say before and after a run: sizes, rounded figures, and how fast this machine's
+memory is.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def rounded(value: float) -> float:
 
 
 def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
-    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a sweep (collective).
+    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a
+    sweep (collective).
 
     Ranks that share a core take turns.
     """

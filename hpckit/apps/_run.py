@@ -1,8 +1,9 @@
 """The one way to run a program: `run(Config, main, program="hpckit.apps.halo")`.
 
-Rank 0 reads the command line and the case file, all ranks get the same configuration or fail together. Exit codes:
-0 done, 1 failed, 2 wrong usage or input, 75 stopped by a signal or for time, with a checkpoint where there was anything
-to save: run it again to go on. 130 is the same after Ctrl-C.
+Rank 0 reads the command line and the case file, all ranks get the same configuration or fail
+together. Exit codes: 0 done, 1 failed, 2 wrong usage or input, 75 stopped by a signal or for time,
+with a checkpoint where there was anything to save: run it again to go on. 130 is the same after
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,13 +27,25 @@ from hpckit.apps import _shm, _stop
 from hpckit.apps._config import Options, help_text, parse, to_toml
 from hpckit.apps._stop import StopSignal
 from hpckit.comm.store import mpi_library
-from hpckit.errors import ConfigError, HpckitError, agree, all_come, cause, no_mpi, ranges, together, writing
+from hpckit.errors import (
+    ConfigError,
+    HpckitError,
+    agree,
+    all_come,
+    cause,
+    no_mpi,
+    ranges,
+    together,
+    writing,
+)
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 C = TypeVar("C", bound=msgspec.Struct)
-PATIENCE = 5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+PATIENCE = (
+    5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
+)
 
 
 def run(
@@ -45,8 +58,10 @@ def run(
 ) -> NoReturn:
     """Run `main(comm, config)` on all ranks and exit.
 
-    main : returns the results, by name with unit; rank 0's are printed. Spans that it records are printed as a table.
-    dry_run : text for `--dry-run`, from the configuration and a number of ranks; MPI is not started for it.
+    main : returns the results, by name with unit; rank 0's are printed. Spans that it records are
+        printed as a table.
+    dry_run : text for `--dry-run`, from the configuration and a number of ranks; MPI is not started
+        for it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help", "--version", "--dry-run"} & set(words):
@@ -60,8 +75,8 @@ def run(
 def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: bool) -> None:
     """Make the folder for results and save the configuration there (collective).
 
-    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises `ConfigError` on
-    all ranks where nothing can be written.
+    A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises
+    `ConfigError` on all ranks where nothing can be written.
     """
     from hpckit.io.checkpoint import set_aside
 
@@ -72,12 +87,15 @@ def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: b
                 if not resume:
                     set_aside(folder / "checkpoint")
             except OSError as error:
-                raise ConfigError(f"cannot write results to {folder}: {error}; choose another --output") from None
+                raise ConfigError(
+                    f"cannot write results to {folder}: {error}; choose another --output"
+                ) from None
     save_config(comm, config, folder / "config.toml")
 
 
 def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.PathLike[str]) -> None:
-    """Write the configuration that really runs, as a case file that runs it again (collective, atomic).
+    """Write the configuration that really runs, as a case file that runs it again (collective,
+    atomic).
 
     Raises `HpckitError` on all ranks where the file cannot be written.
     """
@@ -85,7 +103,9 @@ def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.Path
         if comm.rank == 0:
             partial = Path(f"{os.fspath(path)}.partial")
             with writing(path):
-                partial.write_text(f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8")
+                partial.write_text(
+                    f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8"
+                )
                 partial.replace(path)
 
 
@@ -97,7 +117,9 @@ def say(comm: MPI.Intracomm, *lines: object) -> None:
 
 @contextlib.contextmanager
 def patiently(comm: MPI.Intracomm) -> Iterator[None]:
-    """`errors.together` for what takes rank 0 long, such as pictures: the others sleep meanwhile (collective)."""
+    """`errors.together` for what takes rank 0 long, such as pictures: the others sleep meanwhile
+    (collective).
+    """
     from hpckit.comm.system import meet
 
     with together(comm):
@@ -130,8 +152,12 @@ def _launched(what: str) -> int:
     return int(next((os.environ[name] for name in names if name in os.environ), 0))
 
 
-def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> int:
-    """`--help`, `--version`, `--dry-run`: no MPI, so the launcher's environment must tell who prints."""
+def _explain(
+    config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]
+) -> int:
+    """`--help`, `--version`, `--dry-run`: no MPI, so the launcher's environment must tell who
+    prints.
+    """
     try:
         if _launched("RANK") <= 0:
             print(_explanation(config_type, dry_run, program, words), flush=True)
@@ -145,7 +171,9 @@ def _explain(config_type: type[C], dry_run: Callable[[C, int], str] | None, prog
     return 0
 
 
-def _explanation(config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]) -> str:
+def _explanation(
+    config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]
+) -> str:
     if {"-h", "--help"} & set(words):
         return help_text(config_type, program)
     if "--version" in words:
@@ -156,14 +184,18 @@ def _explanation(config_type: type[C], dry_run: Callable[[C, int], str] | None, 
     return dry_run(config, options.ranks or launched_ranks() or 1)
 
 
-def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]) -> int:
+def _compute(
+    config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]
+) -> int:
     _shm.warn(program, launched_ranks())
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         if not (ours := no_mpi(error)):
             raise
-        print(f"{program}: {ours}", file=sys.stderr)  # every process says so: without MPI there are no ranks
+        print(
+            f"{program}: {ours}", file=sys.stderr
+        )  # every process says so: without MPI there are no ranks
         return ours.exit_code
     comm = MPI.COMM_WORLD
     apart = comm.Dup()  # where failing ranks meet: nothing else is ever sent there
@@ -189,7 +221,9 @@ def _compute(config_type: type[C], main: Callable[..., dict[str, Any]], program:
     return 0
 
 
-def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str]) -> tuple[Options, C]:
+def _parse_together(
+    comm: MPI.Intracomm, config_type: type[C], words: list[str]
+) -> tuple[Options, C]:
     """Rank 0 parses; all ranks get the result, or its error (collective)."""
     message, failure = b"", None
     if comm.rank == 0:
@@ -201,7 +235,9 @@ def _parse_together(comm: MPI.Intracomm, config_type: type[C], words: list[str])
     comm.Bcast(length)
     buffer = bytearray(message) if comm.rank == 0 else bytearray(length[0])
     comm.Bcast(buffer)
-    wrong, options, config = msgspec.msgpack.decode(buffer, type=tuple[str | None, Options | None, config_type | None])
+    wrong, options, config = msgspec.msgpack.decode(
+        buffer, type=tuple[str | None, Options | None, config_type | None]
+    )
     if options is None or config is None:
         raise failure or ConfigError(wrong)
     return options, config
@@ -211,8 +247,14 @@ def _fail(apart: MPI.Intracomm, program: str, error: BaseException) -> int:
     """The exit code when all ranks failed; when the others go on, end the job at once."""
     with contextlib.suppress(OSError):  # it may be what failed
         sys.stdout.flush()
-    bug = not isinstance(error, (HpckitError, OSError, MemoryError))  # those are of this machine, and say what is wrong
-    trace = "".join(traceback.format_exception(error)) if bug or log.get_logger(program).isEnabledFor(DEBUG) else ""
+    bug = not isinstance(
+        error, (HpckitError, OSError, MemoryError)
+    )  # those are of this machine, and say what is wrong
+    trace = (
+        "".join(traceback.format_exception(error))
+        if bug or log.get_logger(program).isEnabledFor(DEBUG)
+        else ""
+    )
     if not all_come(apart, PATIENCE):
         where = f"{program}: rank {apart.rank} of {apart.size} failed:"
         sys.stderr.write(f"{where}\n{trace}" if trace else f"{where} {_line(error)}\n")
@@ -236,7 +278,10 @@ def _banner(comm: MPI.Intracomm, program: str, config: msgspec.Struct) -> str:
     """Program, version, MPI, and where the ranks are (collective)."""
     threads = getattr(config, "threads", 1)
     ranks = f"{comm.size} rank{'s' * (comm.size > 1)} x {threads} thread{'s' * (threads > 1)}"
-    return f"{program}, hpckit {version() if comm.rank == 0 else ''}\n{mpi_library()}, {ranks} on {_hosts(comm)}"
+    return (
+        f"{program}, hpckit {version() if comm.rank == 0 else ''}\n{mpi_library()}, {ranks} on "
+        f"{_hosts(comm)}"
+    )
 
 
 def hosts(comm: MPI.Intracomm) -> dict[str, list[int]]:
@@ -259,11 +304,16 @@ def _hosts(comm: MPI.Intracomm) -> str:
 
 def _readable(results: dict[str, Any]) -> list[str]:
     width = max(map(len, results), default=0)
-    values = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in results.items()}
+    values = {
+        name: f"{value:.6g}" if isinstance(value, float) else value
+        for name, value in results.items()
+    }
     return [f"{name:<{width}}  {value}" for name, value in values.items()]
 
 
-def _json(comm: MPI.Intracomm, program: str, config: msgspec.Struct, results: dict[str, Any]) -> str:
+def _json(
+    comm: MPI.Intracomm, program: str, config: msgspec.Struct, results: dict[str, Any]
+) -> str:
     run = {"program": program, "version": version(), "mpi": mpi_library(), "ranks": comm.size}
     content = {**run, "config": config, "results": results}
     return msgspec.json.encode(content, enc_hook=lambda array: array.tolist()).decode()

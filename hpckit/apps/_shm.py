@@ -1,4 +1,6 @@
-"""The node's shared memory, as MPI needs it to start: whether there is enough, and what dead jobs have left there."""
+"""The node's shared memory, as MPI needs it to start: whether there is enough, and what dead jobs
+have left there.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ REMEDY = (
     "in a container use docker run --shm-size=1g; else UCX_POSIX_DIR=/tmp (MPICH) or"
     " OMPI_MCA_btl_sm_backing_directory=/tmp (Open MPI) moves it"
 )
-_NAMES = ("mpich_", "ucx_shm_posix_", "sm_segment.", "vader_segment.", "osc_sm.", "osc_rdma.", "hpckit-")
+_NAMES = (
+    "mpich_",
+    "ucx_shm_posix_",
+    "sm_segment.",
+    "vader_segment.",
+    "osc_sm.",
+    "osc_rdma.",
+    "hpckit-",
+)
 
 
 def free() -> int:
@@ -35,12 +45,19 @@ def trouble(ranks: int, room: int) -> str | None:
     if room >= ranks * PER_RANK:
         return None
     found = f"has {amount(room)} free" if room else "is missing, full or read-only"
-    return f"{FOLDER} {found}, too little for MPI on {ranks} rank{'s' * (ranks > 1)}, which may die of it: {REMEDY}"
+    return (
+        f"{FOLDER} {found}, too little for MPI on {ranks} rank{'s' * (ranks > 1)}, which may "
+        f"die of it: {REMEDY}"
+    )
 
 
 def warn(program: str, ranks: int) -> None:
     """Before MPI starts: tell of what may be the end of it."""
-    if speaks() and "OMPI_COMM_WORLD_SIZE" not in os.environ and (room := free()) < max(_UCX, ranks * _MPICH):
+    if (
+        speaks()
+        and "OMPI_COMM_WORLD_SIZE" not in os.environ
+        and (room := free()) < max(_UCX, ranks * _MPICH)
+    ):
         print(f"{program}: {trouble(max(ranks, 2), room)}", file=sys.stderr, flush=True)
 
 
@@ -48,7 +65,11 @@ def left() -> list[Path]:
     """Segments of ours that no process maps: of MPI jobs that were killed."""
     mine = []
     with contextlib.suppress(OSError):
-        mine = [path for path in sorted(FOLDER.iterdir()) if path.name.startswith(_NAMES) and _ours(path)]
+        mine = [
+            path
+            for path in sorted(FOLDER.iterdir())
+            if path.name.startswith(_NAMES) and _ours(path)
+        ]
     used = _mapped() if mine else ""
     return [path for path in mine if f" {path}\n" not in used]
 

@@ -1,9 +1,10 @@
 """Signals that ask a program to stop: noticed from its first line on, obeyed between two steps.
 
-Batch systems send SIGTERM or SIGUSR1 before they end a job, people press Ctrl-C. A program asks `StopSignal` between
-its steps, saves a checkpoint, and exits with 75, or with 130 after Ctrl-C. While it gets ready and asks nothing yet
-(reading, compiling, or in a search that cannot be saved), there is nothing to lose: a thread then ends it after `GRACE`
-seconds. A second Ctrl-C ends it at once.
+Batch systems send SIGTERM or SIGUSR1 before they end a job, people press Ctrl-C. A program asks
+`StopSignal` between its steps, saves a checkpoint, and exits with 75, or with 130 after Ctrl-C.
+While it gets ready and asks nothing yet (reading, compiling, or in a search that cannot be saved),
+there is nothing to lose: a thread then ends it after `GRACE` seconds. A second Ctrl-C ends it at
+once.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _listening = False
 class StopSignal:
     """Whether any rank was asked to stop; every method but `finish` is collective.
 
-    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now on.
+    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now
+    on.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -47,13 +49,17 @@ class StopSignal:
                 signal.signal(number, _notice)
 
     def requested(self) -> bool:
-        """Whether to save and stop: asked again and again between steps, the same answer on all ranks."""
+        """Whether to save and stop: asked again and again between steps, the same answer on all
+        ranks.
+        """
         global _obeyed
         _obeyed = True
         return self._agreed()
 
     def check(self) -> None:
-        """Raise `Checkpointed` on all ranks if one was asked to stop; for where there is nothing to save."""
+        """Raise `Checkpointed` on all ranks if one was asked to stop; for where there is nothing to
+        save.
+        """
         if self._agreed():
             raise Checkpointed("stopped, there was nothing to save: run it again")
 
@@ -74,7 +80,8 @@ class StopSignal:
 
 
 def listen(comm: MPI.Intracomm, program: str) -> None:
-    """Notice signals from now on, those that came since the program's start included; after MPI has started.
+    """Notice signals from now on, those that came since the program's start included; after MPI has
+    started.
 
     MPICH replaces the handler of SIGUSR1 as it starts, and would swallow one.
     """
@@ -95,7 +102,9 @@ def release() -> None:
 
 
 def leave() -> None:
-    """Ignore what still comes while MPI and Python close: the exit code says by now what there was to say."""
+    """Ignore what still comes while MPI and Python close: the exit code says by now what there was
+    to say.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -112,13 +121,19 @@ def _notice(number: int, _: object) -> None:
 
 
 def _insist(reader: int, rank: int, program: str) -> None:
-    """In a thread of its own, which signals reach even while the main thread is in a kernel or in MPI."""
+    """In a thread of its own, which signals reach even while the main thread is in a kernel or in
+    MPI.
+    """
     patience, interrupted = None, 0.0  # until the first signal there is nothing to do
     while True:
         wait = None if patience is None or _obeyed else max(patience - time.monotonic(), 0.0)
         if patience and not select.select([reader], [], [], wait)[0]:
             if not _obeyed:
-                _end(program, _CTRL_C if interrupted else Checkpointed.exit_code, "there was nothing to save")
+                _end(
+                    program,
+                    _CTRL_C if interrupted else Checkpointed.exit_code,
+                    "there was nothing to save",
+                )
             continue
         number, now = os.read(reader, 1)[0], time.monotonic()
         if number not in STOP_SIGNALS:
@@ -131,7 +146,9 @@ def _insist(reader: int, rank: int, program: str) -> None:
 
 
 def _end(program: str, code: int, why: str) -> None:
-    """Launchers end the other ranks; MPI_Abort would unload libraries under the main thread, and crash."""
+    """Launchers end the other ranks; MPI_Abort would unload libraries under the main thread, and
+    crash.
+    """
     sys.stderr.write(f"{program}: stopped at once, {why}\n")
     sys.stderr.flush()
     os._exit(code)

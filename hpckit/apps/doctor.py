@@ -1,4 +1,5 @@
-"""What am I running on? MPI, GPU-awareness, where the ranks are, versions, memory, bandwidth; and what to do about it.
+"""What am I running on? MPI, GPU-awareness, where the ranks are, versions, memory, bandwidth; and
+what to do about it.
 
 mpirun -n 4 python -m hpckit.apps.doctor
 python -m hpckit.apps.doctor --compile    # all kernels beforehand: on a login node, or while a container is built
@@ -38,11 +39,19 @@ MIB = 2**20
 
 
 class Config(msgspec.Struct):
-    """What am I running on? Prints what matters for parallel programs, measures a little, and says what is off."""
+    """What am I running on? Prints what matters for parallel programs, measures a little, and says
+    what is off.
+    """
 
-    copy: Annotated[int, msgspec.Meta(ge=1, description="size of the arrays that are copied, MiB")] = 32
-    threads: Annotated[int, msgspec.Meta(ge=1, description="threads per rank that you mean to use")] = 1
-    compile: Annotated[bool, msgspec.Meta(description="compile all kernels now, without MPI, and nothing else")] = False
+    copy: Annotated[
+        int, msgspec.Meta(ge=1, description="size of the arrays that are copied, MiB")
+    ] = 32
+    threads: Annotated[
+        int, msgspec.Meta(ge=1, description="threads per rank that you mean to use")
+    ] = 1
+    compile: Annotated[
+        bool, msgspec.Meta(description="compile all kernels now, without MPI, and nothing else")
+    ] = False
 
 
 class Place(NamedTuple):
@@ -66,7 +75,9 @@ def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
     memory = min(p.memory // sum(q.host == p.host for q in places) for p in places)
     measured = _measure(comm, min(config.copy * MIB, memory // 8))
     if comm.rank == 0:
-        print("\n".join([*_software(), *_ranks(places), *_advice(places, config.threads, comm.size)]))
+        print(
+            "\n".join([*_software(), *_ranks(places), *_advice(places, config.threads, comm.size)])
+        )
     _stop.StopSignal(comm).check()
     return measured
 
@@ -83,25 +94,37 @@ def _place(first: bool) -> Place:
         shared_memory=_shm.free(),
         promised_ranks=_run.launched_ranks(),
     )
-    return here._replace(left=tuple(map(str, _shm.left())), link_fault=link.find().fault) if first else here
+    return (
+        here._replace(left=tuple(map(str, _shm.left())), link_fault=link.find().fault)
+        if first
+        else here
+    )
 
 
 def _software() -> list[str]:
     from mpi4py import MPI
 
-    levels = {MPI.THREAD_SINGLE: "single", MPI.THREAD_FUNNELED: "funneled", MPI.THREAD_SERIALIZED: "serialized"}
+    levels = {
+        MPI.THREAD_SINGLE: "single",
+        MPI.THREAD_FUNNELED: "funneled",
+        MPI.THREAD_SERIALIZED: "serialized",
+    }
     standard, names = ".".join(map(str, MPI.Get_version())), native.modules()
     return [
-        f"mpi       {mpi_library()}, standard {standard}, threads {levels.get(MPI.Query_thread(), 'multiple')}",
+        f"mpi       {mpi_library()}, standard {standard}, threads "
+        f"{levels.get(MPI.Query_thread(), 'multiple')}",
         f"gpu       {_gpu_awareness()}",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",
-        f"kernels   {sum(map(native.is_kept, names))} of {len(names)} compiled for this machine, in {cache.home()}",
+        f"kernels   {sum(map(native.is_kept, names))} of {len(names)} compiled for this machine, "
+        f"in {cache.home()}",
     ]
 
 
 def _gpu_awareness() -> str:
-    """What the MPI library says of itself; it may be wrong either way, and a wrong answer is a crash later."""
+    """What the MPI library says of itself; it may be wrong either way, and a wrong answer is a
+    crash later.
+    """
     from mpi4py import MPI
 
     try:
@@ -124,12 +147,15 @@ def _hdf5() -> str:
     import h5py
 
     return (
-        f"{h5py.version.hdf5_version}, {'parallel' if h5py.get_config().mpi else 'serial: files are written by MPI-IO'}"
+        f"{h5py.version.hdf5_version}, "
+        f"{'parallel' if h5py.get_config().mpi else 'serial: files are written by MPI-IO'}"
     )
 
 
 def _ranks(places: list[Place]) -> list[str]:
-    """Table of ranks, hosts and cores; ranks with the same cores on one line, whole hosts where that is too long."""
+    """Table of ranks, hosts and cores; ranks with the same cores on one line, whole hosts where
+    that is too long.
+    """
     same: dict[tuple[str, tuple[int, ...]], list[int]] = {}
     for rank, place in enumerate(places):
         same.setdefault((place.host, place.cores), []).append(rank)
@@ -138,7 +164,9 @@ def _ranks(places: list[Place]) -> list[str]:
     lines = [f"{'host':<20} {'ranks':<16} {'cores':<24} {'memory':>9} {'/dev/shm':>9}"]
     for (host, cores), ranks in same.items():
         sizes = amount(places[ranks[0]].memory), amount(places[ranks[0]].shared_memory)
-        lines.append(f"{host:<20} {ranges(ranks):<16} {ranges(cores):<24} {sizes[0]:>9} {sizes[1]:>9}")
+        lines.append(
+            f"{host:<20} {ranges(ranks):<16} {ranges(cores):<24} {sizes[0]:>9} {sizes[1]:>9}"
+        )
     return lines
 
 
@@ -146,7 +174,10 @@ def _by_host(places: list[Place]) -> dict[tuple[str, tuple[int, ...]], list[int]
     hosts: dict[str, list[int]] = {}
     for rank, place in enumerate(places):
         hosts.setdefault(place.host, []).append(rank)
-    cores = {host: tuple(sorted({c for r in ranks for c in places[r].cores})) for host, ranks in hosts.items()}
+    cores = {
+        host: tuple(sorted({c for r in ranks for c in places[r].cores}))
+        for host, ranks in hosts.items()
+    }
     return {(host, cores[host]): ranks for host, ranks in hosts.items()}
 
 
@@ -155,38 +186,48 @@ def _advice(places: list[Place], threads: int, size: int) -> list[str]:
     found = []
     if places[0].promised_ranks > size:
         found.append(
-            f"the launcher started {places[0].promised_ranks} processes, but MPI sees {size}: mpirun belongs to another"
-            " MPI library; use the one beside this Python (python -m mpi4py --mpi-lib-version names the library)"
+            f"the launcher started {places[0].promised_ranks} processes, but MPI sees {size}: "
+            "mpirun belongs to another"
+            " MPI library; use the one beside this Python (python -m mpi4py --mpi-lib-version "
+            "names the library)"
         )
     for (host, cores), ranks in _by_host(places).items():
         found += _advice_for_host(host, cores, [places[rank] for rank in ranks], threads)
     return [f"advice    {text}" for text in found] or ["advice    nothing is off"]
 
 
-def _advice_for_host(host: str, cores: tuple[int, ...], here: list[Place], threads: int) -> list[str]:
+def _advice_for_host(
+    host: str, cores: tuple[int, ...], here: list[Place], threads: int
+) -> list[str]:
     found = []
     if len(here) * threads > len(cores):
         found.append(
-            f"{host}: {len(here)} ranks x {threads} threads share {len(cores)} cores: fine to try things out,"
+            f"{host}: {len(here)} ranks x {threads} threads share {len(cores)} cores: fine to try "
+            "things out,"
             " but measure with at most one thread per core"
         )
     if len(cores) < min(len(here) * threads, here[0].host_cores):
         found.append(
-            f"{host}: the ranks are bound to {len(cores)} of {here[0].host_cores} cores: ask the launcher for others"
+            f"{host}: the ranks are bound to {len(cores)} of {here[0].host_cores} cores: ask the "
+            "launcher for others"
             " (mpirun --bind-to core, srun --cpu-bind=cores)"
         )
     if trouble := _shm.trouble(len(here), here[0].shared_memory):
         found.append(f"{host}: {trouble}")
     if here[0].left:
         some = " ".join(here[0].left[:4]) + " ..." * (len(here[0].left) > 4)
-        found.append(f"{host}: dead jobs left {len(here[0].left)} segments of shared memory: rm {some}")
+        found.append(
+            f"{host}: dead jobs left {len(here[0].left)} segments of shared memory: rm {some}"
+        )
     if here[0].link_fault:
         found.append(f"{host}: {here[0].link_fault}")
     return found
 
 
 def _measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
-    """Copies by rank 0 alone and by all ranks at once; messages between rank 0 and the last rank (collective)."""
+    """Copies by rank 0 alone and by all ranks at once; messages between rank 0 and the last rank
+    (collective).
+    """
     from hpckit.comm.system import meet
 
     source, target, last = np.ones(nbytes, np.uint8), np.empty(nbytes, np.uint8), comm.size - 1

@@ -1,4 +1,6 @@
-"""k-medoids on one or many ranks: the same medoids, labels, loss and swaps, bit for bit, on any number of them."""
+"""k-medoids on one or many ranks: the same medoids, labels, loss and swaps, bit for bit, on any
+number of them.
+"""
 
 from hpckit.cluster._alternate import alternate
 from hpckit.cluster._sampling import clara, clarans, onebatch

@@ -17,14 +17,23 @@ from hpckit.trace import span
 
 @remarked
 def alternate(
-    data: Any, k: int, *, init: Any = "random", max_iter: int | None = None, **common: Unpack[_input.Common]
+    data: Any,
+    k: int,
+    *,
+    init: Any = "random",
+    max_iter: int | None = None,
+    **common: Unpack[_input.Common],
 ) -> Result:
-    """Objects go to their nearest medoids, clusters take the member that serves them best, in turn: for comparison.
+    """Objects go to their nearest medoids, clusters take the member that serves them best, in turn:
+    for comparison.
 
-    Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid that changed, with
-    the loss after its round. Source: Maranzana, Operational Research Quarterly 15, 1964.
+    Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid
+    that changed, with the loss after its round. Source: Maranzana, Operational Research Quarterly
+    15, 1964.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common)
+    problem = _input.check(
+        data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common
+    )
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True)
     with span("init"):
@@ -41,14 +50,17 @@ def alternate(
                 state = State(distances, *rest, medoids, problem.ranks)
             swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
     trace = np.array(swaps, SWAP)
-    return Result(medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace, converged)
+    return Result(
+        medoids, state.near.astype(np.int64), state.true_loss, rounds, len(swaps), trace, converged
+    )
 
 
 def _central(state: State) -> np.ndarray:
-    """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among equals (collective).
+    """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among
+    equals (collective).
 
-    The medoid stays unless another is better. Medoids of other clusters, which may be members where objects coincide,
-    do not count, so that medoids stay different.
+    The medoid stays unless another is better. Medoids of other clusters, which may be members where
+    objects coincide, do not count, so that medoids stay different.
     """
     distances, ranks = state.distances, state.ranks
     members = np.argsort(state.near, kind="stable")
@@ -70,7 +82,9 @@ def _central(state: State) -> np.ndarray:
 
 
 def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at `starts`."""
+    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at
+    `starts`.
+    """
     costs = state.weights * state.dn
     if not state.distances.wide:
         return np.bincount(state.near, costs, state.k)

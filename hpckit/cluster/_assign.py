@@ -17,7 +17,9 @@ _FEW = 2**12  # ticks: where many objects are nearer to their medoids, distances
 
 
 def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
-    """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost (collective)."""
+    """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost
+    (collective).
+    """
     ranks, others = problem.ranks, problem.n - problem.k
     with span("labels"):
         for wide in (False, True):
@@ -30,11 +32,17 @@ def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
             if np.count_nonzero(costs < _FEW) - problem.k <= others / 16:
                 break
         loss = math.fsum(problem.weights * costs)  # the same whatever the ranks were
-        return ranks.join(np.concatenate(labels)), math.ldexp(loss, exponent + problem.weight_exponent)
+        return ranks.join(np.concatenate(labels)), math.ldexp(
+            loss, exponent + problem.weight_exponent
+        )
 
 
-def to_medoids(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
-    """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids, (any, k) floats."""
+def to_medoids(
+    problem: Problem, medoids: np.ndarray, wide: bool
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids,
+    (any, k) floats.
+    """
     return (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids, wide)
 
 
@@ -48,14 +56,18 @@ def _given(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iter
     return exponent, iter([ticks])
 
 
-def _computed(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
+def _computed(
+    problem: Problem, medoids: np.ndarray, wide: bool
+) -> tuple[int, Iterator[np.ndarray]]:
     pairs = _metrics.pairs(problem.data, problem.metric, medoids, by_candidate=False)
     own = np.arange(*problem.ranks.block(problem.n))
     exponent = _exponent(problem, lambda: pairs.largest(own), wide, pairs.scale)
     return exponent, _ticks(pairs, own, len(medoids), exponent, wide)
 
 
-def _ticks(pairs: _metrics.Pairs, own: np.ndarray, k: int, exponent: int, wide: bool) -> Iterator[np.ndarray]:
+def _ticks(
+    pairs: _metrics.Pairs, own: np.ndarray, k: int, exponent: int, wide: bool
+) -> Iterator[np.ndarray]:
     room = np.empty((_AT_ONCE // k + 1, k), np.float32)
     for start in range(0, len(own), len(room)):
         some = own[start : start + len(room)]

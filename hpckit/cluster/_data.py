@@ -1,4 +1,6 @@
-"""The data that users pass: points, which all ranks get whole, or a matrix of distances, which stays where it is."""
+"""The data that users pass: points, which all ranks get whole, or a matrix of distances, which
+stays where it is.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,16 @@ _MANY = 2**28  # objects: no sum of distances may exceed 2**53
 
 
 def read(
-    ranks: Ranks, data: Any, sample_weight: Any, *, points: bool, distributed: bool, gaps: bool = False
+    ranks: Ranks,
+    data: Any,
+    sample_weight: Any,
+    *,
+    points: bool,
+    distributed: bool,
+    gaps: bool = False,
 ) -> tuple[Matrix | np.ndarray, np.ndarray]:
-    """A matrix, or points (n, d) float64, and weights (n,) float64; `ConfigError` on all ranks (collective).
+    """A matrix, or points (n, d) float64, and weights (n,) float64; `ConfigError` on all ranks
+    (collective).
 
     distributed : `data` and `sample_weight` are this rank's slices; gaps : coordinates may be NaN
     """
@@ -31,7 +40,10 @@ def read(
         rows = _table(data, points, distributed)
         weights = weighed(sample_weight, len(rows))
     in_file = not isinstance(rows, np.ndarray)
-    ranks.same("shape and type of the data", (rows.shape[distributed:], rows.dtype.name, in_file, distributed))
+    ranks.same(
+        "shape and type of the data",
+        (rows.shape[distributed:], rows.dtype.name, in_file, distributed),
+    )
     counts = ranks.gather(len(rows)) if distributed else [len(rows)]
     _check_shape((sum(counts), rows.shape[1]), points)
     if distributed:
@@ -45,8 +57,12 @@ def read(
     return Whole(rows), weights
 
 
-def _points(ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distributed: bool, gaps: bool) -> np.ndarray:
-    """All of them on all ranks, each of which reads its part where they are in a file (collective)."""
+def _points(
+    ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distributed: bool, gaps: bool
+) -> np.ndarray:
+    """All of them on all ranks, each of which reads its part where they are in a file
+    (collective).
+    """
     first, stop = ranks.block(len(rows)) if in_parts else (0, len(rows))
     mine = np.empty((0, 0))
     with ranks.together():
@@ -55,7 +71,10 @@ def _points(ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distr
         if not good.all():
             o, c = np.argwhere(~good)[0]
             whose = " of this rank" if distributed else ""
-            raise ConfigError(f"points must be finite, but coordinate {c} of point {first + o}{whose} is {mine[o, c]}")
+            raise ConfigError(
+                f"points must be finite, but coordinate {c} of point {first + o}{whose} is "
+                f"{mine[o, c]}"
+            )
     return ranks.join(mine) if in_parts or distributed else mine
 
 
@@ -74,7 +93,9 @@ def weighed(given: Any, n: int) -> np.ndarray:
         return np.ones(n)
     weights = _numbers(given, "sample_weight").astype(np.float64)
     if weights.shape != (n,):
-        raise ConfigError(f"sample_weight has shape {weights.shape}, it must be ({n},): one weight per object")
+        raise ConfigError(
+            f"sample_weight has shape {weights.shape}, it must be ({n},): one weight per object"
+        )
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ConfigError(_BAD_WEIGHTS)
     return weights
@@ -84,14 +105,17 @@ def refuse_masked(value: Any, what: str) -> None:
     """Arrays would lose their masks without a word, and what is under a mask would count."""
     parts = value if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise ConfigError(f"{what} must not be a masked array: fill it, or leave the masked rows out")
+        raise ConfigError(
+            f"{what} must not be a masked array: fill it, or leave the masked rows out"
+        )
 
 
 def _numbers(value: Any, what: str) -> np.ndarray:
     refuse_masked(value, what)
     if hasattr(value, "toarray"):  # of SciPy
         raise ConfigError(
-            f"{what} must be a dense array of real numbers, not a sparse {type(value).__name__}: pass .toarray()"
+            f"{what} must be a dense array of real numbers, not a sparse {type(value).__name__}: "
+            "pass .toarray()"
         )
     try:
         array = np.asarray(value)
@@ -108,14 +132,18 @@ def _check_type(dtype: np.dtype, what: str) -> None:
 
 def _check_shape(shape: tuple[int, ...], points: bool) -> None:
     if points and (len(shape) != 2 or 0 in shape):
-        raise ConfigError(f"the points have shape {shape}, they must be (n, d) with n and d above 0")
+        raise ConfigError(
+            f"the points have shape {shape}, they must be (n, d) with n and d above 0"
+        )
     if not points and (len(shape) != 2 or shape[0] != shape[1] or 0 in shape):
         raise ConfigError(
             f"the distance matrix has shape {shape}, it must be square and not empty;"
             f" for points pass metric='euclidean' or another"
         )
     if shape[0] > _MANY:
-        raise ConfigError(f"{shape[0]} objects are too many: sums of distances are exact for up to {_MANY}")
+        raise ConfigError(
+            f"{shape[0]} objects are too many: sums of distances are exact for up to {_MANY}"
+        )
 
 
 def _name(points: bool) -> str:

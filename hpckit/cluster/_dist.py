@@ -27,10 +27,16 @@ from hpckit.log import get_logger
 LANES = _metrics.LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
 _AT_ONCE = 2**22  # distances computed at once that are not kept
 _SAMPLE = 64  # candidates of each rank among which symmetry is looked for
-_FAITHFUL = ("euclidean", "manhattan", "chebyshev")  # metrics in which points at distance 0 are equal
+_FAITHFUL = (
+    "euclidean",
+    "manhattan",
+    "chebyshev",
+)  # metrics in which points at distance 0 are equal
 _LOST = (
-    "some distances are above 0, but less than 2**-250 of the largest, and would vanish beside it: set them to 0, or"
-    " replace the largest by a smaller one that is still above all that matter, or take the outlier out"
+    "some distances are above 0, but less than 2**-250 of the largest, and would vanish beside it: "
+    "set them to 0, or"
+    " replace the largest by a smaller one that is still above all that matter, or take the "
+    "outlier out"
 )
 _LOG = get_logger(__name__)
 
@@ -52,10 +58,12 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Distances(ABC):
-    """D[o, j] of n objects to the candidates first <= j < first + m of this rank, out of `candidates` on all.
+    """D[o, j] of n objects to the candidates first <= j < first + m of this rank, out of
+    `candidates` on all.
 
     objects : (n,) int64, ascending, those of all that are numbered 0 to n - 1 here
-    by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those of objects, m long
+    by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those
+        of objects, m long
     exponent : a tick is 2**exponent
     wide : rows are any float32, not whole numbers of ticks; see `_quant`
     scale : what rows are multiplied by, and then rounded, to be ticks; 1 for all but `InPlace`
@@ -86,7 +94,9 @@ class Distances(ABC):
         return _quant.WIDE_FAR if self.wide else _quant.FAR
 
     def sums(self, *shape: int) -> np.ndarray:
-        """Room for exact sums of distances, all 0; float64 of `shape`, or uint64 with one more axis."""
+        """Room for exact sums of distances, all 0; float64 of `shape`, or uint64 with one more
+        axis.
+        """
         return np.zeros((*shape, _quant.LIMBS), np.uint64) if self.wide else np.zeros(shape)
 
     def nearest(self, sums: np.ndarray) -> np.ndarray:
@@ -98,7 +108,9 @@ class Distances(ABC):
         return found
 
     def total(self, sums: np.ndarray, ranks: Ranks) -> np.ndarray:
-        """The float64 that are nearest to the sums of all ranks, none of them negative (collective)."""
+        """The float64 that are nearest to the sums of all ranks, none of them negative
+        (collective).
+        """
         if not self.wide:
             ranks.add(sums)
             return sums
@@ -129,20 +141,26 @@ class Distances(ABC):
         return ticks.T if self.by_candidate else ticks
 
     def pieces(self, items: np.ndarray) -> Iterator[tuple[int, Rows]]:
-        """All rows of `items`, as many at once as there is room for: where a piece starts in them, and its rows."""
+        """All rows of `items`, as many at once as there is room for: where a piece starts in them,
+        and its rows.
+        """
         for start in range(0, len(items), self.at_once):
             yield start, self.rows(items[start : start + self.at_once])
 
 
 @dataclass(frozen=True)
 class Stored(Distances):
-    """In memory, or in a file that is mapped into it. ticks : float32; (m, padded n) if `by_candidate`, else (n, m)."""
+    """In memory, or in a file that is mapped into it. ticks : float32; (m, padded n) if
+    `by_candidate`, else (n, m).
+    """
 
     ticks: np.ndarray
 
     @property
     def view(self) -> np.ndarray:
-        """(n, m): the distance of object o to candidate first + j at [o, j], whatever the layout."""
+        """(n, m): the distance of object o to candidate first + j at [o, j], whatever the
+        layout.
+        """
         return self.ticks[:, : self.n].T if self.by_candidate else self.ticks
 
     def rows(self, items: np.ndarray) -> Rows:
@@ -159,7 +177,9 @@ class Computed(Distances):
     """Not kept, but computed each time they are asked for, to the very same bits."""
 
     points: _Points
-    tables: list[np.ndarray] = field(default_factory=list)  # one: the last rows, and room for as many as ever asked for
+    tables: list[np.ndarray] = field(
+        default_factory=list
+    )  # one: the last rows, and room for as many as ever asked for
 
     def rows(self, items: np.ndarray) -> Rows:
         if not self.tables or len(self.tables[0]) < len(items):
@@ -175,7 +195,8 @@ class Computed(Distances):
 def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = None) -> Distances:
     """Distances of `objects`, ascending, or else of all, to this rank's candidates (collective).
 
-    Raises `ConfigError` on all ranks: values that are no distances, units out of range, a file that cannot be made.
+    Raises `ConfigError` on all ranks: values that are no distances, units out of range, a file that
+    cannot be made.
     """
     ranks = problem.ranks
     some = np.arange(problem.n) if objects is None else objects
@@ -200,7 +221,8 @@ def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = N
 class _Source(ABC):
     """Where this rank's distances come from.
 
-    rows, columns : own candidates and objects, in this order if `by_candidate`; width : that of a row, padded
+    rows, columns : own candidates and objects, in this order if `by_candidate`; width : that of a
+        row, padded
     """
 
     scale = 0
@@ -220,7 +242,9 @@ class _Source(ABC):
     def too_coarse(self, top: float) -> bool:
         """Whether distances must be wide, `top` being the largest of all (collective)."""
         length = self.problem.n if self.by_object else len(self.objects)
-        some = _quant.sample(len(self.objects) if self.by_object else self.problem.n, length, self.problem.k)
+        some = _quant.sample(
+            len(self.objects) if self.by_object else self.problem.n, length, self.problem.k
+        )
         counts = np.zeros((len(some), _quant.BINS), np.int64)
         if top:
             self.count(some, top, counts)
@@ -234,7 +258,9 @@ class _Source(ABC):
 
     @abstractmethod
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
-        """Into counts[p] the `_quant.histogram` of what this rank has of row some[p] (collective)."""
+        """Into counts[p] the `_quant.histogram` of what this rank has of row some[p]
+        (collective).
+        """
 
     @abstractmethod
     def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
@@ -283,7 +309,9 @@ class Given(_Source):
         lost = False
         for p, values in self.data.pieces(self.objects, self.first, self.first + self.m):
             part = slice(p, p + len(values))
-            values, into = (values.T, ticks[:, part]) if self.by_candidate else (values, ticks[part])
+            values, into = (
+                (values.T, ticks[:, part]) if self.by_candidate else (values, ticks[part])
+            )
             _quant.to_ticks(values, exponent, into, wide=wide)
             lost |= wide and bool(np.count_nonzero(into) < np.count_nonzero(values))
         if wide and self.ranks.maximum(float(lost)):
@@ -296,7 +324,9 @@ class _Points(_Source):
     @cached_property
     def pairs(self) -> _metrics.Pairs:
         """Of rows to columns."""
-        return _metrics.pairs(self.data, self.problem.metric, self.columns, by_candidate=self.by_candidate)
+        return _metrics.pairs(
+            self.data, self.problem.metric, self.columns, by_candidate=self.by_candidate
+        )
 
     @cached_property
     def to_objects(self) -> _metrics.Pairs:
@@ -311,12 +341,17 @@ class _Points(_Source):
 
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
         exponent = _quant.exponent(top, _quant.WIDE_BITS, "largest distance", self.scale)
-        places = np.flatnonzero(np.isin(some, self.rows)) if self.by_candidate else np.arange(len(some))
+        places = (
+            np.flatnonzero(np.isin(some, self.rows)) if self.by_candidate else np.arange(len(some))
+        )
         rows = some[places] if self.by_candidate else self.objects[some]
         with self.ranks.together():
             step = max(1, _AT_ONCE // max(1, self.width))
             for p in range(0, len(rows), step):
-                part, counted = rows[p : p + step], np.zeros((len(rows[p : p + step]), _quant.BINS), np.int64)
+                part, counted = (
+                    rows[p : p + step],
+                    np.zeros((len(rows[p : p + step]), _quant.BINS), np.int64),
+                )
                 table = np.zeros((len(part), self.width), np.float32)
                 self.compute(part, exponent + self.scale, table, wide=True)
                 self._find_lost(part, table)
@@ -352,10 +387,15 @@ class _Points(_Source):
         if not isinstance(metric, str):
             return None
         checksums = (zlib.crc32(np.ascontiguousarray(array)) for array in (self.data, self.objects))
-        return f"{metric} {'by candidate' if self.by_candidate else 'by object'} {' '.join(map(str, checksums))}"
+        return (
+            f"{metric} {'by candidate' if self.by_candidate else 'by object'} "
+            f"{' '.join(map(str, checksums))}"
+        )
 
     def on_demand(self) -> bool:
-        """Whether not to keep them, because half of the free memory would not be enough (collective)."""
+        """Whether not to keep them, because half of the free memory would not be enough
+        (collective).
+        """
         if self.problem.memory != "auto":
             return self.problem.memory == "free"
         import psutil
@@ -365,12 +405,19 @@ class _Points(_Source):
 
 
 def look_over(own: np.ndarray, ranks: Ranks) -> None:
-    """Warn of what is allowed, but seldom meant in the distances of own objects to own candidates."""
+    """Warn of what is allowed, but seldom meant in the distances of own objects to own
+    candidates.
+    """
     some = np.arange(0, len(own), len(own) // _SAMPLE + 1)
     sample = own[np.ix_(some, some)]
     found = own.diagonal(), sample != sample.T
     diagonal, asymmetric = (ranks.maximum(float(each.any())) for each in found)
     if diagonal and ranks.rank == 0:
-        _LOG.warning("some objects are not at distance 0 from themselves: their medoid may be another object")
+        _LOG.warning(
+            "some objects are not at distance 0 from themselves: their medoid may be another object"
+        )
     if asymmetric and ranks.rank == 0:
-        _LOG.warning("the distances are not symmetric: D[o, j] is what it costs to serve object o by medoid j")
+        _LOG.warning(
+            "the distances are not symmetric: D[o, j] is what it costs to serve object o by medoid "
+            "j"
+        )

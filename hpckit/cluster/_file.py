@@ -1,8 +1,10 @@
-"""Distances in a file: HDF5 with one contiguous dataset `ticks`, mapped into memory, and larger than that if need be.
+"""Distances in a file: HDF5 with one contiguous dataset `ticks`, mapped into memory, and larger
+than that if need be.
 
-Attributes of the dataset say what it is of, and that distance = ticks * 2**exponent. A new file is made beside its name
-and takes it when it is complete; it is kept, and a later run that wants the same distances uses it again. The file
-system must keep maps coherent between the nodes of the ranks, as local ones, Lustre and GPFS do, but not NFS.
+Attributes of the dataset say what it is of, and that distance = ticks * 2**exponent. A new file is
+made beside its name and takes it when it is complete; it is kept, and a later run that wants the
+same distances uses it again. The file system must keep maps coherent between the nodes of the
+ranks, as local ones, Lustre and GPFS do, but not NFS.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ _NAME = "ticks"
 
 
 class TicksFile:
-    """ticks : (rows, columns) float32, all of the dataset; complete : whether all of it is there already (collective).
+    """ticks : (rows, columns) float32, all of the dataset; complete : whether all of it is there
+        already (collective).
 
-    content : says what the distances are of; None where that cannot be told, so that they are always written anew
+    content : says what the distances are of; None where that cannot be told, so that they are
+        always written anew
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], content: str | None, exponent: int, ranks: Ranks) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, int], content: str | None, exponent: int, ranks: Ranks
+    ) -> None:
         self._path, self._draft, self._ranks = path, path.with_name(path.name + ".part"), ranks
         found = (False, 0)
         with ranks.together():
@@ -49,8 +55,12 @@ class TicksFile:
                 durable_replace(self._draft, self._path)
 
 
-def _find(path: Path, shape: tuple[int, int], content: str | None, exponent: int) -> tuple[bool, int]:
-    """Whether the file has these distances, and where they begin; `ConfigError` if it is none of ours."""
+def _find(
+    path: Path, shape: tuple[int, int], content: str | None, exponent: int
+) -> tuple[bool, int]:
+    """Whether the file has these distances, and where they begin; `ConfigError` if it is none of
+    ours.
+    """
     import h5py
 
     if not path.exists():
@@ -61,7 +71,9 @@ def _find(path: Path, shape: tuple[int, int], content: str | None, exponent: int
             found = ticks.attrs["content"], ticks.attrs["exponent"], ticks.shape
             return found == (content, exponent, shape), ticks.id.get_offset()
     except (OSError, KeyError, AttributeError) as error:
-        raise ConfigError(f"memory={path} exists, but is no file of distances: use another name ({error})") from error
+        raise ConfigError(
+            f"memory={path} exists, but is no file of distances: use another name ({error})"
+        ) from error
 
 
 def _make(path: Path, shape: tuple[int, int], content: str | None, exponent: int) -> int:
@@ -76,12 +88,16 @@ def _make(path: Path, shape: tuple[int, int], content: str | None, exponent: int
             properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             space = h5py.h5s.create_simple(shape)
-            made = h5py.Dataset(h5py.h5d.create(file.id, _NAME.encode(), h5py.h5t.IEEE_F32LE, space, properties))
+            made = h5py.Dataset(
+                h5py.h5d.create(file.id, _NAME.encode(), h5py.h5t.IEEE_F32LE, space, properties)
+            )
             made.attrs.update(content=content or "", exponent=exponent)
             offset = made.id.get_offset()
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), offset, size)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ConfigError(f"memory={path}: cannot make a file of {size / 1e9:.2f} GB: {error}") from error
+        raise ConfigError(
+            f"memory={path}: cannot make a file of {size / 1e9:.2f} GB: {error}"
+        ) from error
     return offset

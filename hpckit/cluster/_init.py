@@ -33,20 +33,28 @@ def medoids(problem: Problem, distances: Distances) -> np.ndarray:
 
 
 def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
-    """What draws the same numbers on all ranks, whatever they passed: rank 0 draws its seed (collective)."""
+    """What draws the same numbers on all ranks, whatever they passed: rank 0 draws its seed
+    (collective).
+    """
     seed = np.empty(1, np.int64)
     with ranks.together():
         try:
             seed[0] = np.random.default_rng(_source(random_state)).integers(2**63)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"random_state={random_state!r} is neither a seed nor a generator: {error}") from error
+            raise ConfigError(
+                f"random_state={random_state!r} is neither a seed nor a generator: {error}"
+            ) from error
     ranks.share(seed, 1, 0)
     return np.random.default_rng(seed)
 
 
 def _source(random_state: Any) -> Any:
     """What `default_rng` takes; before NumPy 2.2 it took no `RandomState`."""
-    return random_state._bit_generator if isinstance(random_state, np.random.RandomState) else random_state
+    return (
+        random_state._bit_generator
+        if isinstance(random_state, np.random.RandomState)
+        else random_state
+    )
 
 
 class _Start:
@@ -54,13 +62,17 @@ class _Start:
 
     taken : (candidates,) int64, 1 for medoids
     nearest : (n,) float32, ticks to the nearest of them, `far` while there is none
-    changed, was : the first `count` are the objects that the last medoid came nearer to, and their `nearest` before
+    changed, was : the first `count` are the objects that the last medoid came nearer to, and their
+        `nearest` before
     """
 
     def __init__(self, distances: Distances, weights: np.ndarray, ranks: Ranks) -> None:
         n = distances.n
         self.distances, self.weights, self.ranks = distances, weights, ranks
-        self.taken, self.nearest = np.zeros(distances.candidates, np.int64), np.full(n, distances.far, np.float32)
+        self.taken, self.nearest = (
+            np.zeros(distances.candidates, np.int64),
+            np.full(n, distances.far, np.float32),
+        )
         self.changed, self.was, self.count = np.arange(n), np.zeros(n, np.float32), n
         self._column = np.empty(n, np.float32)
         arrays = self._column, self.nearest, self.changed, self.was
@@ -78,12 +90,16 @@ class _Start:
 def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> np.ndarray:
     """PAM's BUILD: add the object that lowers the loss most, k times; among equals the lowest.
 
-    The gain of a candidate is kept, and changes only by objects that the last medoid came nearer to; so the first
-    step reads the whole matrix, and the others together about ln k times as much. Where nothing gains any more, the
-    lowest objects that are no medoids follow.
+    The gain of a candidate is kept, and changes only by objects that the last medoid came nearer
+    to; so the first step reads the whole matrix, and the others together about ln k times as much.
+    Where nothing gains any more, the lowest objects that are no medoids follow.
     """
     best_addition = distances.kernels("build").best_addition
-    start, gain, chosen = _Start(distances, weights, ranks), distances.sums(distances.m), np.empty(k, np.int64)
+    start, gain, chosen = (
+        _Start(distances, weights, ranks),
+        distances.sums(distances.m),
+        np.empty(k, np.int64),
+    )
     at_gain, at_taken, at_bid = map(native.address, (gain, start.taken, ranks.bid))
     for slot in range(k):
         _update(start, gain)
@@ -93,7 +109,8 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
 
 
 def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
-    """Those with the least sum of weighted distances from all objects, the lowest among equals (collective).
+    """Those with the least sum of weighted distances from all objects, the lowest among equals
+    (collective).
 
     They are the k that BUILD would like best as the first.
     """
@@ -103,7 +120,9 @@ def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
 
 
 def _update(start: _Start, gain: np.ndarray) -> None:
-    """Replace what the changed objects contribute to the gains, (m,) float64, of this rank's candidates."""
+    """Replace what the changed objects contribute to the gains, (m,) float64, of this rank's
+    candidates.
+    """
     kernels, distances = start.distances.kernels("build"), start.distances
     nearest, weights, at_gain, changed, was = map(
         native.address, (start.nearest, start.weights, gain, start.changed, start.was)
@@ -122,14 +141,20 @@ def _update(start: _Start, gain: np.ndarray) -> None:
 
 
 def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
-    """LAB's step: add the best of about sqrt(n) candidates, judged by as many objects (Schubert & Rousseeuw 2021)."""
+    """LAB's step: add the best of about sqrt(n) candidates, judged by as many objects (Schubert &
+    Rousseeuw 2021).
+    """
     distances = start.distances
     others = np.flatnonzero(start.taken == 0)
     candidates = np.sort(others[_sample(len(others), draws)])
     objects = _sample(distances.n, draws)
-    mine = candidates[(candidates >= distances.first) & (candidates < distances.first + distances.m)]
+    mine = candidates[
+        (candidates >= distances.first) & (candidates < distances.first + distances.m)
+    ]
     nearest, part = start.nearest[objects, None].astype(np.float64), distances.part(objects, mine)
-    nearer = np.where(nearest == distances.far, 0.0 - part, np.maximum(nearest - part, 0))  # far is the same for all
+    nearer = np.where(
+        nearest == distances.far, 0.0 - part, np.maximum(nearest - part, 0)
+    )  # far is the same for all
     if distances.wide:
         gain = np.array([math.fsum(column) for column in (start.weights[objects, None] * nearer).T])
     else:
@@ -140,7 +165,9 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
 
 
 def _far_away(start: _Start, draws: np.random.Generator) -> int:
-    """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to the medoids."""
+    """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to
+    the medoids.
+    """
     share = start.weights * start.nearest
     share[start.taken[start.distances.objects] == 1] = 0  # not everybody's distance to itself is 0
     below = share.cumsum()  # exact if whole, and not divided over ranks

@@ -1,4 +1,6 @@
-"""Distances where the user has them: rows of a float32 matrix that kernels read, and round, as they are."""
+"""Distances where the user has them: rows of a float32 matrix that kernels read, and round, as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _RANGE = 100  # largest exponent of a tick: it and its inverse must be float32
 
 @dataclass(frozen=True)
 class InPlace(Distances):
-    """Nothing is copied. table : float32; (n, n), symmetric or transposed, if `by_candidate`, else (n, m)."""
+    """Nothing is copied. table : float32; (n, n), symmetric or transposed, if `by_candidate`, else
+    (n, m).
+    """
 
     table: np.ndarray
 
@@ -46,14 +50,19 @@ class InPlace(Distances):
 
 
 def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
-    """This rank's distances, if the data are a matrix that has such rows, or is symmetric (collective)."""
+    """This rank's distances, if the data are a matrix that has such rows, or is symmetric
+    (collective).
+    """
     ranks, n = problem.ranks, problem.n
     matrix = _matrix(problem)
     if ranks.maximum(matrix is None) or matrix is None:
         return None
     first, stop = ranks.block(n)
     rows, own, top = matrix.T if by_candidate else matrix, slice(first, stop), 0.0
-    symmetric, threads = ranks.maximum(rows.strides[1] != 4), ranks.gather(ranks.threads)  # ranks may differ in both
+    symmetric, threads = (
+        ranks.maximum(rows.strides[1] != 4),
+        ranks.gather(ranks.threads),
+    )  # ranks may differ in both
     with ranks.together():
         if not symmetric:
             top = _quant.largest(rows[own] if by_candidate else rows[:, own])
@@ -76,14 +85,18 @@ def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
 
 def _matrix(problem: Problem) -> np.ndarray | None:
     """The matrix, if it may stay where it is and is contiguous along one axis."""
-    matrix = problem.data.data if isinstance(problem.data, Whole) and problem.memory == "auto" else None
+    matrix = (
+        problem.data.data if isinstance(problem.data, Whole) and problem.memory == "auto" else None
+    )
     if not isinstance(matrix, np.ndarray) or matrix.dtype != np.dtype("=f4"):
         return None
     return matrix if min(matrix.strides) == 4 and max(matrix.strides) % 4 == 0 else None
 
 
 def _largest_symmetric(rows: np.ndarray, ranks: Ranks, threads: list[int]) -> float:
-    """The largest that this rank finds in its part of the matrix; infinite where that is not symmetric."""
+    """The largest that this rank finds in its part of the matrix; infinite where that is not
+    symmetric.
+    """
     largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
     first, parts = sum(threads[: ranks.rank]), sum(threads)
 

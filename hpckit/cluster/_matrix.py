@@ -1,4 +1,6 @@
-"""A given matrix of distances, whole on every rank, in an HDF5 file, or in slices of rows on the ranks."""
+"""A given matrix of distances, whole on every rank, in an HDF5 file, or in slices of rows on the
+ranks.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,26 @@ class Matrix(ABC):
 
     @abstractmethod
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
-        """Over all ranks, the largest of these is that of all objects; `ConfigError` where one is no distance."""
+        """Over all ranks, the largest of these is that of all objects; `ConfigError` where one is
+        no distance.
+        """
 
     @abstractmethod
-    def pieces(self, objects: np.ndarray, first: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Distances of `objects`, ascending, to first <= j < stop, this rank's candidates (collective).
+    def pieces(
+        self, objects: np.ndarray, first: int, stop: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Distances of `objects`, ascending, to first <= j < stop, this rank's candidates
+        (collective).
 
-        Yields p and (any, stop - first) float32 or float64, the rows of objects[p], objects[p + 1], ...
+        Yields p and (any, stop - first) float32 or float64, the rows of objects[p], objects[p + 1],
+        ...
         """
 
     @abstractmethod
     def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
-        """(any, candidates) float32 or float64, distances of this rank's objects: first <= o < stop, or its slice."""
+        """(any, candidates) float32 or float64, distances of this rank's objects: first <= o <
+        stop, or its slice.
+        """
 
 
 class Whole(Matrix):
@@ -48,21 +58,30 @@ class Whole(Matrix):
         self.n, self.data = len(data), data
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
-        return max((_quant.largest(values) for _, values in self.pieces(objects, first, stop)), default=0.0)
+        return max(
+            (_quant.largest(values) for _, values in self.pieces(objects, first, stop)), default=0.0
+        )
 
-    def pieces(self, objects: np.ndarray, first: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+    def pieces(
+        self, objects: np.ndarray, first: int, stop: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
         for p, some in _parts(objects, stop - first):
             yield p, real(self.data[_index(some), first:stop])
 
     def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
-        parts = [real(self.data[_index(some)][:, candidates]) for _, some in _parts(np.arange(first, stop), self.n)]
+        parts = [
+            real(self.data[_index(some)][:, candidates])
+            for _, some in _parts(np.arange(first, stop), self.n)
+        ]
         return np.concatenate(parts) if parts else np.empty((0, len(candidates)))
 
 
 class Slices(Matrix):
-    """Each rank has some rows, in rank order, and sends to each other rank the columns of its candidates.
+    """Each rank has some rows, in rank order, and sends to each other rank the columns of its
+    candidates.
 
-    rows : (any, n) of any real type; starts : number of the first row of each rank, and at the end n
+    rows : (any, n) of any real type; starts : number of the first row of each rank, and at the end
+        n
     """
 
     def __init__(self, rows: np.ndarray, starts: list[int], comm: MPI.Intracomm) -> None:
@@ -70,9 +89,13 @@ class Slices(Matrix):
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         mine = objects[slice(*self._places(objects)[self._comm.rank])]
-        return max((_quant.largest(self._own(some)) for _, some in _parts(mine, self.n)), default=0.0)
+        return max(
+            (_quant.largest(self._own(some)) for _, some in _parts(mine, self.n)), default=0.0
+        )
 
-    def pieces(self, objects: np.ndarray, first: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+    def pieces(
+        self, objects: np.ndarray, first: int, stop: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
         places = self._places(objects)
         step = _VALUES // self.n + 1
         for done in range(0, max(b - a for a, b in places), step):
@@ -112,7 +135,9 @@ def real(values: np.ndarray) -> np.ndarray:
 
 
 def _parts(objects: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Some of the objects after the other, so many that their rows, `width` long, stay in the cache."""
+    """Some of the objects after the other, so many that their rows, `width` long, stay in the
+    cache.
+    """
     step = (_VALUES // max(1, width) // _TILE + 1) * _TILE
     for p in range(0, len(objects), step):
         yield p, objects[p : p + step]

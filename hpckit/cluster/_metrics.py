@@ -1,7 +1,8 @@
-"""Distances between points, in ticks; their bits depend neither on who computes them nor on what is computed with them.
+"""Distances between points, in ticks; their bits depend neither on who computes them nor on what is
+computed with them.
 
-Each pair is one loop over its coordinates in float64, in their order: D[o, j] = D[j, o], and equal points are at
-distance 0. A matrix product would round differently in blocks of different shapes.
+Each pair is one loop over its coordinates in float64, in their order: D[o, j] = D[j, o], and equal
+points are at distance 0. A matrix product would round differently in blocks of different shapes.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ class Pairs(ABC):
 
     @abstractmethod
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
-        """Distances of these points to all columns, in ticks of 2**exponent, into the first places of rows of `out`."""
+        """Distances of these points to all columns, in ticks of 2**exponent, into the first places
+        of rows of `out`.
+        """
 
 
 def pairs(points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candidate: bool) -> Pairs:
-    """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate if `by_candidate`.
+    """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate
+    if `by_candidate`.
 
     Raises `ConfigError` where cosine meets a point that is zero.
     """
@@ -54,14 +58,17 @@ def pairs(points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candida
 class _Computed(Pairs):
     """By the kernels, which are symmetric.
 
-    Points are scaled by a power of two, so that squares do not overflow. The largest distance is bounded by the
-    triangle inequality, through the mean: the bound is at most twice the largest distance, or four times its square.
+    Points are scaled by a power of two, so that squares do not overflow. The largest distance is
+    bounded by the triangle inequality, through the mean: the bound is at most twice the largest
+    distance, or four times its square.
     """
 
     def __init__(self, points: np.ndarray, metric: str, columns: np.ndarray) -> None:
         self._x, exponent = _prepared(points, metric)
         self.scale = 2 * exponent if metric == "sqeuclidean" else exponent
-        kernel = "sqeuclidean" if metric == "cosine" else metric  # 1 - x.y = |x - y|^2 / 2 for unit vectors
+        kernel = (
+            "sqeuclidean" if metric == "cosine" else metric
+        )  # 1 - x.y = |x - y|^2 / 2 for unit vectors
         self._kernel = getattr(native.load("hpckit.cluster.kernels.metrics"), kernel)
         self._factor = {"cosine": 0.5, "hamming": 1 / points.shape[1]}.get(metric, 1.0)
         self._bound = self._factor * _bound(self._x, kernel)
@@ -79,7 +86,9 @@ class _Computed(Pairs):
         columns = native.address(self._y), self._size, self._x.shape[1]
         for start in range(0, len(rows), _ROWS):
             x = self._x[rows[start : start + _ROWS]]
-            self._kernel(native.address(x), len(x), *columns, *ticks, native.address(out[start:]), stride)
+            self._kernel(
+                native.address(x), len(x), *columns, *ticks, native.address(out[start:]), stride
+            )
 
 
 class _Called(Pairs):
@@ -87,7 +96,9 @@ class _Called(Pairs):
 
     scale = 0
 
-    def __init__(self, points: np.ndarray, metric: Callable, columns: np.ndarray, by_candidate: bool) -> None:
+    def __init__(
+        self, points: np.ndarray, metric: Callable, columns: np.ndarray, by_candidate: bool
+    ) -> None:
         self._x, self._y, self._by_candidate = points, points[columns], by_candidate
         self._values = _each_pair(metric)
 
@@ -96,7 +107,9 @@ class _Called(Pairs):
 
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
         for start, values in self._pieces(rows):
-            _quant.to_ticks(values, exponent, out[start : start + len(values), : len(self._y)], wide=wide)
+            _quant.to_ticks(
+                values, exponent, out[start : start + len(values), : len(self._y)], wide=wide
+            )
 
     def _pieces(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         step = _VALUES // max(1, len(self._y)) + 1
@@ -124,13 +137,18 @@ def _unit_vectors(points: np.ndarray) -> np.ndarray:
     largest = np.abs(points).max(axis=1, keepdims=True)
     if not largest.all():
         zero = int(np.flatnonzero(largest == 0)[0])
-        raise ConfigError(f"point {zero} is zero and has no direction: metric='cosine' needs points other than zero")
+        raise ConfigError(
+            f"point {zero} is zero and has no direction: metric='cosine' needs points other than "
+            "zero"
+        )
     scaled = points / largest
     return scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
 
 
 def _bound(points: np.ndarray, metric: str) -> float:
-    """No less than the largest distance, in differences, or numbers of coordinates, of these points."""
+    """No less than the largest distance, in differences, or numbers of coordinates, of these
+    points.
+    """
     if metric == "hamming":
         return float(points.shape[1])
     away = points - points.mean(axis=0)

@@ -1,6 +1,8 @@
-"""Metrics by the names of `sklearn.metrics.pairwise_distances`, beside those that `_metrics` has kernels for.
+"""Metrics by the names of `sklearn.metrics.pairwise_distances`, beside those that `_metrics` has
+kernels for.
 
-SciPy, or scikit-learn, computes them, each pair by a loop over its coordinates: its bits do not depend on the others.
+SciPy, or scikit-learn, computes them, each pair by a loop over its coordinates: its bits do not
+depend on the others.
 """
 
 from __future__ import annotations
@@ -39,14 +41,19 @@ ALIASES = {
 }
 NAMES = (*METRICS, *OTHERS, *BOOLEAN, *ALIASES)
 _KERNELS = {1: "manhattan", 2: "euclidean", math.inf: "chebyshev"}  # of minkowski
-_OF_THE_DATA = {"seuclidean": "V", "mahalanobis": "VI"}  # a parameter that is computed from the points, if not given
+_OF_THE_DATA = {
+    "seuclidean": "V",
+    "mahalanobis": "VI",
+}  # a parameter that is computed from the points, if not given
 
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """A metric with all its parameters: a function of two points, which knows how to do many at once.
+    """A metric with all its parameters: a function of two points, which knows how to do many at
+    once.
 
-    name : one of `METRICS`, `OTHERS` or `BOOLEAN`, or a function of two points; "precomputed", which is no function
+    name : one of `METRICS`, `OTHERS` or `BOOLEAN`, or a function of two points; "precomputed",
+        which is no function
     """
 
     name: str | Callable[..., float]
@@ -82,7 +89,9 @@ class Named:
 def known(metric: Any, parameters: Any) -> tuple[str, object]:
     """What tells this metric with these parameters from others; `ConfigError` where it is none."""
     if parameters is not None and not isinstance(parameters, Mapping):
-        raise ConfigError(f"metric_params={parameters!r} must be a dict of arguments of the metric, or None")
+        raise ConfigError(
+            f"metric_params={parameters!r} must be a dict of arguments of the metric, or None"
+        )
     if isinstance(metric, Named):
         return known(metric.name, metric.parameters)
     said = sorted((str(key), _content(value)) for key, value in (parameters or {}).items())
@@ -90,9 +99,13 @@ def known(metric: Any, parameters: Any) -> tuple[str, object]:
         where = getattr(metric, "__module__", type(metric).__module__)
         return f"{where}.{getattr(metric, '__qualname__', type(metric).__qualname__)}", said
     if not isinstance(metric, str) or metric not in ("precomputed", *NAMES):
-        raise ConfigError(f"metric={metric!r} must be one of precomputed, {', '.join(NAMES)}, or a function")
+        raise ConfigError(
+            f"metric={metric!r} must be one of precomputed, {', '.join(NAMES)}, or a function"
+        )
     if metric == "precomputed" and parameters:
-        raise ConfigError(f"metric='precomputed' takes no metric_params, but they are {parameters!r}")
+        raise ConfigError(
+            f"metric='precomputed' takes no metric_params, but they are {parameters!r}"
+        )
     p = (parameters or {}).get("p", 2)
     if metric == "minkowski" and not (isinstance(p, Real) and float(p) > 0):
         raise ConfigError(f"metric='minkowski' needs a p above 0, not {p!r}")
@@ -105,10 +118,14 @@ def allows_nan(metric: Any) -> bool:
     return isinstance(name, str) and name == "nan_euclidean"
 
 
-def bind(metric: Any, parameters: Mapping[str, Any] | None, points: np.ndarray, ranks: Ranks) -> Named:
-    """The metric with its parameters, those that depend on the points (n, d) included: from all of them (collective).
+def bind(
+    metric: Any, parameters: Mapping[str, Any] | None, points: np.ndarray, ranks: Ranks
+) -> Named:
+    """The metric with its parameters, those that depend on the points (n, d) included: from all of
+    them (collective).
 
-    `metric` is a sound one; `ConfigError` on all ranks where the parameters, or the points, do not suit it.
+    `metric` is a sound one; `ConfigError` on all ranks where the parameters, or the points, do not
+    suit it.
     """
     if isinstance(metric, Named):
         return metric
@@ -132,7 +149,9 @@ def remark(named: Named, points: np.ndarray) -> str:
     """What the user may not expect of this metric of these points; empty: nothing."""
     if named.name not in BOOLEAN or np.isin(points, (0, 1)).all():
         return ""
-    return f"metric={named.name!r} is of true and false: coordinates other than 0 and 1 count as true"
+    return (
+        f"metric={named.name!r} is of true and false: coordinates other than 0 and 1 count as true"
+    )
 
 
 def _try(named: Named, points: np.ndarray) -> None:
@@ -151,12 +170,17 @@ def _try(named: Named, points: np.ndarray) -> None:
 
 
 def _from(points: np.ndarray, name: str, ranks: Ranks) -> np.ndarray:
-    """The parameter that depends on the points, the same bits on all ranks: rank 0 computes it (collective)."""
+    """The parameter that depends on the points, the same bits on all ranks: rank 0 computes it
+    (collective).
+    """
     d = points.shape[1]
     value = np.zeros(d if name == "seuclidean" else (d, d))
     with ranks.together():
         if len(points) < 2:
-            raise ConfigError(f"metric={name!r} needs 2 points to compare, or {_OF_THE_DATA[name]} in metric_params")
+            raise ConfigError(
+                f"metric={name!r} needs 2 points to compare, or {_OF_THE_DATA[name]} in "
+                "metric_params"
+            )
         if ranks.rank == 0:
             value[:] = _variances(points) if name == "seuclidean" else _inverse_covariance(points)
     ranks.share(value, 1, 0)
@@ -168,7 +192,8 @@ def _variances(points: np.ndarray) -> np.ndarray:
     if not (variances > 0).all():
         constant = int((variances > 0).argmin())
         raise ConfigError(
-            f"metric='seuclidean' divides by the variance of each coordinate, but coordinate {constant} of the points"
+            "metric='seuclidean' divides by the variance of each coordinate, but coordinate "
+            f"{constant} of the points"
             f" has none: leave it out, or pass V in metric_params"
         )
     return variances
@@ -179,14 +204,16 @@ def _inverse_covariance(points: np.ndarray) -> np.ndarray:
     rank = np.linalg.matrix_rank(covariance, hermitian=True)
     if rank < len(covariance):
         raise ConfigError(
-            f"metric='mahalanobis' inverts the covariance of the points, but its rank is {rank} of {len(covariance)}:"
+            f"metric='mahalanobis' inverts the covariance of the points, but its rank is {rank} of "
+            f"{len(covariance)}:"
             f" leave out coordinates that follow from others, or pass VI in metric_params"
         )
     return np.linalg.inv(covariance).T
 
 
 def _nan_euclidean(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of the coordinates that both points have, as if the others differed as much on average; NaN where there is none.
+    """Of the coordinates that both points have, as if the others differed as much on average; NaN
+    where there is none.
 
     One coordinate after the other, so that the order of the sum is the same for each pair.
     """
@@ -204,4 +231,8 @@ def _content(value: Any) -> object:
     if callable(value):
         return getattr(value, "__qualname__", repr(value))
     array = np.asarray(value)
-    return repr(value) if array.dtype.hasobject else (array.shape, array.dtype.str, zlib.crc32(array.tobytes()))
+    return (
+        repr(value)
+        if array.dtype.hasobject
+        else (array.shape, array.dtype.str, zlib.crc32(array.tobytes()))
+    )

@@ -22,9 +22,13 @@ def read(init: Any, metric: Any, d: int) -> np.ndarray | None:
     if places.ndim != 2 or places.dtype.kind not in "biuf":
         return None
     if isinstance(metric, str) and metric == "precomputed":
-        raise ConfigError("init must be indices of objects: with metric='precomputed' there are no points")
+        raise ConfigError(
+            "init must be indices of objects: with metric='precomputed' there are no points"
+        )
     if places.shape[1] != d or not len(places):
-        raise ConfigError(f"init has shape {places.shape}, it must be (k, {d}): points like those of X")
+        raise ConfigError(
+            f"init has shape {places.shape}, it must be (k, {d}): points like those of X"
+        )
     odd = np.isinf(places) if allows_nan(metric) else ~np.isfinite(places)
     if odd.any():
         raise ConfigError(f"init has a coordinate that is {places[odd][0]}: points must be finite")
@@ -32,12 +36,16 @@ def read(init: Any, metric: Any, d: int) -> np.ndarray | None:
 
 
 def objects(points: np.ndarray, named: Named, places: np.ndarray) -> np.ndarray:
-    """(k,) int64: for each place in turn the nearest of the points (n, d) that are left, above all one equal to it."""
+    """(k,) int64: for each place in turn the nearest of the points (n, d) that are left, above all
+    one equal to it.
+    """
     chosen, left = [], np.ones(len(points), bool)
     for place in places:
         distances = named.table(points, place[None])[:, 0]
         if np.isnan(distances).any():
-            raise ConfigError(f"metric={named.name!r} is nan between a point of init and a point of X")
+            raise ConfigError(
+                f"metric={named.name!r} is nan between a point of init and a point of X"
+            )
         equal = ((points == place) | (np.isnan(points) & np.isnan(place))).all(axis=1)
         order = np.where(left, np.where(equal, -1.0, distances), math.inf)
         chosen.append(int(order.argmin()))

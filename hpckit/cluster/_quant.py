@@ -1,12 +1,14 @@
 """Distances and weights as numbers whose sums are exact, in whatever order they are added.
 
-A tick is the power of two for which the largest distance has 24 bits: at most 2**24 ticks, kept exactly in float32.
-A distance moves by at most half a tick, 2**-24 of the largest; 2**-23 from points, whose largest distance is bounded
-only, and 2**-22 if squared or cosine. Weights become whole numbers whose sum is below 2**29, so no sum of weighted
-distances exceeds 2**53, and float64 holds them all.
+A tick is the power of two for which the largest distance has 24 bits: at most 2**24 ticks, kept
+exactly in float32. A distance moves by at most half a tick, 2**-24 of the largest; 2**-23 from
+points, whose largest distance is bounded only, and 2**-22 if squared or cosine. Weights become
+whole numbers whose sum is below 2**29, so no sum of weighted distances exceeds 2**53, and float64
+holds them all.
 
-Beside one huge distance all others would be few ticks. `coarse` looks out for that in some rows; then distances are
-*wide*: any float32, moved by at most 2**-25 of themselves, and sums are those of `kernels.wide`.
+Beside one huge distance all others would be few ticks. `coarse` looks out for that in some rows;
+then distances are *wide*: any float32, moved by at most 2**-25 of themselves, and sums are those of
+`kernels.wide`.
 """
 
 from __future__ import annotations
@@ -33,29 +35,39 @@ _NEAR, _GAP, _FEW = 12, 8, 6  # powers of two; see `coarse`
 def exponent(largest: float, bits: int, what: str, scale: int = 0) -> int:
     """The e for which `largest` is at most 2**bits times 2**e, and more than half of that; 0 for 0.
 
-    scale : the true value is `largest * 2**scale`; `ConfigError` where that leaves the range of 2**-480 to 2**480.
+    scale : the true value is `largest * 2**scale`; `ConfigError` where that leaves the range of
+        2**-480 to 2**480.
     """
     mantissa, e = math.frexp(largest)
     e -= mantissa == 0.5
     if largest and abs(e + scale) > _RANGE:
         raise ConfigError(
-            f"the {what} is about 2**{e + scale}, allowed is 2**-{_RANGE} to 2**{_RANGE}: use other units"
+            f"the {what} is about 2**{e + scale}, allowed is 2**-{_RANGE} to 2**{_RANGE}: use "
+            "other units"
         )
     return e - bits if largest else 0
 
 
 def largest(x: np.ndarray) -> float:
-    """Largest value of a 2-D float32 or float64 array; `ConfigError` where one is negative, infinite or NaN."""
-    x = x.T if x.strides[0] < x.strides[1] else x  # the order does not matter, reading along rows does
+    """Largest value of a 2-D float32 or float64 array; `ConfigError` where one is negative,
+    infinite or NaN.
+    """
+    x = (
+        x.T if x.strides[0] < x.strides[1] else x
+    )  # the order does not matter, reading along rows does
     top = _kernel("largest", x)(native.address(x), *x.shape, *_steps(x))
     if not 0 <= top < math.inf:
         o, j = np.argwhere(~((x >= 0) & (x < math.inf)))[0]
-        raise ConfigError(f"distances must be finite and not negative, but one is {x[o, j]}: check the data")
+        raise ConfigError(
+            f"distances must be finite and not negative, but one is {x[o, j]}: check the data"
+        )
     return top
 
 
 def to_ticks(x: np.ndarray, exponent: int, ticks: np.ndarray, *, wide: bool = False) -> None:
-    """Round a 2-D float32 or float64 array into `ticks`, float32 with contiguous rows; `ticks` may be `x` itself."""
+    """Round a 2-D float32 or float64 array into `ticks`, float32 with contiguous rows; `ticks` may
+    be `x` itself.
+    """
     into = rounding(wide), native.address(ticks), _steps(ticks)[0]
     _kernel("to_ticks", x)(native.address(x), *x.shape, *_steps(x), math.ldexp(1, -exponent), *into)
 
@@ -66,9 +78,13 @@ def rounding(wide: bool) -> float:
 
 
 def histogram(x: np.ndarray, top: float, counts: np.ndarray) -> None:
-    """Count the positive values of each row of a 2-D array by their size, from `top` down: (rows, BINS) int64."""
+    """Count the positive values of each row of a 2-D array by their size, from `top` down: (rows,
+    BINS) int64.
+    """
     kernel = _kernel("histogram", x)
-    kernel(native.address(x), *x.shape, *_steps(x), math.frexp(top)[1], BINS, native.address(counts))
+    kernel(
+        native.address(x), *x.shape, *_steps(x), math.frexp(top)[1], BINS, native.address(counts)
+    )
 
 
 def sample(rows: int, n: int, k: int) -> np.ndarray:
@@ -78,13 +94,17 @@ def sample(rows: int, n: int, k: int) -> np.ndarray:
 
 
 def coarse(counts: np.ndarray, n: int, k: int) -> bool:
-    """Whether ticks are too coarse for k medoids: from histograms of some rows, n long, (rows, BINS) int64.
+    """Whether ticks are too coarse for k medoids: from histograms of some rows, n long, (rows,
+    BINS) int64.
 
-    They are, if of some objects (1 of 16) as many others as a quarter of an average cluster are at less than 2**12
-    ticks; if many objects (1 of 4) have others much nearer than all the rest, by 2**8; or if as many as are no medoids
-    may be served from less than 2**6 ticks.
+    They are, if of some objects (1 of 16) as many others as a quarter of an average cluster are at
+    less than 2**12 ticks; if many objects (1 of 4) have others much nearer than all the rest, by
+    2**8; or if as many as are no medoids may be served from less than 2**6 ticks.
     """
-    rows, below = len(counts), counts[:, ::-1].cumsum(axis=1)[:, ::-1]  # how many are in this bin or further down
+    rows, below = (
+        len(counts),
+        counts[:, ::-1].cumsum(axis=1)[:, ::-1],
+    )  # how many are in this bin or further down
     near = below[:, DISTANCE_BITS - _NEAR] >= max(1, n // (4 * k))
     empty = np.lib.stride_tricks.sliding_window_view(counts == 0, _GAP, axis=1).all(axis=2)
     gap = (empty[:, :-1] & (below[:, :1] > below[:, :-_GAP]) & (below[:, _GAP:] > 0)).any(axis=1)

@@ -1,4 +1,6 @@
-"""The ranks of one run and their threads: those of a communicator, or this process alone, which then needs no MPI."""
+"""The ranks of one run and their threads: those of a communicator, or this process alone, which
+then needs no MPI.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _T = TypeVar("_T")
 
 
 class Bid(NamedTuple):
-    """The best of all ranks' proposals: `candidate`, in `block`, into `slot` changes the loss by `change` ticks."""
+    """The best of all ranks' proposals: `candidate`, in `block`, into `slot` changes the loss by
+    `change` ticks.
+    """
 
     change: float
     candidate: int
@@ -33,7 +37,8 @@ class Ranks:
     """What the algorithms say to each other; every method but `block` and `each` is collective.
 
     threads : how many threads this rank may use
-    bid : (4,) float64, this rank's proposal (change, candidate, slot, block), for kernels to fill in before `settle`
+    bid : (4,) float64, this rank's proposal (change, candidate, slot, block), for kernels to fill
+        in before `settle`
     """
 
     def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
@@ -99,13 +104,17 @@ class Ranks:
 
         counts = self.gather(len(rows))
         joined = np.empty((sum(counts), *rows.shape[1:]), rows.dtype)
-        row = MPI.BYTE.Create_contiguous(joined[:1].nbytes).Commit()  # so that counts stay below 2**31
+        row = MPI.BYTE.Create_contiguous(
+            joined[:1].nbytes
+        ).Commit()  # so that counts stay below 2**31
         self.comm.Allgatherv([np.ascontiguousarray(rows), len(rows), row], [joined, counts, row])
         row.Free()
         return joined
 
     def collect(self, rows: np.ndarray, into: np.ndarray) -> int:
-        """As `join`, where there is room for the rows already, and time matters; how many there are."""
+        """As `join`, where there is room for the rows already, and time matters; how many there
+        are.
+        """
         if self.size == 1 or self.comm is None:
             into[: len(rows)] = rows
             return len(rows)

@@ -1,4 +1,6 @@
-"""Searches that look at some of the objects, or at some of the candidates: for more of them than fasterpam can take."""
+"""Searches that look at some of the objects, or at some of the candidates: for more of them than
+fasterpam can take.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,14 @@ def clara(
     samples : how many samples, each with the best medoids so far in it
     sample_size : objects in a sample, at least k; None: 80 + 4 k
 
-    Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the best sample, and
-    losses in the trace are its own. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
+    Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the
+    best sample, and losses in the trace are its own. Source: Schubert & Rousseeuw, Information
+    Systems 101, 2021.
     """
-    counts, limits = {"samples": samples, "block": block}, {"sample_size": sample_size, "max_iter": max_iter}
+    counts, limits = (
+        {"samples": samples, "block": block},
+        {"sample_size": sample_size, "max_iter": max_iter},
+    )
     problem = _input.check(data, k, counts, limits, search="clara", init=init, **common)
     size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
     problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
@@ -55,7 +61,9 @@ def clara(
     return best
 
 
-def _one_sample(problem: Problem, size: int, kept: list[int], block: int, max_iter: int | None) -> Result:
+def _one_sample(
+    problem: Problem, size: int, kept: list[int], block: int, max_iter: int | None
+) -> Result:
     ranks, draws = problem.ranks, problem.random_state
     sample = _sample(problem, size, draws, *kept)
     found = fasterpam.__wrapped__(
@@ -100,12 +108,15 @@ def clarans(
     block: int = 64,
     **common: Unpack[_input.Common],
 ) -> Result:
-    """FasterCLARANS: candidates in random order, until many in a row offer no swap; the best of several starts.
+    """FasterCLARANS: candidates in random order, until many in a row offer no swap; the best of
+    several starts.
 
     restarts : how many starts
-    max_neighbors : that many in a row, in whole blocks; None: 2.5 % of the objects that are no medoids
+    max_neighbors : that many in a row, in whole blocks; None: 2.5 % of the objects that are no
+        medoids
 
-    Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information Systems 101, 2021.
+    Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information
+    Systems 101, 2021.
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
     problem = _input.check(data, k, counts, limits, search="clarans", init=init, **common)
@@ -132,18 +143,24 @@ def onebatch(
     max_iter: int | None = None,
     **common: Unpack[_input.Common],
 ) -> Result:
-    """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective over `comm`).
+    """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective
+    over `comm`).
 
-    batch : how many objects; each counts for all that it is the nearest of. None: the larger of 100 ln(k n) and 50 k;
-        more is better. Keeps 4 n batch / ranks bytes; with memory="free", for few coordinates as fast, next to nothing
+    batch : how many objects; each counts for all that it is the nearest of. None: the larger of 100
+        ln(k n) and 50 k; more is better. Keeps 4 n batch / ranks bytes; with memory="free", for few
+        coordinates as fast, next to nothing
 
-    Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the batch. Source: de
-    Mathelin et al., OneBatchPAM, AAAI 2025.
+    Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the
+    batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025.
     """
     limits = {"batch": batch, "max_iter": max_iter}
-    problem = _input.check(data, k, {"block": block}, limits, search="onebatch", init=init, **common)
+    problem = _input.check(
+        data, k, {"block": block}, limits, search="onebatch", init=init, **common
+    )
     draws = _init.generator(problem.random_state, problem.ranks)
-    objects = _sample(problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws)
+    objects = _sample(
+        problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws
+    )
     with span("distances"):
         distances = _dist.load(problem, by_candidate=True, objects=objects)
         weights = _shares(problem, distances)
@@ -161,24 +178,36 @@ def _size(problem: Problem, name: str, given: int | None, default: int) -> int:
     """How many objects to draw."""
     size = min(problem.n, given or default)
     if size < problem.k:
-        raise ConfigError(f"{name}={size} is less than k={problem.k}: draw at least as many objects as medoids")
+        raise ConfigError(
+            f"{name}={size} is less than k={problem.k}: draw at least as many objects as medoids"
+        )
     return size
 
 
 def _sample(problem: Problem, size: int, draws: np.random.Generator, *kept: int) -> np.ndarray:
-    """`size` objects, ascending: those `kept`, and others drawn from all that weigh anything, while there are any."""
+    """`size` objects, ascending: those `kept`, and others drawn from all that weigh anything, while
+    there are any.
+    """
     order = draws.random(problem.n) + (problem.weights == 0)
     order[list(kept)] = -1
     return np.sort(np.argpartition(order, size - 1)[:size])
 
 
 def _shares(problem: Problem, distances: Distances) -> np.ndarray:
-    """(batch,) float64: what those objects weigh together that each of the batch is nearest to (collective)."""
+    """(batch,) float64: what those objects weigh together that each of the batch is nearest to
+    (collective).
+    """
     shares, nearest = np.zeros(distances.n), native.load("hpckit.cluster.kernels.sampling").nearest
     mine = np.arange(distances.first, distances.first + distances.m)
     weights = problem.weights[mine]
     for start, rows in distances.pieces(mine):
-        nearest(*rows.at, len(rows.places), distances.n, native.address(weights[start:]), native.address(shares))
+        nearest(
+            *rows.at,
+            len(rows.places),
+            distances.n,
+            native.address(weights[start:]),
+            native.address(shares),
+        )
     problem.ranks.add(shares)
     return shares
 

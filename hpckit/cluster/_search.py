@@ -1,4 +1,6 @@
-"""Where a search is: what a monitor may look at, and all that is needed to go on later, on any number of ranks."""
+"""Where a search is: what a monitor may look at, and all that is needed to go on later, on any
+number of ranks.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Search:
     @property
     def position(self) -> int:
         """How many candidates the present pass has judged."""
-        return min(((self.visited - 1) % self.blocks + 1) * self.block, self._state.distances.candidates)
+        return min(
+            ((self.visited - 1) % self.blocks + 1) * self.block, self._state.distances.candidates
+        )
 
     @property
     def n_swap(self) -> int:
@@ -75,10 +79,14 @@ class Search:
 
     @property
     def ahead(self) -> int:
-        """How many blocks to judge before the ranks agree: the more, the longer none has offered a swap."""
+        """How many blocks to judge before the ranks agree: the more, the longer none has offered a
+        swap.
+        """
         if self.quiet < _SLOW:
             return 1
-        left = min(-(-self._patience // self.block) - self.quiet, self._limit * self.blocks - self.visited)
+        left = min(
+            -(-self._patience // self.block) - self.quiet, self._limit * self.blocks - self.visited
+        )
         return int(min(self.quiet // _SLOW, 1 + self.blocks // _AGREEMENTS, left))
 
     def step(self, blocks: int, *, swapped: bool) -> None:
@@ -97,26 +105,39 @@ class Search:
 
     def snapshot(self) -> dict[str, Any]:
         """What `resume=` takes: plain numbers, and the arrays medoids (k,) and trace (n_swap,)."""
-        plain = {"block": self.block, "visited": self.visited, "quiet": self.quiet, "loss": self.loss}
+        plain = {
+            "block": self.block,
+            "visited": self.visited,
+            "quiet": self.quiet,
+            "loss": self.loss,
+        }
         return plain | {"medoids": self._state.medoids.copy(), "trace": self._state.trace}
 
     def _resume(self, snapshot: Mapping[str, Any]) -> None:
         was, now = (snapshot["block"], snapshot["loss"]), (self.block, self.loss)
         if was != now:
             raise ConfigError(
-                f"resume is from a search by blocks of {was[0]} at loss {was[1]}, but here are blocks of {now[0]}, and"
-                f" its medoids have loss {now[1]}: resume with the data and the arguments of the run that stopped"
+                f"resume is from a search by blocks of {was[0]} at loss {was[1]}, but here are "
+                f"blocks of {now[0]}, and"
+                f" its medoids have loss {now[1]}: resume with the data and the arguments of the "
+                "run that stopped"
             )
         self.visited, self.quiet = int(snapshot["visited"]), int(snapshot["quiet"])
         self._state.swaps.extend(np.asarray(snapshot["trace"], SWAP).tolist())
 
 
 def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
-    """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit (collective)."""
+    """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit
+    (collective).
+    """
     with problem.ranks.together():
         missing = {"block", "visited", "quiet", "loss", "medoids", "trace"} - set(snapshot)
         if missing:
-            raise ConfigError(f"resume lacks {', '.join(sorted(missing))}: pass what Search.snapshot() returned")
+            raise ConfigError(
+                f"resume lacks {', '.join(sorted(missing))}: pass what Search.snapshot() returned"
+            )
         found = _input.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
-    problem.ranks.same("resume", (found.tolist(), snapshot["visited"], snapshot["quiet"], snapshot["loss"]))
+    problem.ranks.same(
+        "resume", (found.tolist(), snapshot["visited"], snapshot["quiet"], snapshot["loss"])
+    )
     return found

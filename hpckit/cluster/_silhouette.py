@@ -33,7 +33,8 @@ SCORE = np.dtype([("k", np.int64), ("silhouette", np.float64)])
 class DynResult(Result):
     """What `dynmsc` found: the result with the best number of medoids, and how all of them did.
 
-    scores : (k_max - k_min + 1,) with fields k, rising, and silhouette, the average medoid silhouette reached
+    scores : (k_max - k_min + 1,) with fields k, rising, and silhouette, the average medoid
+        silhouette reached
     """
 
     scores: np.ndarray
@@ -49,13 +50,17 @@ def fastermsc(
     max_iter: int | None = None,
     **common: Unpack[_input.Common],
 ) -> Result:
-    """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam` (collective over `comm`).
+    """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam`
+    (collective over `comm`).
 
-    The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the second). The result's
-    `loss`, which swaps lower, is 1 - its weighted average, from ratios each rounded to 2**-24. k is 2 or more; other
-    arguments and errors as for `fasterpam`. Source: Lenssen & Schubert, Information Systems 120, 2024.
+    The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the
+    second). The result's `loss`, which swaps lower, is 1 - its weighted average, from ratios each
+    rounded to 2**-24. k is 2 or more; other arguments and errors as for `fasterpam`. Source:
+    Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common)
+    problem = _input.check(
+        data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common
+    )
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
@@ -71,14 +76,18 @@ def dynmsc(
     max_iter: int | None = None,
     **common: Unpack[_input.Common],
 ) -> DynResult:
-    """DynMSC: the number of medoids with the highest average medoid silhouette (collective over `comm`).
+    """DynMSC: the number of medoids with the highest average medoid silhouette (collective over
+    `comm`).
 
-    FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal costs least. Among
-    equals the lowest k is best; n_iter, n_swap and trace are those of its search. init: k_max medoids; max_iter: for
-    each k; other arguments, errors and source as for `fastermsc`.
+    FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal
+    costs least. Among equals the lowest k is best; n_iter, n_swap and trace are those of its
+    search. init: k_max medoids; max_iter: for each k; other arguments, errors and source as for
+    `fastermsc`.
     """
     counts = {"block": block, "k_min": k_min}
-    problem = _input.check(data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common)
+    problem = _input.check(
+        data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common
+    )
     _at_least_two(problem.k, "k_max")
     _at_least_two(k_min, "k_min")
     if k_min > problem.k:
@@ -109,14 +118,20 @@ def silhouette(
 ) -> np.ndarray:
     """Silhouette of each object, (n,) float64: (b - a) / max(a, b) (collective over `comm`).
 
-    a is its average distance to the others of its cluster, b the least average distance to another one. It is 0 for an
-    object that is alone, or has a = b. Needs 8 n bytes for each cluster; distances of points are not kept.
+    a is its average distance to the others of its cluster, b the least average distance to another
+    one. It is 0 for an object that is alone, or has a = b. Needs 8 n bytes for each cluster;
+    distances of points are not kept.
 
-    labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are distributed
-    other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
+    labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are
+        distributed
+    other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20,
+    1987.
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
-    common |= {"distributed": distributed, "memory": "matrix" if metric == "precomputed" else "free"}
+    common |= {
+        "distributed": distributed,
+        "memory": "matrix" if metric == "precomputed" else "free",
+    }
     problem = _input.check(data, 1, search="silhouette", init="first", metric=metric, **common)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
@@ -128,7 +143,9 @@ def silhouette(
     _add_up(distances, clusters, sums)
     sums = distances.total(sums, ranks)
     own = clusters, np.arange(problem.n)
-    with np.errstate(invalid="ignore"):  # 0 by 0, where an object is alone or at distance 0 of all others
+    with np.errstate(
+        invalid="ignore"
+    ):  # 0 by 0, where an object is alone or at distance 0 of all others
         a = sums[own] / (sizes[clusters] - 1)
         sums /= sizes[:, None]
         sums[own] = math.inf
@@ -146,10 +163,11 @@ def medoid_silhouette(
     threads: int = 1,
     distributed: bool = False,
 ) -> np.ndarray:
-    """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective over `comm`).
+    """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0
+    (collective over `comm`).
 
-    dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects. Other arguments and
-    errors as for `fasterpam`. Source as for `fastermsc`.
+    dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects.
+    Other arguments and errors as for `fasterpam`. Source as for `fastermsc`.
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     problem = _input.check(
@@ -171,7 +189,9 @@ def medoid_silhouette(
 
 def _at_least_two(k: int, name: str = "k") -> None:
     if k < 2:
-        raise ConfigError(f"{name}={k} must be at least 2: a medoid silhouette compares the nearest two medoids")
+        raise ConfigError(
+            f"{name}={k} must be at least 2: a medoid silhouette compares the nearest two medoids"
+        )
 
 
 def _start(problem: _input.Problem) -> tuple[Distances, np.ndarray]:
@@ -198,7 +218,9 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     refuse_masked(labels, "labels")
     given = np.asarray(labels)
     if given.shape != (n,) or given.dtype.kind not in "iu":
-        raise ConfigError(f"labels have shape {given.shape} of {given.dtype}, they must be {n} whole numbers")
+        raise ConfigError(
+            f"labels have shape {given.shape} of {given.dtype}, they must be {n} whole numbers"
+        )
     _, clusters, sizes = np.unique(given, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         raise ConfigError(f"labels name 1 cluster, {given[0]}: a silhouette compares at least 2")
@@ -206,9 +228,13 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
-    """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster i."""
+    """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster
+    i.
+    """
     first, add_rows = distances.first, distances.kernels("silhouette").add_rows
-    own = first + np.argsort(clusters[first : first + distances.m])  # one cluster after another: its sums stay in cache
+    own = first + np.argsort(
+        clusters[first : first + distances.m]
+    )  # one cluster after another: its sums stay in cache
     into = distances.n, *map(native.address, (clusters, sums))
     for start, rows in distances.pieces(own):
         add_rows(*rows.at, native.address(own[start:]), len(rows.places), *into)
@@ -218,15 +244,36 @@ class _Silhouette(Medoids):
     """Medoids whose loss is the sum of w dn / ds, in units of 2**-24.
 
     dt : (n,) float32, distances of the third nearest
-    ratios : (3, n) float64, dn / ds, and what it would be without the nearest and without the second medoid
+    ratios : (3, n) float64, dn / ds, and what it would be without the nearest and without the
+        second medoid
     """
 
-    def __init__(self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks) -> None:
+    def __init__(
+        self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks
+    ) -> None:
         super().__init__(distances, weights, medoids, ranks)
         self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
-        self._kernels, self._all = native.load("hpckit.cluster.kernels.silhouette"), float(weights.sum())
-        served = self.near, self.seco, self.dn, self.ds, self.dt, *self.ratios, weights, self.removal
-        self._served = [native.address(self._table), self.n, self.k, distances.far, *map(native.address, served)]
+        self._kernels, self._all = (
+            native.load("hpckit.cluster.kernels.silhouette"),
+            float(weights.sum()),
+        )
+        served = (
+            self.near,
+            self.seco,
+            self.dn,
+            self.ds,
+            self.dt,
+            *self.ratios,
+            weights,
+            self.removal,
+        )
+        self._served = [
+            native.address(self._table),
+            self.n,
+            self.k,
+            distances.far,
+            *map(native.address, served),
+        ]
         self.loss = self._kernels.assign(*self._served)
 
     def _replace(self, slot: int) -> int:

@@ -1,4 +1,6 @@
-"""What all ranks know of all objects: their nearest and second medoids; and the swaps that led there."""
+"""What all ranks know of all objects: their nearest and second medoids; and the swaps that led
+there.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,12 @@ SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64
 
 
 class Medoids(ABC):
-    """k medoids, which are candidates, and how they serve n objects: the same on all ranks; kernels read and write it.
+    """k medoids, which are candidates, and how they serve n objects: the same on all ranks; kernels
+    read and write it.
 
     medoids : (k,) int64, the medoid in each slot; taken : (candidates,) int64, 1 for medoids
-    near, seco : (n,) int32, slot of the nearest and of the second medoid, the lowest among equals; seco = -1 if k = 1
+    near, seco : (n,) int32, slot of the nearest and of the second medoid, the lowest among equals;
+        seco = -1 if k = 1
     dn, ds : (n,) float32, their distances in ticks
     weights : (n,) float64, whole numbers
     removal : k sums, what losing each medoid costs
@@ -31,7 +35,12 @@ class Medoids(ABC):
     loss: float
 
     def __init__(
-        self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks, own: slice | None = None
+        self,
+        distances: Distances,
+        weights: np.ndarray,
+        medoids: np.ndarray,
+        ranks: Ranks,
+        own: slice | None = None,
     ) -> None:
         """own : the objects of which this rank keeps the distances to all medoids; None: all."""
         n, k = distances.n, len(medoids)
@@ -83,15 +92,22 @@ class Medoids(ABC):
 
 
 class State(Medoids):
-    """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of weight.
+    """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of
+    weight.
 
     weights : in units of 2**weight_exponent
-    limit : (n,) float32, the distance, in units of the rows of candidates, from which on one is no less than ds
+    limit : (n,) float32, the distance, in units of the rows of candidates, from which on one is no
+        less than ds
     changed, near_was, dn_was, ds_was : what the last swap changed, and what was there before
     """
 
     def __init__(
-        self, distances: Distances, weights: np.ndarray, weight_exponent: int, medoids: np.ndarray, ranks: Ranks
+        self,
+        distances: Distances,
+        weights: np.ndarray,
+        weight_exponent: int,
+        medoids: np.ndarray,
+        ranks: Ranks,
     ) -> None:
         first, stop = ranks.block(distances.n)
         super().__init__(distances, weights, medoids, ranks, slice(first, stop))
@@ -99,12 +115,20 @@ class State(Medoids):
         self._unit = distances.exponent + weight_exponent
         self.changed, self.near_was = np.arange(n), np.empty(n, np.int32)
         self.dn_was, self.ds_was, self.limit = np.zeros((3, n), np.float32)
-        self._kernels, self._apply = native.load("hpckit.cluster.kernels.state"), distances.kernels("state").change
+        self._kernels, self._apply = (
+            native.load("hpckit.cluster.kernels.state"),
+            distances.kernels("state").change,
+        )
         self._sum = distances.sums()
-        self._changes, self._all_changes = np.empty((stop - first, 5), np.int32), np.empty((n, 5), np.int32)
+        self._changes, self._all_changes = (
+            np.empty((stop - first, 5), np.int32),
+            np.empty((n, 5), np.int32),
+        )
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
-        self._column_at, self._all_changes_at = map(native.address, (self._column, self._all_changes))
+        self._column_at, self._all_changes_at = map(
+            native.address, (self._column, self._all_changes)
+        )
         kept = self.weights, self.removal, self.changed, self.near_was, self.dn_was, self.ds_was
         self._kept = [native.address(self.limit), 1 / distances.scale, *map(native.address, kept)]
         if distances.wide:
@@ -121,7 +145,9 @@ class State(Medoids):
         return self._change(self._kernels.swap(*self._own, slot, self._column_at, *self._served))
 
     def _change(self, count: int) -> int:
-        """Do the changes that all ranks have found, each for its part of the objects; how many there are."""
+        """Do the changes that all ranks have found, each for its part of the objects; how many
+        there are.
+        """
         count = self.ranks.collect(self._changes[:count], self._all_changes)
         self._apply(self._all_changes_at, count, *self._served, *self._kept)
         if self.distances.wide:  # a change is rounded, this is not

@@ -1,7 +1,8 @@
-"""The two searches: swaps as soon as a block of candidates offers one, and the best of all swaps each time.
+"""The two searches: swaps as soon as a block of candidates offers one, and the best of all swaps
+each time.
 
-Both take each rank's bid, let the best win, and do its swap on every rank. The last state is a local optimum: no swap
-of a medoid with another candidate lowers the loss.
+Both take each rank's bid, let the best win, and do its swap on every rank. The last state is a
+local optimum: no swap of a medoid with another candidate lowers the loss.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
 
     order : all candidates, as they are visited; None: in `visiting_order`
 
-    All candidates of a block are judged against the same medoids, and the best swap is done; those that had offered
-    one are judged again, until none is left. The search ends when a whole pass has found nothing. With blocks of one
-    this is FasterPAM. A block of all is judged again as a whole, which is PAM.
+    All candidates of a block are judged against the same medoids, and the best swap is done; those
+    that had offered one are judged again, until none is left. The search ends when a whole pass has
+    found nothing. With blocks of one this is FasterPAM. A block of all is judged again as a whole,
+    which is PAM.
 
-    While blocks offer nothing, ranks agree only after more and more of them: the first block in which some rank found
-    a swap counts, and what was judged beyond it is judged again, so that nothing depends on when they agree.
+    While blocks offer nothing, ranks agree only after more and more of them: the first block in
+    which some rank found a swap counts, and what was judged beyond it is judged again, so that
+    nothing depends on when they agree.
     """
     judge = _Judge(state, search.block)
     order = visiting_order(state.distances.candidates) if order is None else order
@@ -52,9 +55,9 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
 def best(state: State, search: Search) -> None:
     """PAM (needs distances by object, and one block of all candidates).
 
-    The gains of all swaps are kept, k for each candidate, and a swap replaces only what the objects contribute whose
-    nearest or second medoid changed: the same swaps as PAM at a fraction of its work (Resende & Werneck, Annals of
-    Operations Research 150, 2007).
+    The gains of all swaps are kept, k for each candidate, and a swap replaces only what the objects
+    contribute whose nearest or second medoid changed: the same swaps as PAM at a fraction of its
+    work (Resende & Werneck, Annals of Operations Research 150, 2007).
     """
     distances = state.distances
     kernels = distances.kernels("exact")
@@ -63,8 +66,12 @@ def best(state: State, search: Search) -> None:
     with state.ranks.together():  # there may be no room for it
         shift = distances.sums(k, m)
     gain, lowest, slots = distances.sums(m), np.empty(m), np.empty(m)
-    state.near_was[:] = state.near  # no object has contributed yet: as if its medoids were at distance 0
-    changed, near_was, dn_was, ds_was = map(native.address, (state.changed, state.near_was, state.dn_was, state.ds_was))
+    state.near_was[:] = (
+        state.near
+    )  # no object has contributed yet: as if its medoids were at distance 0
+    changed, near_was, dn_was, ds_was = map(
+        native.address, (state.changed, state.near_was, state.dn_was, state.ds_was)
+    )
     now = [*map(native.address, (state.near, state.dn, state.ds, state.weights, gain, shift))]
     choice = [*map(native.address, (gain, shift, state.removal))]
     bid_at = [*map(native.address, (state.taken, lowest, slots, state.ranks.bid))]
@@ -80,7 +87,9 @@ def best(state: State, search: Search) -> None:
 
 
 def visiting_order(n: int) -> np.ndarray:
-    """All candidates, (n,) int64, in steps of about the golden section of n: each block is spread over all ranks."""
+    """All candidates, (n,) int64, in steps of about the golden section of n: each block is spread
+    over all ranks.
+    """
     step = round(n * (math.sqrt(5) - 1) / 2)
     while math.gcd(step, n) > 1:
         step += 1
@@ -95,15 +104,24 @@ class _Judge:
         self._state = state  # kernels know its arrays by address, and threads outlive a search that is interrupted
         threads = self._ranks.threads
         self._evaluate, self._objects = state.evaluation()
-        self._todo = np.empty((2, min(block, state.distances.m)), np.int64)  # candidates, and the places of their rows
+        self._todo = np.empty(
+            (2, min(block, state.distances.m)), np.int64
+        )  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
         self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
-        after, hits = state.sums(threads, 2 * state.k), np.empty((threads, 4 * (state.n + 5)), np.int64)  # scratch
+        after, hits = (
+            state.sums(threads, 2 * state.k),
+            np.empty((threads, 4 * (state.n + 5)), np.int64),
+        )  # scratch
         self._scratch = after, hits, self._bids
-        self._scratch_at = [[native.address(each[thread]) for each in self._scratch] for thread in range(threads)]
+        self._scratch_at = [
+            [native.address(each[thread]) for each in self._scratch] for thread in range(threads)
+        ]
 
     def first_of(self, blocks: list[np.ndarray]) -> tuple[int, int]:
-        """Which of the blocks is the first with candidates that would lower the loss, and how many they are, if any."""
+        """Which of the blocks is the first with candidates that would lower the loss, and how many
+        they are, if any.
+        """
         for block, candidates in enumerate(blocks):
             if count := self._first(candidates):
                 self._ranks.bid[3] = block

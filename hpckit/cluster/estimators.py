@@ -1,4 +1,6 @@
-"""k-medoids as scikit-learn estimators: for pipelines, searches over parameters, and labels of new objects."""
+"""k-medoids as scikit-learn estimators: for pipelines, searches over parameters, and labels of new
+objects.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 try:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+    from sklearn.base import (
+        BaseEstimator,
+        ClassNamePrefixFeaturesOutMixin,
+        ClusterMixin,
+        TransformerMixin,
+    )
     from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
     from sklearn.utils import check_random_state, gen_batches
     from sklearn.utils.validation import check_is_fitted, validate_data
@@ -20,7 +27,18 @@ except ImportError as error:
         f"hpckit.cluster.estimators needs scikit-learn ({error}): pip install 'hpckit[sklearn]'"
     ) from error
 
-from hpckit.cluster import _data, _input, _places, alternate, clara, clarans, dynmsc, fasterpam, onebatch, pam
+from hpckit.cluster import (
+    _data,
+    _input,
+    _places,
+    alternate,
+    clara,
+    clarans,
+    dynmsc,
+    fasterpam,
+    onebatch,
+    pam,
+)
 from hpckit.cluster._named import Named, allows_nan, bind, known, remark
 from hpckit.cluster._ranks import Ranks
 from hpckit.errors import ConfigError
@@ -32,9 +50,21 @@ if TYPE_CHECKING:
 
     from hpckit.cluster import Result
 
-_SEARCHES = {search.__name__: search for search in (fasterpam, pam, onebatch, clara, clarans, alternate)}
+_SEARCHES = {
+    search.__name__: search for search in (fasterpam, pam, onebatch, clara, clarans, alternate)
+}
 _MANY = 20_000  # objects: the distances between more take over 1.6 GB
-_OWN = ("init", "block", "max_iter", "batch", "samples", "sample_size", "restarts", "max_neighbors", "k_min")
+_OWN = (
+    "init",
+    "block",
+    "max_iter",
+    "batch",
+    "samples",
+    "sample_size",
+    "restarts",
+    "max_neighbors",
+    "k_min",
+)
 _BATCH = 1024  # objects whose distances are computed at once
 
 
@@ -51,9 +81,11 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     comm: MPI.Intracomm | None
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels (n,) int64: for each object the position in `medoid_indices_` of the nearest medoid.
+        """Labels (n,) int64: for each object the position in `medoid_indices_` of the nearest
+        medoid.
 
-        X : points (n, d); with metric="precomputed" distances (n, n_fitted) to the objects of `fit`. Not collective.
+        X : points (n, d); with metric="precomputed" distances (n, n_fitted) to the objects of
+            `fit`. Not collective.
         """
         check_is_fitted(self)
         return self._assign(self._checked(X, reset=False))[0]
@@ -65,7 +97,9 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         return np.concatenate([part.astype(X.dtype) for part in self._distances(X)])
 
     def _checked(self, X: Any, *, reset: bool, **limits: Any) -> Any:
-        """X as an array or a sparse matrix, its columns those of `fit` unless this is it (`reset`)."""
+        """X as an array or a sparse matrix, its columns those of `fit` unless this is it
+        (`reset`).
+        """
         _data.refuse_masked(X, "X")
         given = isinstance(self.metric, str) and self.metric == "precomputed"
         limits |= {"accept_sparse": False if given else "csr", "ensure_non_negative": given}
@@ -88,7 +122,9 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             X = _dense(X)
             metric = known(self.metric, self.metric_params)
             places = _places.read(self._init(), self.metric, X.shape[1])
-            k = _input.how_many(getattr(self, called) if places is None else len(places), called, len(X))
+            k = _input.how_many(
+                getattr(self, called) if places is None else len(places), called, len(X)
+            )
             search, arguments = self._search(len(X))
             _at_least(k, called, arguments)
             seeds = self._seeds(n_init)
@@ -101,7 +137,12 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         with ranks.together():
             if places is not None:
                 arguments["init"] = _places.objects(X, named, places)
-        arguments |= {"metric": named.metric, "memory": self.memory, "threads": self.threads, "comm": self.comm}
+        arguments |= {
+            "metric": named.metric,
+            "memory": self.memory,
+            "threads": self.threads,
+            "comm": self.comm,
+        }
         results = [search(X, k, random_state=seed, **arguments) for seed in seeds]
         result = min(results, key=attrgetter("loss"))
         self._keep(X, arguments["sample_weight"], named, result)
@@ -112,17 +153,24 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """`init`, of which names are known."""
         if isinstance(self.init, str) and self.init not in _input.INITS:
             names = ", ".join(_input.INITS)
-            raise ConfigError(f"init needs to be one of {names}, indices of objects, or points; it is {self.init!r}")
+            raise ConfigError(
+                f"init needs to be one of {names}, indices of objects, or points; it is "
+                f"{self.init!r}"
+            )
         return self.init
 
     def _search(self, n: int) -> tuple[Any, dict[str, Any]]:
-        """The search for n objects, which makes no remarks of its own, and what it alone is to be told."""
+        """The search for n objects, which makes no remarks of its own, and what it alone is to be
+        told.
+        """
         searches = self._searches(n)
         own = {name: value for name in _OWN if (value := getattr(self, name, None)) is not None}
         takes = [signature(search).parameters.keys() for search in searches]
         if foreign := own.keys() - set().union(*takes):
             names = " and ".join(search.__name__ for search in searches)
-            raise ConfigError(f"{names} takes no {' and no '.join(sorted(foreign))}: leave it at None")
+            raise ConfigError(
+                f"{names} takes no {' and no '.join(sorted(foreign))}: leave it at None"
+            )
         return searches[0].__wrapped__, {name: own[name] for name in own if name in takes[0]}
 
     def _searches(self, n: int) -> list[Any]:
@@ -132,11 +180,15 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     def _seeds(self, n_init: Any) -> list[int]:
         state, count = self.random_state, _input.count(n_init, "n_init")
         try:
-            if isinstance(state, (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)):
+            if isinstance(
+                state, (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)
+            ):
                 return np.random.default_rng(state).integers(2**31 - 1, size=count).tolist()
             return check_random_state(state).randint(2**31 - 1, size=count).tolist()
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"random_state={state!r} is neither a seed nor a generator: {error}") from error
+            raise ConfigError(
+                f"random_state={state!r} is neither a seed nor a generator: {error}"
+            ) from error
 
     def _keep(self, X: np.ndarray, weights: np.ndarray, named: Named, result: Any) -> None:
         self.effective_metric_, self.effective_metric_params_ = named.name, named.parameters
@@ -146,8 +198,11 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         self.inertia_ = _cost(nearest, weights)
         self.n_iter_, self._n_features_out = result.n_iter, len(result.medoids)
 
-    def _remarks(self, X: np.ndarray, result: Result, called: str) -> Iterator[tuple[str, type[Warning]]]:
-        """What the user may not expect; on all ranks, so that where it is made an error, all meet it.
+    def _remarks(
+        self, X: np.ndarray, result: Result, called: str
+    ) -> Iterator[tuple[str, type[Warning]]]:
+        """What the user may not expect; on all ranks, so that where it is made an error, all meet
+        it.
 
         The first two begin with the words that filters for scikit-learn-extra look for.
         """
@@ -158,9 +213,16 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         empty = np.flatnonzero(np.bincount(self.labels_, minlength=k) == 0).tolist()
         if empty:
             rest = f" So are {', '.join(map(str, empty[1:]))}." if empty[1:] else ""
-            yield f"Cluster {empty[0]} is empty!{rest} Its medoid is nearer to no object than others are", UserWarning
+            yield (
+                f"Cluster {empty[0]} is empty!{rest} Its medoid is nearer to no object than others "
+                "are",
+                UserWarning,
+            )
         if k != wanted and called == "n_clusters":
-            yield f"n_clusters={wanted}, but init has {k} points: there are {k} clusters", UserWarning
+            yield (
+                f"n_clusters={wanted}, but init has {k} points: there are {k} clusters",
+                UserWarning,
+            )
         if said := remark(self._metric, X):
             yield said, DataConversionWarning
 
@@ -178,17 +240,26 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 distances = self._metric.table(some, self.cluster_centers_)
                 if not np.isfinite(distances).all():
                     wrong = distances[~np.isfinite(distances)][0]
-                    raise ConfigError(f"metric={self.metric!r} is {wrong} between a point of X and a medoid")
+                    raise ConfigError(
+                        f"metric={self.metric!r} is {wrong} between a point of X and a medoid"
+                    )
                 yield distances
 
     def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (n,) int64, of what `transform` returns, and distances (n,) float64 to the nearest medoid."""
-        parts = [(part.astype(X.dtype).argmin(axis=1), part.min(axis=1)) for part in self._distances(X)]
+        """Labels (n,) int64, of what `transform` returns, and distances (n,) float64 to the nearest
+        medoid.
+        """
+        parts = [
+            (part.astype(X.dtype).argmin(axis=1), part.min(axis=1)) for part in self._distances(X)
+        ]
         labels, nearest = map(np.concatenate, zip(*parts, strict=True))
         return labels, nearest
 
     def __sklearn_tags__(self) -> Any:
-        tags, given = super().__sklearn_tags__(), isinstance(self.metric, str) and self.metric == "precomputed"
+        tags, given = (
+            super().__sklearn_tags__(),
+            isinstance(self.metric, str) and self.metric == "precomputed",
+        )
         tags.input_tags.pairwise = tags.input_tags.positive_only = given
         tags.input_tags.sparse, tags.input_tags.allow_nan = not given, allows_nan(self.metric)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -209,24 +280,27 @@ class KMedoids(_Medoids):
     """The k objects with the least sum of distances from all objects to the nearest of them.
 
     n_clusters : k, a whole number
-    metric : as in `hpckit.cluster.fasterpam`: any name of `sklearn.metrics.pairwise_distances`, or a function of two
-        points; "precomputed": X is the matrix of distances
-    method : "fasterpam", "pam", "onebatch", "clara", "clarans", "alternate", or "auto": "onebatch" for more than 20 000
-        points, else "fasterpam"
-    init : first medoids: a name as in `hpckit.cluster.fasterpam`, indices (k,) of objects, or points (k, d), of which
-        the nearest objects are taken, and which say how many clusters there are; None: as the method likes
+    metric : as in `hpckit.cluster.fasterpam`: any name of `sklearn.metrics.pairwise_distances`, or
+        a function of two points; "precomputed": X is the matrix of distances
+    method : "fasterpam", "pam", "onebatch", "clara", "clarans", "alternate", or "auto": "onebatch"
+        for more than 20 000 points, else "fasterpam"
+    init : first medoids: a name as in `hpckit.cluster.fasterpam`, indices (k,) of objects, or
+        points (k, d), of which the nearest objects are taken, and which say how many clusters there
+        are; None: as the method likes
     n_init : searches, each with its own random start, of which the one with the least loss is kept
-    max_iter, block, batch, samples, sample_size, restarts, max_neighbors : arguments of the method; None: its default
+    max_iter, block, batch, samples, sample_size, restarts, max_neighbors : arguments of the method;
+    None: its default
     metric_params : dict of arguments of the metric
     memory, threads : as in `hpckit.cluster.fasterpam`
-    random_state : int, `numpy.random.RandomState`, `Generator` or `SeedSequence`, or None; that of rank 0 counts
+    random_state : int, `numpy.random.RandomState`, `Generator` or `SeedSequence`, or None; that of
+        rank 0 counts
     comm : communicator whose ranks all call `fit` with the same X; None for this process alone
 
-    After `fit`: `medoid_indices_` (k,) and `labels_` (n,) int64, `cluster_centers_` (k, d) or None for matrices,
-    `inertia_`, the weighted sum of the distances to the nearest medoids, `n_iter_`, `n_features_in_`,
-    `effective_metric_`, and `effective_metric_params_` with what was computed from X. Bad arguments raise `ValueError`,
-    on all ranks. Warns, on all ranks, of a search that ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`)
-    and of clusters that are empty.
+    After `fit`: `medoid_indices_` (k,) and `labels_` (n,) int64, `cluster_centers_` (k, d) or None
+    for matrices, `inertia_`, the weighted sum of the distances to the nearest medoids, `n_iter_`,
+    `n_features_in_`, `effective_metric_`, and `effective_metric_params_` with what was computed
+    from X. Bad arguments raise `ValueError`, on all ranks. Warns, on all ranks, of a search that
+    ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`) and of clusters that are empty.
     """
 
     def __init__(
@@ -271,7 +345,8 @@ class KMedoids(_Medoids):
     def fit(self, X: Any, y: None = None, sample_weight: Any = None) -> KMedoids:
         """Find the medoids (collective over `comm`).
 
-        X : points (n, d), dense or sparse, or distances (n, n) if metric="precomputed"; whole on every rank
+        X : points (n, d), dense or sparse, or distances (n, n) if metric="precomputed"; whole on
+            every rank
         sample_weight : (n,) weight of each object in the loss
         """
         self._fit(X, sample_weight, "n_clusters", self.n_init)
@@ -289,7 +364,10 @@ class KMedoids(_Medoids):
             return [onebatch, fasterpam] if many else [fasterpam, onebatch]
         if not isinstance(self.method, str) or self.method not in _SEARCHES:
             names = ", ".join(_SEARCHES)
-            raise ConfigError(f"method={self.method!r} must be one of auto, {names}: {self.method} is not supported")
+            raise ConfigError(
+                f"method={self.method!r} must be one of auto, {names}: {self.method} is not "
+                "supported"
+            )
         return [_SEARCHES[self.method]]
 
 
@@ -297,11 +375,12 @@ class DynMSC(_Medoids):
     """Medoids, and how many of them, with the highest average medoid silhouette.
 
     k_max, k_min : the most and the fewest to try
-    metric, init, block, max_iter, metric_params, memory, threads, random_state, comm : as for `KMedoids`; of `init`,
+    metric, init, block, max_iter, metric_params, memory, threads, random_state, comm : as for
+    `KMedoids`; of `init`,
         k_max are named
 
-    After `fit`: `n_clusters_`, `scores_` (fields k and silhouette, for each k tried), and what `KMedoids` has, for the
-    best k. Errors and warnings as there.
+    After `fit`: `n_clusters_`, `scores_` (fields k and silhouette, for each k tried), and what
+    `KMedoids` has, for the best k. Errors and warnings as there.
     """
 
     def __init__(
@@ -348,7 +427,9 @@ def _at_least(k: int, called: str, arguments: dict[str, Any]) -> None:
     """Samples must hold all medoids."""
     for name in sorted({"sample_size", "batch"} & arguments.keys()):
         if _input.count(arguments[name], name) < k:
-            raise ConfigError(f"{name}={arguments[name]} is less than {called}={k}: draw at least as many objects")
+            raise ConfigError(
+                f"{name}={arguments[name]} is less than {called}={k}: draw at least as many objects"
+            )
 
 
 def _cost(nearest: np.ndarray, weights: np.ndarray) -> float:

@@ -23,8 +23,10 @@ class Result:
     """What a search found; the same bits on any number of ranks.
 
     medoids : (k,) int64, objects
-    labels : (n,) int64, for each object the position in `medoids` of the nearest, the lowest among equals
-    loss : sum of the weighted distances of all objects to their medoids, rounded to 2**-22 of the largest or finer
+    labels : (n,) int64, for each object the position in `medoids` of the nearest, the lowest among
+        equals
+    loss : sum of the weighted distances of all objects to their medoids, rounded to 2**-22 of the
+        largest or finer
     n_iter : passes over all candidates
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
@@ -41,7 +43,9 @@ class Result:
 
     @property
     def empty(self) -> list[int]:
-        """Clusters without a member: their medoids are no nearer to any object, themselves included, than others."""
+        """Clusters without a member: their medoids are no nearer to any object, themselves
+        included, than others.
+        """
         return np.flatnonzero(np.bincount(self.labels, minlength=len(self.medoids)) == 0).tolist()
 
 
@@ -50,7 +54,9 @@ _P = ParamSpec("_P")
 
 
 def remarked(search: Callable[_P, _R]):
-    """The search, which says what its user may not expect of the result; `__wrapped__` is the one that keeps quiet."""
+    """The search, which says what its user may not expect of the result; `__wrapped__` is the one
+    that keeps quiet.
+    """
 
     @wraps(search)
     def told(*arguments: _P.args, **options: _P.kwargs) -> _R:
@@ -74,20 +80,27 @@ def fasterpam(
     resume: dict[str, Any] | None = None,
     **common: Unpack[_input.Common],
 ) -> Result:
-    """FasterPAM: swap as soon as a block of candidates offers an improvement (collective over `comm`).
+    """FasterPAM: swap as soon as a block of candidates offers an improvement (collective over
+    `comm`).
 
-    data : (n, n) distances, D[o, j] = cost of serving object o by medoid j, which need not be symmetric; or points
-        (n, d) with another metric. Whole on every rank.
+    data : (n, n) distances, D[o, j] = cost of serving object o by medoid j, which need not be
+        symmetric; or points (n, d) with another metric. Whole on every rank.
     init : "random", "first", "build", "lab", "k-medoids++", or k objects
     block : candidates judged together; 1 is FasterPAM as published, n is PAM
-    max_iter : most passes over all candidates; None: until no swap lowers the loss; 0: none, `init` is the result
-    monitor : called on all ranks after each block with the `Search`; an error that it raises ends the run, on all ranks
-    resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever `init` says
+    max_iter : most passes over all candidates; None: until no swap lowers the loss; 0: none, `init`
+        is the result
+    monitor : called on all ranks after each block with the `Search`; an error that it raises ends
+        the run, on all ranks
+    resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever
+        `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
-    Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021; docs/kmedoids.md.
+    Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021;
+    docs/kmedoids.md.
     """
-    problem = _input.check(data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common)
+    problem = _input.check(
+        data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common
+    )
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
@@ -106,10 +119,12 @@ def pam(
     resume: dict[str, Any] | None = None,
     **common: Unpack[_input.Common],
 ) -> Result:
-    """Exact PAM: always the best of all swaps, the same ones as the original algorithm (collective over `comm`).
+    """Exact PAM: always the best of all swaps, the same ones as the original algorithm (collective
+    over `comm`).
 
-    Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`; max_iter: most swaps.
-    Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations Research 150, 2007.
+    Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`;
+    max_iter: most swaps. Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations
+    Research 150, 2007.
     """
     problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
@@ -125,7 +140,11 @@ def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candida
         distances = found or _dist.load(problem, by_candidate=by_candidate)
     problem.ranks.same("whether there is a resume", resume is not None)
     with span("init"):
-        medoids = _init.medoids(problem, distances) if resume is None else _search.medoids(problem, resume)
+        medoids = (
+            _init.medoids(problem, distances)
+            if resume is None
+            else _search.medoids(problem, resume)
+        )
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
 
 
@@ -133,13 +152,20 @@ def finish(state: Medoids, search: Search) -> Result:
     """The result of a search that has ended."""
     labels = state.near.astype(np.int64)
     counts = search.passes, search.n_swap
-    return Result(state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing)
+    return Result(
+        state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing
+    )
 
 
 def _remark(result: Result) -> None:
     if not result.converged and result.n_iter:
         _LOG.info("stopped after max_iter=%d: more of them may lower the loss", result.n_iter)
     if result.empty and not result.loss:
-        _LOG.warning("fewer distinct objects than k=%d: some medoids coincide, and serve nobody", len(result.medoids))
+        _LOG.warning(
+            "fewer distinct objects than k=%d: some medoids coincide, and serve nobody",
+            len(result.medoids),
+        )
     elif result.empty:
-        _LOG.warning("empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty)
+        _LOG.warning(
+            "empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty
+        )

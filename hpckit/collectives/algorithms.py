@@ -1,7 +1,9 @@
-"""Allreduce over point-to-point messages; a is the latency of a message, b the time a link takes per byte.
+"""Allreduce over point-to-point messages; a is the latency of a message, b the time a link takes
+per byte.
 
-For p ranks and n bytes, what each algorithm costs (Thakur, Rabenseifner & Gropp, IJHPCA 19, 2005; the star is that of
-TPI-LLM, Li et al., arXiv:2410.00531; one-shot and two-shot are the direct exchanges of GPU libraries):
+For p ranks and n bytes, what each algorithm costs (Thakur, Rabenseifner & Gropp, IJHPCA 19, 2005;
+the star is that of TPI-LLM, Li et al., arXiv:2410.00531; one-shot and two-shot are the direct
+exchanges of GPU libraries):
 
     ring                  2 (p-1) a      2 n (p-1)/p b    any number of ranks, least bytes
     star                  2 a            2 n (p-1) b      all through the root's link
@@ -11,16 +13,28 @@ TPI-LLM, Li et al., arXiv:2410.00531; one-shot and two-shot are the direct excha
     rabenseifner          2 log2 p a     2 n (p-1)/p b    halving, then doubling
     tree                  2 log2 p a     2 n log2 p b     binomial
 
-`star`, `oneshot` and `twoshot` reduce in rank order: they give the same bits, and serve operations that do not commute.
+`star`, `oneshot` and `twoshot` reduce in rank order: they give the same bits, and serve operations
+that do not commute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, exchange, in_rank_order
+from hpckit.collectives.schedule import (
+    Copy,
+    Fold,
+    Message,
+    Piece,
+    Round,
+    Schedule,
+    exchange,
+    in_rank_order,
+)
 
-Cuts = Sequence[int]  # rank r is responsible for elements cuts[r] to cuts[r + 1]; cuts[-1] is how many there are
+Cuts = Sequence[
+    int
+]  # rank r is responsible for elements cuts[r] to cuts[r + 1]; cuts[-1] is how many there are
 Algorithm = Callable[[int, int, Cuts], Schedule]
 
 
@@ -86,7 +100,9 @@ def ring_reduce_scatter(rank: int, size: int, cuts: Cuts) -> Schedule:
 def ring_allgather(rank: int, size: int, cuts: Cuts) -> Schedule:
     """Slice r travels from rank r round the ring."""
     return [
-        _pass_on(rank, size, _slice(cuts, (rank - step) % size), _slice(cuts, (rank - step - 1) % size))
+        _pass_on(
+            rank, size, _slice(cuts, (rank - step) % size), _slice(cuts, (rank - step - 1) % size)
+        )
         for step in range(size - 1)
     ]
 
@@ -99,7 +115,10 @@ def recursive_doubling(rank: int, size: int, cuts: Cuts) -> Schedule:
     def rounds(place: int, rank_at: Callable[[int], int]) -> Schedule:
         partners = [rank_at(place ^ (1 << bit)) for bit in range(power.bit_length() - 1)]
         # Both partners take the lower rank's data first, so that they get the same.
-        return [exchange([Message(p, whole)], [Message(p, beside)], [Fold(beside, whole, p > rank)]) for p in partners]
+        return [
+            exchange([Message(p, whole)], [Message(p, beside)], [Fold(beside, whole, p > rank)])
+            for p in partners
+        ]
 
     return _on_a_power_of_two(rank, size, whole, rounds)
 
@@ -118,9 +137,13 @@ def rabenseifner(rank: int, size: int, cuts: Cuts) -> Schedule:
             kept, given = (lower, upper) if place < middle else (upper, lower)
             beside = Piece(0, kept.stop - kept.start, scratch=True)
             peer = rank_at(place ^ distance)
-            halving.append(exchange([Message(peer, given)], [Message(peer, beside)], [Fold(beside, kept)]))
+            halving.append(
+                exchange([Message(peer, given)], [Message(peer, beside)], [Fold(beside, kept)])
+            )
             doubling.append(exchange([Message(peer, kept)], [Message(peer, given)]))
-            low, high, distance = (low, middle, distance // 2) if place < middle else (middle, high, distance // 2)
+            low, high, distance = (
+                (low, middle, distance // 2) if place < middle else (middle, high, distance // 2)
+            )
         return halving + doubling[::-1]
 
     return _on_a_power_of_two(rank, size, Piece(0, cuts[-1]), rounds)
@@ -158,7 +181,9 @@ ORDERED = ("star", "oneshot", "twoshot")  # reduce in rank order
 
 
 def _others(rank: int, size: int) -> list[int]:
-    """All other ranks, each rank beginning after itself, so that they do not all send to one at once."""
+    """All other ranks, each rank beginning after itself, so that they do not all send to one at
+    once.
+    """
     return [(rank + step) % size for step in range(1, size)]
 
 
@@ -171,20 +196,26 @@ def _beside(rank: int, size: int, mine: Piece) -> tuple[list[Piece], list[Messag
     length = mine.stop - mine.start
     slots = {peer: i for i, peer in enumerate(p for p in range(size) if p != rank)}
     pieces = [
-        mine if peer == rank else Piece(slots[peer] * length, (slots[peer] + 1) * length, scratch=True)
+        mine
+        if peer == rank
+        else Piece(slots[peer] * length, (slots[peer] + 1) * length, scratch=True)
         for peer in range(size)
     ]
     return pieces, [Message(peer, pieces[peer]) for peer in reversed(_others(rank, size))]
 
 
 def _pass_on(rank: int, size: int, sent: Piece, received: Piece, *work: Fold | Copy) -> Round:
-    return exchange([Message((rank + 1) % size, sent)], [Message((rank - 1) % size, received)], work)
+    return exchange(
+        [Message((rank + 1) % size, sent)], [Message((rank - 1) % size, received)], work
+    )
 
 
 def _on_a_power_of_two(
     rank: int, size: int, whole: Piece, rounds: Callable[[int, Callable[[int], int]], Schedule]
 ) -> Schedule:
-    """As many of the first ranks as are too many give their data to their neighbour, and get the result from it."""
+    """As many of the first ranks as are too many give their data to their neighbour, and get the
+    result from it.
+    """
     extra = size - (1 << (size.bit_length() - 1))
 
     def rank_at(place: int) -> int:

@@ -32,38 +32,59 @@ def numbers(array: Any) -> np.ndarray:
 def check_numbers(array: Any) -> None:
     """`ConfigError` unless it is a NumPy array of numbers."""
     check_unmasked(array)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in _KINDS or not array.dtype.isnative:
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype.kind not in _KINDS
+        or not array.dtype.isnative
+    ):
         found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
-        raise ConfigError(f"collectives take NumPy arrays of numbers in native byte order, got {found}")
+        raise ConfigError(
+            f"collectives take NumPy arrays of numbers in native byte order, got {found}"
+        )
 
 
 def check_unmasked(array: Any) -> None:
     """`ConfigError` for masked arrays: what is masked would count as numbers."""
     if isinstance(array, np.ma.MaskedArray):
-        raise ConfigError("collectives know no masks, but the array is masked: fill it first, as by array.filled(0)")
+        raise ConfigError(
+            "collectives know no masks, but the array is masked: fill it first, as by "
+            "array.filled(0)"
+        )
 
 
 def check_array(array: Any) -> None:
-    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be written."""
+    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be
+    written.
+    """
     check_numbers(array)
     if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
-        raise ConfigError(f"the array must be one-dimensional, contiguous and writable, but has shape {array.shape}")
+        raise ConfigError(
+            "the array must be one-dimensional, contiguous and writable, but has shape "
+            f"{array.shape}"
+        )
 
 
 def check_result(array: np.ndarray, out: Any) -> None:
-    """`ConfigError` unless a reduction of the array can be written to `out`: to the array itself, or well apart."""
+    """`ConfigError` unless a reduction of the array can be written to `out`: to the array itself,
+    or well apart.
+    """
     check_numbers(out)
     if not out.flags.writeable:
         raise ConfigError("the result's array is read-only: pass a writable one")
     if (array.shape, array.dtype) != (out.shape, out.dtype):
-        raise ConfigError(f"out is {out.dtype} {out.shape}, it must be like the array: {array.dtype} {array.shape}")
+        raise ConfigError(
+            f"out is {out.dtype} {out.shape}, it must be like the array: {array.dtype} "
+            f"{array.shape}"
+        )
     if overlaps_itself(out):
         raise ConfigError(
-            f"elements of the result's array overlap: shape {out.shape} with strides {out.strides}; pass a copy"
+            f"elements of the result's array overlap: shape {out.shape} with strides "
+            f"{out.strides}; pass a copy"
         )
     if not identical(array, out) and overlap(array, out):
         raise ConfigError(
-            "out overlaps the array in memory without being it: pass one of its own, or out=None to reduce in place"
+            "out overlaps the array in memory without being it: pass one of its own, or out=None "
+            "to reduce in place"
         )
 
 
@@ -75,7 +96,8 @@ def check_operation(op: Any, dtype: np.dtype) -> None:
     known = defined(dtype)
     if op.is_predefined and name_of(op) not in known:
         raise ConfigError(
-            f"MPI does not define this operation for {dtype}, only {', '.join(known)}: use another dtype or operation"
+            f"MPI does not define this operation for {dtype}, only {', '.join(known)}: use another "
+            "dtype or operation"
         )
 
 
@@ -84,7 +106,9 @@ def check_group(group: Any, n: int) -> None:
     if not is_whole(group) or group < 1:
         raise ConfigError(f"group={group!r} must be a whole number above 0")
     if n % group:
-        raise ConfigError(f"{n} numbers cannot be cut into groups of {group}: pass whole groups only")
+        raise ConfigError(
+            f"{n} numbers cannot be cut into groups of {group}: pass whole groups only"
+        )
 
 
 def is_whole(value: Any) -> bool:
@@ -94,7 +118,11 @@ def is_whole(value: Any) -> bool:
 
 def operation(op: MPI.Op) -> object:
     """What ranks can tell each other of an operation."""
-    return op.py2f() if op.is_predefined else f"the user's, which {'commutes' if op.is_commutative else 'does not'}"
+    return (
+        op.py2f()
+        if op.is_predefined
+        else f"the user's, which {'commutes' if op.is_commutative else 'does not'}"
+    )
 
 
 def watched(comm: MPI.Intracomm) -> bool:

@@ -1,4 +1,6 @@
-"""The collectives of MPI: on what the ranks must agree when they call one, and how to say what they called."""
+"""The collectives of MPI: on what the ranks must agree when they call one, and how to say what they
+called.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,20 @@ from mpi4py import MPI
 
 from hpckit.errors import by_rank
 
-_OPERATIONS = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR", "MINLOC", "MAXLOC")
+_OPERATIONS = (
+    "SUM",
+    "PROD",
+    "MIN",
+    "MAX",
+    "LAND",
+    "LOR",
+    "LXOR",
+    "BAND",
+    "BOR",
+    "BXOR",
+    "MINLOC",
+    "MAXLOC",
+)
 _INSIDE = __file__.rpartition("/collectives/")[0]
 _OURS = (f"{_INSIDE}/collectives/", f"{_INSIDE}/comm/", f"{_INSIDE}/errors.py", contextlib.__file__)
 
@@ -57,7 +72,9 @@ KINDS = {
     **dict.fromkeys(("allgather", "alltoall"), Kind(("sendobj",))),
     **dict.fromkeys(("Dup", "Split", "Split_type", "Create"), Kind()),
 }
-Signature = tuple[int | None, Any, Any, int | None]  # elements, dtype, operation, root; None: need not agree
+Signature = tuple[
+    int | None, Any, Any, int | None
+]  # elements, dtype, operation, root; None: need not agree
 NOTHING: Signature = None, None, None, None
 
 
@@ -79,7 +96,9 @@ class Call(NamedTuple):
 
 
 def disagreement(calls: Mapping[int, Call]) -> str | None:
-    """What differs between these calls, by rank, and who called what; None where they go together."""
+    """What differs between these calls, by rank, and who called what; None where they go
+    together.
+    """
     for field in ("kind", "root", "op", "dtype", "length"):
         if len({getattr(call, field) for call in calls.values()} - {None}) > 1:
             return f"{field} differs: {by_rank([str(calls[rank]) for rank in sorted(calls)])}"
@@ -87,7 +106,9 @@ def disagreement(calls: Mapping[int, Call]) -> str | None:
 
 
 def reader(name: str, size: int) -> Callable[[tuple, dict[str, Any]], Signature]:
-    """A function that reads the signature off the arguments of the collective `name` on `size` ranks."""
+    """A function that reads the signature off the arguments of the collective `name` on `size`
+    ranks.
+    """
     parameters, counted, divided = KINDS[name]
     op, root = (parameters.index(p) if p in parameters else None for p in ("op", "root"))
     defaults = tuple({"op": MPI.SUM, "root": 0}.get(p) for p in parameters)
@@ -95,20 +116,30 @@ def reader(name: str, size: int) -> Callable[[tuple, dict[str, Any]], Signature]
 
     def read(args: tuple, kwargs: dict[str, Any]) -> Signature:
         if len(args) < len(defaults):
-            args += tuple(map(kwargs.get, parameters, defaults))[len(args) :] if kwargs else defaults[len(args) :]
+            args += (
+                tuple(map(kwargs.get, parameters, defaults))[len(args) :]
+                if kwargs
+                else defaults[len(args) :]
+            )
         length = dtype = None
         if counted is not None:
             buffer, parts = args[counted], 1
             if buffer is in_place:
                 buffer, parts = args[1 - counted], size if divided else 1
-            length, dtype = (buffer.size // parts, buffer.dtype) if type(buffer) is array else _elements(buffer, parts)
+            length, dtype = (
+                (buffer.size // parts, buffer.dtype)
+                if type(buffer) is array
+                else _elements(buffer, parts)
+            )
         return length, dtype, None if op is None else args[op], None if root is None else args[root]
 
     return read if parameters else lambda args, kwargs: NOTHING
 
 
 def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
-    """Length and dtype of mpi4py's other forms of a buffer; None where it would take MPI to know."""
+    """Length and dtype of mpi4py's other forms of a buffer; None where it would take MPI to
+    know.
+    """
     array, *rest = buffer if isinstance(buffer, list | tuple) else [buffer]
     count = next((x for x in rest if isinstance(x, int | np.integer)), None)
     datatype = next((x for x in rest if isinstance(x, MPI.Datatype)), None)
@@ -125,8 +156,19 @@ def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
 def call(kind: str, signature: Signature, at: str) -> Call:
     """What the other ranks are told."""
     count, dtype, op, root = signature
-    text = None if op is None else next((name for name in _OPERATIONS if op == getattr(MPI, name)), "an own operation")
-    return Call(kind, count, None if dtype is None else str(dtype), text, None if root is None else int(root), at)
+    text = (
+        None
+        if op is None
+        else next((name for name in _OPERATIONS if op == getattr(MPI, name)), "an own operation")
+    )
+    return Call(
+        kind,
+        count,
+        None if dtype is None else str(dtype),
+        text,
+        None if root is None else int(root),
+        at,
+    )
 
 
 def caller(frame: FrameType) -> FrameType:

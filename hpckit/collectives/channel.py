@@ -1,4 +1,6 @@
-"""The communicator on which all collectives of one user communicator talk, its node, and its parts."""
+"""The communicator on which all collectives of one user communicator talk, its node, and its
+parts.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +20,39 @@ from hpckit.log import get_logger
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
-_FAR = 5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
+_FAR = (
+    5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
+)
 _WINDOW = 1 << 20  # bytes of each rank that ways through memory are sure to do with
 _EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiver first
 
 
-def empty(comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> np.ndarray:
-    """An array of zeros in memory that this node's ranks share: they reduce it where it is (collective).
+def empty(
+    comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float
+) -> np.ndarray:
+    """An array of zeros in memory that this node's ranks share: they reduce it where it is
+    (collective).
 
-    Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had, and `ConfigError`
-    for what is no shape or dtype.
+    Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be
+    had, and `ConfigError` for what is no shape or dtype.
     """
     with together(comm):
         sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-        if not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes) or np.dtype(dtype).hasobject:
-            raise ConfigError(f"shape {shape} and dtype {dtype!r} must be whole numbers from 0 on, and numbers")
+        if (
+            not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes)
+            or np.dtype(dtype).hasobject
+        ):
+            raise ConfigError(
+                f"shape {shape} and dtype {dtype!r} must be whole numbers from 0 on, and numbers"
+            )
     node = Channel.of(comm).node
     with together(comm):  # the ranks of a node fail together, but other nodes may have room
         return node.zeros(tuple(map(int, sizes)), dtype)
 
 
 class Channel:
-    """One per communicator, by `of(comm)`: a duplicate of it, so that no message of the user's meets one of ours.
+    """One per communicator, by `of(comm)`: a duplicate of it, so that no message of the user's
+    meets one of ours.
 
     node : memory that this rank's node shares; by default the real one
     plans : what `hpckit.collectives.allreduce` keeps for its next call
@@ -72,7 +85,9 @@ class Channel:
 
     @cached_property
     def shares_memory(self) -> bool:
-        """Whether the ranks of every node can have what ways through memory need (collective at the first use)."""
+        """Whether the ranks of every node can have what ways through memory need (collective at the
+        first use).
+        """
         reason = None
         try:
             self.node.zeros((_WINDOW,), np.uint8)
@@ -80,21 +95,28 @@ class Channel:
             reason = error
         everywhere = self.comm.allreduce(reason is None, MPI.LAND)
         if reason and self.node.comm.rank == 0:
-            get_logger(__name__).warning("sums over ranks take messages instead of shared memory: %s", reason)
+            get_logger(__name__).warning(
+                "sums over ranks take messages instead of shared memory: %s", reason
+            )
         return everywhere
 
     @property
     def eager(self) -> int:
-        """Bytes that messages may have which are not to wait for an answer of the receiver first; 0: let them wait."""
+        """Bytes that messages may have which are not to wait for an answer of the receiver first;
+        0: let them wait.
+        """
         return _EAGER if self.links and self.links.farthest > _FAR else self._eager
 
     def tag(self) -> int:
-        """Another tag at each call; the same on all ranks, because plans are made by all of them in one order."""
+        """Another tag at each call; the same on all ranks, because plans are made by all of them in
+        one order.
+        """
         self._tag = (self._tag + 1) % _TAGS
         return self._tag
 
     def part(self, name: Hashable, color: int | None) -> Channel | None:
-        """The ranks that pass the same color, None for those that pass none; made at the first call (collective).
+        """The ranks that pass the same color, None for those that pass none; made at the first call
+        (collective).
 
         name : tells this division from others of the same channel
         """

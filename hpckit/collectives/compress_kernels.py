@@ -1,9 +1,9 @@
 """Kernel source: numbers in fewer bytes, what is lost by it, and back.
 
-Compiled by `hpckit.native`, used through `hpckit.collectives.{quantised,topk,powersgd}`. Each kernel exists for float32
-(`_f4`) and float64 (`_f8`). Compressing adds what the last call lost, `error`, to the source, and leaves there what
-this one loses; where that is not finite, because the source was not or because its code overflowed, it leaves 0, so
-that the next call is clean again.
+Compiled by `hpckit.native`, used through `hpckit.collectives.{quantised,topk,powersgd}`. Each
+kernel exists for float32 (`_f4`) and float64 (`_f8`). Compressing adds what the last call lost,
+`error`, to the source, and leaves there what this one loses; where that is not finite, because the
+source was not or because its code overflowed, it leaves 0, so that the next call is clean again.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ BLOCK = 256  # numbers that share a scale
 LANES = 64  # sums that a dot product is made of
 DIGIT = 11  # bits by which the k-th largest magnitude is narrowed down at a time
 
-# -- floats and their bits -------------------------------------------------------------------------------------------
+# -- floats and their bits
+# -------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -30,17 +31,23 @@ def _bits(typing, x):
 @intrinsic
 def _value(typing, bits):
     kind = types.float32 if bits.bitwidth == 32 else types.float64
-    return kind(bits), lambda context, builder, _, args: builder.bitcast(args[0], context.get_value_type(kind))
+    return kind(bits), lambda context, builder, _, args: builder.bitcast(
+        args[0], context.get_value_type(kind)
+    )
 
 
 @intrinsic
 def _magnitude(typing, x):
-    """The bits without the sign, an integer of as many bits: in the order of the magnitudes, NaN above infinity."""
+    """The bits without the sign, an integer of as many bits: in the order of the magnitudes, NaN
+    above infinity.
+    """
     word = types.int32 if x == types.float32 else types.int64
 
     def generate(context, builder, signature, arguments):
         kind = ir.IntType(word.bitwidth)
-        return builder.and_(builder.bitcast(arguments[0], kind), kind((1 << (word.bitwidth - 1)) - 1))
+        return builder.and_(
+            builder.bitcast(arguments[0], kind), kind((1 << (word.bitwidth - 1)) - 1)
+        )
 
     return word(x), generate
 
@@ -53,7 +60,8 @@ def _rint(typing, x):
         kind = context.get_value_type(x)
         name = f"llvm.rint.f{x.bitwidth}"
         return builder.call(
-            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), arguments
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name),
+            arguments,
         )
 
     return x(x), generate
@@ -89,7 +97,8 @@ def _from_bf16(code):
     return _value(uint32(uint32(code) << 16))
 
 
-# -- fp16, bf16 and int8 ---------------------------------------------------------------------------------------------
+# -- fp16, bf16 and int8
+# ---------------------------------------------------------------------------------------------
 
 
 def _half_precision(real, largest, to_code, from_code):
@@ -119,7 +128,9 @@ def _end(start, n):
 
 
 def _int8(real, infinity, smallest):
-    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN where that is not finite."""
+    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN where that is not
+    finite.
+    """
 
     @njit
     def largest(error, source, start, end):
@@ -174,12 +185,15 @@ def _int8(real, infinity, smallest):
     return pack, expand, add
 
 
-# -- top-k -----------------------------------------------------------------------------------------------------------
+# -- top-k
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _top_k(width):
     def select(error, source, indices, values, counts, n, k):
-        """The k largest magnitudes (NaN above all, the first among equals): where and what they are."""
+        """The k largest magnitudes (NaN above all, the first among equals): where and what they
+        are.
+        """
         for i in range(n):
             error[i] += source[i]
         threshold, rest, shift = 0, k, width
@@ -217,12 +231,15 @@ def _top_k(width):
     return select, scatter
 
 
-# -- PowerSGD --------------------------------------------------------------------------------------------------------
+# -- PowerSGD
+# --------------------------------------------------------------------------------------------------------
 
 
 @intrinsic
 def _dot_in_lanes(typing, x, a, y, b, n):
-    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, which are added up in pairs at the end."""
+    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, which are added up in pairs at
+    the end.
+    """
 
     def generate(context, builder, signature, arguments):
         x, a, y, b, n = arguments
@@ -230,13 +247,20 @@ def _dot_in_lanes(typing, x, a, y, b, n):
         total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
         word = ir.IntType(64)
         with cgutils.for_range_slice(builder, word(0), n, word(LANES), word) as (i, _):
-            places = (builder.gep(base, [builder.add(start, i)]) for base, start in ((x, a), (y, b)))
-            factors = (builder.load(builder.bitcast(place, kind.as_pointer()), align=4) for place in places)
+            places = (
+                builder.gep(base, [builder.add(start, i)]) for base, start in ((x, a), (y, b))
+            )
+            factors = (
+                builder.load(builder.bitcast(place, kind.as_pointer()), align=4) for place in places
+            )
             builder.store(builder.fadd(builder.load(total), builder.fmul(*factors)), total)
         lanes, count = builder.load(total), LANES
         while count > 1:
             count //= 2
-            halves = (ir.Constant(ir.VectorType(ir.IntType(32), count), [*range(at, at + count)]) for at in (0, count))
+            halves = (
+                ir.Constant(ir.VectorType(ir.IntType(32), count), [*range(at, at + count)])
+                for at in (0, count)
+            )
             lanes = builder.fadd(*(builder.shuffle_vector(lanes, lanes, half) for half in halves))
         return builder.extract_element(lanes, ir.IntType(32)(0))
 
@@ -273,7 +297,9 @@ def _low_rank(real, infinity, dependent):
             rows[a + i] -= part * rows[b + i]
 
     def project(left, error, source, basis, m, n, rank):
-        """error += source and left = basis error', whose shapes are (rank, m), (m, n) and (rank, n)."""
+        """error += source and left = basis error', whose shapes are (rank, m), (m, n) and (rank,
+        n).
+        """
         for i in range(m):
             for j in range(n):
                 error[i * n + j] += source[i * n + j]
@@ -291,7 +317,9 @@ def _low_rank(real, infinity, dependent):
                     own[k * n + j] += factor * error[i * n + j]
 
     def orthonormalise(rows, count, n):
-        """Gram-Schmidt, twice; a row that depends on those before becomes zero. What is not finite becomes NaN."""
+        """Gram-Schmidt, twice; a row that depends on those before becomes zero. What is not finite
+        becomes NaN.
+        """
         for row in range(count):
             start = row * n
             top = _value(largest(rows, start, n))
@@ -321,7 +349,9 @@ def _low_rank(real, infinity, dependent):
                     error[i * n + j] -= factor * own[k * n + j]
 
     def restart(rows, fresh, count, n):
-        """Each row over its largest magnitude; afresh where that is 0. Returns 1, all afresh, where not finite."""
+        """Each row over its largest magnitude; afresh where that is 0. Returns 1, all afresh, where
+        not finite.
+        """
         wrong = 0
         for row in range(count):
             wrong |= largest(rows, row * n, n) >= infinity
@@ -337,12 +367,15 @@ def _low_rank(real, infinity, dependent):
     return project, orthonormalise, project_back, expand, restart
 
 
-# -- what is not finite ----------------------------------------------------------------------------------------------
+# -- what is not finite
+# ----------------------------------------------------------------------------------------------
 
 
 def _forgetting(real, infinity):
     def settle(target, error, again, n, n_again):
-        """Forget all that is lost where a sum, or something lost, is not finite; whether that is so."""
+        """Forget all that is lost where a sum, or something lost, is not finite; whether that is
+        so.
+        """
         top = _magnitude(real(0))
         for i in range(n):
             top = max(top, max(_magnitude(target[i]), _magnitude(error[i])))
@@ -357,7 +390,8 @@ def _forgetting(real, infinity):
     return [settle]
 
 
-# -- for both types --------------------------------------------------------------------------------------------------
+# -- for both types
+# --------------------------------------------------------------------------------------------------
 
 
 def _publish(kind, names, signatures, functions):
@@ -367,7 +401,9 @@ def _publish(kind, names, signatures, functions):
 
 
 def _all(kind, real, width, dependent):
-    """Kernels for a type of `width` bits besides the sign; rows are dependent by the square of their sine."""
+    """Kernels for a type of `width` bits besides the sign; rows are dependent by the square of
+    their sine.
+    """
     numbers = np.finfo(kind)
     infinity = int(np.array(np.inf, kind).view(f"i{numbers.bits // 8}"))
     halves = ["void(T*, T*, u2*, i8)", "void(T*, u2*, i8)", "void(T*, u2*, i8)"]

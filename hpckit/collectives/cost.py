@@ -1,8 +1,10 @@
-"""What an allreduce should cost by each algorithm, from the links' measured latency and time per byte.
+"""What an allreduce should cost by each algorithm, from the links' measured latency and time per
+byte.
 
-The formulas are those of `hpckit.collectives.algorithms`, with the links' `overhead` for each further message of a
-direct exchange, their `crowd` where all ranks send at once, and gamma for the additions (Thakur, Rabenseifner & Gropp,
-IJHPCA 19, 2005). Latency and time per byte are those of the slowest pair that an algorithm must use.
+The formulas are those of `hpckit.collectives.algorithms`, with the links' `overhead` for each
+further message of a direct exchange, their `crowd` where all ranks send at once, and gamma for the
+additions (Thakur, Rabenseifner & Gropp, IJHPCA 19, 2005). Latency and time per byte are those of
+the slowest pair that an algorithm must use.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from hpckit.comm.links import Links
 def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, float]:
     """Seconds of each algorithm that sends messages.
 
-    ranks : as many as the links were measured for, or, for estimates, any number of ranks on nodes like those
+    ranks : as many as the links were measured for, or, for estimates, any number of ranks on nodes
+        like those
     """
     p = ranks or len(links.node_of)
     if p == 1:
@@ -39,10 +42,12 @@ def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, fl
 
 
 def shares(links: Links, n: int) -> list[int] | None:
-    """Cuts of n elements into the slices that ranks should own in a two-shot; None: equal ones are best.
+    """Cuts of n elements into the slices that ranks should own in a two-shot; None: equal ones are
+    best.
 
-    A rank that owns s elements sends n - s of others, and (p - 1) s as results: with time b per element that takes
-    b (n + (p - 2) s). Ranks behind slow links get less, or nothing, such that the slowest rank is done soonest.
+    A rank that owns s elements sends n - s of others, and (p - 1) s as results: with time b per
+    element that takes b (n + (p - 2) s). Ranks behind slow links get less, or nothing, such that
+    the slowest rank is done soonest.
     """
     p = len(links.node_of)
     b = links.per_node(links.beta, np.median)[list(links.node_of)]
@@ -66,8 +71,12 @@ def root(links: Links) -> int:
 
 
 def _hierarchical(links: Links, nbytes: int, p: int) -> dict[str, float]:
-    """Between nodes two-shots of as many lanes as a node has ranks; within them two passes over memory."""
-    nodes = links.nodes if p == len(links.node_of) else math.ceil(p * links.nodes / len(links.node_of))
+    """Between nodes two-shots of as many lanes as a node has ranks; within them two passes over
+    memory.
+    """
+    nodes = (
+        links.nodes if p == len(links.node_of) else math.ceil(p * links.nodes / len(links.node_of))
+    )
     lanes = max(p // nodes, 1)
     if nodes == 1 or lanes == 1:
         return {}

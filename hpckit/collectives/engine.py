@@ -1,4 +1,6 @@
-"""Runs schedules: persistent requests for the messages, and reductions on this rank for the work."""
+"""Runs schedules: persistent requests for the messages, and reductions on this rank for the
+work.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Way(Protocol):
 
 
 def in_time(poll: Callable[[], bool], deadline: float) -> bool:
-    """Poll, yielding the core in between, until it is complete; whether that took no longer than `deadline` seconds."""
+    """Poll, yielding the core in between, until it is complete; whether that took no longer than
+    `deadline` seconds.
+    """
     limit = time.monotonic() + deadline
     while not poll():
         if time.monotonic() > limit:
@@ -72,7 +76,9 @@ class _OfUser:
 
     def _check(self) -> None:
         if self._op == MPI.OP_NULL:
-            raise HpckitError("the operation of this plan was freed: free it after the plan's last call")
+            raise HpckitError(
+                "the operation of this plan was freed: free it after the plan's last call"
+            )
 
 
 class Work:
@@ -147,7 +153,8 @@ class Messages:
 
     target : (n,) contiguous, any dtype that MPI knows
     group : numbers that stay together; the schedule counts groups
-    deadline : seconds that one round may wait for its messages; `HpckitError` names the ranks that did not come
+    deadline : seconds that one round may wait for its messages; `HpckitError` names the ranks that
+        did not come
     """
 
     def __init__(
@@ -160,17 +167,26 @@ class Messages:
         deadline: float | None = None,
         group: int = 1,
     ) -> None:
-        self._source, self._target, self._deadline = grouped(source, group), grouped(target, group), deadline
+        self._source, self._target, self._deadline = (
+            grouped(source, group),
+            grouped(target, group),
+            deadline,
+        )
         self._channel = channel  # whose communicator must not be freed before this
         self._scratch = np.empty(scratch_size(schedule), self._target.dtype)
         self._type = datatype(target.dtype.char, group)
         self._eager = channel.eager // self._target.itemsize
         self._reduction = Reduction(op, target.dtype, group)
         tag = channel.tag()
-        rounds = [step._replace(receives=self._cut(step.receives), sends=self._cut(step.sends)) for step in schedule]
+        rounds = [
+            step._replace(receives=self._cut(step.receives), sends=self._cut(step.sends))
+            for step in schedule
+        ]
         self._peers = [[m.peer for m in (*step.receives, *step.sends)] for step in rounds]
         self._requests = [self._persistent(channel.comm, step, tag) for step in rounds]
-        self._work = [[call for task in step.work for call in self._tasks(task)] for step in schedule]
+        self._work = [
+            [call for task in step.work for call in self._tasks(task)] for step in schedule
+        ]
         self._copies = not np.shares_memory(source, target)
         self._at = len(schedule)
         requests = [request for requests in self._requests for request in requests]
@@ -213,9 +229,16 @@ class Messages:
         if self._deadline is None:
             MPI.Prequest.Waitall(requests)
         elif not in_time(partial(MPI.Prequest.Testall, requests), self._deadline):
-            late = sorted({peer for peer, r in zip(self._peers[self._at], requests, strict=True) if not r.Test()})
+            late = sorted(
+                {
+                    peer
+                    for peer, r in zip(self._peers[self._at], requests, strict=True)
+                    if not r.Test()
+                }
+            )
             raise HpckitError(
-                f"round {self._at + 1} of {len(self._requests)} of a collective waited {self._deadline} s for"
+                f"round {self._at + 1} of {len(self._requests)} of a collective waited "
+                f"{self._deadline} s for"
                 f" rank{'s' * (len(late) > 1)} {ranges(late)}: dead, late, or in another call"
             )
 
@@ -225,7 +248,9 @@ class Messages:
 
     def _cut(self, messages: Sequence[Message]) -> list[Message]:
         """As they travel: short enough to need no handshake, unless the piece is long."""
-        return [Message(m.peer, part) for m in messages for part in _parts(m.piece, self._most(m.piece))]
+        return [
+            Message(m.peer, part) for m in messages for part in _parts(m.piece, self._most(m.piece))
+        ]
 
     def _most(self, piece: Piece) -> int:
         return self._eager if 0 < piece.stop - piece.start <= _PARTS * self._eager else LIMIT
@@ -236,7 +261,10 @@ class Messages:
         pairs = zip(_parts(task.piece, LIMIT), _parts(task.into, LIMIT), strict=True)
         views = [(self._view(piece), self._view(into)) for piece, into in pairs]
         fold = self._reduction.fold
-        return [fold(into, piece, into) if task.after else fold(piece, into, into) for piece, into in views]
+        return [
+            fold(into, piece, into) if task.after else fold(piece, into, into)
+            for piece, into in views
+        ]
 
     def _view(self, piece: Piece) -> np.ndarray:
         return (self._scratch if piece.scratch else self._target)[piece.start : piece.stop]
@@ -247,4 +275,7 @@ class Messages:
 
 def _parts(piece: Piece, most: int) -> list[Piece]:
     """Parts of so many elements at most."""
-    return [piece._replace(start=a, stop=min(a + most, piece.stop)) for a in range(piece.start, piece.stop, most)]
+    return [
+        piece._replace(start=a, stop=min(a + most, piece.stop))
+        for a in range(piece.start, piece.stop, most)
+    ]

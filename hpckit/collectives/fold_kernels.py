@@ -1,7 +1,9 @@
-"""Kernel source: what two numbers give, by the rule that `hpckit.collectives.reduction` states, and loops over arrays.
+"""Kernel source: what two numbers give, by the rule that `hpckit.collectives.reduction` states, and
+loops over arrays.
 
-Part of the kernel modules that import it. An operation combines registers, and at the end brings the result into the
-form that the rule asks for: NaN without a payload. Operands may change places, bit for bit.
+Part of the kernel modules that import it. An operation combines registers, and at the end brings
+the result into the form that the rule asks for: NaN without a payload. Operands may change places,
+bit for bit.
 """
 
 from llvmlite import ir
@@ -13,7 +15,8 @@ LINE = 64  # bytes of a cache line
 REGISTERS = 2 * LINE  # bytes of each array that are reduced at once
 AHEAD = 2048  # bytes by which the prefetch runs ahead
 
-# -- operations: (combine, finish) of registers; the kinds of numbers are i, u, f, and c, of alternating parts --------
+# -- operations: (combine, finish) of registers; the kinds of numbers are i, u, f, and c, of
+# alternating parts --------
 
 
 def _integers(x):
@@ -22,18 +25,24 @@ def _integers(x):
 
 
 def _without_payload(builder, kind, x):
-    """NaN becomes the quiet and positive one without a payload; as integers, so that no optimiser knows better."""
+    """NaN becomes the quiet and positive one without a payload; as integers, so that no optimiser
+    knows better.
+    """
     if kind not in "fc":
         return x
     word = _integers(x)
-    infinity, nan = {16: (0x7C00, 0x7E00), 32: (0, 0x7FC00000), 64: (0, 0x7FF8 << 48)}[word.element.width]
+    infinity, nan = {16: (0x7C00, 0x7E00), 32: (0, 0x7FC00000), 64: (0, 0x7FF8 << 48)}[
+        word.element.width
+    ]
     bits = builder.bitcast(x, word)
     if infinity:  # there are few instructions for half precision
         rest = builder.and_(bits, ir.Constant(word, [0x7FFF] * word.count))
         wrong = builder.icmp_unsigned(">", rest, ir.Constant(word, [infinity] * word.count))
     else:
         wrong = builder.fcmp_unordered("uno", x, x)
-    return builder.bitcast(builder.select(wrong, ir.Constant(word, [nan] * word.count), bits), x.type)
+    return builder.bitcast(
+        builder.select(wrong, ir.Constant(word, [nan] * word.count), bits), x.type
+    )
 
 
 def _as_it_is(builder, kind, x):
@@ -49,7 +58,9 @@ def _multiply(builder, kind, a, b):
         return builder.mul(a, b) if kind in "iu" else builder.fmul(a, b)
 
     def picked(x, lanes):
-        return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+        return builder.shuffle_vector(
+            x, x, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+        )
 
     def poison(x):
         """0, or NaN in both parts where one of them is not finite."""
@@ -69,9 +80,12 @@ def _extreme(sign):
         if kind != "f":
             compare = builder.icmp_signed if kind == "i" else builder.icmp_unsigned
             return builder.select(compare(sign, a, b), a, b)
-        # Either way round gives the same number, except for two zeros and where one is NaN: NaN or anything is NaN.
+        # Either way round gives the same number, except for two zeros and where one is NaN: NaN or
+        # anything is NaN.
         word = _integers(a)
-        one, other = (builder.select(builder.fcmp_ordered(sign, x, y), x, y) for x, y in ((a, b), (b, a)))
+        one, other = (
+            builder.select(builder.fcmp_ordered(sign, x, y), x, y) for x, y in ((a, b), (b, a))
+        )
         one, other = (builder.bitcast(x, word) for x in (one, other))
         number = builder.or_(one, other)
         if sign == ">":  # only two negative numbers, of which 0 may be one, have a negative maximum
@@ -91,7 +105,9 @@ def _truth(builder, kind, x):
 
 
 def _logical(word):
-    return lambda builder, kind, a, b: getattr(builder, word)(_truth(builder, kind, a), _truth(builder, kind, b))
+    return lambda builder, kind, a, b: getattr(builder, word)(
+        _truth(builder, kind, a), _truth(builder, kind, b)
+    )
 
 
 OPERATIONS = {
@@ -107,11 +123,14 @@ OPERATIONS = {
     "bxor": (_bitwise("xor"), _as_it_is),
 }
 
-# -- loops over arrays -------------------------------------------------------------------------------------------------
+# -- loops over arrays
+# -------------------------------------------------------------------------------------------------
 
 
 def _prefetch(builder, address):
-    """Fetch what is needed soon: the hardware's own prefetch stops at the end of each page, and with many arrays."""
+    """Fetch what is needed soon: the hardware's own prefetch stops at the end of each page, and
+    with many arrays.
+    """
     word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -121,10 +140,16 @@ def _prefetch(builder, address):
 
 
 def fold(name, kind, size, nbytes):
-    """Combine `nbytes`, a few registers or one element, of all arrays: all are loaded before the result is stored."""
+    """Combine `nbytes`, a few registers or one element, of all arrays: all are loaded before the
+    result is stored.
+    """
     combine, finish = OPERATIONS[name]
     part = size // 2 if kind == "c" else size
-    element = ir.IntType(8 * part) if kind in "iu" else {2: ir.HalfType, 4: ir.FloatType, 8: ir.DoubleType}[part]()
+    element = (
+        ir.IntType(8 * part)
+        if kind in "iu"
+        else {2: ir.HalfType, 4: ir.FloatType, 8: ir.DoubleType}[part]()
+    )
     stored = ir.VectorType(element, nbytes // part)
     half = kind == "f" and part == 2  # for storage only
     computed = ir.VectorType(ir.FloatType(), nbytes // part) if half else stored
@@ -144,7 +169,9 @@ def fold(name, kind, size, nbytes):
 
             total = cgutils.alloca_once_value(builder, contribution(ir.IntType(64)(0)))
             with cgutils.for_range(builder, ranks, start=ir.IntType(64)(1)) as loop:
-                builder.store(combine(builder, kind, builder.load(total), contribution(loop.index)), total)
+                builder.store(
+                    combine(builder, kind, builder.load(total), contribution(loop.index)), total
+                )
             value = builder.load(total)
             value = finish(builder, kind, builder.fptrunc(value, stored) if half else value)
             builder.store(value, builder.inttoptr(target, stored.as_pointer()), align=1)

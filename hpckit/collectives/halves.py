@@ -1,4 +1,6 @@
-"""The halves of an allreduce, which are collectives of their own: reduce-scatter, allgather, broadcast."""
+"""The halves of an allreduce, which are collectives of their own: reduce-scatter, allgather,
+broadcast.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ from hpckit.comm.partition import starts
 from hpckit.comm.spin import check_deadline
 from hpckit.errors import ConfigError, HpckitError, same, together
 
-_TREE = 1 << 16  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
+_TREE = (
+    1 << 16
+)  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
 
 
 class _Plan:
@@ -50,16 +54,22 @@ class _Plan:
         root: int | None = None,
         group: int = 1,
     ) -> None:
-        way: Way = Messages(Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group)
+        way: Way = Messages(
+            Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group
+        )
         if comm.size == 1 and op:
             way = alone(array, array, op)
-        (self._way,) = recorder(comm, array, op, kind, root)([while_it_lives(op, way) if op else way])
+        (self._way,) = recorder(comm, array, op, kind, root)(
+            [while_it_lives(op, way) if op else way]
+        )
         self._flying = False
 
     def start(self) -> None:
         """Send what can be sent."""
         if self._flying:
-            raise HpckitError("start() twice without wait(): call wait() first, or make a plan for each")
+            raise HpckitError(
+                "start() twice without wait(): call wait() first, or make a plan for each"
+            )
         self._way.start()
         self._flying = True
 
@@ -77,7 +87,9 @@ class _Plan:
     def __call__(self) -> None:
         """The whole collective."""
         if self._flying:
-            raise HpckitError("a call between start() and wait() of the same plan: call wait() first, or make two")
+            raise HpckitError(
+                "a call between start() and wait() of the same plan: call wait() first, or make two"
+            )
         self._way()
 
 
@@ -106,14 +118,31 @@ class _Half(_Plan):
                 check_operation(op, array.dtype)
                 if algorithm == "ring" and not op.is_commutative:
                     raise ConfigError(
-                        "algorithm 'ring' reorders operands, but the operation does not commute: use 'direct'"
+                        "algorithm 'ring' reorders operands, but the operation does not commute: "
+                        "use 'direct'"
                     )
             edges = _edges(cuts, comm.size, array.size, group)
-        given = array.dtype.str, edges, str(algorithm), *map(operation, operations), deadline, group, watched(comm)
+        given = (
+            array.dtype.str,
+            edges,
+            str(algorithm),
+            *map(operation, operations),
+            deadline,
+            group,
+            watched(comm),
+        )
         same(comm, "kind, dtype, cuts, operation and options of a plan", (kind, *given))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
         schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
-        self._bind(comm, array, kind, schedule, deadline, operations[0] if operations else None, group=group)
+        self._bind(
+            comm,
+            array,
+            kind,
+            schedule,
+            deadline,
+            operations[0] if operations else None,
+            group=group,
+        )
 
 
 def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
@@ -122,15 +151,23 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
         return [group * start for start in starts(n // group, size)]
     edges = list(cuts) if isinstance(cuts, Sequence | np.ndarray) else []
     whole = all(map(is_whole, edges))
-    if not whole or len(edges) != size + 1 or edges != sorted(edges) or (edges[0], edges[-1]) != (0, n):
+    if (
+        not whole
+        or len(edges) != size + 1
+        or edges != sorted(edges)
+        or (edges[0], edges[-1]) != (0, n)
+    ):
         raise ConfigError(f"cuts {cuts} must be {size + 1} rising offsets from 0 to {n}")
     if any(edge % group for edge in edges):
-        raise ConfigError(f"cuts {cuts} must be multiples of group={group}: they would divide a group")
+        raise ConfigError(
+            f"cuts {cuts} must be multiples of group={group}: they would divide a group"
+        )
     return list(map(int, edges))
 
 
 class ReduceScatter(_Half):
-    """Rank r gets the reduction of slice r, `array[plan.owned]`, in place; the other slices are not defined then.
+    """Rank r gets the reduction of slice r, `array[plan.owned]`, in place; the other slices are not
+    defined then.
 
     array : (n,) contiguous
     cuts : (ranks + 1,) offsets of the slices; by default they are of equal length
@@ -153,7 +190,9 @@ class ReduceScatter(_Half):
         group: int = 1,
     ) -> None:
         halves = {"direct": direct_reduce_scatter, "ring": ring_reduce_scatter}
-        super().__init__(comm, array, "reduce-scatter", halves, algorithm, cuts, deadline, op, group=group)
+        super().__init__(
+            comm, array, "reduce-scatter", halves, algorithm, cuts, deadline, op, group=group
+        )
 
 
 class Allgather(_Half):
@@ -173,17 +212,30 @@ class Allgather(_Half):
 
 
 class Bcast(_Plan):
-    """Everybody gets the root's (n,) contiguous array: down a binomial tree, or, large ones, in slices; see above."""
+    """Everybody gets the root's (n,) contiguous array: down a binomial tree, or, large ones, in
+    slices; see above.
+    """
 
-    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, *, root: int = 0, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        array: np.ndarray,
+        *,
+        root: int = 0,
+        deadline: float | None = None,
+    ) -> None:
         with together(comm):
             check_array(array)
             check_deadline(deadline)
             if not is_whole(root) or not 0 <= root < comm.size:
                 raise ConfigError(f"root {root} must be a rank, 0 to {comm.size - 1}")
         given = array.size, array.dtype.str, int(root), deadline, watched(comm)
-        same(comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given))
+        same(
+            comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given)
+        )
         place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
         steps = [bcast] if array.nbytes < _TREE else [direct_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
-        self._bind(comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root))
+        self._bind(
+            comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root)
+        )

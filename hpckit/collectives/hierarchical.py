@@ -1,9 +1,11 @@
-"""Way `hierarchical`: reduce within the node, then between nodes on as many lanes as all nodes have ranks.
+"""Way `hierarchical`: reduce within the node, then between nodes on as many lanes as all nodes have
+ranks.
 
-In the node's window, rank l of each node gets the node's sum of slice l; the ranks l of all nodes, a lane, reduce it by
-messages; the window brings all slices to all ranks. So each byte of a node leaves it once, from several ranks at once.
-With a third level, nodes are grouped: a lane first divides its slice among the nodes of a group, so that the links
-between groups carry only that part of it.
+In the node's window, rank l of each node gets the node's sum of slice l; the ranks l of all nodes,
+a lane, reduce it by messages; the window brings all slices to all ranks. So each byte of a node
+leaves it once, from several ranks at once. With a third level, nodes are grouped: a lane first
+divides its slice among the nodes of a group, so that the links between groups carry only that part
+of it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import Algorithm, direct_allgather, direct_reduce_scatter, oneshot, twoshot
+from hpckit.collectives.algorithms import (
+    Algorithm,
+    direct_allgather,
+    direct_reduce_scatter,
+    oneshot,
+    twoshot,
+)
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Messages, Stages, Way
 from hpckit.collectives.shared import Shared
@@ -50,12 +58,23 @@ class Hierarchical(Stages):
 
 
 def _between(
-    lane: Channel, array: np.ndarray, op: MPI.Op, deadline: float | None, nodes: int | None, group: int
+    lane: Channel,
+    array: np.ndarray,
+    op: MPI.Op,
+    deadline: float | None,
+    nodes: int | None,
+    group: int,
 ) -> list[Way]:
-    """The stages between nodes: of one lane, on its slice; `nodes` is the number of this node's group."""
+    """The stages between nodes: of one lane, on its slice; `nodes` is the number of this node's
+    group.
+    """
 
-    def messages(channel: Channel, part: np.ndarray, algorithm: Algorithm, cuts: Sequence[int]) -> Messages:
-        return Messages(channel, part, part, op, algorithm(channel.rank, channel.size, cuts), deadline, group)
+    def messages(
+        channel: Channel, part: np.ndarray, algorithm: Algorithm, cuts: Sequence[int]
+    ) -> Messages:
+        return Messages(
+            channel, part, part, op, algorithm(channel.rank, channel.size, cuts), deadline, group
+        )
 
     def direct(channel: Channel, part: np.ndarray) -> Messages:
         algorithm = oneshot if part.nbytes <= _ONESHOT else twoshot
@@ -70,5 +89,7 @@ def _between(
     cuts = starts(array.size // group, parts)
     cuts += cuts[-1:] * (within.size - parts)
     own = array[group * cuts[within.rank] : group * cuts[within.rank + 1]]
-    halves = [messages(within, array, half, cuts) for half in (direct_reduce_scatter, direct_allgather)]
+    halves = [
+        messages(within, array, half, cuts) for half in (direct_reduce_scatter, direct_allgather)
+    ]
     return [halves[0], *([direct(across, own)] if across else []), halves[1]]

@@ -1,8 +1,8 @@
 """How much to compress each layer: the fewest bytes under one bound on the whole error.
 
-L-GreCo (Markov, Alimohammadi, Frantar & Alistarh, MLSys 2024): errors and bytes are measured for each layer and
-candidate, and dynamic programming over the layers finds the cheapest choice whose errors add up to no more than the
-error of one compression used for all layers.
+L-GreCo (Markov, Alimohammadi, Frantar & Alistarh, MLSys 2024): errors and bytes are measured for
+each layer and candidate, and dynamic programming over the layers finds the cheapest choice whose
+errors add up to no more than the error of one compression used for all layers.
 """
 
 from __future__ import annotations
@@ -22,26 +22,34 @@ _ROUNDING = 1e-12  # errors are sums of many
 
 
 def cheapest(costs: ArrayLike, errors: ArrayLike, bound: float, states: int = 10_000) -> list[int]:
-    """For each layer one of its candidates, so that the errors add up to `bound` at most and the costs to the least.
+    """For each layer one of its candidates, so that the errors add up to `bound` at most and the
+    costs to the least.
 
     costs, errors : (layers, candidates), 0 and above; infinite errors are never chosen
-    states : partial choices that are followed. The result is the best of all while no more of them are worth it; beyond
-        that, of those whose errors differ by less than bound / states the cheapest is followed.
+    states : partial choices that are followed. The result is the best of all while no more of them
+        are worth it; beyond that, of those whose errors differ by less than bound / states the
+        cheapest is followed.
 
     Raises `ConfigError` where no choice keeps the bound.
     """
     costs, errors = np.asarray(costs, float), np.asarray(errors, float)
     if costs.ndim != 2 or costs.shape != errors.shape or not costs.shape[1]:
-        raise ConfigError(f"costs {costs.shape} and errors {errors.shape} must both be of (layers, candidates)")
+        raise ConfigError(
+            f"costs {costs.shape} and errors {errors.shape} must both be of (layers, candidates)"
+        )
     to_come = np.append(np.cumsum(errors.min(axis=1)[::-1])[::-1], 0.0)
     limits = bound * (1 + _ROUNDING) - to_come[1:]
     cost, error, kept = np.zeros(1), np.zeros(1), []
     for more_cost, more_error, limit in zip(costs, errors, limits, strict=True):
-        cost, error = ((a[:, None] + b).ravel() for a, b in ((cost, more_cost), (error, more_error)))
+        cost, error = (
+            (a[:, None] + b).ravel() for a, b in ((cost, more_cost), (error, more_error))
+        )
         kept.append(_worth_it(cost, error, limit, bound, states))
         cost, error = cost[kept[-1]], error[kept[-1]]
     if not cost.size:
-        raise ConfigError(f"the least error of all layers together is {to_come[0]:g}, above the bound {bound:g}")
+        raise ConfigError(
+            f"the least error of all layers together is {to_come[0]:g}, above the bound {bound:g}"
+        )
     chosen, at = [], 0  # the cheapest of the last layer's, and what it came from
     for states_kept in reversed(kept):
         at, candidate = divmod(int(states_kept[at]), costs.shape[1])
@@ -49,8 +57,12 @@ def cheapest(costs: ArrayLike, errors: ArrayLike, bound: float, states: int = 10
     return chosen[::-1]
 
 
-def _worth_it(cost: np.ndarray, error: np.ndarray, limit: float, bound: float, states: int) -> np.ndarray:
-    """Indices of what is within the limit and has less error than all that is cheaper; by rising cost."""
+def _worth_it(
+    cost: np.ndarray, error: np.ndarray, limit: float, bound: float, states: int
+) -> np.ndarray:
+    """Indices of what is within the limit and has less error than all that is cheaper; by rising
+    cost.
+    """
     order = np.lexsort((error, cost))
     order = order[error[order] <= limit]
     before = np.minimum.accumulate(np.append(np.inf, error[order]))[:-1]
@@ -61,55 +73,81 @@ def _worth_it(cost: np.ndarray, error: np.ndarray, limit: float, bound: float, s
 
 
 class LayerWise:
-    """Measures what compression loses of some layers' gradients, and chooses `compress=` for each layer (collective).
+    """Measures what compression loses of some layers' gradients, and chooses `compress=` for each
+    layer (collective).
 
-    layers : their gradients, float32 or float64, same shapes on all ranks; each `measure` looks at what is in them then
-    candidates : what `Allreduce(compress=...)` takes; layers that a candidate cannot take go without it
+    layers : their gradients, float32 or float64, same shapes on all ranks; each `measure` looks at
+        what is in them then
+    candidates : what `Allreduce(compress=...)` takes; layers that a candidate cannot take go
+        without it
     uniform : the candidate whose error, were it used for all layers, is the bound
 
     ::
 
-        layerwise = LayerWise(comm, gradients, ["powersgd:1", "powersgd:2", "powersgd:4", "powersgd:8"], "powersgd:4")
-        layerwise.measure()  # after some steps, now and then
+        layerwise = LayerWise(comm, gradients, ["powersgd:1", "powersgd:2", "powersgd:4",
+        "powersgd:8"], "powersgd:4") layerwise.measure()  # after some steps, now and then
         plans = [Allreduce(comm, g, compress=how) for g, how in zip(gradients, layerwise.choose())]
     """
 
     def __init__(
-        self, comm: MPI.Intracomm, layers: Sequence[np.ndarray], candidates: Sequence[str], uniform: str
+        self,
+        comm: MPI.Intracomm,
+        layers: Sequence[np.ndarray],
+        candidates: Sequence[str],
+        uniform: str,
     ) -> None:
         with together(comm):
             for layer in layers:
                 check_numbers(layer)
             if uniform not in candidates:
-                raise ConfigError(f"uniform={uniform!r} must be one of the candidates {list(candidates)}")
-        same(comm, "shapes, dtypes and candidates", [[(g.shape, g.dtype.str) for g in layers], candidates, uniform])
+                raise ConfigError(
+                    f"uniform={uniform!r} must be one of the candidates {list(candidates)}"
+                )
+        same(
+            comm,
+            "shapes, dtypes and candidates",
+            [[(g.shape, g.dtype.str) for g in layers], candidates, uniform],
+        )
         self._comm, self._layers = comm, layers
         self._candidates = [None, *candidates]
         self._uniform = self._candidates.index(uniform)
-        self._costs = np.array([[sent_bytes(how, g, comm.size) for how in self._candidates] for g in layers])
+        self._costs = np.array(
+            [[sent_bytes(how, g, comm.size) for how in self._candidates] for g in layers]
+        )
         self._errors, self._measured = np.zeros(self._costs.shape), 0
 
     def measure(self) -> None:
-        """Add the squared Euclidean norms of what each candidate loses of the present gradients (on this rank)."""
+        """Add the squared Euclidean norms of what each candidate loses of the present gradients (on
+        this rank).
+        """
         self._measured += 1
         for errors, gradient in zip(self._errors, self._layers, strict=True):
             errors += [0.0 if how is None else _lost(how, gradient) for how in self._candidates]
 
     def choose(self) -> list[str | None]:
-        """For each layer what to pass as `compress`, by what all ranks measured since the last choice."""
+        """For each layer what to pass as `compress`, by what all ranks measured since the last
+        choice.
+        """
         if not self._measured:
-            raise HpckitError("nothing was measured since the last choice: call measure() when there are gradients")
+            raise HpckitError(
+                "nothing was measured since the last choice: call measure() when there are "
+                "gradients"
+            )
         errors = self._comm.allreduce(self._errors)
         self._errors[:], self._measured = 0, 0
         uniform = errors[:, self._uniform]
         bound = float(uniform[np.isfinite(uniform)].sum())
         if np.isnan(errors).any():
-            raise HpckitError("the gradients that were measured are not finite: measure after another step")
+            raise HpckitError(
+                "the gradients that were measured are not finite: measure after another step"
+            )
         return [self._candidates[i] for i in cheapest(self._costs, errors, bound)]
 
 
 def _lost(how: str, gradient: np.ndarray) -> float:
-    """Squared norm of what one call loses; infinite where it is impossible, NaN where the gradient is not finite."""
+    """Squared norm of what one call loses; infinite where it is impossible, NaN where the gradient
+    is not finite.
+    """
     result = np.empty(gradient.shape, gradient.dtype)
     try:
         Allreduce(MPI.COMM_SELF, gradient, out=result, compress=how)()

@@ -1,16 +1,17 @@
 """Local updates with asynchronous averaging: CO2 (Sun et al., ICLR 2024, algorithm 1).
 
-Each rank makes tau steps of its own; then all take an outer step towards the average of what they found. The average
-is one round old: its allreduce is in flight while the next tau steps are made. With x_t the parameters with which all
-ranks begin round t, and a_t the average of those with which they end it,
+Each rank makes tau steps of its own; then all take an outer step towards the average of what they
+found. The average is one round old: its allreduce is in flight while the next tau steps are made.
+With x_t the parameters with which all ranks begin round t, and a_t the average of those with which
+they end it,
 
     m_t = clip(b m_{t-1} + (x_{t-1} - a_{t-1}) / L_t, -c, c)        outer momentum
     x_{t+1} = x_t - r m_t
 
-where L_t is the penalty for the staleness gap: the more the parameters have moved meanwhile, the less an old average
-counts. The gap is measured here as by gap-aware methods (Barkai, Hakimi & Schuster, ICLR 2020), which need no further
-constant: L_t = 1 + |x_t - x_{t-1}| / (the largest of these so far), between 1 and 2. The first round only fills the
-pipeline: x_1 = x_0.
+where L_t is the penalty for the staleness gap: the more the parameters have moved meanwhile, the
+less an old average counts. The gap is measured here as by gap-aware methods (Barkai, Hakimi &
+Schuster, ICLR 2020), which need no further constant: L_t = 1 + |x_t - x_{t-1}| / (the largest of
+these so far), between 1 and 2. The first round only fills the pipeline: x_1 = x_0.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ class LocalUpdates:
     tau : local steps in a round
     rate : r above; 1 goes all the way to the average
     momentum : b above
-    clip : c above, in the units of the parameters: the most by which an element of the momentum may differ from 0
-    overlap : False waits for the average of this very round, which is not damped; r = 1 and b = 0 are plain averaging
+    clip : c above, in the units of the parameters: the most by which an element of the momentum may
+        differ from 0
+    overlap : False waits for the average of this very round, which is not damped; r = 1 and b = 0
+        are plain averaging
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
 
-    A step by an average that is not finite is not taken: `HpckitError` on all ranks, and nothing of it is kept.
+    A step by an average that is not finite is not taken: `HpckitError` on all ranks, and nothing of
+    it is kept.
 
     ::
 
@@ -62,19 +66,39 @@ class LocalUpdates:
         with together(comm):
             _check(parameters, tau, rate, momentum, clip)
             check_deadline(deadline)
-        given = parameters.size, parameters.dtype.str, tau, rate, momentum, clip, bool(overlap), deadline
-        same(comm, "size and dtype of the parameters, tau, rate, momentum, clip, overlap and deadline", given)
+        given = (
+            parameters.size,
+            parameters.dtype.str,
+            tau,
+            rate,
+            momentum,
+            clip,
+            bool(overlap),
+            deadline,
+        )
+        same(
+            comm,
+            "size and dtype of the parameters, tau, rate, momentum, clip, overlap and deadline",
+            given,
+        )
         Bcast(comm, parameters, deadline=deadline)()
         self._parameters, self._tau, self._size = parameters, tau, comm.size
         self._rate, self._decay, self._clip, self._overlap = rate, momentum, clip, overlap
-        self._start, self._start_before = parameters.copy(), parameters.copy()  # of this round, and the one before
+        self._start, self._start_before = (
+            parameters.copy(),
+            parameters.copy(),
+        )  # of this round, and the one before
         self._momentum, self._change = np.zeros_like(parameters), np.zeros_like(parameters)
-        self._message = np.zeros(parameters.size + 1, parameters.dtype)  # parameters, and how far the start has moved
+        self._message = np.zeros(
+            parameters.size + 1, parameters.dtype
+        )  # parameters, and how far the start has moved
         self._plan = Allreduce(comm, self._message, deadline=deadline)
         self._steps, self._flying, self._farthest = 0, False, 0.0
 
     def step(self) -> bool:
-        """Call it after each local step (collective at the last of a round); whether it changed the parameters."""
+        """Call it after each local step (collective at the last of a round); whether it changed the
+        parameters.
+        """
         self._steps += 1
         if self._steps < self._tau:
             if self._flying:
@@ -94,7 +118,9 @@ class LocalUpdates:
         return True
 
     def finish(self) -> None:
-        """Take the outer step that is still in flight, without what was done in an unfinished round (collective)."""
+        """Take the outer step that is still in flight, without what was done in an unfinished round
+        (collective).
+        """
         self._land()
         self._steps = 0
         self._parameters[:] = self._start
@@ -102,7 +128,9 @@ class LocalUpdates:
     def _send(self) -> None:
         np.subtract(self._start, self._start_before, out=self._change)
         np.divide(self._parameters, self._size, out=self._message[:-1])
-        self._message[-1] = np.linalg.norm(self._change) / self._size  # averaged, so that ranks agree in all bits
+        self._message[-1] = (
+            np.linalg.norm(self._change) / self._size
+        )  # averaged, so that ranks agree in all bits
 
     def _land(self) -> None:
         """Take an outer step by the average that was in flight."""
@@ -139,8 +167,10 @@ def _check_finite(averaged: np.ndarray) -> None:
     if not np.isfinite(averaged).all():
         wrong = np.count_nonzero(~np.isfinite(averaged))
         raise HpckitError(
-            f"{wrong} of {averaged.size} numbers that the ranks' parameters give on average are not finite: the outer"
-            " step was not taken; set the parameters to finite ones on all ranks, and go on with smaller steps"
+            f"{wrong} of {averaged.size} numbers that the ranks' parameters give on average are "
+            "not finite: the outer"
+            " step was not taken; set the parameters to finite ones on all ranks, and go on with "
+            "smaller steps"
         )
 
 
@@ -150,5 +180,10 @@ def _check(parameters: np.ndarray, tau: int, rate: float, momentum: float, clip:
         raise ConfigError(f"parameters must be float32 or float64, not {parameters.dtype}")
     if not is_whole(tau) or tau < 1:
         raise ConfigError(f"tau={tau!r} must be a whole number above 0")
-    if not all(map(is_number, (rate, momentum, clip))) or not (rate > 0 and 0 <= momentum < 1 and clip > 0):
-        raise ConfigError(f"rate={rate} and clip={clip} must be above 0, and momentum={momentum} from 0 to below 1")
+    if not all(map(is_number, (rate, momentum, clip))) or not (
+        rate > 0 and 0 <= momentum < 1 and clip > 0
+    ):
+        raise ConfigError(
+            f"rate={rate} and clip={clip} must be above 0, and momentum={momentum} from 0 to below "
+            "1"
+        )

@@ -1,12 +1,14 @@
-"""What the ranks tell each other while MPI blocks: a thread on rank 0, and a line to it from each rank.
+"""What the ranks tell each other while MPI blocks: a thread on rank 0, and a line to it from each
+rank.
 
-MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by sockets: lines of JSON. A
-line that ends tells that its process did. The port is open until all ranks are connected, to those who know the secret
-that they share (`hpckit.comm.stream`).
+MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by
+sockets: lines of JSON. A line that ends tells that its process did. The port is open until all
+ranks are connected, to those who know the secret that they share (`hpckit.comm.stream`).
 
-From a rank: `call` number, call (before a collective that is to be compared), `wait` number (it asks if they agree),
-`late` number (it takes long), `where` number, how many were entered, text (answers `ask`), `left` text. To a rank:
-`verdict` number, error or null; `ask` number; `report` text.
+From a rank: `call` number, call (before a collective that is to be compared), `wait` number (it
+asks if they agree), `late` number (it takes long), `where` number, how many were entered, text
+(answers `ask`), `left` text. To a rank: `verdict` number, error or null; `ask` number; `report`
+text.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class Line:
     def verdict(self, number: int, wait: bool = True) -> bool:
         """Whether it is known that all ranks make that collective; `HpckitError` where they do not.
 
-        Only the monitor decides: a rank that gave up before would leave the others, who may be told to go on, alone.
+        Only the monitor decides: a rank that gave up before would leave the others, who may be told
+        to go on, alone.
         """
         due = time.monotonic() + self._patience + 2 * _ANSWER
         self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)  # others may need our messages to come here
@@ -81,7 +84,8 @@ class Line:
                 if time.monotonic() > due:
                     due = _NEVER
                     get_logger(__name__).warning(
-                        f"rank 0 does not say whether all ranks come to collective {number} of the watch, for longer"
+                        f"rank 0 does not say whether all ranks come to collective {number} of the "
+                        "watch, for longer"
                         f" than {self._patience:g} s: stopped, or in a call that blocks Python"
                     )
             known = number in self._verdicts
@@ -130,7 +134,9 @@ class Line:
 
 
 class _Round:
-    """One collective that is compared before it is made; `until` begins with the first rank that asks."""
+    """One collective that is compared before it is made; `until` begins with the first rank that
+    asks.
+    """
 
     def __init__(self) -> None:
         self.calls: dict[int, Call] = {}
@@ -139,7 +145,9 @@ class _Round:
 
 
 class _Inquiry:
-    """Who is where, because collective `number` takes long; `asker` gets the report, if it is one rank's question."""
+    """Who is where, because collective `number` takes long; `asker` gets the report, if it is one
+    rank's question.
+    """
 
     def __init__(self, asker: int | None, asked: Iterable[int]) -> None:
         self.asker, self.open = asker, set(asked)
@@ -158,7 +166,12 @@ class _Monitor:
         self._rounds: dict[int, _Round] = {}
         self._inquiries: dict[int, _Inquiry] = {}
         self._told = 0  # number of the last collective that somebody has found late
-        self._words = {"call": self._call, "wait": self._wait, "late": self._late, "where": self._where}
+        self._words = {
+            "call": self._call,
+            "wait": self._wait,
+            "late": self._late,
+            "where": self._where,
+        }
         self._words["left"] = self._left
         self.stopped = False  # ranks could not connect
 
@@ -203,7 +216,9 @@ class _Monitor:
             self._streams[rank].send("verdict", number, now.verdict)
         elif len(now.calls) == self._size:
             error = disagreement(now.calls)
-            self._decide(number, error and f"collective {number} of the watch does not match, {error}")
+            self._decide(
+                number, error and f"collective {number} of the watch does not match, {error}"
+            )
         elif self._gone:
             self._ask(number, None)
         if len(now.calls) == self._size:
@@ -244,14 +259,21 @@ class _Monitor:
         inquiry, now = self._inquiries.pop(number), self._rounds.get(number)
         known = {rank: text for rank, (_, text) in inquiry.answers.items()} | self._gone
         texts = [
-            known.get(rank, "gives no answer: stopped, or in a call that blocks Python") for rank in range(self._size)
+            known.get(rank, "gives no answer: stopped, or in a call that blocks Python")
+            for rank in range(self._size)
         ]
         if now:
             here = now.calls
         else:
-            here = {rank for rank, (entered, _) in inquiry.answers.items() if entered >= number} - self._gone.keys()
+            here = {
+                rank for rank, (entered, _) in inquiry.answers.items() if entered >= number
+            } - self._gone.keys()
         late = [rank for rank in range(self._size) if rank not in here]
-        who = f"for rank{'s' * (len(late) > 1)} {ranges(late)}" if late else "though all ranks have come"
+        who = (
+            f"for rank{'s' * (len(late) > 1)} {ranges(late)}"
+            if late
+            else "though all ranks have come"
+        )
         text = f"collective {number} of the watch waits {who}, longer than {self._patience:g} s; {by_rank(texts)}"
         if now and not now.verdict:
             self._decide(number, text)
@@ -261,13 +283,16 @@ class _Monitor:
     def _decide(self, number: int, error: str | None) -> None:
         now = self._rounds[number]
         now.verdict, now.until = error, _NEVER
-        # Rank 0 last: it may go on into a call that blocks Python, and this thread, until the others come.
+        # Rank 0 last: it may go on into a call that blocks Python, and this thread, until the
+        # others come.
         for rank in sorted(now.calls.keys() & self._streams.keys(), reverse=True):
             self._streams[rank].send("verdict", number, error)
 
     def _look_at_the_clock(self) -> None:
         time_is = time.monotonic()
-        for number in [number for number, inquiry in self._inquiries.items() if inquiry.until <= time_is]:
+        for number in [
+            number for number, inquiry in self._inquiries.items() if inquiry.until <= time_is
+        ]:
             self._conclude(number)
         for number in [number for number, now in self._rounds.items() if now.until <= time_is]:
             self._rounds[number].until = _NEVER

@@ -23,24 +23,34 @@ def by_mpi(
 ) -> Way:
     """MPI's allreduce, and what it takes to keep the rule of `hpckit.collectives.reduction`.
 
-    Extremes of floats are found among integers in the same order, which takes no copy and an operation that MPI knows
-    best; sums and products lose the payloads of their NaN afterwards. In C, a bool that is neither 0 nor 1 is anything.
+    Extremes of floats are found among integers in the same order, which takes no copy and an
+    operation that MPI knows best; sums and products lose the payloads of their NaN afterwards. In
+    C, a bool that is neither 0 nor 1 is anything.
     """
     if target.dtype.kind == "b":
         source, target = source.view(np.uint8), target.view(np.uint8)
     reduction = Reduction(op, target.dtype, group)
     if (nan := reduction.nan_as_integer) is not None:
         return _by_integers(channel, source, target, op, deadline, nan)
-    calls = Native(channel, source, target, reduction.through, deadline, 1 if reduction.name else group)
+    calls = Native(
+        channel, source, target, reduction.through, deadline, 1 if reduction.name else group
+    )
     finish = reduction.finish(target) if target.dtype.kind in "fc" else None
     return Stages([calls, Work(finish)]) if finish else calls
 
 
 def _by_integers(
-    channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None, nan: int
+    channel: Channel,
+    source: np.ndarray,
+    target: np.ndarray,
+    op: MPI.Op,
+    deadline: float | None,
+    nan: int,
 ) -> Way:
     integers, size = target.view(f"i{target.itemsize}"), target.itemsize
-    order, restore = (getattr(native.load(KERNELS), f"{verb}_f{size}") for verb in ("order", "restore"))
+    order, restore = (
+        getattr(native.load(KERNELS), f"{verb}_f{size}") for verb in ("order", "restore")
+    )
     places = native.address(target), native.address(source)
     return Stages(
         [
@@ -71,7 +81,9 @@ class Native:
             given = MPI.IN_PLACE if in_place else [source[part], unit]
             return given, [target[part], unit], op
 
-        self._calls = [arguments(slice(start, start + LIMIT)) for start in range(0, max(target.size, 1), LIMIT)]
+        self._calls = [
+            arguments(slice(start, start + LIMIT)) for start in range(0, max(target.size, 1), LIMIT)
+        ]
         self._allreduce, self._iallreduce = channel.comm.Allreduce, channel.comm.Iallreduce
         self._channel = channel  # whose communicator must not be freed before this
         self._requests: list[MPI.Request] = []  # in flight
@@ -93,7 +105,10 @@ class Native:
             MPI.Request.Waitall(self._requests)
             self._requests.clear()
         elif not in_time(self.poll, self._deadline):
-            raise HpckitError(f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another call")
+            raise HpckitError(
+                f"MPI's allreduce waited {self._deadline} s: a rank is dead, late, or in another "
+                "call"
+            )
 
     def __call__(self) -> None:
         if self._deadline is None:

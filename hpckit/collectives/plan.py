@@ -1,4 +1,6 @@
-"""`Allreduce`: everything is checked, allocated and chosen once; then each call only moves and reduces."""
+"""`Allreduce`: everything is checked, allocated and chosen once; then each call only moves and
+reduces.
+"""
 
 from __future__ import annotations
 
@@ -42,30 +44,36 @@ _KEPT = 16  # plans of `allreduce`
 
 
 class Allreduce:
-    """Reduces an array over all ranks, to the same bits on all of them (its methods are collective).
+    """Reduces an array over all ranks, to the same bits on all of them (its methods are
+    collective).
 
-    array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on its node
-    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may not overlap the array
-    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank order. MPI's follow
-        one rule for NaN and zeros in all algorithms, see `hpckit.collectives.reduction`. Free it only after the plan's
-        last call
-    algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot, recursive_doubling,
-        rabenseifner, tree, hierarchical, shared
-    chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the next
-    compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK": sums of float32 or float64 travel in fewer
-        bytes, by an exchange of its own; see `hpckit.collectives.compress`
-    reproducible : sums have the same bits for any order of the ranks; see `hpckit.collectives.reproducible`
+    array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on
+        its node
+    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may
+        not overlap the array
+    op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank
+        order. MPI's follow one rule for NaN and zeros in all algorithms, see
+        `hpckit.collectives.reduction`. Free it only after the plan's last call
+    algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot,
+        recursive_doubling, rabenseifner, tree, hierarchical, shared
+    chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the
+        next
+    compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK": sums of float32 or
+        float64 travel in fewer bytes, by an exchange of its own; see `hpckit.collectives.compress`
+    reproducible : sums have the same bits for any order of the ranks; see
+        `hpckit.collectives.reproducible`
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
-    group : numbers, neighbours in the flattened array, that an operation of the user takes together: nothing is ever
-        cut between them
+    group : numbers, neighbours in the flattened array, that an operation of the user takes
+        together: nothing is ever cut between them
 
     ::
 
         plan = Allreduce(comm, gradient)
         plan()  # or plan.start(), plan.poll() now and then, plan.wait()
 
-    Raises `ConfigError` on all ranks for what cannot be reduced, and where ranks differ in anything that is said here.
-    The memory of a plan that is dropped between `start` and `wait` lives until nothing is written there any more.
+    Raises `ConfigError` on all ranks for what cannot be reduced, and where ranks differ in anything
+    that is said here. The memory of a plan that is dropped between `start` and `wait` lives until
+    nothing is written there any more.
     """
 
     def __init__(
@@ -87,11 +95,19 @@ class Allreduce:
             _check(array, op, algorithm, chunks, group)
             check_result(array, target)
             if chunks > 1 and _order(group, array, target) == "strided":
-                raise ConfigError("chunks need an array that is contiguous in memory: copy it, or use chunks=1")
+                raise ConfigError(
+                    "chunks need an array that is contiguous in memory: copy it, or use chunks=1"
+                )
             check_deadline(deadline)
-            special = compressed(compress, array, op, algorithm, chunks) if compress is not None else None
+            special = (
+                compressed(compress, array, op, algorithm, chunks) if compress is not None else None
+            )
             self._special = reproduced(array, op, algorithm, compress) if reproducible else special
-        array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)  # of a subclass only the numbers
+        array, target, chunks = (
+            np.asarray(array),
+            np.asarray(target),
+            int(chunks),
+        )  # of a subclass only the numbers
         order, in_place = _order(group, array, target), identical(array, target)
         what = target.shape, target.dtype.str, order, in_place
         given = *what, operation(op), str(algorithm), chunks, compress, bool(reproducible), group
@@ -121,19 +137,29 @@ class Allreduce:
             return self._choice.explain()
         lossy = isinstance(self._bound[self._name][0], Lossy)
         vain = lossy and self._channel.one_node
-        return f"{self.algorithm}, as asked for{': on one node it costs more than it saves' if vain else ''}"
+        return (
+            f"{self.algorithm}, as asked "
+            f"for{': on one node it costs more than it saves' if vain else ''}"
+        )
 
     def error_bound(self) -> float:
-        """The most by which compression may have made an element of the sum of all results so far wrong (collective).
+        """The most by which compression may have made an element of the sum of all results so far
+        wrong (collective).
 
         After the first call that is the error of its result; see `hpckit.collectives.lossy`.
         """
-        return max((way.error_bound() for way in self._bound[self._name] if isinstance(way, Lossy)), default=0.0)
+        return max(
+            (way.error_bound() for way in self._bound[self._name] if isinstance(way, Lossy)),
+            default=0.0,
+        )
 
     def ready(self, chunk: int) -> None:
         """Send elements `chunks[chunk]` of the flattened array, which are computed."""
         if chunk not in self._idle:
-            raise HpckitError(f"chunk {chunk} is sent already, or is none of the {len(self._ways)}: wait() ends a call")
+            raise HpckitError(
+                f"chunk {chunk} is sent already, or is none of the {len(self._ways)}: wait() ends "
+                "a call"
+            )
         if len(self._idle) == len(self._ways):
             if self._choice and self._choice.next():
                 self._settle(self._choice.way)
@@ -146,7 +172,9 @@ class Allreduce:
     def start(self) -> None:
         """Send all that is not sent yet."""
         if not self._idle:
-            raise HpckitError("start() twice without wait(): call wait() first, or make a plan for each")
+            raise HpckitError(
+                "start() twice without wait(): call wait() first, or make a plan for each"
+            )
         self._send()
 
     def _send(self) -> None:
@@ -180,7 +208,9 @@ class Allreduce:
     def _go_on(self) -> None:
         """The rest of an allreduce of which some chunks are sent."""
         if not self._idle:
-            raise HpckitError("a call between start() and wait() of the same plan: call wait() first, or make two")
+            raise HpckitError(
+                "a call between start() and wait() of the same plan: call wait() first, or make two"
+            )
         self.wait()
 
     def _timed(self, choice: Choice) -> None:
@@ -205,7 +235,10 @@ class Allreduce:
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values
         way = self._special or partial(bind, name, group=self._group)
-        ways = [way(self._channel, source[part], target[part], self._op, self._deadline) for part in self.chunks]
+        ways = [
+            way(self._channel, source[part], target[part], self._op, self._deadline)
+            for part in self.chunks
+        ]
         return [while_it_lives(self._op, each) for each in ways]
 
     def _settle(self, name: str) -> None:
@@ -218,31 +251,44 @@ class Allreduce:
         elif self._choice and self._choice.watching:
             self._whole = partial(self._timed, self._choice)
         else:
-            self._whole = self._unwatched(self._ways[0].__call__, self._choice.rest if self._choice else None)
+            self._whole = self._unwatched(
+                self._ways[0].__call__, self._choice.rest if self._choice else None
+            )
         self._call = self._whole
 
     def _unwatched(self, call: Callable[[], None], times: int | None) -> Callable[[], object]:
-        """`call` with nothing around it, until it is time for another race; for ever if `times` is None."""
+        """`call` with nothing around it, until it is time for another race; for ever if `times` is
+        None.
+        """
         if times is None:
             return call
         calls = itertools.starmap(call, itertools.repeat((), times))
         race = itertools.starmap(_race_again, itertools.repeat((weakref.ref(self),)))
-        return itertools.chain(calls, race).__next__  # counts in C: these calls may take no longer than 2 us
+        return itertools.chain(
+            calls, race
+        ).__next__  # counts in C: these calls may take no longer than 2 us
 
 
 def allreduce(
-    comm: MPI.Intracomm, array: np.ndarray, *, op: MPI.Op = MPI.SUM, algorithm: str = "auto", group: int = 1
+    comm: MPI.Intracomm,
+    array: np.ndarray,
+    *,
+    op: MPI.Op = MPI.SUM,
+    algorithm: str = "auto",
+    group: int = 1,
 ) -> np.ndarray:
     """The reduction of all ranks' arrays, as a new array (collective).
 
-    The plan and its buffer, in the node's shared memory, are kept for the next call with this shape, dtype and
-    operation. Where speed matters make an `Allreduce`, which spares the two copies.
+    The plan and its buffer, in the node's shared memory, are kept for the next call with this
+    shape, dtype and operation. Where speed matters make an `Allreduce`, which spares the two
+    copies.
     """
     plans = Channel.of(comm).plans
     key = buffer = plan = None
     try:
         array = numbers(array)
-        # An operation of the user lives as long as its plan, so that no other has its identity meanwhile.
+        # An operation of the user lives as long as its plan, so that no other has its identity
+        # meanwhile.
         which = op.py2f() if op.is_predefined else id(op)
         key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
         buffer, plan = plans.pop(key, (None, None))
@@ -257,7 +303,10 @@ def allreduce(
         plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
     np.copyto(buffer, array)
     plan()
-    plans[key] = buffer, plan  # the last of them, so that the first is the one longest unused; and none that failed
+    plans[key] = (
+        buffer,
+        plan,
+    )  # the last of them, so that the first is the one longest unused; and none that failed
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
     return buffer.copy()
@@ -279,7 +328,9 @@ def _race_again(plan: Callable[[], Allreduce | None]) -> None:
 
 
 class _Flat:
-    """The elements of an array as `values`, (n,) contiguous: a view of it where that can be, else a buffer."""
+    """The elements of an array as `values`, (n,) contiguous: a view of it where that can be, else a
+    buffer.
+    """
 
     def __init__(self, array: np.ndarray, order: str) -> None:
         self.pack = self.unpack = _nothing
@@ -297,7 +348,9 @@ def _nothing() -> None:
 
 
 def _order(group: int, *arrays: np.ndarray) -> str:
-    """In which order of their elements all of the arrays are contiguous; groups are neighbours in C's."""
+    """In which order of their elements all of the arrays are contiguous; groups are neighbours in
+    C's.
+    """
     if all(array.flags.c_contiguous for array in arrays):
         return "C"
     return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"

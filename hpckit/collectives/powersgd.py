@@ -1,9 +1,11 @@
-"""Allreduce of matrices of low rank: PowerSGD (Vogels, Karimireddy & Jaggi, NeurIPS 2019, algorithm 1).
+"""Allreduce of matrices of low rank: PowerSGD (Vogels, Karimireddy & Jaggi, NeurIPS 2019, algorithm
+1).
 
-With M_r the matrix of rank r and B the basis that the last call left: P = sum_r M_r B' is made orthonormal, then
-Q = sum_r P' M_r, and the result is P Q, the projection of the sum on the columns of P; Q is the next B. A contribution
-keeps what lies in their span, so it loses at most its Euclidean norm, and nothing if its rank does not exceed that of
-the basis and the span is right. Two small two-shot allreduces, of rows and of columns.
+With M_r the matrix of rank r and B the basis that the last call left: P = sum_r M_r B' is made
+orthonormal, then Q = sum_r P' M_r, and the result is P Q, the projection of the sum on the columns
+of P; Q is the next B. A contribution keeps what lies in their span, so it loses at most its
+Euclidean norm, and nothing if its rank does not exceed that of the basis and the span is right. Two
+small two-shot allreduces, of rows and of columns.
 """
 
 from __future__ import annotations

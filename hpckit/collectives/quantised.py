@@ -1,14 +1,16 @@
-"""Allreduce by fewer bits for each number: fp16, bf16, or int8 with a scale for each block of 256 numbers.
+"""Allreduce by fewer bits for each number: fp16, bf16, or int8 with a scale for each block of 256
+numbers.
 
-What one compression of y loses, at most (halves of a unit in the last place; doubles are rounded to single first):
+What one compression of y loses, at most (halves of a unit in the last place; doubles are rounded to
+single first):
 
     fp16    |y| / 2047 + 2**-25, for |y| <= 65504; beyond that it becomes infinite
     bf16    |y| / 255 + 2**-133, for |y| <= 3.39e38, likewise
     int8    m / 253 + the smallest normal number, where m is the largest magnitude in the block; a block with NaN or
             infinity becomes NaN
 
-A call compresses twice: each rank its contribution y_r, and each slice of the sum s its owner. With b for the above,
-the result is wrong by at most sum_r b(y_r) + b(s).
+A call compresses twice: each rank its contribution y_r, and each slice of the sum s its owner. With
+b for the above, the result is wrong by at most sum_r b(y_r) + b(s).
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def message_bytes(form: str, n: int, itemsize: int) -> int:
 
 
 class Quantised(Lossy):
-    """A two-shot exchange: each rank adds up its own slice, in rank order, and sends it to all; compressed both times.
+    """A two-shot exchange: each rank adds up its own slice, in rank order, and sends it to all;
+    compressed both times.
 
     source, target : (n,) float32 or float64
     form : "fp16", "bf16" or "int8"
@@ -58,7 +61,9 @@ class Quantised(Lossy):
         edges = np.cumsum([0, *lengths]).tolist()
         slots = [Piece(start, stop) for start, stop in pairwise(edges)]
         end, length = edges[-1], lengths[rank]
-        versions = [Piece(end + r * length, end + (r + 1) * length) for r in range(size)]  # of my slice
+        versions = [
+            Piece(end + r * length, end + (r + 1) * length) for r in range(size)
+        ]  # of my slice
         versions[rank] = slots[rank]  # where it is packed
         buffer = np.zeros(end + size * length, np.uint8)
         own = target[slices[rank]]
@@ -67,12 +72,19 @@ class Quantised(Lossy):
         def bound(verb: str, piece: Piece, *numbers: np.ndarray) -> Callable[[], object]:
             return _bound(f"{verb}_{form}", numbers, buffer[piece.start : piece.stop])
 
-        pack = [bound("pack", piece, lost[part], source[part]) for part, piece in zip(slices, slots, strict=True)]
+        pack = [
+            bound("pack", piece, lost[part], source[part])
+            for part, piece in zip(slices, slots, strict=True)
+        ]
         add = [bound("add" if r else "expand", versions[r], own) for r in range(size)]
         again = bound("pack", slots[rank], lost_again, own)
-        expand = [bound("expand", piece, target[part]) for part, piece in zip(slices, slots, strict=True)]
+        expand = [
+            bound("expand", piece, target[part]) for part, piece in zip(slices, slots, strict=True)
+        ]
         others = [(rank + step) % size for step in range(1, size)]
-        scatter = exchange([Message(r, slots[r]) for r in others], [Message(r, versions[r]) for r in others])
+        scatter = exchange(
+            [Message(r, slots[r]) for r in others], [Message(r, versions[r]) for r in others]
+        )
         gather = direct_allgather(rank, size, edges)
         stages = [
             Work(_all(pack)),
@@ -89,9 +101,15 @@ def _scale_bytes(form: str, n: int, itemsize: int) -> int:
 
 
 def _bound(name: str, numbers: Sequence[np.ndarray], message: np.ndarray) -> Callable[[], object]:
-    """The kernel with its arrays of numbers, its message, in parts, and how many numbers there are."""
+    """The kernel with its arrays of numbers, its message, in parts, and how many numbers there
+    are.
+    """
     n, itemsize = numbers[0].size, numbers[0].itemsize
-    parts = [message, message[_scale_bytes("int8", n, itemsize) :]] if name.endswith("int8") else [message]
+    parts = (
+        [message, message[_scale_bytes("int8", n, itemsize) :]]
+        if name.endswith("int8")
+        else [message]
+    )
     return kernel(name, *numbers, *parts, n)
 
 

@@ -1,4 +1,5 @@
-"""What a reduction gives: one rule for every algorithm, number of ranks, size and MPI library, and what keeps it.
+"""What a reduction gives: one rule for every algorithm, number of ranks, size and MPI library, and
+what keeps it.
 
     MIN, MAX          NaN wins, as in numpy.minimum; -0 is less than +0
     SUM, PROD         as IEEE 754 adds and multiplies: NaN wins, infinities of both signs and 0 times infinity give
@@ -7,9 +8,10 @@
     LAND, LOR, LXOR   whatever is not 0 is true; the result is 0 or 1
     BAND, BOR, BXOR   bit by bit
 
-Every NaN of a result is the same one, `numpy.nan`, whatever payload and sign came in. So none of this depends on the
-order of the operands; only the rounding of floating-point sums and products does, overflow of partial ones included.
-MPI's own reductions compare as C does, where NaN is lost or kept by its place: they are used where they keep the rule.
+Every NaN of a result is the same one, `numpy.nan`, whatever payload and sign came in. So none of
+this depends on the order of the operands; only the rounding of floating-point sums and products
+does, overflow of partial ones included. MPI's own reductions compare as C does, where NaN is lost
+or kept by its place: they are used where they keep the rule.
 """
 
 from __future__ import annotations
@@ -35,7 +37,11 @@ def defined(dtype: np.dtype) -> tuple[str, ...]:
 
 def name_of(op: MPI.Op) -> str | None:
     """`SUM`, ...; None for an operation of the user, and those that do not reduce numbers."""
-    return next((name for name in _NAMES if op == getattr(MPI, name)), None) if op and op.is_predefined else None
+    return (
+        next((name for name in _NAMES if op == getattr(MPI, name)), None)
+        if op and op.is_predefined
+        else None
+    )
 
 
 class Reduction:
@@ -63,21 +69,27 @@ class Reduction:
 
     @property
     def nan_as_integer(self) -> int | None:
-        """What NaN is among the integers by which MPI finds an extreme of floats; None where it does not need them."""
+        """What NaN is among the integers by which MPI finds an extreme of floats; None where it
+        does not need them.
+        """
         if self._dtype.char not in "efd" or self.name not in ("MIN", "MAX"):
             return None
         bits = int(np.array(np.nan, self._dtype).view(f"i{self._dtype.itemsize}"))
         return bits if self.name == "MAX" else ~bits
 
     def fold(self, left: np.ndarray, right: np.ndarray, into: np.ndarray) -> Callable[[], object]:
-        """A call that makes `into`, which is one of the two, `left op right`; the other is not defined then."""
+        """A call that makes `into`, which is one of the two, `left op right`; the other is not
+        defined then.
+        """
         if self.kernel:
             return _bound(self.kernel, into, left, right)
         reduce = partial(self.op.Reduce_local, [left, self.type], [right, self.type])
         return reduce if into is right else lambda: (reduce(), np.copyto(into, right))
 
     def finish(self, array: np.ndarray) -> Callable[[], object] | None:
-        """A call that brings what was not folded here into the form of a result; None where it has it."""
+        """A call that brings what was not folded here into the form of a result; None where it has
+        it.
+        """
         if self.name in ("LAND", "LOR", "LXOR"):
             return _bound(_kernel("LOR", self._dtype), array, array, array)
         if self.kernel and self._dtype.kind in "fc":
@@ -114,10 +126,15 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
         kind = "i"  # the same bits
     elif name == "SUM" and kind == "c":
         kind, size = "f", size // 2
-    return getattr(native.load(KERNELS), f"{name.lower()}_{kind}{size}", None) if dtype.isnative else None
+    return (
+        getattr(native.load(KERNELS), f"{name.lower()}_{kind}{size}", None)
+        if dtype.isnative
+        else None
+    )
 
 
-# -- in Python, for numbers that have no kernel, and where MPI's own does not keep the rule ---------------------------
+# -- in Python, for numbers that have no kernel, and where MPI's own does not keep the rule
+# ---------------------------
 
 
 @cache

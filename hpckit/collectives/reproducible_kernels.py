@@ -1,8 +1,9 @@
 """Kernel source: sums whose bits do not depend on the order of the terms.
 
-Compiled by `hpckit.native`, used through `hpckit.collectives.reproducible`. Terms are cut at multiples of a power of
-two that is the same for all of them, so that the parts are added without rounding, in any order (Rump, Ogita & Oishi,
-SIAM J. Sci. Comput. 31, 2008; Demmel & Nguyen, ARITH 2013). A double has 1 bit of sign, 11 of exponent, 52 of fraction.
+Compiled by `hpckit.native`, used through `hpckit.collectives.reproducible`. Terms are cut at
+multiples of a power of two that is the same for all of them, so that the parts are added without
+rounding, in any order (Rump, Ogita & Oishi, SIAM J. Sci. Comput. 31, 2008; Demmel & Nguyen, ARITH
+2013). A double has 1 bit of sign, 11 of exponent, 52 of fraction.
 """
 
 from llvmlite import ir
@@ -19,7 +20,8 @@ LARGE = 1900  # exponent from which terms are scaled down by 2**512 while they a
 MINUS_ZERO = -1 << 63  # its bits
 MAXIMUM = 2047  # exponent of infinity and NaN
 
-# -- floats, their bits, and memory ----------------------------------------------------------------------------------
+# -- floats, their bits, and memory
+# ----------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -29,16 +31,26 @@ def _bits(typing, x):
 
 @intrinsic
 def _value(typing, bits):
-    return types.float64(bits), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
+    return types.float64(bits), lambda _, builder, __, args: builder.bitcast(
+        args[0], ir.DoubleType()
+    )
 
 
 def _element(stored, computed, widen, narrow):
-    """Functions that read and write an element at an address, as they are kept there and as they are computed with."""
-    kind = {types.float64: ir.DoubleType(), types.float32: ir.FloatType(), types.int64: ir.IntType(64)}
+    """Functions that read and write an element at an address, as they are kept there and as they
+    are computed with.
+    """
+    kind = {
+        types.float64: ir.DoubleType(),
+        types.float32: ir.FloatType(),
+        types.int64: ir.IntType(64),
+    }
     kind[types.uint16] = ir.IntType(16)
 
     def place(builder, arguments):
-        return builder.gep(builder.inttoptr(arguments[0], kind[stored].as_pointer()), [arguments[1]])
+        return builder.gep(
+            builder.inttoptr(arguments[0], kind[stored].as_pointer()), [arguments[1]]
+        )
 
     @intrinsic
     def read(typing, address, index):
@@ -76,11 +88,13 @@ def _scratch(typing):
     return types.int64(), generate
 
 
-# -- elementwise sums ------------------------------------------------------------------------------------------------
+# -- elementwise sums
+# ------------------------------------------------------------------------------------------------
 #
-# Element by element: `top` is the largest exponent of all ranks' terms, plus 1; 0 where all are -0. Each term is
-# cut at multiples of 2**-53 sigma into `high` and a rest, and that again into `low` and what is left out; sigma exceeds
-# the sum of all terms by enough that sums of the parts are exact. Singles are added as doubles, and do without `low`.
+# Element by element: `top` is the largest exponent of all ranks' terms, plus 1; 0 where all are -0.
+# Each term is cut at multiples of 2**-53 sigma into `high` and a rest, and that again into `low`
+# and what is left out; sigma exceeds the sum of all terms by enough that sums of the parts are
+# exact. Singles are added as doubles, and do without `low`.
 
 
 @njit
@@ -147,7 +161,9 @@ def _sums(name, read, write, size, rest_counts):
             _put_exponent(top, i, 0)
 
     def reduce(target, pointers, ranks, offset, n):
-        """`n` bytes of the sum of all ranks' arrays, `offset` bytes after the pointers (see `shared_kernels`)."""
+        """`n` bytes of the sum of all ranks' arrays, `offset` bytes after the pointers (see
+        `shared_kernels`).
+        """
         high = _scratch()
         low, top, spare = high + 8 * BLOCK, high + 16 * BLOCK, spare_bits(ranks)
         done = 0
@@ -186,11 +202,13 @@ _sums("f8", _double, _put_double, 8, True)
 _sums("f4", _single, _put_single, 4, False)
 
 
-# -- the exact sum of many elements ----------------------------------------------------------------------------------
+# -- the exact sum of many elements
+# ----------------------------------------------------------------------------------
 #
-# `words` hold the sum as an integer, in units of 2**-1074: word i counts 2**(32 i), may exceed 32 bits, and may be
-# negative. A block of elements is cut by a sigma of 1.5 times a power of two: adding it leaves the leading 51 bits of
-# each element as an integer in the last bits of the sum. What is left over is cut again, until nothing is.
+# `words` hold the sum as an integer, in units of 2**-1074: word i counts 2**(32 i), may exceed 32
+# bits, and may be negative. A block of elements is cut by a sigma of 1.5 times a power of two:
+# adding it leaves the leading 51 bits of each element as an integer in the last bits of the sum.
+# What is left over is cut again, until nothing is.
 
 WORDS = 68
 POSITIVE, NEGATIVE, NOT = 68, 69, 70  # infinities and NaN: words that count them
@@ -238,7 +256,9 @@ def _carry(words):
 
 @njit
 def _cut(chunk, sigma, n):
-    """Replace each element by its rest. Returns the sum of what is cut off, in last bits of sigma; the largest rest."""
+    """Replace each element by its rest. Returns the sum of what is cut off, in last bits of sigma;
+    the largest rest.
+    """
     total, largest = 0, 0
     for i in range(n):
         x = _double(chunk, i)

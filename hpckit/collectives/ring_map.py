@@ -19,24 +19,34 @@ from hpckit.errors import ConfigError, agree, same, together
 T = TypeVar("T")
 
 
-def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndarray, int], T]) -> list[T]:
-    """`function(block of rank r, r)` for all r, in rank order: distances, forces, attention (collective).
+def ring_map(
+    comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndarray, int], T]
+) -> list[T]:
+    """`function(block of rank r, r)` for all r, in rank order: distances, forces, attention
+    (collective).
 
-    Blocks go from neighbour to neighbour, so that a rank holds three at a time, and the next is on its way while
-    `function` computes (Liu et al., Ring Attention, arXiv:2310.01889).
+    Blocks go from neighbour to neighbour, so that a rank holds three at a time, and the next is on
+    its way while `function` computes (Liu et al., Ring Attention, arXiv:2310.01889).
 
     block : this rank's, contiguous; ranks' blocks may differ in their first dimension
-    function : it must not write to the block, which is on its way to the next rank: what it gets is read-only. What it
-        keeps of a block, as in a view, stays as it is, at the price of its memory
+    function : it must not write to the block, which is on its way to the next rank: what it gets is
+        read-only. What it keeps of a block, as in a view, stays as it is, at the price of its
+        memory
 
     Where `function` raises on any rank, all ranks raise once the blocks have gone round.
     """
     with together(comm):
         _check(block, function)
-    same(comm, "dtype and trailing dimensions of the blocks", ("ring_map", block.dtype.str, block.shape[1:]))
+    same(
+        comm,
+        "dtype and trailing dimensions of the blocks",
+        ("ring_map", block.dtype.str, block.shape[1:]),
+    )
     channel, size, rank = Channel.of(comm), comm.size, comm.rank
     lengths, tag = comm.allgather(len(block)), channel.tag()
-    row = MPI.BYTE.Create_contiguous(block.itemsize * math.prod(block.shape[1:])).Commit()  # counts stay below 2**31
+    row = MPI.BYTE.Create_contiguous(
+        block.itemsize * math.prod(block.shape[1:])
+    ).Commit()  # counts stay below 2**31
     shape = max(lengths), *block.shape[1:]
     flight = Flight(row, block)
     spare: list[np.ndarray] = []  # memory that nobody looks at
@@ -69,13 +79,21 @@ def ring_map(comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndar
 
 def _check(block: Any, function: Any) -> None:
     check_unmasked(block)
-    if not isinstance(block, np.ndarray) or not block.flags.c_contiguous or block.dtype.hasobject or not block.ndim:
+    if (
+        not isinstance(block, np.ndarray)
+        or not block.flags.c_contiguous
+        or block.dtype.hasobject
+        or not block.ndim
+    ):
         raise ConfigError(
-            "ring_map takes a C-contiguous NumPy array of plain numbers: use numpy.ascontiguousarray; got"
+            "ring_map takes a C-contiguous NumPy array of plain numbers: use "
+            "numpy.ascontiguousarray; got"
             f" {type(block).__name__} {getattr(block, 'dtype', '')}".rstrip()
         )
     if not callable(function):
-        raise ConfigError(f"ring_map takes a function of a block and its rank, got {type(function).__name__}")
+        raise ConfigError(
+            f"ring_map takes a function of a block and its rank, got {type(function).__name__}"
+        )
 
 
 class _Loan:
@@ -84,14 +102,24 @@ class _Loan:
     def __init__(self, block: np.ndarray) -> None:
         self._block = block
         address = native.address(block)
-        self.__array_interface__ = {"data": (address, True), "shape": (block.nbytes,), "typestr": "|u1", "version": 3}
+        self.__array_interface__ = {
+            "data": (address, True),
+            "shape": (block.nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
 
     def array(self) -> np.ndarray:
         return np.asarray(self).view(self._block.dtype).reshape(self._block.shape)
 
 
 def _pass_on(
-    channel: Channel, block: np.ndarray, following: np.ndarray, row: MPI.Datatype, tag: int, flight: Flight
+    channel: Channel,
+    block: np.ndarray,
+    following: np.ndarray,
+    row: MPI.Datatype,
+    tag: int,
+    flight: Flight,
 ) -> None:
     left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
     flight.add(channel.comm.Irecv([following, len(following), row], left, tag))

@@ -1,7 +1,7 @@
 """The language of point-to-point algorithms: who sends which elements to whom, round after round.
 
-An algorithm is a pure function of a rank, the number of ranks and the cuts of the data: it returns that rank's rounds,
-and knows neither MPI nor arrays. `hpckit.collectives.engine` runs them.
+An algorithm is a pure function of a rank, the number of ranks and the cuts of the data: it returns
+that rank's rounds, and knows neither MPI nor arrays. `hpckit.collectives.engine` runs them.
 """
 
 from __future__ import annotations
@@ -54,17 +54,23 @@ Schedule = list[Round]
 
 def scratch_size(schedule: Schedule) -> int:
     """Elements of scratch that a schedule needs."""
-    return max((m.piece.stop for step in schedule for m in step.receives if m.piece.scratch), default=0)
+    return max(
+        (m.piece.stop for step in schedule for m in step.receives if m.piece.scratch), default=0
+    )
 
 
-def exchange(sends: Iterable[Message], receives: Iterable[Message], work: Iterable[Fold | Copy] = ()) -> Round:
+def exchange(
+    sends: Iterable[Message], receives: Iterable[Message], work: Iterable[Fold | Copy] = ()
+) -> Round:
     """A round without its empty pieces, which no rank sends and so no rank awaits."""
     sent, received = (tuple(m for m in messages if m.piece) for messages in (sends, receives))
     return Round(sent, received, tuple(task for task in work if task.into))
 
 
 def in_rank_order(pieces: Sequence[Piece], into: Piece) -> list[Fold | Copy]:
-    """`into = pieces[0] op pieces[1] op ...`, whatever rank does it: all get the same bits. `into` is one of them."""
+    """`into = pieces[0] op pieces[1] op ...`, whatever rank does it: all get the same bits. `into`
+    is one of them.
+    """
     result = pieces[-1]
     work: list[Fold | Copy] = [Fold(piece, result) for piece in pieces[-2::-1]]
     return work if result == into else [*work, Copy(result, into)]

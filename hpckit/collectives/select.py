@@ -1,4 +1,5 @@
-"""The choice of an algorithm: the links' model names the likely best, calls now and then race them, the fastest stays.
+"""The choice of an algorithm: the links' model names the likely best, calls now and then race them,
+the fastest stays.
 
 MPI's own allreduce always runs in the race, so that the choice is never worse than that for long.
 """
@@ -32,11 +33,17 @@ class Choice:
     way : the algorithm to use next, the one chosen when `over`
     """
 
-    def __init__(self, channel: Channel, nbytes: int, key: Hashable, allowed: Iterable[str]) -> None:
+    def __init__(
+        self, channel: Channel, nbytes: int, key: Hashable, allowed: Iterable[str]
+    ) -> None:
         if channel.links is None:
-            channel.links = Links.load_or_measure(channel.comm, channel.comm.allgather(channel.node.ranks[0]))
+            channel.links = Links.load_or_measure(
+                channel.comm, channel.comm.allgather(channel.node.ranks[0])
+            )
         self._channel, self._key = channel, key
-        self.predicted = {name: cost for name, cost in predict(channel.links, nbytes).items() if name in allowed}
+        self.predicted = {
+            name: cost for name, cost in predict(channel.links, nbytes).items() if name in allowed
+        }
         self.names = _candidates(channel, self.predicted, allowed)
         self._race = Race(channel.comm, self.names, turn=3, least=2, known=channel.choices.get(key))
         self._expected = self._fastest = math.inf
@@ -104,14 +111,24 @@ class Choice:
         fastest, self._fastest = self._channel.comm.allreduce(self._fastest, MPI.MAX), math.inf
         if _SLOWER * self._expected < fastest < math.inf and len(self.names) > 1:
             if self._channel.rank == 0:
-                _LOG.warning("%s takes %.3g s instead of %.3g s: choosing again", self.way, fastest, self._expected)
+                _LOG.warning(
+                    "%s takes %.3g s instead of %.3g s: choosing again",
+                    self.way,
+                    fastest,
+                    self._expected,
+                )
             self._race.again(forget=True)
         self._expected = min(self._expected, fastest)
 
     def explain(self) -> str:
         """The model, and the predicted and measured time of each algorithm."""
-        lines = [str(self._channel.links), f"{'algorithm':<20}{'predicted':>12}{'measured':>12}   (us, slowest rank)"]
-        names = sorted({*self.predicted, *self.names}, key=lambda name: self.predicted.get(name, 0.0))
+        lines = [
+            str(self._channel.links),
+            f"{'algorithm':<20}{'predicted':>12}{'measured':>12}   (us, slowest rank)",
+        ]
+        names = sorted(
+            {*self.predicted, *self.names}, key=lambda name: self.predicted.get(name, 0.0)
+        )
         for name in names:
             times = [table.get(name, math.nan) for table in (self.predicted, self._race.measured)]
             text = "".join(f"{'-':>12}" if math.isnan(t) else f"{1e6 * t:12.1f}" for t in times)
@@ -120,10 +137,16 @@ class Choice:
 
 
 def _candidates(channel: Channel, predicted: dict[str, float], allowed: Iterable[str]) -> list[str]:
-    """MPI's own, and the likely best of the others; memory beats messages on one node, so few of those run there."""
+    """MPI's own, and the likely best of the others; memory beats messages on one node, so few of
+    those run there.
+    """
     ranking = sorted(predicted, key=predicted.__getitem__)
     likely = ["shared", *ranking[:1]] if channel.one_node else ranking[:_RACERS]
-    return ["native", *(name for name in likely if name in allowed)] if channel.size > 1 else ["native"]
+    return (
+        ["native", *(name for name in likely if name in allowed)]
+        if channel.size > 1
+        else ["native"]
+    )
 
 
 def in_windows(channel: Channel, *arrays: np.ndarray) -> bool:

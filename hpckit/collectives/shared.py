@@ -1,9 +1,10 @@
 """Way `shared`: an allreduce among the ranks of one node, through memory that they all can address.
 
-Small arrays go through slots: everyone writes its own and reduces all of them, after one wait. Arrays that live in a
-shared window are reduced where they are: rank r reduces slice r of all of them and writes it to all. Other arrays are
-copied to and from a window piece by piece. Whoever computes an element takes the ranks in order, so that all ranks get
-the same bits. The protocols are in `hpckit.collectives.shared_kernels`.
+Small arrays go through slots: everyone writes its own and reduces all of them, after one wait.
+Arrays that live in a shared window are reduced where they are: rank r reduces slice r of all of
+them and writes it to all. Other arrays are copied to and from a window piece by piece. Whoever
+computes an element takes the ranks in order, so that all ranks get the same bits. The protocols are
+in `hpckit.collectives.shared_kernels`.
 """
 
 from __future__ import annotations
@@ -23,19 +24,33 @@ from hpckit.collectives.reduction import KERNELS, Reduction
 from hpckit.comm import partition
 from hpckit.comm.spin import Watch, crowded, patience
 
-_REDUCE = 2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
+_REDUCE = (
+    2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
+)
 _REDUCE_SCATTER, _ALLGATHER, _BOTH = 1, 2, 3  # modes that begin an operation
 _LINE = 64  # bytes of a cache line
 _COUNTERS = 256  # bytes before the data in each rank's memory
 _PIECES = 1 << 18  # bytes that a rank copies to the window at a time: they stay in its caches
-_SMALL = {False: 2048, True: 16384}  # bytes up to which slots are best, without and with ranks that share cores
+_SMALL = {
+    False: 2048,
+    True: 16384,
+}  # bytes up to which slots are best, without and with ranks that share cores
 
 
 class Steps:
-    """An operation of a protocol, bound to its arrays: `start`, `poll` and `wait`, or all three by one native call."""
+    """An operation of a protocol, bound to its arrays: `start`, `poll` and `wait`, or all three by
+    one native call.
+    """
 
-    def __init__(self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: _Turn) -> None:
-        self._begin, self._look, self._go_on, self._whole = bind(mode, 1), bind(0, 1), bind(0, polls), bind(mode, polls)
+    def __init__(
+        self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: _Turn
+    ) -> None:
+        self._begin, self._look, self._go_on, self._whole = (
+            bind(mode, 1),
+            bind(0, 1),
+            bind(0, polls),
+            bind(mode, polls),
+        )
         self._turn = turn
 
     def start(self) -> None:
@@ -67,9 +82,13 @@ class Steps:
 
 
 class _Turn:
-    """What Python does when a protocol asks for it: reduce by an operation without a kernel, or look why it waits."""
+    """What Python does when a protocol asks for it: reduce by an operation without a kernel, or
+    look why it waits.
+    """
 
-    def __init__(self, plan: np.ndarray, reduction: Reduction, largest: int, watch: Watch, ranks: list[int]):
+    def __init__(
+        self, plan: np.ndarray, reduction: Reduction, largest: int, watch: Watch, ranks: list[int]
+    ):
         self.watch = watch
         self._plan, self._op, self._type, self._ranks = plan, reduction.op, reduction.type, ranks
         self._sum = bytearray(largest)
@@ -81,13 +100,17 @@ class _Turn:
             self.watch.look(self._ranks[self._plan[4]])
 
     def _reduce(self) -> None:
-        """x0 op (x1 op (x2 op ...)), as `op.Reduce_local` associates; the target may be one of them."""
+        """x0 op (x1 op (x2 op ...)), as `op.Reduce_local` associates; the target may be one of
+        them.
+        """
         pointers, target, n = self._plan[10:13].tolist()
         at = MPI.memory.fromaddress(pointers, 8 * len(self._ranks)).cast("q").tolist()
         total = memoryview(self._sum)[:n]
         total[:] = MPI.memory.fromaddress(at[-1], n)
         for address in at[-2::-1]:
-            self._op.Reduce_local([MPI.memory.fromaddress(address, n), self._type], [total, self._type])
+            self._op.Reduce_local(
+                [MPI.memory.fromaddress(address, n), self._type], [total, self._type]
+            )
         MPI.memory.fromaddress(target, n)[:] = total
 
 
@@ -96,14 +119,16 @@ class Shared(Steps):
 
     source, target : (n,) contiguous, same dtype; one array where in place
     op : any; MPI's of the usual types run in kernels, others by `op.Reduce_local`
-    deadline : seconds from `start`, or from `wait`, in which the others must come; then `HpckitError` names who did not
-    cuts : offsets, in elements, of the slices that the first ranks of the node own, and the end; by default all ranks
-        own slices of equal length, cut at cache lines
+    deadline : seconds from `start`, or from `wait`, in which the others must come; then
+        `HpckitError` names who did not
+    cuts : offsets, in elements, of the slices that the first ranks of the node own, and the end; by
+        default all ranks own slices of equal length, cut at cache lines
     group : numbers that stay together in every cut, and in these cuts
 
-    Its halves, for `hierarchical`, have the same methods: after `reduce_scatter`, `target[owned]` is the node's sum of
-    this rank's slice, and the rest of `target` is not defined; `allgather` brings everyone's slice to all ranks. They
-    take turns: only the end of an `allgather` says that the others have read `source`.
+    Its halves, for `hierarchical`, have the same methods: after `reduce_scatter`, `target[owned]`
+    is the node's sum of this rank's slice, and the rest of `target` is not defined; `allgather`
+    brings everyone's slice to all ranks. They take turns: only the end of an `allgather` says that
+    the others have read `source`.
     """
 
     def __init__(
@@ -129,9 +154,16 @@ class Shared(Steps):
         kernels, kernel = native.load(KERNELS), self._kernel(reduction, target.dtype)
         code = ctypes.cast(kernel, ctypes.c_void_p).value if kernel else 0
         plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
-        watch = Watch(channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline)
+        watch = Watch(
+            channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline
+        )
         turn = _Turn(plan, reduction, 0 if kernel else target.nbytes, watch, self._node.ranks)
-        bind = partial(native.bind, getattr(kernels, self.protocol), native.address(plan), keep=(plan, self._keep))
+        bind = partial(
+            native.bind,
+            getattr(kernels, self.protocol),
+            native.address(plan),
+            keep=(plan, self._keep),
+        )
         super().__init__(bind, _BOTH, polls, turn)
         self.reduce_scatter = Steps(bind, _REDUCE_SCATTER, polls, turn)
         self.allgather = Steps(bind, _ALLGATHER, polls, turn)
@@ -173,7 +205,16 @@ class Shared(Steps):
         pieces = -(-largest // piece) if largest else 0
         bases = self._table(self._memory(_COUNTERS + 2 * (size + 1) * piece))
         own = [native.address(source), native.address(target)]
-        return [bases, self._table([0] * size), 0, 0, *own, native.address(self._cuts), pieces, piece]
+        return [
+            bases,
+            self._table([0] * size),
+            0,
+            0,
+            *own,
+            native.address(self._cuts),
+            pieces,
+            piece,
+        ]
 
     def _memory(self, nbytes: int) -> list[int]:
         """Addresses of that much zeroed memory of each rank."""
@@ -191,4 +232,6 @@ class Shared(Steps):
 def _slices(array: np.ndarray, size: int, unit: int) -> list[int]:
     """Offsets, in elements, of slices of equal length, cut at multiples of so many bytes."""
     step = unit // array.itemsize
-    return [min(step * start, array.size) for start in partition.starts(-(-array.size // step), size)]
+    return [
+        min(step * start, array.size) for start in partition.starts(-(-array.size // step), size)
+    ]

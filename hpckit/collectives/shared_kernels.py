@@ -1,12 +1,14 @@
-"""Kernel source: elementwise reductions, and the protocols of an allreduce among ranks that share a node's memory.
+"""Kernel source: elementwise reductions, and the protocols of an allreduce among ranks that share a
+node's memory.
 
-Compiled by `hpckit.native`, used through `hpckit.collectives.shared`. The reductions `sum_f8`, `max_u2`, ... combine
-`n` bytes of some arrays, in their order; the result may replace one of them.
+Compiled by `hpckit.native`, used through `hpckit.collectives.shared`. The reductions `sum_f8`,
+`max_u2`, ... combine `n` bytes of some arrays, in their order; the result may replace one of them.
 
-A protocol is a kernel that goes as far as it can: `mode` 1 begins a reduce_scatter, 2 an allgather, 3 an allreduce,
-0 goes on with what was begun. It returns DONE; LATE, to be called again, when a rank did not come within `patience`
-polls (its number is then in the plan); or REDUCE, to be called again when the caller has combined the arrays that the
-plan's pointers name, where no kernel does that. Counters only rise, so nothing is ever reset.
+A protocol is a kernel that goes as far as it can: `mode` 1 begins a reduce_scatter, 2 an allgather,
+3 an allreduce, 0 goes on with what was begun. It returns DONE; LATE, to be called again, when a
+rank did not come within `patience` polls (its number is then in the plan); or REDUCE, to be called
+again when the caller has combined the arrays that the plan's pointers name, where no kernel does
+that. Counters only rise, so nothing is ever reset.
 
 A plan is an int64 table of the words named below; offsets and lengths are in bytes.
 """
@@ -21,11 +23,18 @@ from hpckit.comm.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 DONE, LATE, REDUCE = 0, 1, 2
-BLOCK = 4096  # bytes reduced before they are copied to the others: they stay in the first-level cache
+BLOCK = (
+    4096  # bytes reduced before they are copied to the others: they stay in the first-level cache
+)
 COUNTERS = 256  # bytes before the data in each rank's memory: two counters, 128 bytes apart
 
 # The words of a plan.
-COUNTER, STAGE, STEP, MODE = 0, 1, 2, 3  # state: what we have posted; where in which operation we are
+COUNTER, STAGE, STEP, MODE = (
+    0,
+    1,
+    2,
+    3,
+)  # state: what we have posted; where in which operation we are
 AWAITED, EAGER = 4, 5  # the rank that we wait for; polls before yielding the core
 RANK, RANKS, REDUCTION, BASES = (
     6,
@@ -33,13 +42,22 @@ RANK, RANKS, REDUCTION, BASES = (
     8,
     9,
 )  # address of a reduction, or 0; of a table of each rank's memory for the plan
-POINTERS, RESULT, LENGTH = 10, 11, 12  # what is reduced next: table of what the ranks contribute; where the sum goes
+POINTERS, RESULT, LENGTH = (
+    10,
+    11,
+    12,
+)  # what is reduced next: table of what the ranks contribute; where the sum goes
 SOURCE, TARGET = 13, 14  # own arrays
 EVEN, ODD, SLOT = 15, 16, 17  # slots: pointers of even and of odd calls; length of a slot
 TARGETS = 15  # direct: table of each rank's target
-CUTS, PIECES, PIECE = 15, 16, 17  # staged: table of where each rank's slice begins; pieces of a slice; length of one
+CUTS, PIECES, PIECE = (
+    15,
+    16,
+    17,
+)  # staged: table of where each rank's slice begins; pieces of a slice; length of one
 
-# -- reductions ------------------------------------------------------------------------------------------------------
+# -- reductions
+# ------------------------------------------------------------------------------------------------------
 
 
 def _reduction(name, kind, size):
@@ -74,7 +92,8 @@ for _names, _kinds in (
             _reduction(_name, _kind, _size)
 
 
-# -- floats as integers that are in the same order, which MPI compares as the rule says -------------------------------
+# -- floats as integers that are in the same order, which MPI compares as the rule says
+# -------------------------------
 
 
 def _ordered(size):
@@ -105,7 +124,11 @@ def _ordered(size):
                     floats[i] = canonical if floats[i] & highest > infinity else floats[i]
             start = end
 
-    order.__name__, restore.__name__, clean.__name__ = f"order_f{size}", f"restore_f{size}", f"clean_f{size}"
+    order.__name__, restore.__name__, clean.__name__ = (
+        f"order_f{size}",
+        f"restore_f{size}",
+        f"clean_f{size}",
+    )
     export(f"void(i{size}*, i8)")(clean)
     export(f"void(i{size}*, i{size}*, i8, i8)")(order)
     export(f"void(i{size}*, i8)")(restore)
@@ -115,7 +138,8 @@ for _size in (2, 4, 8):
     _ordered(_size)
 
 
-# -- what the protocols have in common -------------------------------------------------------------------------------
+# -- what the protocols have in common
+# -------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -137,7 +161,9 @@ def _least(a, b):
 
 @njit
 def _all_reach(plan, counter, value, patience):
-    """Wait until the counter that lies `counter` bytes into each rank's memory has reached `value`."""
+    """Wait until the counter that lies `counter` bytes into each rank's memory has reached
+    `value`.
+    """
     other = get(plan, AWAITED)
     while other < get(plan, RANKS):
         if not reaches(get(get(plan, BASES), other) + counter, value, patience, get(plan, EAGER)):
@@ -152,7 +178,14 @@ def _all_reach(plan, counter, value, patience):
 def _combine(plan, offset, n):
     """Reduce `n` bytes, `offset` bytes after the pointers, in the order of the ranks."""
     if n > 0:
-        _call(get(plan, REDUCTION), get(plan, RESULT) + offset, get(plan, POINTERS), get(plan, RANKS), offset, n)
+        _call(
+            get(plan, REDUCTION),
+            get(plan, RESULT) + offset,
+            get(plan, POINTERS),
+            get(plan, RANKS),
+            offset,
+            n,
+        )
 
 
 @njit
@@ -169,10 +202,12 @@ def _begin(plan, mode):
         put(plan, MODE, mode)
 
 
-# -- slots: everyone writes its array to a slot of its own, and reduces all slots -----------------------------------
+# -- slots: everyone writes its array to a slot of its own, and reduces all slots
+# -----------------------------------
 #
-# Two slots alternate: whoever writes slot k + 2 has seen everyone's k + 1, and they had read all slots k by then.
-# The counter lies in the slot's first line, beside the data, so that a small array costs one cache line.
+# Two slots alternate: whoever writes slot k + 2 has seen everyone's k + 1, and they had read all
+# slots k by then. The counter lies in the slot's first line, beside the data, so that a small array
+# costs one cache line.
 
 
 @export("i8(i8, i8, i8)")
@@ -197,7 +232,8 @@ def slots(plan, mode, patience):
     return DONE
 
 
-# -- direct: the arrays themselves are in shared memory -------------------------------------------------------------
+# -- direct: the arrays themselves are in shared memory
+# -------------------------------------------------------------
 
 
 @njit
@@ -218,7 +254,9 @@ def _arrive(plan):
 
 @export("i8(i8, i8, i8)")
 def direct(plan, mode, patience):
-    """Rank r reduces slice r of all arrays where they are, and writes it to all of them; a barrier before and after."""
+    """Rank r reduces slice r of all arrays where they are, and writes it to all of them; a barrier
+    before and after.
+    """
     _begin(plan, mode)
     if mode & 1:
         _arrive(plan)
@@ -247,13 +285,15 @@ def direct(plan, mode, patience):
     return DONE
 
 
-# -- staged: arrays that nobody else can see, through pieces small enough for the caches ----------------------------
+# -- staged: arrays that nobody else can see, through pieces small enough for the caches
+# ----------------------------
 #
-# Each rank's memory holds, twice: a piece of every slice, what it contributes to the others; and a piece of its own
-# slice, complete. Counter `posted` = j says that our contributions to pieces < j can be read, `reduced` = j that our
-# pieces < j are complete. In step t a rank collects what others completed of piece t - 2, contributes
-# to piece t and reduces piece t - 1, so that others have a whole step for what it waits for. That one may overwrite:
-# all have reduced t - 2 before anyone contributes t, and have collected t - 3 before they post t - 1.
+# Each rank's memory holds, twice: a piece of every slice, what it contributes to the others; and a
+# piece of its own slice, complete. Counter `posted` = j says that our contributions to pieces < j
+# can be read, `reduced` = j that our pieces < j are complete. In step t a rank collects what others
+# completed of piece t - 2, contributes to piece t and reduces piece t - 1, so that others have a
+# whole step for what it waits for. That one may overwrite: all have reduced t - 2 before anyone
+# contributes t, and have collected t - 3 before they post t - 1.
 
 
 @njit
@@ -269,7 +309,11 @@ def _piece(plan, owner, j):
 def _contributed(plan, rank, owner, j):
     """Address of what `rank` contributes to piece j of the owner's slice."""
     parts = get(plan, RANKS) + 1
-    return get(get(plan, BASES), rank) + COUNTERS + (((get(plan, COUNTER) + j) & 1) * parts + owner) * get(plan, PIECE)
+    return (
+        get(get(plan, BASES), rank)
+        + COUNTERS
+        + (((get(plan, COUNTER) + j) & 1) * parts + owner) * get(plan, PIECE)
+    )
 
 
 @njit
@@ -308,7 +352,9 @@ def _point_at(plan, j):
 
 @export("i8(i8, i8, i8)")
 def staged(plan, mode, patience):
-    """Rank r reduces slice r, piece by piece, from memory to which all ranks copy what they contribute to it."""
+    """Rank r reduces slice r, piece by piece, from memory to which all ranks copy what they
+    contribute to it.
+    """
     _begin(plan, mode)
     base = get(get(plan, BASES), get(plan, RANK))
     pieces, done, mode = get(plan, PIECES), get(plan, COUNTER), get(plan, MODE)
@@ -339,7 +385,11 @@ def staged(plan, mode, patience):
         else:
             if 1 <= t <= pieces:
                 if mode & 2:
-                    copy_bytes(_completed(plan, get(plan, RANK), t - 1), get(plan, RESULT), get(plan, LENGTH))
+                    copy_bytes(
+                        _completed(plan, get(plan, RANK), t - 1),
+                        get(plan, RESULT),
+                        get(plan, LENGTH),
+                    )
                 release(base + COUNTERS // 2, done + t)
             put(plan, STEP, t + 1)
             put(plan, STAGE, 1)

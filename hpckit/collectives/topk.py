@@ -1,8 +1,8 @@
 """Allreduce of the k largest numbers of each rank, in magnitude (Aji & Heafield, EMNLP 2017).
 
-A contribution y loses at most (1 - k/n)**0.5 of its Euclidean norm, and no element loses more than the smallest
-magnitude that was sent. The sums are not compressed. NaN counts as largest; what is not finite and was not sent is
-forgotten.
+A contribution y loses at most (1 - k/n)**0.5 of its Euclidean norm, and no element loses more than
+the smallest magnitude that was sent. The sums are not compressed. NaN counts as largest; what is
+not finite and was not sent is forgotten.
 """
 
 from __future__ import annotations
@@ -52,7 +52,16 @@ class TopK(Lossy):
         values = [buffer[r * nbytes :] for r in range(size)]
         indices = [buffer[r * nbytes + k * target.itemsize :] for r in range(size)]
         lost = np.zeros_like(target)
-        select = kernel("select", lost, source, indices[rank], values[rank], np.empty(1 << _DIGIT, np.int64), n, k)
+        select = kernel(
+            "select",
+            lost,
+            source,
+            indices[rank],
+            values[rank],
+            np.empty(1 << _DIGIT, np.int64),
+            n,
+            k,
+        )
         add = [kernel("scatter", target, indices[r], values[r], k) for r in range(size)]
         schedule = direct_allgather(rank, size, [r * nbytes for r in range(size + 1)])
 

@@ -1,8 +1,8 @@
 """A flight recorder of collectives: who is late, who calls something else, and where the time goes.
 
-The last calls of each rank are kept in memory, which costs less than a microsecond per call. A collective that takes
-long is reported once, with what every rank does at that moment (the idea of C4, and of NCCL's flight recorder). With
-`check`, ranks compare their calls before they make them.
+The last calls of each rank are kept in memory, which costs less than a microsecond per call. A
+collective that takes long is reported once, with what every rank does at that moment (the idea of
+C4, and of NCCL's flight recorder). With `check`, ranks compare their calls before they make them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.arguments import is_whole
-from hpckit.collectives.calls import KINDS, NON_BLOCKING, NOTHING, Call, Signature, call, caller, reader, where
+from hpckit.collectives.calls import (
+    KINDS,
+    NON_BLOCKING,
+    NOTHING,
+    Call,
+    Signature,
+    call,
+    caller,
+    reader,
+    where,
+)
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Way
 from hpckit.collectives.monitor import Line
@@ -28,8 +38,8 @@ from hpckit.errors import ConfigError, same, together
 _clock = time.monotonic
 _NEVER = float("inf")
 _PINGS = 5  # messages there and back from which a clock's offset is taken
-# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time when it left; minus
-# infinity while calls are compared, because then the monitor tells who is late.
+# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time
+# when it left; minus infinity while calls are compared, because then the monitor tells who is late.
 _KIND, _SIGNATURE, _CODE, _AT, _NUMBER, _AGREED, _ENTERED, _LEFT = range(8)
 _COMPLETE: list = [*[None] * _LEFT, 1.0]  # before there is any
 
@@ -41,13 +51,15 @@ class Watched(MPI.Intracomm):
 
 
 class Watch:
-    """Records the collectives of a communicator and of plans made with it (making and entering it are collective).
+    """Records the collectives of a communicator and of plans made with it (making and entering it
+    are collective).
 
-    patience : seconds that a collective may take; then who is late is logged, once, where it is noticed first
-    check : compare the ranks' calls first: a different kind, root, operation, dtype or length, or a rank that does not
-        come within `patience`, raises the same `HpckitError` on all ranks that are there, and, when they come, on the
-        others. Every collective waits for all ranks then, non-blocking ones in `wait`, and so does leaving the block:
-        this is for finding errors
+    patience : seconds that a collective may take; then who is late is logged, once, where it is
+        noticed first
+    check : compare the ranks' calls first: a different kind, root, operation, dtype or length, or a
+        rank that does not come within `patience`, raises the same `HpckitError` on all ranks that
+        are there, and, when they come, on the others. Every collective waits for all ranks then,
+        non-blocking ones in `wait`, and so does leaving the block: this is for finding errors
     keep : calls that are remembered
 
     ::
@@ -56,22 +68,33 @@ class Watch:
             ...
             print(comm.watch.report())
 
-    A non-blocking collective ends, and raises, in `Wait` or `Test` of its own request; one that `Waitall` and its like
-    complete stays open. Persistent collectives pass unwatched. Between nodes it needs TCP.
+    A non-blocking collective ends, and raises, in `Wait` or `Test` of its own request; one that
+    `Waitall` and its like complete stays open. Persistent collectives pass unwatched. Between nodes
+    it needs TCP.
     """
 
-    def __init__(self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024) -> None:
+    def __init__(
+        self, comm: MPI.Intracomm, *, patience: float = 60.0, check: bool = False, keep: int = 1024
+    ) -> None:
         with together(comm):
             if not (is_number(patience) and is_whole(keep) and patience > 0 and keep > 0):
                 raise ConfigError(
-                    f"patience={patience!r} s and keep={keep!r} calls must be above 0, and keep a whole number"
+                    f"patience={patience!r} s and keep={keep!r} calls must be above 0, and keep a "
+                    "whole number"
                 )
         same(comm, "patience, check and keep of a Watch", ("watch", patience, bool(check), keep))
         channel = Channel.of(comm)
-        self._comm, self._private, self._patience, self._check = MPI.Intracomm(comm), channel.comm, patience, check
+        self._comm, self._private, self._patience, self._check = (
+            MPI.Intracomm(comm),
+            channel.comm,
+            patience,
+            check,
+        )
         self._offset = _clock_offset(channel)
         self._ring: list[list] = [[]] * keep
-        self._waits: list = _COMPLETE  # what was last waited for of those that did not block when they began
+        self._waits: list = (
+            _COMPLETE  # what was last waited for of those that did not block when they began
+        )
         self._entered = self._plans = 0
         self._files: set[str] = set()  # known to be the user's
         self._line: Line | None = None
@@ -82,7 +105,11 @@ class Watch:
         self._watched = Watched(self._comm)
         self._watched.watch = self
         for kind in KINDS:
-            setattr(self._watched, kind, self._posted(kind) if kind in NON_BLOCKING else self._recorded(kind))
+            setattr(
+                self._watched,
+                kind,
+                self._posted(kind) if kind in NON_BLOCKING else self._recorded(kind),
+            )
         return self._watched
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
@@ -96,17 +123,30 @@ class Watch:
                 self.left(self.enter("end of the watch", NOTHING, sys._getframe(1)))
         finally:
             self._line = None
-            line.close("has left the watch" + (f" by {type(error).__name__}: {error}" if error else ""))
+            line.close(
+                "has left the watch" + (f" by {type(error).__name__}: {error}" if error else "")
+            )
 
     def enter(self, kind: str, signature: Signature, frame: Any, wait: bool = True) -> list:
-        """Record that a collective begins; wait : it blocks, and with `check` all ranks must come."""
+        """Record that a collective begins; wait : it blocks, and with `check` all ranks must
+        come.
+        """
         code = frame.f_code
         if code.co_filename not in self._files:
             frame = caller(frame)
             code = frame.f_code
             self._files.add(code.co_filename)
         number, now = self._entered, _clock()
-        record = [kind, signature, code, frame.f_lasti, number + 1, not self._check, now, -now if wait else 0.0]
+        record = [
+            kind,
+            signature,
+            code,
+            frame.f_lasti,
+            number + 1,
+            not self._check,
+            now,
+            -now if wait else 0.0,
+        ]
         self._ring[number % len(self._ring)] = record
         self._entered = number + 1
         if self._check and self._line:
@@ -116,7 +156,8 @@ class Watch:
         return record
 
     def compare(self, record: list, wait: bool = True) -> bool:
-        """Whether all ranks are known to make this collective, where it is compared; `HpckitError` if they do not.
+        """Whether all ranks are known to make this collective, where it is compared; `HpckitError`
+        if they do not.
 
         wait : until that is known; the rank blocks then
         """
@@ -141,15 +182,19 @@ class Watch:
             record[_LEFT] = _clock()
 
     def plan(self, kind: str, signature: Signature) -> Callable[[list[Way]], list[Way]]:
-        """A function that makes the ways of a plan recorded; which of its chunks comes first may differ by rank."""
+        """A function that makes the ways of a plan recorded; which of its chunks comes first may
+        differ by rank.
+        """
         self._plans += 1
         name = f"{kind} plan {self._plans}"
         return lambda ways: [_Recorded(self, way, name, signature) for way in ways]
 
     def report(self) -> str:
-        """A table of the calls that all ranks remember, a line per place in the program (collective).
+        """A table of the calls that all ranks remember, a line per place in the program
+        (collective).
 
-        A call's time begins with its last arrival; the wait before that, with its first. GB/s count the array once.
+        A call's time begins with its last arrival; the wait before that, with its first. GB/s count
+        the array once.
         """
         records = self._ring[: self._entered] if self._entered < len(self._ring) else self._ring
         mine = {
@@ -187,13 +232,18 @@ class Watch:
         return collective
 
     def _where(self) -> tuple[int, str]:
-        """How many collectives this rank has entered and what it does, for the monitor: another thread asks."""
+        """How many collectives this rank has entered and what it does, for the monitor: another
+        thread asks.
+        """
         number = self._entered
         record = self._blocked()
         if record:
             return number, f"in its collective {record[_NUMBER]}, {_call(record)}"
         frame = caller(sys._current_frames()[self._thread])
-        return number, f"outside, after {number} collectives, at {where(frame.f_code, frame.f_lasti)}"
+        return (
+            number,
+            f"outside, after {number} collectives, at {where(frame.f_code, frame.f_lasti)}",
+        )
 
     def _late(self) -> int | None:
         record = self._blocked()
@@ -202,7 +252,9 @@ class Watch:
     def _blocked(self) -> list | None:
         """The collective that this rank waits for."""
         latest = self._ring[(self._entered - 1) % len(self._ring)]
-        return next((record for record in (latest, self._waits) if record and record[_LEFT] < 0), None)
+        return next(
+            (record for record in (latest, self._waits) if record and record[_LEFT] < 0), None
+        )
 
 
 class _Recorded:
@@ -238,9 +290,11 @@ class _Recorded:
 
 
 class _Request(MPI.Request):
-    """A request of a collective that is recorded. `Waitall` and its like complete it as any other, unrecorded.
+    """A request of a collective that is recorded. `Waitall` and its like complete it as any other,
+    unrecorded.
 
-    buffers : lives until it is complete; requests of mpi4py do not always hold on to what they write to
+    buffers : lives until it is complete; requests of mpi4py do not always hold on to what they
+        write to
     """
 
     watch: Watch
@@ -266,15 +320,23 @@ class _Request(MPI.Request):
     def test(self, status: MPI.Status | None = None) -> tuple[bool, None]:
         return self.Test(status), None
 
-    def __del__(self, null: MPI.Request = MPI.REQUEST_NULL, plain: type[MPI.Request] = MPI.Request) -> None:
+    def __del__(
+        self, null: MPI.Request = MPI.REQUEST_NULL, plain: type[MPI.Request] = MPI.Request
+    ) -> None:
         if self != null:  # dropped before it is complete
             outlive([plain(self)], self.buffers)
 
 
 def recorder(
-    comm: MPI.Intracomm, array: np.ndarray, op: MPI.Op | None, kind: str = "allreduce", root: int | None = None
+    comm: MPI.Intracomm,
+    array: np.ndarray,
+    op: MPI.Op | None,
+    kind: str = "allreduce",
+    root: int | None = None,
 ) -> Callable[[list[Way]], list[Way]]:
-    """A function that makes the ways of a plan for `array` recorded, where the communicator's collectives are."""
+    """A function that makes the ways of a plan for `array` recorded, where the communicator's
+    collectives are.
+    """
     watch = getattr(comm, "watch", None)
     return watch.plan(kind, (array.size, array.dtype, op, root)) if watch else _as_they_are
 
@@ -294,7 +356,8 @@ def _title(record: list) -> tuple[str, str, int]:
 
 
 def _clock_offset(channel: Channel) -> float:
-    """Seconds to add to this rank's clock for rank 0's, by the fastest of a few messages (collective).
+    """Seconds to add to this rank's clock for rank 0's, by the fastest of a few messages
+    (collective).
 
     The ranks of a node read the same clock, so only the first of each asks.
     """
@@ -323,11 +386,15 @@ _HEADER = f"{'calls':>7} {'time ms':>9} {'GB/s':>7} {'wait ms':>9}  {'last to co
 
 
 def _table(everyone: list[dict[int, tuple]]) -> str:
-    """everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of leaving."""
+    """everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of
+    leaving.
+    """
     places: dict[tuple[str, str], list[int]] = {}
     for number in sorted(set.intersection(*map(set, everyone))):
         places.setdefault(everyone[0][number][0][:2], []).append(number)
-    return "\n".join([_HEADER, *(_row(place, numbers, everyone) for place, numbers in places.items())])
+    return "\n".join(
+        [_HEADER, *(_row(place, numbers, everyone) for place, numbers in places.items())]
+    )
 
 
 def _row(place: tuple[str, str], numbers: list[int], everyone: list[dict[int, tuple]]) -> str:
@@ -337,6 +404,7 @@ def _row(place: tuple[str, str], numbers: list[int], everyone: list[dict[int, tu
     last = np.bincount(entered.argmax(axis=0))
     who = f"rank {last.argmax()}, {100 * last.max() / len(numbers):.0f} %"
     return (
-        f"{len(numbers):7} {1e3 * np.median(seconds):9.3f} {f'{rate:7.2f}' if rate else '':7} {1e3 * wait.mean():9.3f}"
+        f"{len(numbers):7} {1e3 * np.median(seconds):9.3f} {f'{rate:7.2f}' if rate else '':7} "
+        f"{1e3 * wait.mean():9.3f}"
         f"  {who:<16} {place[0]} at {place[1]}"
     )

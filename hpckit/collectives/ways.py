@@ -30,17 +30,20 @@ def bind(
     deadline: float | None = None,
     group: int = 1,
 ) -> Way:
-    """The way of that name, bound to its arrays; `ConfigError` on all ranks where it cannot be taken (collective).
+    """The way of that name, bound to its arrays; `ConfigError` on all ranks where it cannot be
+    taken (collective).
 
     group : numbers that stay together in every cut
     """
     if not op.is_commutative and name not in IN_ORDER:
         raise ConfigError(
-            f"algorithm {name!r} reorders operands, but the operation does not commute: use {', '.join(IN_ORDER)}"
+            f"algorithm {name!r} reorders operands, but the operation does not commute: use "
+            f"{', '.join(IN_ORDER)}"
         )
     if name == "shared" and not channel.one_node:
         raise ConfigError(
-            f"algorithm 'shared' needs all {channel.size} ranks on one node, but there are {channel.node.comm.size} on"
+            f"algorithm 'shared' needs all {channel.size} ranks on one node, but there are "
+            f"{channel.node.comm.size} on"
             " this one: use 'hierarchical'"
         )
     if channel.size == 1:
@@ -53,16 +56,25 @@ def possible(channel: Channel, op: MPI.Op) -> list[str]:
     impossible = [] if channel.shares_memory else ["hierarchical", "shared"]
     if not channel.one_node:
         impossible.append("shared")
-    return [name for name in WAYS if (op.is_commutative or name in IN_ORDER) and name not in impossible]
+    return [
+        name for name in WAYS if (op.is_commutative or name in IN_ORDER) and name not in impossible
+    ]
 
 
 def _messages(name: str) -> Callable[..., Way]:
     def way(
-        channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None, group: int
+        channel: Channel,
+        source: np.ndarray,
+        target: np.ndarray,
+        op: MPI.Op,
+        deadline: float | None,
+        group: int,
     ) -> Way:
         n, size, links = target.size // group, channel.size, channel.links
         cuts = (shares(links, n) if links and name == "twoshot" else None) or starts(n, size)
-        algorithm = partial(star, root=root(links)) if links and name == "star" else ALGORITHMS[name]
+        algorithm = (
+            partial(star, root=root(links)) if links and name == "star" else ALGORITHMS[name]
+        )
         schedule = algorithm(channel.rank, size, cuts)
         return Messages(channel, source, target, op, schedule, deadline, group)
 
@@ -70,14 +82,24 @@ def _messages(name: str) -> Callable[..., Way]:
 
 
 def _hierarchical(
-    channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None, group: int
+    channel: Channel,
+    source: np.ndarray,
+    target: np.ndarray,
+    op: MPI.Op,
+    deadline: float | None,
+    group: int,
 ) -> Hierarchical:
     groups = channel.links.groups() if channel.links else None
     return Hierarchical(channel, source, target, op, deadline, groups, group)
 
 
 def _shared(
-    channel: Channel, source: np.ndarray, target: np.ndarray, op: MPI.Op, deadline: float | None, group: int
+    channel: Channel,
+    source: np.ndarray,
+    target: np.ndarray,
+    op: MPI.Op,
+    deadline: float | None,
+    group: int,
 ) -> Shared:
     return Shared(channel, source, target, op, deadline, group=group)
 

@@ -25,18 +25,21 @@ WidthLike = int | Sequence[int | tuple[int, int]]
 
 
 class Grid:
-    """A box of `shape` cells, one block per rank; neighbouring blocks differ by at most one cell per dimension.
+    """A box of `shape` cells, one block per rank; neighbouring blocks differ by at most one cell
+    per dimension.
 
     Parameters
     ----------
-    comm : any intracommunicator; the grid works on a Cartesian duplicate with the same rank numbers (collective).
+    comm : any intracommunicator; the grid works on a Cartesian duplicate with the same rank numbers
+        (collective).
     shape : cells per dimension (1 to 4), the last one with unit stride in C order.
     periodic : whether the grid wraps around: one bool, or one per dimension.
     process_shape : blocks per dimension; by default the choice with the smallest halo.
-    width : ghost cells of the arrays it makes: one int, one per dimension, or one (low, high) pair per dimension.
+    width : ghost cells of the arrays it makes: one int, one per dimension, or one (low, high) pair
+        per dimension.
 
-    Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks; where `comm` is no
-    intracommunicator, on the ranks that passed it.
+    Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks;
+    where `comm` is no intracommunicator, on the ranks that passed it.
     """
 
     comm: MPI.Cartcomm
@@ -62,8 +65,14 @@ class Grid:
             self.shape = _shape(shape)
             self.periodic = _per_dimension("periodic", periodic, self.ndim, bool)
             self.width = widths(width, self.ndim)
-            self.process_shape = _processes(process_shape, self.shape, comm.size, self.periodic, self.width)
-        same(comm, "the arguments of Grid", (self.shape, self.periodic, self.process_shape, self.width))
+            self.process_shape = _processes(
+                process_shape, self.shape, comm.size, self.periodic, self.width
+            )
+        same(
+            comm,
+            "the arguments of Grid",
+            (self.shape, self.periodic, self.process_shape, self.width),
+        )
         self.comm = comm.Create_cart(self.process_shape, self.periodic, reorder=False)
         free_with(self, self.comm)
         self.node_memory = NodeMemory.of(comm)
@@ -82,11 +91,15 @@ class Grid:
 
     @property
     def owned(self) -> tuple[slice, ...]:
-        """The owned cells of a local array; counted from both ends, so that it fits staggered arrays too."""
+        """The owned cells of a local array; counted from both ends, so that it fits staggered
+        arrays too.
+        """
         return tuple(slice(lo, -hi or None) for lo, hi in self.width)
 
     def owned_shape(self, stagger: int | Sequence[int] = 0) -> tuple[int, ...]:
-        """Cells this rank owns; in staggered dimensions (1) the last rank owns one more, unless they are periodic."""
+        """Cells this rank owns; in staggered dimensions (1) the last rank owns one more, unless
+        they are periodic.
+        """
         places = zip(self.coords, self.process_shape, self._extra(stagger), strict=True)
         extra = [one if c == p - 1 else 0 for c, p, one in places]
         return tuple(b - a + more for a, b, more in zip(self.start, self.stop, extra, strict=True))
@@ -100,7 +113,9 @@ class Grid:
         return partition.box(self.shape, self.process_shape, rank)
 
     def neighbor(self, offset: Sequence[int]) -> int:
-        """Rank of the block that lies `offset` blocks away; `MPI.PROC_NULL` beyond a border that is not periodic."""
+        """Rank of the block that lies `offset` blocks away; `MPI.PROC_NULL` beyond a border that is
+        not periodic.
+        """
         place = [c + step for c, step in zip(self.coords, offset, strict=True)]
         for d, (c, p) in enumerate(zip(place, self.process_shape, strict=True)):
             if not self.periodic[d] and not 0 <= c < p:
@@ -117,8 +132,10 @@ class Grid:
     ) -> np.ndarray:
         """A local array with ghosts, uninitialised.
 
-        stagger : 1 in dimensions where the values sit on the n + 1 borders of the cells (n where periodic).
-        shared : put it where the other ranks of this node can read it (collective; filled with zeros).
+        stagger : 1 in dimensions where the values sit on the n + 1 borders of the cells (n where
+            periodic).
+        shared : put it where the other ranks of this node can read it (collective; filled with
+            zeros).
         """
         make = self.node_memory.zeros if shared else np.empty
         return make(self._with_ghosts(self.owned_shape(stagger)), dtype, order)
@@ -140,9 +157,11 @@ class Grid:
         return self.node_memory.comm
 
     def shared_peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """The node's arrays that were made together with `array` by `empty(shared=True)`, by rank in this grid.
+        """The node's arrays that were made together with `array` by `empty(shared=True)`, by rank
+        in this grid.
 
-        Theirs are views of the other ranks' memory, with the other ranks' shapes. None if `array` is not shared whole.
+        Theirs are views of the other ranks' memory, with the other ranks' shapes. None if `array`
+        is not shared whole.
         """
         return self.node_memory.peers(array)
 
@@ -151,9 +170,11 @@ class Grid:
             [
                 f"grid      {_times(self.shape)} cells on {self.size} rank{'s' * (self.size > 1)}",
                 f"blocks    {_times(self.process_shape)} of {self._block_sizes()} cells",
-                f"ghosts    {', '.join(f'{lo}+{hi}' for lo, hi in self.width)} (low+high per dimension)",
+                f"ghosts    {', '.join(f'{lo}+{hi}' for lo, hi in self.width)} (low+high per "
+                "dimension)",
                 f"periodic  {', '.join('yes' if wrap else 'no' for wrap in self.periodic)}",
-                f"halo      at most {self._halo_cells():,} cells per rank and field from other ranks (faces)",
+                f"halo      at most {self._halo_cells():,} cells per rank and field from other "
+                "ranks (faces)",
             ]
         )
 
@@ -163,11 +184,15 @@ class Grid:
         return _times(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
 
     def _halo_cells(self) -> int:
-        return int(partition.halo_cells(self.shape, self.process_shape, self.periodic, self.width).max())
+        return int(
+            partition.halo_cells(self.shape, self.process_shape, self.periodic, self.width).max()
+        )
 
     def _extra(self, stagger: int | Sequence[int]) -> list[int]:
         per_dimension = _per_dimension("stagger", stagger, self.ndim, index)
-        return [int(bool(s)) * (not wrap) for s, wrap in zip(per_dimension, self.periodic, strict=True)]
+        return [
+            int(bool(s)) * (not wrap) for s, wrap in zip(per_dimension, self.periodic, strict=True)
+        ]
 
     def _with_ghosts(self, owned: Sequence[int]) -> tuple[int, ...]:
         return tuple(lo + n + hi for n, (lo, hi) in zip(owned, self.width, strict=True))
@@ -178,20 +203,26 @@ def _intracommunicator(comm: object) -> MPI.Intracomm:
         raise ConfigError(f"a grid needs an MPI communicator such as MPI.COMM_WORLD, got {comm!r}")
     if comm == MPI.COMM_NULL:
         raise ConfigError(
-            "a grid needs an MPI communicator, got MPI.COMM_NULL: it was freed, or this rank is not in it;"
+            "a grid needs an MPI communicator, got MPI.COMM_NULL: it was freed, or this rank is "
+            "not in it;"
             " leave out the ranks that are not"
         )
     if comm.Is_inter():
-        raise ConfigError("a grid needs the ranks of one group, got an inter-communicator: use comm.Merge()")
+        raise ConfigError(
+            "a grid needs the ranks of one group, got an inter-communicator: use comm.Merge()"
+        )
     return comm if isinstance(comm, MPI.Intracomm) else MPI.Intracomm(comm)
 
 
 def widths(width: WidthLike, ndim: int) -> partition.Width:
     """Ghost widths as one (low, high) pair per dimension; see `Grid` for what may be given."""
-    sides = _per_dimension("width", width, ndim, lambda w: tuple(map(index, w)) if np.ndim(w) else (index(w), index(w)))
+    sides = _per_dimension(
+        "width", width, ndim, lambda w: tuple(map(index, w)) if np.ndim(w) else (index(w), index(w))
+    )
     if any(len(pair) != 2 or min(pair) < 0 or max(pair) > _WIDEST for pair in sides):
         raise ConfigError(
-            f"width {width!r} must be one or, per dimension, one or two (low, high) non-negative ints, 2**31 at most"
+            f"width {width!r} must be one or, per dimension, one or two (low, high) non-negative "
+            "ints, 2**31 at most"
         )
     return sides
 
@@ -200,27 +231,44 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
         cells = tuple(index(n) for n in shape)
     except TypeError:
-        raise ConfigError(f"shape {shape!r} must be a sequence of 1 to 4 ints, such as (64, 64)") from None
+        raise ConfigError(
+            f"shape {shape!r} must be a sequence of 1 to 4 ints, such as (64, 64)"
+        ) from None
     if not 1 <= len(cells) <= 4 or min(cells) < 1:
         raise ConfigError(f"shape {cells} must have 1 to 4 dimensions of at least one cell each")
     if math.prod(cells) > _MOST_CELLS:
-        raise ConfigError(f"shape {cells} has more than 2**62 cells, which no machine can hold: use a smaller one")
+        raise ConfigError(
+            f"shape {cells} has more than 2**62 cells, which no machine can hold: use a smaller one"
+        )
     return cells
 
 
 def _per_dimension(name: str, value, ndim: int, convert) -> tuple:
     """`value` once per dimension: as given when it is a sequence, else repeated."""
     try:
-        each = tuple(map(convert, value)) if isinstance(value, Sequence | np.ndarray) else (convert(value),) * ndim
+        each = (
+            tuple(map(convert, value))
+            if isinstance(value, Sequence | np.ndarray)
+            else (convert(value),) * ndim
+        )
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} {value!r} must be one value, or one per dimension ({ndim})") from None
+        raise ConfigError(
+            f"{name} {value!r} must be one value, or one per dimension ({ndim})"
+        ) from None
     if len(each) != ndim:
-        raise ConfigError(f"{name} {value!r} has {len(each)} entries, but the grid has {ndim} dimensions: give {ndim}")
+        raise ConfigError(
+            f"{name} {value!r} has {len(each)} entries, but the grid has {ndim} dimensions: give "
+            f"{ndim}"
+        )
     return each
 
 
 def _processes(
-    wanted: Sequence[int] | None, shape: tuple[int, ...], size: int, periodic: tuple[bool, ...], width: partition.Width
+    wanted: Sequence[int] | None,
+    shape: tuple[int, ...],
+    size: int,
+    periodic: tuple[bool, ...],
+    width: partition.Width,
 ) -> tuple[int, ...]:
     if wanted is None:
         return partition.process_shape(shape, size, periodic, width)
@@ -237,7 +285,8 @@ def _processes(
     thin = next((d for d, (n, p) in enumerate(zip(shape, chosen, strict=True)) if p > n), None)
     if thin is not None:
         raise ConfigError(
-            f"process_shape {chosen} cuts dimension {thin} into {chosen[thin]} blocks, but it has only"
+            f"process_shape {chosen} cuts dimension {thin} into {chosen[thin]} blocks, but it has "
+            "only"
             f" {shape[thin]} cells: use at most {shape[thin]} there"
         )
     return chosen

@@ -1,8 +1,8 @@
 """What MPI may still read or write lives until it is complete, whoever lets go of it meanwhile.
 
-An exception, the garbage collector or the end of the program may drop a plan between its start and its wait. MPI does
-not notice: it goes on reading and writing the plan's memory. So requests are freed once they are complete, and what
-they use lives until then.
+An exception, the garbage collector or the end of the program may drop a plan between its start and
+its wait. MPI does not notice: it goes on reading and writing the plan's memory. So requests are
+freed once they are complete, and what they use lives until then.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ _PATIENCE = 1.0  # seconds that the end of the program waits for what is in flig
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
-for _immortal in (_owned, _left):  # MPI_Finalize comes after the interpreter's end, and may write until then
+for _immortal in (
+    _owned,
+    _left,
+):  # MPI_Finalize comes after the interpreter's end, and may write until then
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
 
 
-def free_with(owner: object, *handles: Any, keep: object = None, flying: list | None = None) -> None:
-    """Free these MPI handles after `owner` is gone, at a later call of this function; requests only when complete.
+def free_with(
+    owner: object, *handles: Any, keep: object = None, flying: list | None = None
+) -> None:
+    """Free these MPI handles after `owner` is gone, at a later call of this function; requests only
+    when complete.
 
-    keep : what the requests use: arrays, operations, types. It lives as long as `owner`, and on until they are complete
-    flying : a list that `owner` keeps empty while nothing is in flight: then its memory is given back at once. Requests
-        in it are waited for as well
+    keep : what the requests use: arrays, operations, types. It lives as long as `owner`, and on
+        until they are complete
+    flying : a list that `owner` keeps empty while nothing is in flight: then its memory is given
+        back at once. Requests in it are waited for as well
 
-    Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which freeing a communicator
-    takes, and the rank would wait for itself. What is left at the end is MPI_Finalize's.
+    Not at once: the garbage collector may run inside a call of mpi4py that holds the lock which
+    freeing a communicator takes, and the rank would wait for itself. What is left at the end is
+    MPI_Finalize's.
     """
     _free()
     reference = weakref.ref(owner, _leave)
@@ -43,12 +51,15 @@ def free_with(owner: object, *handles: Any, keep: object = None, flying: list | 
 
 
 def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
-    """Nobody will wait for these requests: they, and what they use, live until they are complete."""
+    """Nobody will wait for these requests: they, and what they use, live until they are
+    complete.
+    """
     _left.append(([*requests], keep))
 
 
 class Flight:
-    """Messages in flight with all that they use, until `land`; longer, where an exception ends what would wait.
+    """Messages in flight with all that they use, until `land`; longer, where an exception ends what
+    would wait.
 
     handle : to free when nothing uses it any more
     arrays : that the messages read or write
@@ -106,11 +117,15 @@ def _ended(request: MPI.Request) -> bool:
 
 @atexit.register
 def _land() -> None:
-    """Let what is in flight arrive, if it does so soon: later MPI would call operations that Python has forgotten."""
+    """Let what is in flight arrive, if it does so soon: later MPI would call operations that Python
+    has forgotten.
+    """
     for reference, *_ in list(_owned.values()):
         _leave(reference)
     limit = time.monotonic() + _PATIENCE
-    while not MPI.Is_finalized() and not _complete(handle for handles, _ in list(_left) for handle in handles):
+    while not MPI.Is_finalized() and not _complete(
+        handle for handles, _ in list(_left) for handle in handles
+    ):
         if time.monotonic() > limit:
             break
         time.sleep(0.001)

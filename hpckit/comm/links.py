@@ -1,10 +1,12 @@
-"""What messages between the nodes of a communicator cost: latency and time per byte of pairs of nodes, measured once.
+"""What messages between the nodes of a communicator cost: latency and time per byte of pairs of
+nodes, measured once.
 
-The model is a line: a message of n bytes takes `alpha + beta n` seconds. A rank that sends to several at once pays
-`overhead` more for each, and, while everybody sends to everybody, `crowd` times as long for each byte.
+The model is a line: a message of n bytes takes `alpha + beta n` seconds. A rank that sends to
+several at once pays `overhead` more for each, and, while everybody sends to everybody, `crowd`
+times as long for each byte.
 
-A few nodes are measured each against each. Of many, every node is measured against some ten others, near and far, so
-that time, memory and file grow with the number of nodes, not with its square.
+A few nodes are measured each against each. Of many, every node is measured against some ten others,
+near and far, so that time, memory and file grow with the number of nodes, not with its square.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from hpckit.comm import store
 from hpckit.comm.system import meet
 
 VERSION = 4  # of the file: change it with whatever changes the meaning of the numbers
-_SHORT, _LONG = 8, 1 << 15  # bytes; longer ones may need a handshake first, which is no matter of bytes
+_SHORT, _LONG = (
+    8,
+    1 << 15,
+)  # bytes; longer ones may need a handshake first, which is no matter of bytes
 _REPEATS, _CAREFUL = 5, 25  # messages each way per pair, and where a fresh measurement is asked for
 _FEW = 16  # nodes that are measured each against each
 _PEERS = 63  # ranks that a rank sends to in a direct exchange that is measured
@@ -51,14 +56,21 @@ class Links:
     gamma: float
 
     @classmethod
-    def of_tables(cls, node_of: Iterable[int], alpha: np.ndarray, beta: np.ndarray, **numbers: float) -> Links:
-        """From (nodes, nodes) tables of all pairs, symmetric: for links that are known rather than measured."""
+    def of_tables(
+        cls, node_of: Iterable[int], alpha: np.ndarray, beta: np.ndarray, **numbers: float
+    ) -> Links:
+        """From (nodes, nodes) tables of all pairs, symmetric: for links that are known rather than
+        measured.
+        """
         i, j = np.triu_indices(len(alpha))
         return cls({}, tuple(node_of), np.stack([i, j], axis=1), alpha[i, j], beta[i, j], **numbers)
 
     @classmethod
-    def load_or_measure(cls, comm: MPI.Intracomm, nodes: Iterable[int], fresh: bool = False) -> Links:
-        """The numbers of these nodes; measured if there is no file of them, or a `fresh` one is wanted (collective).
+    def load_or_measure(
+        cls, comm: MPI.Intracomm, nodes: Iterable[int], fresh: bool = False
+    ) -> Links:
+        """The numbers of these nodes; measured if there is no file of them, or a `fresh` one is
+        wanted (collective).
 
         nodes : the lowest rank of each rank's node
         """
@@ -68,11 +80,19 @@ class Links:
             "mpi": store.mpi_library(),
             "version": VERSION,
         }
-        found = comm.bcast(_parse(store.read("links", machine), len(lowest)) if comm.rank == 0 and not fresh else None)
+        found = comm.bcast(
+            _parse(store.read("links", machine), len(lowest))
+            if comm.rank == 0 and not fresh
+            else None
+        )
         if found is None:
             found = _measure(comm, node_of, lowest.tolist(), _CAREFUL if fresh else _REPEATS)
             if comm.rank == 0:
-                store.write("links", machine, {name: np.asarray(value).tolist() for name, value in found.items()})
+                store.write(
+                    "links",
+                    machine,
+                    {name: np.asarray(value).tolist() for name, value in found.items()},
+                )
         return cls(machine, tuple(node_of.tolist()), **found)
 
     @property
@@ -95,28 +115,41 @@ class Links:
         return float(self.alpha[~self.between].max(initial=0.0))
 
     def slowest(self) -> tuple[float, float]:
-        """Latency and time per byte of the slowest pair that a collective over all ranks must use."""
+        """Latency and time per byte of the slowest pair that a collective over all ranks must
+        use.
+        """
         used = self.between if self.nodes > 1 else ~self.between
         return float(self.alpha[used].max(initial=0.0)), float(self.beta[used].max(initial=0.0))
 
     def per_node(self, values: np.ndarray, of: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """For each node what `of` makes of the values of its pairs with other nodes (of its own where it is alone)."""
+        """For each node what `of` makes of the values of its pairs with other nodes (of its own
+        where it is alone).
+        """
         used = self.between if self.nodes > 1 else ~self.between
         node = self.pairs[used].T.ravel()  # each pair counts for both of its ends
         order = np.argsort(node, kind="stable")
         cuts = np.searchsorted(node[order], np.arange(1, self.nodes))
-        return np.array([of(mine) if mine.size else 0.0 for mine in np.split(np.tile(values[used], 2)[order], cuts)])
+        return np.array(
+            [
+                of(mine) if mine.size else 0.0
+                for mine in np.split(np.tile(values[used], 2)[order], cuts)
+            ]
+        )
 
     def groups(self) -> list[int] | None:
-        """For each rank the number of its group of nodes that are near each other; None where all are alike.
+        """For each rank the number of its group of nodes that are near each other; None where all
+        are alike.
 
-        Groups are what links of less than the geometric mean of the extreme latencies connect; two nodes each at least.
+        Groups are what links of less than the geometric mean of the extreme latencies connect; two
+        nodes each at least.
         """
         alpha, pairs = self.alpha[self.between], self.pairs[self.between]
         if self.nodes < 4 or alpha.max() < 4 * alpha.min():
             return None
         near = pairs[alpha < math.sqrt(alpha.max() * alpha.min())]
-        _, group, sizes = np.unique(_connected(self.nodes, near), return_inverse=True, return_counts=True)
+        _, group, sizes = np.unique(
+            _connected(self.nodes, near), return_inverse=True, return_counts=True
+        )
         if sizes.min() < 2 or len(sizes) == 1:
             return None
         return group[list(self.node_of)].tolist()
@@ -128,7 +161,9 @@ class Links:
                 with np.errstate(divide="ignore"):  # too fast to measure
                     a, b = 1e6 * self.alpha[known], 1e-6 / self.beta[known]
                 lines.append(f"{name}: latency {_range(a)} us, {_range(b)} MB/s")
-        lines.append(f"further messages {1e6 * self.overhead:.3g} us each, crowded bytes x {self.crowd:.3g}")
+        lines.append(
+            f"further messages {1e6 * self.overhead:.3g} us each, crowded bytes x {self.crowd:.3g}"
+        )
         return "\n".join(lines)
 
 
@@ -158,21 +193,34 @@ def _parse(found: Any, nodes: int) -> dict[str, Any] | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     numbers = np.concatenate([*each.values(), [*single.values()]])
-    whole = all(values.shape == (len(pairs),) for values in each.values()) and (nodes == 1 or len(pairs) >= nodes - 1)
-    good = whole and ((pairs >= 0) & (pairs < nodes)).all() and ((numbers >= 0) & np.isfinite(numbers)).all()
+    whole = all(values.shape == (len(pairs),) for values in each.values()) and (
+        nodes == 1 or len(pairs) >= nodes - 1
+    )
+    good = (
+        whole
+        and ((pairs >= 0) & (pairs < nodes)).all()
+        and ((numbers >= 0) & np.isfinite(numbers)).all()
+    )
     return {"pairs": pairs} | each | single if good else None
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
+# -- measuring
+# ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(comm: MPI.Intracomm, node_of: np.ndarray, lowest: list[int], repeats: int) -> dict[str, Any]:
-    rounds = [(pairs, [(lowest[i], lowest[j]) for i, j in pairs]) for pairs in pairings(len(lowest))]
+def _measure(
+    comm: MPI.Intracomm, node_of: np.ndarray, lowest: list[int], repeats: int
+) -> dict[str, Any]:
+    rounds = [
+        (pairs, [(lowest[i], lowest[j]) for i, j in pairs]) for pairs in pairings(len(lowest))
+    ]
     second: dict[int, int] = {}  # rank of each node, after its lowest
     for rank, node in enumerate(node_of.tolist()):
         if rank != lowest[node]:
             second.setdefault(node, rank)
-    rounds.append(([(node, node) for node in second], [(lowest[node], rank) for node, rank in second.items()]))
+    rounds.append(
+        ([(node, node) for node in second], [(lowest[node], rank) for node, rank in second.items()])
+    )
     found = np.concatenate([_measure_pairs(comm, ranks, repeats) for _, ranks in rounds], axis=1)
     comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
     pairs = np.array([pair for pairs, _ in rounds for pair in pairs], dtype=int).reshape(-1, 2)
@@ -184,12 +232,16 @@ def _measure(comm: MPI.Intracomm, node_of: np.ndarray, lowest: list[int], repeat
 def pairings(nodes: int) -> list[list[tuple[int, int]]]:
     """Rounds of pairs of nodes, each node in one pair of a round at most.
 
-    All pairs of a few nodes: a round-robin tournament. Of many nodes the neighbours in their order, which is mostly
-    that of racks and switches, and those whose numbers differ in one bit, the edges of a hypercube: near ones and far
-    ones, and whatever block of nodes makes a group, these connect it.
+    All pairs of a few nodes: a round-robin tournament. Of many nodes the neighbours in their order,
+    which is mostly that of racks and switches, and those whose numbers differ in one bit, the edges
+    of a hypercube: near ones and far ones, and whatever block of nodes makes a group, these connect
+    it.
     """
     if nodes > _FEW:
-        edges = [[(i, i ^ bit) for i in range(nodes) if not i & bit and i ^ bit < nodes] for bit in _bits(nodes)]
+        edges = [
+            [(i, i ^ bit) for i in range(nodes) if not i & bit and i ^ bit < nodes]
+            for bit in _bits(nodes)
+        ]
         return [*edges, [(i, i + 1) for i in range(1, nodes - 1, 2)]]
     places = [*range(nodes), *([-1] if nodes % 2 else [])]
     half, rounds = len(places) // 2, []
@@ -205,12 +257,17 @@ def _bits(nodes: int) -> list[int]:
 
 
 def _measure_pairs(comm: MPI.Intracomm, pairs: list[tuple[int, int]], repeats: int) -> np.ndarray:
-    """All these pairs of ranks at once: (2, pairs) latencies and times per byte, known to the first rank of each."""
+    """All these pairs of ranks at once: (2, pairs) latencies and times per byte, known to the first
+    rank of each.
+    """
     found = np.full((2, len(pairs)), np.inf)
     for at, (first, second) in enumerate(pairs):
         if comm.rank in (first, second):
             peer = second if comm.rank == first else first
-            short, long = (_ping_pong(comm, peer, nbytes, comm.rank == first, repeats) for nbytes in (_SHORT, _LONG))
+            short, long = (
+                _ping_pong(comm, peer, nbytes, comm.rank == first, repeats)
+                for nbytes in (_SHORT, _LONG)
+            )
             if comm.rank == first:
                 found[:, at] = short, max(long - short, 0.0) / (_LONG - _SHORT)
     meet(comm)
@@ -232,8 +289,12 @@ def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool, repeats
     return best
 
 
-def _direct_exchange(comm: MPI.Intracomm, repeats: int, alpha: float, beta: float) -> tuple[float, float]:
-    """What everybody sending to everybody costs beyond the line: seconds per further message, and a factor of bytes."""
+def _direct_exchange(
+    comm: MPI.Intracomm, repeats: int, alpha: float, beta: float
+) -> tuple[float, float]:
+    """What everybody sending to everybody costs beyond the line: seconds per further message, and a
+    factor of bytes.
+    """
     others = min(comm.size - 1, _PEERS)
     if not others:
         return 0.0, 1.0
@@ -244,18 +305,24 @@ def _direct_exchange(comm: MPI.Intracomm, repeats: int, alpha: float, beta: floa
 
 
 def _everybody(comm: MPI.Intracomm, others: int, nbytes: int, repeats: int) -> float:
-    """Seconds until everybody has the messages of so many others: the shortest of several, the slowest rank's."""
+    """Seconds until everybody has the messages of so many others: the shortest of several, the
+    slowest rank's.
+    """
     mine, theirs = np.zeros(nbytes, np.uint8), np.zeros((others, nbytes), np.uint8)
     steps = [1 + step * (comm.size - 1) // others for step in range(others)]  # near and far ones
     to, whence = ([(comm.rank + sign * step) % comm.size for step in steps] for sign in (1, -1))
 
     def exchange(size: int) -> None:
-        requests = [comm.Irecv(into[:size], peer) for into, peer in zip(theirs, whence, strict=True)]
+        requests = [
+            comm.Irecv(into[:size], peer) for into, peer in zip(theirs, whence, strict=True)
+        ]
         MPI.Request.Waitall(requests + [comm.Isend(mine[:size], peer) for peer in to])
 
     best = math.inf
     for _ in range(repeats):
-        exchange(_SHORT)  # all end it when they have heard of the last; a barrier's ends are latencies apart
+        exchange(
+            _SHORT
+        )  # all end it when they have heard of the last; a barrier's ends are latencies apart
         begin = time.perf_counter()
         exchange(nbytes)
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))

@@ -1,14 +1,17 @@
 """Kernel source: strided copies, and the flag protocol of ranks that share a node's memory.
 
-Compiled by `hpckit.native`, used through `hpckit.comm.pack_host` and `hpckit.halo.shared`; nothing else imports it.
+Compiled by `hpckit.native`, used through `hpckit.comm.pack_host` and `hpckit.halo.shared`; nothing
+else imports it.
 
-A *move* copies `c0*c1*c2*c3` rows of `row` bytes from one strided place to another. It is one line of an int64 table,
-`MOVE` words long; a table is run by one call, so a whole halo costs one trip out of Python::
+A *move* copies `c0*c1*c2*c3` rows of `row` bytes from one strided place to another. It is one line
+of an int64 table, `MOVE` words long; a table is run by one call, so a whole halo costs one trip out
+of Python::
 
     0 source  1 target  2 twin source  3 twin target  4 row  5-8 counts  9-12 source strides  13-16 target strides
 
-A twin is a second box with the same counts and strides, moved in the same sweep: the two unit-stride faces of a block
-touch the same cache lines, and moving them together halves the memory traffic.
+A twin is a second box with the same counts and strides, moved in the same sweep: the two
+unit-stride faces of a block touch the same cache lines, and moving them together halves the memory
+traffic.
 """
 
 from llvmlite import ir
@@ -29,7 +32,9 @@ def copy_bytes(typing, target, source, n):
 
     def generate(context, builder, signature, arguments):
         pointers = [builder.inttoptr(a, _BYTE.as_pointer()) for a in arguments[:2]]
-        copy = builder.module.declare_intrinsic("llvm.memcpy", [_BYTE.as_pointer(), _BYTE.as_pointer(), _WORD])
+        copy = builder.module.declare_intrinsic(
+            "llvm.memcpy", [_BYTE.as_pointer(), _BYTE.as_pointer(), _WORD]
+        )
         builder.call(copy, [*pointers, arguments[2], ir.Constant(ir.IntType(1), 0)])
         return context.get_dummy_value()
 
@@ -37,7 +42,9 @@ def copy_bytes(typing, target, source, n):
 
 
 def _register_move(width):
-    """A function that loads `width` bytes into one register and stores them: unaligned, any `width` = 2**k."""
+    """A function that loads `width` bytes into one register and stores them: unaligned, any `width`
+    = 2**k.
+    """
     word = ir.IntType(8 * width) if width <= 8 else ir.VectorType(_WORD, width // 8)
 
     @intrinsic
@@ -53,7 +60,9 @@ def _register_move(width):
 
 
 def _sweep(width):
-    """Innermost loop for rows of `width` to `2*width - 1` bytes: two overlapping register moves a row, one if exact."""
+    """Innermost loop for rows of `width` to `2*width - 1` bytes: two overlapping register moves a
+    row, one if exact.
+    """
     move = _register_move(width)
 
     @njit
@@ -144,7 +153,16 @@ def _run(table, n):
                     if twin_source == 0:
                         _rows(target + t, source + s, row, count, dt, ds)
                     else:
-                        _twin_rows(target + t, source + s, twin_target + t, twin_source + s, row, count, dt, ds)
+                        _twin_rows(
+                            target + t,
+                            source + s,
+                            twin_target + t,
+                            twin_source + s,
+                            row,
+                            count,
+                            dt,
+                            ds,
+                        )
 
 
 @export("void(i8, i8)")
@@ -153,10 +171,12 @@ def run(table, n):
     _run(table, n)
 
 
-# -- ranks that share a node's memory ---------------------------------------------------------------------------------
+# -- ranks that share a node's memory
+# ---------------------------------------------------------------------------------
 #
-# Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of exchange k can be read,
-# `finished` = k that it has read all of its neighbours' data of exchange k. A plan is an int64 table:
+# Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of
+# exchange k can be read, `finished` = k that it has read all of its neighbours' data of exchange k.
+# A plan is an int64 table:
 #
 #     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link
 #     5 number of links   6 links   7 number of own moves   8, 9 own moves for even and odd k
@@ -170,7 +190,9 @@ LINK = 5
 
 @njit
 def _wait_for_all(plan, counter, value):
-    """Wait until `counter` (0 posted, 1 finished) of every neighbour has reached `value`; False to be called again."""
+    """Wait until `counter` (0 posted, 1 finished) of every neighbour has reached `value`; False to
+    be called again.
+    """
     link = get(plan, 4)
     while link < get(plan, 5):
         p = get(plan, 6) + 8 * LINK * link
@@ -215,13 +237,17 @@ def _drain(plan):
 
 @export("i8(i8)")
 def post(plan):
-    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the buffer is in use."""
+    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the
+    buffer is in use.
+    """
     return _post(plan)
 
 
 @export("i8(i8)")
 def collect(plan):
-    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be called again."""
+    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be
+    called again.
+    """
     return _collect(plan)
 
 
@@ -233,7 +259,9 @@ def drain(plan):
 
 @export("i8(i8)")
 def whole(plan):
-    """All steps of an exchange (with direct reading, `drain` is the third). Returns how many of them are done."""
+    """All steps of an exchange (with direct reading, `drain` is the third). Returns how many of
+    them are done.
+    """
     if _post(plan):
         return 0
     if _collect(plan):

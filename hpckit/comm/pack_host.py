@@ -1,6 +1,8 @@
-"""Pack and unpack strided blocks in host memory: everything is planned once and moved by one native call.
+"""Pack and unpack strided blocks in host memory: everything is planned once and moved by one native
+call.
 
-Kernels and the meaning of the table: `hpckit.comm.moves`. Reached on rows of 256 bytes and more: the speed of memcpy.
+Kernels and the meaning of the table: `hpckit.comm.moves`. Reached on rows of 256 bytes and more:
+the speed of memcpy.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ _TWIN_ROW = 128  # twins pay where rows are shorter than this: longer ones share
 
 
 class Move(NamedTuple):
-    """A strided copy: `shape` items of `row` contiguous bytes; strides in bytes, signed, outermost first.
+    """A strided copy: `shape` items of `row` contiguous bytes; strides in bytes, signed, outermost
+    first.
 
-    `owner` names the memory that the copy walks (an array's number, say): moves of one owner may become twins.
+    `owner` names the memory that the copy walks (an array's number, say): moves of one owner may
+    become twins.
     """
 
     shape: tuple[int, ...]
@@ -41,7 +45,8 @@ class Move(NamedTuple):
 class Moves:
     """Strided copies that are run together, by one native call (the GIL is released meanwhile).
 
-    The copies may run in any order: no target may overlap another target or any source. `run()` makes them all.
+    The copies may run in any order: no target may overlap another target or any source. `run()`
+    makes them all.
     """
 
     def __init__(self, moves: Iterable[Move]) -> None:
@@ -61,14 +66,20 @@ class Moves:
         self.table = np.array(lines, dtype=np.int64).reshape(-1, _WORDS)
         self.address = native.address(self.table)
         kernel = native.load("hpckit.comm.moves").run
-        self.run = native.bind(kernel, self.address, len(self.table), keep=self.table) if len(self.table) else _nothing
+        self.run = (
+            native.bind(kernel, self.address, len(self.table), keep=self.table)
+            if len(self.table)
+            else _nothing
+        )
 
     def __len__(self) -> int:
         return len(self.table)
 
 
 def _fit(moves: Iterable[Move]) -> Iterable[Move]:
-    """Non-empty moves in their shortest form, each with at most four loops: what is outside is unrolled."""
+    """Non-empty moves in their shortest form, each with at most four loops: what is outside is
+    unrolled.
+    """
     for given in moves:
         move = simplify(given)
         if not move.row or 0 in move.shape:
@@ -85,10 +96,14 @@ def _fit(moves: Iterable[Move]) -> Iterable[Move]:
 
 
 def simplify(move: Move) -> Move:
-    """Drop loops of one, fold contiguous loops into the row, and merge loops that run on from each other."""
+    """Drop loops of one, fold contiguous loops into the row, and merge loops that run on from each
+    other.
+    """
     loops: list[tuple[int, int, int]] = []
     row = move.row
-    for n, s, t in reversed([*zip(move.shape, move.source_strides, move.target_strides, strict=True)]):
+    for n, s, t in reversed(
+        [*zip(move.shape, move.source_strides, move.target_strides, strict=True)]
+    ):
         if n == 1:
             continue
         if not loops and s == t == row:
@@ -97,12 +112,18 @@ def simplify(move: Move) -> Move:
             loops[-1] = (n * loops[-1][0], *loops[-1][1:])
         else:
             loops.append((n, s, t))
-    shape, source_strides, target_strides = zip(*reversed(loops), strict=True) if loops else ((), (), ())
-    return move._replace(shape=shape, row=row, source_strides=source_strides, target_strides=target_strides)
+    shape, source_strides, target_strides = (
+        zip(*reversed(loops), strict=True) if loops else ((), (), ())
+    )
+    return move._replace(
+        shape=shape, row=row, source_strides=source_strides, target_strides=target_strides
+    )
 
 
 def dense_strides(shape: Sequence[int], row: int) -> tuple[int, ...]:
-    """Strides in bytes of a packed box: `shape` items of `row` bytes, the last dimension fastest."""
+    """Strides in bytes of a packed box: `shape` items of `row` bytes, the last dimension
+    fastest.
+    """
     strides = [row]
     for n in reversed(shape[1:]):
         strides.append(strides[-1] * n)
@@ -114,15 +135,18 @@ class Packer:
 
     Parameters
     ----------
-    layouts : one per buffer, in the order they are packed: a `StridedBlock` (see `hpckit.comm.strided`) or an MPI
-        datatype. Types without a strided form are packed by MPI itself, which is slower but right.
+    layouts : one per buffer, in the order they are packed: a `StridedBlock` (see
+        `hpckit.comm.strided`) or an MPI datatype. Types without a strided form are packed by MPI
+        itself, which is slower but right.
     count : number of consecutive objects of each layout, an extent apart.
 
     The packed bytes are those of `MPI_Pack`.
     """
 
     def __init__(self, *layouts: StridedBlock | MPI.Datatype, count: int = 1) -> None:
-        self._blocks: list[tuple[int, int, StridedBlock]] = []  # (buffer number, offset in the packed bytes, block)
+        self._blocks: list[
+            tuple[int, int, StridedBlock]
+        ] = []  # (buffer number, offset in the packed bytes, block)
         self._types: list[tuple[int, int, MPI.Datatype]] = []  # the same, of what MPI packs
         self.nbytes = 0
         for number, layout in enumerate(layouts):
@@ -138,21 +162,32 @@ class Packer:
         self._bound: dict[str, tuple] = {}
 
     def pack(self, *sources: np.ndarray, out: np.ndarray) -> None:
-        """Gather from `sources`, one array per layout, into `out` (contiguous, `nbytes` bytes or more)."""
+        """Gather from `sources`, one array per layout, into `out` (contiguous, `nbytes` bytes or
+        more).
+        """
         self._bind("pack", sources, out).run()
         for number, offset, datatype in self._types:
             datatype.Pack(_first_byte(sources[number]), _bytes(out)[offset:], 0, MPI.COMM_SELF)
 
     def unpack(self, packed: np.ndarray, *targets: np.ndarray) -> None:
-        """Scatter `packed` (contiguous, `nbytes` bytes or more) to `targets`, one array per layout."""
+        """Scatter `packed` (contiguous, `nbytes` bytes or more) to `targets`, one array per
+        layout.
+        """
         self._bind("unpack", targets, packed).run()
         for number, offset, datatype in self._types:
             datatype.Unpack(_bytes(packed)[offset:], 0, _first_byte(targets[number]), MPI.COMM_SELF)
 
     def _bind(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
-        """The moves between these arrays and this buffer; kept, since the next call usually names the same ones."""
+        """The moves between these arrays and this buffer; kept, since the next call usually names
+        the same ones.
+        """
         known = self._bound.get(verb)
-        if known and known[1] is packed and all(map(_is, known[0], arrays)) and len(known[0]) == len(arrays):
+        if (
+            known
+            and known[1] is packed
+            and all(map(_is, known[0], arrays))
+            and len(known[0]) == len(arrays)
+        ):
             return known[2]
         self._check(verb, arrays, packed)
         base = native.address(packed)
@@ -162,39 +197,59 @@ class Packer:
             dense = dense_strides(block.counts, block.row)
             ends = (address, block.strides, base + offset, dense)
             moves.append(
-                Move(block.counts, block.row, *(ends if verb == "pack" else ends[2:] + ends[:2]), id(arrays[number]))
+                Move(
+                    block.counts,
+                    block.row,
+                    *(ends if verb == "pack" else ends[2:] + ends[:2]),
+                    id(arrays[number]),
+                )
             )
         self._bound[verb] = (arrays, packed, Moves(moves))
         return self._bound[verb][2]
 
     def _check(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> None:
         if len(arrays) != self._buffers:
-            raise HpckitError(f"{verb} takes one array for each of the {self._buffers} layouts, got {len(arrays)}")
+            raise HpckitError(
+                f"{verb} takes one array for each of the {self._buffers} layouts, got {len(arrays)}"
+            )
         if not packed.flags.forc or packed.nbytes < self.nbytes:
             raise HpckitError(
-                f"the packed buffer needs {self.nbytes} contiguous bytes, got {packed.nbytes} in an array of shape "
-                f"{packed.shape} with strides {packed.strides}: use numpy.empty({self.nbytes}, 'u1')"
+                f"the packed buffer needs {self.nbytes} contiguous bytes, got {packed.nbytes} in "
+                "an array of shape "
+                f"{packed.shape} with strides {packed.strides}: use numpy.empty({self.nbytes}, "
+                "'u1')"
             )
         for written in [packed] if verb == "pack" else arrays:
             if not written.flags.writeable:
-                raise HpckitError(f"{verb} writes to a read-only array of shape {written.shape}: pass a writable one")
+                raise HpckitError(
+                    f"{verb} writes to a read-only array of shape {written.shape}: pass a writable "
+                    "one"
+                )
         for number, _, block in self._blocks:
             low, high = byte_bounds(arrays[number])
             first = native.address(arrays[number]) + block.start
             steps = [(n - 1) * s for n, s in zip(block.counts, block.strides, strict=True)]
-            begin, end = first + sum(s for s in steps if s < 0), first + sum(s for s in steps if s > 0) + block.row
+            begin, end = (
+                first + sum(s for s in steps if s < 0),
+                first + sum(s for s in steps if s > 0) + block.row,
+            )
             if block.nbytes and not (low <= begin and end <= high):
                 raise HpckitError(
-                    f"layout {number} reaches bytes {begin - low} to {end - low} of an array of {high - low} bytes"
+                    f"layout {number} reaches bytes {begin - low} to {end - low} of an array of "
+                    f"{high - low} bytes"
                 )
 
 
-def pack(layout: StridedBlock | MPI.Datatype, source: np.ndarray, out: np.ndarray, count: int = 1) -> None:
+def pack(
+    layout: StridedBlock | MPI.Datatype, source: np.ndarray, out: np.ndarray, count: int = 1
+) -> None:
     """Gather `count` objects of one layout; for repeated use make a `Packer`."""
     Packer(layout, count=count).pack(source, out=out)
 
 
-def unpack(layout: StridedBlock | MPI.Datatype, packed: np.ndarray, target: np.ndarray, count: int = 1) -> None:
+def unpack(
+    layout: StridedBlock | MPI.Datatype, packed: np.ndarray, target: np.ndarray, count: int = 1
+) -> None:
     """Scatter `count` objects of one layout; for repeated use make a `Packer`."""
     Packer(layout, count=count).unpack(packed, target)
 
@@ -212,12 +267,16 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _first_byte(array: np.ndarray) -> MPI.buffer:
-    """The array as MPI's Pack takes it, which divides the buffer's length by the type's extent: one each."""
+    """The array as MPI's Pack takes it, which divides the buffer's length by the type's extent: one
+    each.
+    """
     return MPI.buffer.fromaddress(native.address(array), 1)
 
 
 def _canonical(layout: StridedBlock | MPI.Datatype, count: int) -> StridedBlock | MPI.Datatype:
-    """`count` objects as one strided block; where there is none, as one object of a new datatype of extent 1."""
+    """`count` objects as one strided block; where there is none, as one object of a new datatype of
+    extent 1.
+    """
     if isinstance(layout, StridedBlock):
         return layout.repeat(count)
     with contextlib.suppress(NotStrided):

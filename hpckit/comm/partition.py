@@ -1,4 +1,6 @@
-"""The only place that divides work: blocks of a range, process grids of a box; pure arithmetic, no MPI."""
+"""The only place that divides work: blocks of a range, process grids of a box; pure arithmetic, no
+MPI.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ Width = tuple[tuple[int, int], ...]
 
 
 def block(n: int, size: int, rank: int) -> tuple[int, int]:
-    """Start and stop of `rank`'s part of `range(n)`: the first `n % size` ranks own one item more."""
+    """Start and stop of `rank`'s part of `range(n)`: the first `n % size` ranks own one item
+    more.
+    """
     items, rest = divmod(n, size)
     start = rank * items + min(rank, rest)
     return start, start + items + (rank < rest)
@@ -29,10 +33,14 @@ def coordinates(process_shape: Sequence[int], rank: int) -> tuple[int, ...]:
     return tuple(int(c) for c in np.unravel_index(rank, tuple(process_shape)))
 
 
-def box(shape: Sequence[int], process_shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def box(
+    shape: Sequence[int], process_shape: Sequence[int], rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Start and stop, in global cells, of the box that `rank` owns."""
     place = coordinates(process_shape, rank)
-    start, stop = zip(*(block(n, p, c) for n, p, c in zip(shape, process_shape, place, strict=True)), strict=True)
+    start, stop = zip(
+        *(block(n, p, c) for n, p, c in zip(shape, process_shape, place, strict=True)), strict=True
+    )
     return start, stop
 
 
@@ -43,39 +51,61 @@ def owned_cells(shape: Sequence[int], process_shape: Sequence[int]) -> np.ndarra
 
 def local_cells(shape: Sequence[int], process_shape: Sequence[int], width: Width) -> np.ndarray:
     """Cells of each rank's array, ghosts included: (ranks,) int64."""
-    return _product([n + lo + hi for n, (lo, hi) in zip(_lengths(shape, process_shape), width, strict=True)])
+    return _product(
+        [n + lo + hi for n, (lo, hi) in zip(_lengths(shape, process_shape), width, strict=True)]
+    )
 
 
 def halo_cells(
-    shape: Sequence[int], process_shape: Sequence[int], periodic: Sequence[bool], width: Width, corners: bool = False
+    shape: Sequence[int],
+    process_shape: Sequence[int],
+    periodic: Sequence[bool],
+    width: Width,
+    corners: bool = False,
 ) -> np.ndarray:
-    """Ghost cells that each rank receives from *other* ranks in one exchange of one field: (ranks,) int64.
+    """Ghost cells that each rank receives from *other* ranks in one exchange of one field: (ranks,)
+    int64.
 
     Faces only, or edges and corners too.
     """
     lengths = _lengths(shape, process_shape)
-    ghosts = [_ghosts(p, wrap, w) for p, wrap, w in zip(process_shape, periodic, width, strict=True)]
+    ghosts = [
+        _ghosts(p, wrap, w) for p, wrap, w in zip(process_shape, periodic, width, strict=True)
+    ]
     if not corners:
-        faces = ([*lengths[:d], ghosts[d], *lengths[d + 1 :]] for d in range(len(shape)) if process_shape[d] > 1)
+        faces = (
+            [*lengths[:d], ghosts[d], *lengths[d + 1 :]]
+            for d in range(len(shape))
+            if process_shape[d] > 1
+        )
         return sum((_product(face) for face in faces), np.zeros(math.prod(process_shape), np.int64))
-    own = [0 * g if p > 1 else g for p, g in zip(process_shape, ghosts, strict=True)]  # periodic copies within a rank
+    own = [
+        0 * g if p > 1 else g for p, g in zip(process_shape, ghosts, strict=True)
+    ]  # periodic copies within a rank
     everything = _product([n + g for n, g in zip(lengths, ghosts, strict=True)])
     return everything - _product([n + g for n, g in zip(lengths, own, strict=True)])
 
 
-def process_shape(shape: Sequence[int], size: int, periodic: Sequence[bool], width: Width) -> tuple[int, ...]:
-    """The process grid whose busiest rank receives the fewest halo cells; among equals, the last dimension is cut less.
+def process_shape(
+    shape: Sequence[int], size: int, periodic: Sequence[bool], width: Width
+) -> tuple[int, ...]:
+    """The process grid whose busiest rank receives the fewest halo cells; among equals, the last
+    dimension is cut less.
 
-    Raises `ConfigError` where none leaves every rank a cell and every cut dimension blocks as thick as its ghosts.
+    Raises `ConfigError` where none leaves every rank a cell and every cut dimension blocks as thick
+    as its ghosts.
     """
     limits = [n if max(w) == 0 else max(1, n // max(w)) for n, w in zip(shape, width, strict=True)]
     fitting = list(_factorisations(size, limits))
     if not fitting:
         thickest = max(max(w) for w in width)
-        fewer = next(s for s in range(min(size, math.prod(limits)), 0, -1) if any(_factorisations(s, limits)))
+        fewer = next(
+            s for s in range(min(size, math.prod(limits)), 0, -1) if any(_factorisations(s, limits))
+        )
         raise ConfigError(
             f"no process grid of {size} ranks fits shape {tuple(shape)}: each block needs at least"
-            f" {max(1, thickest)} cell{'s' if thickest > 1 else ''} per dimension (the ghost width);"
+            f" {max(1, thickest)} cell{'s' if thickest > 1 else ''} per dimension (the ghost "
+            "width);"
             f" use {fewer} ranks or a larger grid"
         )
     return min(fitting, key=lambda p: (_busiest(shape, p, periodic, width), p[::-1]))
@@ -92,8 +122,12 @@ def _factorisations(size: int, limits: Sequence[int]) -> Iterator[tuple[int, ...
             yield from ((first, *rest) for rest in _factorisations(size // first, limits[1:]))
 
 
-def _busiest(shape: Sequence[int], processes: tuple[int, ...], periodic: Sequence[bool], width: Width) -> int:
-    """Halo cells of the busiest rank, in O(1): the longest block times the most ghosts, per dimension."""
+def _busiest(
+    shape: Sequence[int], processes: tuple[int, ...], periodic: Sequence[bool], width: Width
+) -> int:
+    """Halo cells of the busiest rank, in O(1): the longest block times the most ghosts, per
+    dimension.
+    """
     lengths = [-(-n // p) for n, p in zip(shape, processes, strict=True)]
     total = 0
     for d, p in enumerate(processes):

@@ -1,4 +1,6 @@
-"""Measures what `hpckit.comm.system` keeps: a few milliseconds for each step, on one rank or a pair of ranks."""
+"""Measures what `hpckit.comm.system` keeps: a few milliseconds for each step, on one rank or a pair
+of ranks.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ from hpckit.comm.shared import NodeMemory
 from hpckit.errors import HpckitError
 from hpckit.log import get_logger
 
-Table = dict[int, list[tuple[int, float]]]  # by bytes per contiguous row: (bytes, seconds), bytes ascending
+Table = dict[
+    int, list[tuple[int, float]]
+]  # by bytes per contiguous row: (bytes, seconds), bytes ascending
 Step = Callable[[], object]
-Case = Callable[[int, int, int], tuple[np.ndarray, Step]]  # bytes, row, stride -> what was just written, what is timed
+Case = Callable[
+    [int, int, int], tuple[np.ndarray, Step]
+]  # bytes, row, stride -> what was just written, what is timed
 
 MESSAGES = tuple(64 * 4**k for k in range(9))
 SIZES = tuple(512 * 8**k for k in range(5))
@@ -40,7 +46,10 @@ def copies() -> dict[str, Table]:
         packed = _rows(flat, nbytes, row, row)
         return packed, _copy(packed, _rows(area, nbytes, row, stride))
 
-    return {"pack": _table(MPI.COMM_SELF, _layouts(), pack), "unpack": _table(MPI.COMM_SELF, _layouts(), unpack)}
+    return {
+        "pack": _table(MPI.COMM_SELF, _layouts(), pack),
+        "unpack": _table(MPI.COMM_SELF, _layouts(), unpack),
+    }
 
 
 def messages(pair: MPI.Intracomm) -> dict[str, Table]:
@@ -58,11 +67,16 @@ def messages(pair: MPI.Intracomm) -> dict[str, Table]:
         return _rows(send, nbytes, row, stride), step
 
     contiguous = [(n, 1, 1) for n in MESSAGES]
-    return {"message": _table(pair, contiguous, message), "datatype": _table(pair, _layouts(), datatype)}
+    return {
+        "message": _table(pair, contiguous, message),
+        "datatype": _table(pair, _layouts(), datatype),
+    }
 
 
 def window(pair: MPI.Intracomm) -> dict[str, Table]:
-    """`flag`, `shared` and `direct`: memory of two ranks of one node; nothing where there is too little of it."""
+    """`flag`, `shared` and `direct`: memory of two ranks of one node; nothing where there is too
+    little of it.
+    """
     memory = NodeMemory(pair)
     try:
         own = memory.zeros((COUNTERS + AREA,), np.uint8)
@@ -72,7 +86,9 @@ def window(pair: MPI.Intracomm) -> dict[str, Table]:
     peers = memory.peers(own) or {}
     mine, theirs = peers[pair.rank], peers[1 - pair.rank]
     pair.Barrier()
-    tables = {"flag": {1: [(0, _best(pair, lambda: None, _flags(mine, theirs)))]}} | _reads(pair, mine, theirs)
+    tables = {"flag": {1: [(0, _best(pair, lambda: None, _flags(mine, theirs)))]}} | _reads(
+        pair, mine, theirs
+    )
     pair.Barrier()
     return tables
 
@@ -85,8 +101,12 @@ def _reads(pair: MPI.Intracomm, mine: np.ndarray, theirs: np.ndarray) -> dict[st
         return written, _copy(seen, _rows(target, nbytes, row, stride))
 
     return {
-        "shared": _table(pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, row)),
-        "direct": _table(pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, stride)),
+        "shared": _table(
+            pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, row)
+        ),
+        "direct": _table(
+            pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, stride)
+        ),
     }
 
 
@@ -106,20 +126,28 @@ def _flags(mine: np.ndarray, theirs: np.ndarray) -> Step:
 
 
 def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Case) -> Table:
-    """As many of the points, small ones first, as the time allows: on a busy machine a table may end early."""
+    """As many of the points, small ones first, as the time allows: on a busy machine a table may
+    end early.
+    """
     table: Table = {}
     end = time.perf_counter() + LIMIT
     for nbytes, row, stride in points:
         if table and pair.allreduce(time.perf_counter() > end, MPI.LOR):
             break
         written, step = case(nbytes, row, stride)
-        table.setdefault(row, []).append((nbytes, _best(pair, lambda written=written: written.fill(1), step)))
+        table.setdefault(row, []).append(
+            (nbytes, _best(pair, lambda written=written: written.fill(1), step))
+        )
     return {row: _rising(found) for row, found in table.items()}
 
 
 def _rising(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """More bytes never take less time: where they seem to, something else ran during the smaller point."""
-    return [(nbytes, min(seconds for _, seconds in points[i:])) for i, (nbytes, _) in enumerate(points)]
+    """More bytes never take less time: where they seem to, something else ran during the smaller
+    point.
+    """
+    return [
+        (nbytes, min(seconds for _, seconds in points[i:])) for i, (nbytes, _) in enumerate(points)
+    ]
 
 
 def _best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
@@ -142,7 +170,12 @@ def _best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
 def _layouts() -> list[tuple[int, int, int]]:
     """(bytes, row, stride), the strides off the powers of two that make cache lines collide."""
     strides = {row: max(2 * row, 512) + 64 for row in ROWS}
-    return [(n, row, s) for n in SIZES for row, s in strides.items() if n >= row and n // row * s <= AREA]
+    return [
+        (n, row, s)
+        for n in SIZES
+        for row, s in strides.items()
+        if n >= row and n // row * s <= AREA
+    ]
 
 
 def is_whole(tables: dict[str, Table]) -> bool:

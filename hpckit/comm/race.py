@@ -1,9 +1,11 @@
-"""Lets the ways of doing a thing take turns in real calls; the fastest stays for a while, then all of them run again.
+"""Lets the ways of doing a thing take turns in real calls; the fastest stays for a while, then all
+of them run again.
 
-One look is not enough: what else runs on the machine while it lasts has a say in it, and what is fastest on a quiet
-machine need not be on a busy one. So there are more looks, ever more rarely, and a way is judged by its best time in
-the last three of them: a disturbance must hit all three to be believed. All looks together may lose two per cent of
-the time. Every decision is taken on numbers that all ranks share, the slowest rank's.
+One look is not enough: what else runs on the machine while it lasts has a say in it, and what is
+fastest on a quiet machine need not be on a busy one. So there are more looks, ever more rarely, and
+a way is judged by its best time in the last three of them: a disturbance must hit all three to be
+believed. All looks together may lose two per cent of the time. Every decision is taken on numbers
+that all ranks share, the slowest rank's.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy as np
 from mpi4py import MPI
 
 _ROUNDS, _MORE = 8, 2  # rounds at most in the first look, and in each later one
-_BUDGET = 1.0  # seconds: after the least rounds a look ends with the round in which it has used them
+_BUDGET = (
+    1.0  # seconds: after the least rounds a look ends with the round in which it has used them
+)
 _LOOKS = 3  # that a way is judged by
 _BETTER = 0.97  # of the time of the way in use: what is gained by another must be worth the change
 _HOPELESS = 4.0  # times the fastest: ways that are so slow in all those looks run no more
@@ -27,7 +31,8 @@ _UNMEASURED = 100  # calls until the first look, where the way in use is known f
 
 
 class Race:
-    """Among `names`; every rank tells the time of every call while it is on, and all ranks get the same winner.
+    """Among `names`; every rank tells the time of every call while it is on, and all ranks get the
+    same winner.
 
     turn : calls in a row per way and round: the first warms up and is not counted
     least : rounds at least in the first look
@@ -40,7 +45,12 @@ class Race:
     """
 
     def __init__(
-        self, comm: MPI.Intracomm, names: Sequence[str], turn: int = 5, least: int = 3, known: str | None = None
+        self,
+        comm: MPI.Intracomm,
+        names: Sequence[str],
+        turn: int = 5,
+        least: int = 3,
+        known: str | None = None,
     ) -> None:
         self.measured: dict[str, float] = {}
         self.winner = names[0] if len(names) == 1 else known
@@ -53,7 +63,9 @@ class Race:
         self._referee = self._look(names)
 
     def next(self) -> str:
-        """The way to take for the call that begins now (collective now and then, in the order in which calls begin)."""
+        """The way to take for the call that begins now (collective now and then, in the order in
+        which calls begin).
+        """
         if not self.over:
             self.way, self._told = self._referee.send(self._told), None
         return self.way
@@ -87,7 +99,9 @@ class Race:
                 taken += seconds or 0.0
                 if turn and seconds is not None:
                     best[name] = min(best[name], seconds)
-            *times, spent, lost = self._slowest([*(best[name] for name in names), time.perf_counter() - began, taken])
+            *times, spent, lost = self._slowest(
+                [*(best[name] for name in names), time.perf_counter() - began, taken]
+            )
             shared.update(zip(names, times, strict=True))
             last = number == rounds or (number >= least and spent > _BUDGET)
             limit = min(times) * (1 + 2 / number)  # on a noisy machine the first rounds say little

@@ -1,7 +1,8 @@
 """Arrays in memory that all ranks of a node can address.
 
-It is a file without a name, mapped by every rank of the node: unlike an MPI window, each rank lets go of it alone, when
-its own arrays are gone, and the system takes it back when nobody maps it any more, processes that were killed included.
+It is a file without a name, mapped by every rank of the node: unlike an MPI window, each rank lets
+go of it alone, when its own arrays are gone, and the system takes it back when nobody maps it any
+more, processes that were killed included.
 """
 
 from __future__ import annotations
@@ -49,16 +50,23 @@ def kept_by(comm: MPI.Intracomm, make: Callable[[MPI.Intracomm], _T]) -> _T:
 
 
 class _Memory:
-    """All of a file, mapped as long as this lives; every array of it, ours or of a peer, keeps it alive.
+    """All of a file, mapped as long as this lives; every array of it, ours or of a peer, keeps it
+    alive.
 
     Not `mmap.mmap`, which keeps a descriptor open.
     """
 
     def __init__(self, file: int, nbytes: int) -> None:
-        self.address = _libc().mmap(None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, file, 0)
+        self.address = _libc().mmap(
+            None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, file, 0
+        )
         if self.address in (None, _FAILED):
-            raise HpckitError(f"cannot map {_size(nbytes)} of shared memory: {os.strerror(ctypes.get_errno())}")
-        weakref.finalize(self, _libc().munmap, self.address, nbytes).atexit = False  # MPI may use it until the end
+            raise HpckitError(
+                f"cannot map {_size(nbytes)} of shared memory: {os.strerror(ctypes.get_errno())}"
+            )
+        weakref.finalize(
+            self, _libc().munmap, self.address, nbytes
+        ).atexit = False  # MPI may use it until the end
 
 
 _FAILED = ctypes.c_void_p(-1).value
@@ -100,7 +108,9 @@ class _Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class _Window:
-    """One allocation: `starts[rank]` is where that rank's part begins; `number` is the same on all ranks."""
+    """One allocation: `starts[rank]` is where that rank's part begins; `number` is the same on all
+    ranks.
+    """
 
     number: int
     memory: weakref.ref[_Memory]
@@ -111,17 +121,26 @@ class _Window:
         shape, dtype, order = self.layouts[rank]
         return self.part(rank, memory, 0, math.prod(shape), dtype).reshape(shape, order=order)
 
-    def part(self, rank: int, memory: _Memory, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
-        return np.asarray(_Segment(memory, self.starts[rank] + offset, count * dtype.itemsize)).view(dtype)
+    def part(
+        self, rank: int, memory: _Memory, offset: int, count: int, dtype: np.dtype
+    ) -> np.ndarray:
+        return np.asarray(
+            _Segment(memory, self.starts[rank] + offset, count * dtype.itemsize)
+        ).view(dtype)
 
     def offset(self, rank: int, memory: _Memory, array: np.ndarray) -> int | None:
         """Where a contiguous array begins in this rank's part; None where it lies elsewhere."""
         offset = native.address(array) - memory.address - self.starts[rank]
-        return offset if 0 <= offset <= self.starts[rank + 1] - self.starts[rank] - array.nbytes else None
+        return (
+            offset
+            if 0 <= offset <= self.starts[rank + 1] - self.starts[rank] - array.nbytes
+            else None
+        )
 
 
 class NodeMemory:
-    """Makes arrays that the ranks of `comm` on one node share, and finds the other ranks' arrays beside ours.
+    """Makes arrays that the ranks of `comm` on one node share, and finds the other ranks' arrays
+    beside ours.
 
     Get it by `of(comm)`: one per communicator.
     """
@@ -138,10 +157,13 @@ class NodeMemory:
         """The memory that belongs to `comm`, made at the first call (collective)."""
         return kept_by(comm, cls)
 
-    def zeros(self, shape: int | Sequence[int], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> np.ndarray:
+    def zeros(
+        self, shape: int | Sequence[int], dtype: DTypeLike = float, order: Literal["C", "F"] = "C"
+    ) -> np.ndarray:
         """This rank's array of zeros in new memory, page-aligned (collective).
 
-        Shapes and dtypes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be had.
+        Shapes and dtypes may differ between ranks. Raises `HpckitError` on all ranks where the
+        memory cannot be had.
         """
         with together(self.comm):
             layout = _layout(shape, dtype, order)
@@ -156,7 +178,8 @@ class NodeMemory:
         return self._windows[-1].array(self.comm.rank, memory)
 
     def peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """By rank, the arrays that `zeros` made on each rank of the node together with `array`, ours included.
+        """By rank, the arrays that `zeros` made on each rank of the node together with `array`,
+        ours included.
 
         `array` may be a view of the whole allocation; anything else is not shared: None.
         """
@@ -168,9 +191,11 @@ class NodeMemory:
         return None
 
     def rows(self, array: np.ndarray) -> list[np.ndarray] | None:
-        """The arrays, in the order of the node's ranks, that these pass to one call of `rows` (collective).
+        """The arrays, in the order of the node's ranks, that these pass to one call of `rows`
+        (collective).
 
-        array : (n,) contiguous; any part of what `zeros` made, wherever it begins. Where the ranks' arrays do not all
+        array : (n,) contiguous; any part of what `zeros` made, wherever it begins. Where the ranks'
+            arrays do not all
         lie in one window: None.
         """
         found, place = None, (-1, -1)
@@ -182,7 +207,10 @@ class NodeMemory:
         if found is None or len({number for number, _ in places}) > 1:
             return None
         window, memory = found
-        return [window.part(rank, memory, offset, array.size, array.dtype) for rank, (_, offset) in enumerate(places)]
+        return [
+            window.part(rank, memory, offset, array.size, array.dtype)
+            for rank, (_, offset) in enumerate(places)
+        ]
 
     def _alive(self) -> list[tuple[_Window, _Memory]]:
         return [(window, memory) for window in self._windows if (memory := window.memory())]
@@ -212,7 +240,8 @@ class NodeMemory:
             place = self.comm.bcast(place)
             if isinstance(place, int):
                 raise HpckitError(
-                    f"shared arrays of {_size(nbytes)} do not fit into this node's memory, of which {_size(place)} are"
+                    f"shared arrays of {_size(nbytes)} do not fit into this node's memory, of "
+                    f"which {_size(place)} are"
                     " free: use shared=False, or more nodes"
                 )
             with contextlib.suppress(OSError):
@@ -226,7 +255,8 @@ class NodeMemory:
             if file >= 0:
                 os.close(file)
         raise HpckitError(
-            f"the ranks of this node cannot share memory: neither /proc/PID/fd nor {SHARED_MEMORY} is open to them; use"
+            f"the ranks of this node cannot share memory: neither /proc/PID/fd nor {SHARED_MEMORY} "
+            "is open to them; use"
             " shared=False, or start the container with --shm-size and one name space of processes"
         )
 
@@ -234,7 +264,9 @@ class NodeMemory:
 def _layout(shape: int | Sequence[int], dtype: DTypeLike, order: Literal["C", "F"]) -> _Layout:
     dtype = np.dtype(dtype)
     if dtype.hasobject:
-        raise ConfigError(f"arrays of dtype {dtype} cannot be shared: Python objects belong to one process")
+        raise ConfigError(
+            f"arrays of dtype {dtype} cannot be shared: Python objects belong to one process"
+        )
     if order not in ("C", "F"):
         raise ConfigError(f"order {order!r} must be 'C' or 'F'")
     return _Layout(tuple(map(int, np.atleast_1d(shape))), dtype, order)
@@ -259,7 +291,9 @@ def _place(path: str, file: int) -> tuple[str, int, int]:
 
 
 def _opened(path: str, device: int, number: int) -> int:
-    """That file, and no other that has this name here: processes may have other numbers in another container."""
+    """That file, and no other that has this name here: processes may have other numbers in another
+    container.
+    """
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     if _place(path, file) == (path, device, number):
         return file
@@ -273,7 +307,8 @@ def _reserve(file: int, start: int, stop: int) -> None:
         os.posix_fallocate(file, start, stop - start)
     except OSError as error:
         raise HpckitError(
-            f"{_size(stop - start)} of shared memory cannot be had: {os.strerror(error.errno or 0)}; use shared=False,"
+            f"{_size(stop - start)} of shared memory cannot be had: "
+            f"{os.strerror(error.errno or 0)}; use shared=False,"
             " or in a container more memory (--memory, --shm-size)"
         ) from error
 

@@ -1,6 +1,7 @@
 """Kernel source: words of memory that the ranks of a node share, and waiting for them to change.
 
-Part of the kernel modules that import it. Addresses and words are int64; `get` and `put` count in words.
+Part of the kernel modules that import it. Addresses and words are int64; `get` and `put` count in
+words.
 """
 
 import platform
@@ -45,10 +46,14 @@ def acquire(typing, pointer):
 
 @intrinsic
 def release(typing, pointer, value):
-    """Write a counter; everything that precedes it in the program is visible to whoever reads it."""
+    """Write a counter; everything that precedes it in the program is visible to whoever reads
+    it.
+    """
 
     def generate(context, builder, signature, arguments):
-        builder.store_atomic(arguments[1], builder.inttoptr(arguments[0], _WORD.as_pointer()), "release", 8)
+        builder.store_atomic(
+            arguments[1], builder.inttoptr(arguments[0], _WORD.as_pointer()), "release", 8
+        )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -72,7 +77,9 @@ _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 @njit
 def reaches(counter, value, patience, eager):
-    """Poll until the counter reaches `value`: `eager` times, then yielding the core; False after `patience` polls."""
+    """Poll until the counter reaches `value`: `eager` times, then yielding the core; False after
+    `patience` polls.
+    """
     for poll in range(patience):
         if acquire(counter) >= value:
             return True

@@ -1,4 +1,6 @@
-"""Measurements of this machine, kept from run to run: one JSON file per machine and kind of measurement."""
+"""Measurements of this machine, kept from run to run: one JSON file per machine and kind of
+measurement.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,15 @@ def read(kind: str, machine: Mapping[str, Any]) -> Any:
 
 
 def newest(kind: str) -> list[tuple[dict[str, Any], Any]]:
-    """Machine and content of all that was kept of this kind and is not damaged, the newest first."""
+    """Machine and content of all that was kept of this kind and is not damaged, the newest
+    first.
+    """
     files: list[Path] = []
     with contextlib.suppress(OSError):
         folder = cache.home()
-        files = sorted(folder.glob(f"{kind}-*.json") if folder else [], key=lambda path: -path.stat().st_mtime)
+        files = sorted(
+            folder.glob(f"{kind}-*.json") if folder else [], key=lambda path: -path.stat().st_mtime
+        )
     return [whole for path in files if (whole := _whole(kind, path))]
 
 

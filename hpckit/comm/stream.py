@@ -1,8 +1,8 @@
 """Messages between processes without MPI: lines of JSON over TCP, between those who share a secret.
 
-Anybody may connect while somebody listens. So nothing that a stranger sends is parsed: who listens sends a challenge,
-and the answer, of fixed length, holds a digest of it and of the secret, which never travels itself. Who connects asks
-for the same, for somebody else may listen at that address.
+Anybody may connect while somebody listens. So nothing that a stranger sends is parsed: who listens
+sends a challenge, and the answer, of fixed length, holds a digest of it and of the secret, which
+never travels itself. Who connects asks for the same, for somebody else may listen at that address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import psutil
 from hpckit.errors import HpckitError
 
 _PATIENCE = 5.0  # seconds to connect to one address, and to be let in
-_TRIES = 3  # to be let in at one address: in a crowd of strangers somebody may be shown out too early
+_TRIES = (
+    3  # to be let in at one address: in a crowd of strangers somebody may be shown out too early
+)
 _DOOR = 60.0  # seconds in which all must come
 _CROWD = 256  # who may stand in the door
 _LONGEST = 1 << 20  # bytes of a message
@@ -44,8 +46,13 @@ class Stream:
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        with self._lock, contextlib.suppress(OSError):  # a line that is cut is noticed by who listens to it
-            self.socket.sendall(json.dumps(message).encode() + b"\n", socket.MSG_NOSIGNAL)  # PETSc would end the job
+        with (
+            self._lock,
+            contextlib.suppress(OSError),
+        ):  # a line that is cut is noticed by who listens to it
+            self.socket.sendall(
+                json.dumps(message).encode() + b"\n", socket.MSG_NOSIGNAL
+            )  # PETSc would end the job
 
     def receive(self) -> list[list] | None:
         """All messages that are complete; None at the end."""
@@ -68,7 +75,9 @@ class Stream:
 
 
 class _Guest:
-    """A connection that has not shown yet that it knows the secret. Nothing here blocks, and nothing is parsed."""
+    """A connection that has not shown yet that it knows the secret. Nothing here blocks, and
+    nothing is parsed.
+    """
 
     def __init__(self, connection: socket.socket, secret: str) -> None:
         connection.setblocking(False)
@@ -90,8 +99,14 @@ class _Guest:
         if not data:
             self.gone = True
         elif len(self._said) == _ANSWER:
-            name, nonce, digest = self._said[:_NAME], self._said[_NAME:-_DIGEST], self._said[-_DIGEST:]
-            self.gone = not hmac.compare_digest(digest, _digest(self._secret, self._nonce, name, nonce))
+            name, nonce, digest = (
+                self._said[:_NAME],
+                self._said[_NAME:-_DIGEST],
+                self._said[-_DIGEST:],
+            )
+            self.gone = not hmac.compare_digest(
+                digest, _digest(self._secret, self._nonce, name, nonce)
+            )
             if not self.gone:
                 self.number = int(name)
                 self._send(_digest(self._secret, nonce, b"welcome"))
@@ -103,8 +118,11 @@ class _Guest:
             self.gone = True
 
 
-def let_in(server: socket.socket, secret: str, size: int, stopped: Callable[[], bool]) -> dict[int, Stream]:
-    """Streams to the numbers from 0 to `size`, and to nobody else; not to all where they do not come in time.
+def let_in(
+    server: socket.socket, secret: str, size: int, stopped: Callable[[], bool]
+) -> dict[int, Stream]:
+    """Streams to the numbers from 0 to `size`, and to nobody else; not to all where they do not
+    come in time.
 
     Who does not show soon that it knows the secret must go; in a crowd, who came first.
     """
@@ -133,7 +151,9 @@ def let_in(server: socket.socket, secret: str, size: int, stopped: Callable[[], 
                 elif guest := _coming(server, secret):
                     guests[guest] = None
                     selector.register(guest.socket, selectors.EVENT_READ, guest)
-            while guests and (len(guests) > size + _CROWD or next(iter(guests)).until < time.monotonic()):
+            while guests and (
+                len(guests) > size + _CROWD or next(iter(guests)).until < time.monotonic()
+            ):
                 leaves(next(iter(guests)))
     for guest in guests:
         guest.socket.close()
@@ -149,16 +169,29 @@ def _coming(server: socket.socket, secret: str) -> _Guest | None:
 
 
 def listen(connections: int, one_node: bool) -> tuple[socket.socket, list[Address]]:
-    """A socket that accepts so many connections, and where it may be reached: from this node only, or from others."""
-    server = socket.create_server(("127.0.0.1" if one_node else "", 0), backlog=connections + _CROWD)
+    """A socket that accepts so many connections, and where it may be reached: from this node only,
+    or from others.
+    """
+    server = socket.create_server(
+        ("127.0.0.1" if one_node else "", 0), backlog=connections + _CROWD
+    )
     server.setblocking(False)  # who connects may have gone when it is accepted
-    entries = [entry for card in psutil.net_if_addrs().values() for entry in card if entry.family == socket.AF_INET]
+    entries = [
+        entry
+        for card in psutil.net_if_addrs().values()
+        for entry in card
+        if entry.family == socket.AF_INET
+    ]
     others = [entry.address for entry in entries if not entry.address.startswith("127.")]
-    return server, [(host, server.getsockname()[1]) for host in (["127.0.0.1"] if one_node else others)]
+    return server, [
+        (host, server.getsockname()[1]) for host in (["127.0.0.1"] if one_node else others)
+    ]
 
 
 def reach(addresses: list[Address], secret: str, number: int) -> Stream:
-    """A stream to whoever listens at one of these addresses and knows the secret; `HpckitError` where none answers."""
+    """A stream to whoever listens at one of these addresses and knows the secret; `HpckitError`
+    where none answers.
+    """
     for address in [address for _ in range(_TRIES) for address in addresses]:
         with contextlib.suppress(OSError):
             connection = socket.create_connection(address, _PATIENCE)
@@ -169,7 +202,8 @@ def reach(addresses: list[Address], secret: str, number: int) -> Stream:
                     connection.settimeout(None)
                     return Stream(connection)
     raise HpckitError(
-        f"no answer at {' or '.join(f'{host}:{port}' for host, port in addresses)}: TCP must be let through"
+        f"no answer at {' or '.join(f'{host}:{port}' for host, port in addresses)}: TCP must be "
+        "let through"
     )
 
 
@@ -179,7 +213,9 @@ def _introduced(connection: socket.socket, secret: str, number: int) -> bool:
     challenge = _exactly(connection, _NONCE, until)
     name, nonce = f"{number:0{_NAME}}".encode(), secrets.token_hex(_NONCE // 2).encode()
     connection.sendall(name + nonce + _digest(secret, challenge, name, nonce), socket.MSG_NOSIGNAL)
-    return hmac.compare_digest(_exactly(connection, _DIGEST, until), _digest(secret, nonce, b"welcome"))
+    return hmac.compare_digest(
+        _exactly(connection, _DIGEST, until), _digest(secret, nonce, b"welcome")
+    )
 
 
 def _exactly(connection: socket.socket, length: int, until: float) -> bytes:

@@ -1,8 +1,10 @@
-"""What moving data costs on this machine: measured once, kept in a file, asked by whoever must choose a way.
+"""What moving data costs on this machine: measured once, kept in a file, asked by whoever must
+choose a way.
 
-The times are those of a halo: two ranks exchange at once, in both directions, and the sender has just written what it
-sends (otherwise caches make everything look two to ten times faster). Between the measured points times are
-interpolated in log(bytes), log(seconds) and log(row); beyond the largest one they grow with the bytes.
+The times are those of a halo: two ranks exchange at once, in both directions, and the sender has
+just written what it sends (otherwise caches make everything look two to ten times faster). Between
+the measured points times are interpolated in log(bytes), log(seconds) and log(row); beyond the
+largest one they grow with the bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class System:
 
     @classmethod
     def load_or_measure(cls, comm: MPI.Intracomm) -> System:
-        """The numbers of this machine, the same on all ranks (collective); measured if there is no file of them.
+        """The numbers of this machine, the same on all ranks (collective); measured if there is no
+        file of them.
 
         Measuring takes about a tenth of a second: two ranks work, the others sleep.
         """
@@ -55,9 +58,15 @@ class System:
 
     @classmethod
     def load_newest(cls) -> System | None:
-        """The numbers last measured on this host, by any MPI; None where there are none. Needs no MPI."""
+        """The numbers last measured on this host, by any MPI; None where there are none. Needs no
+        MPI.
+        """
         found = [(machine, _tables(content)) for machine, content in store.newest("system")]
-        good = (cls(m, t) for m, t in found if t and m.get("host") == platform.node() and m.get("version") == VERSION)
+        good = (
+            cls(m, t)
+            for m, t in found
+            if t and m.get("host") == platform.node() and m.get("version") == VERSION
+        )
         whole = list(good)
         return next((each for each in whole if each.has_messages), whole[0] if whole else None)
 
@@ -84,7 +93,9 @@ class System:
         return self._seconds(f"message, {_place(same_node)}", nbytes, 1)
 
     def datatype(self, nbytes: int, row: int, same_node: bool = True) -> float:
-        """A message each way between two ranks from and to rows of `row` bytes, which MPI walks itself."""
+        """A message each way between two ranks from and to rows of `row` bytes, which MPI walks
+        itself.
+        """
         return self._seconds(f"datatype, {_place(same_node)}", nbytes, row)
 
     def flag(self) -> float:
@@ -92,11 +103,15 @@ class System:
         return self._seconds("flag", 0, 0)
 
     def shared(self, nbytes: int, row: int) -> float:
-        """Scatter to rows of `row` bytes from a buffer that another rank of this node has just written."""
+        """Scatter to rows of `row` bytes from a buffer that another rank of this node has just
+        written.
+        """
         return self._seconds("shared", nbytes, row)
 
     def direct(self, nbytes: int, row: int) -> float:
-        """Copy rows of `row` bytes to such rows, from memory that another rank of this node has just written."""
+        """Copy rows of `row` bytes to such rows, from memory that another rank of this node has
+        just written.
+        """
         return self._seconds("direct", nbytes, row)
 
     def _seconds(self, step: str, nbytes: int, row: int) -> float:
@@ -105,16 +120,22 @@ class System:
     def __str__(self) -> str:
         shown = tuple(512 * 8**k for k in range(5))
         lines = [f"{name:10}{value}" for name, value in self.machine.items()]
-        lines.append(f"\nmicroseconds for bytes{'row':>5}" + "".join(f"{nbytes:>9}" for nbytes in shown))
+        lines.append(
+            f"\nmicroseconds for bytes{'row':>5}" + "".join(f"{nbytes:>9}" for nbytes in shown)
+        )
         for step, table in self.tables.items():
             for row in table:
-                times = "".join(f"{1e6 * self._seconds(step, nbytes, row):9.1f}" for nbytes in shown)
+                times = "".join(
+                    f"{1e6 * self._seconds(step, nbytes, row):9.1f}" for nbytes in shown
+                )
                 lines.append(f"{step:22}{row if len(table) > 1 else '':>5}{times}")
         return "\n".join(lines)
 
 
 def interpolate(table: Table, nbytes: int, row: int) -> float:
-    """Seconds for `nbytes` in rows of `row` bytes; rows outside the table count as the nearest in it."""
+    """Seconds for `nbytes` in rows of `row` bytes; rows outside the table count as the nearest in
+    it.
+    """
     rows = list(table)
     row = min(max(row, rows[0]), rows[-1])
     above = bisect_left(rows, row)
@@ -137,7 +158,8 @@ def _along(points: list[tuple[int, float]], nbytes: int) -> float:
     return min(max(t0 ** (1 - part) * t1**part, t0), t1)  # rounding may not make more bytes faster
 
 
-# -- what was measured, and its file ----------------------------------------------------------------------------------
+# -- what was measured, and its file
+# ----------------------------------------------------------------------------------
 
 
 def _node(comm: MPI.Intracomm) -> int:
@@ -162,7 +184,9 @@ def _machine(nodes: Sequence[int]) -> dict[str, str | int]:
 
 def _partner(nodes: Sequence[int], same_node: bool) -> int | None:
     """The rank that rank 0 is measured with."""
-    return next((rank for rank, node in enumerate(nodes) if rank and (node == nodes[0]) == same_node), None)
+    return next(
+        (rank for rank, node in enumerate(nodes) if rank and (node == nodes[0]) == same_node), None
+    )
 
 
 def _place(same_node: bool) -> str:
@@ -173,28 +197,46 @@ def _tables(found: Any) -> dict[str, Table] | None:
     """The tables of a file; None where it is damaged."""
     try:
         tables = {
-            step: {int(row): [(int(n), float(t)) for n, t in points] for row, points in table.items()}
+            step: {
+                int(row): [(int(n), float(t)) for n, t in points] for row, points in table.items()
+            }
             for step, table in found.items()
         }
     except (ValueError, TypeError, AttributeError):
         return None
-    numbers = [number for table in tables.values() for points in table.values() for pair in points for number in pair]
-    whole = "pack" in tables and all(points for table in tables.values() for points in table.values())
+    numbers = [
+        number
+        for table in tables.values()
+        for points in table.values()
+        for pair in points
+        for number in pair
+    ]
+    whole = "pack" in tables and all(
+        points for table in tables.values() for points in table.values()
+    )
     return tables if whole and all(0 <= number < math.inf for number in numbers) else None
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
+# -- measuring
+# ---------------------------------------------------------------------------------------------------------
 
 
 def _measure(comm: MPI.Intracomm, nodes: Sequence[int]) -> dict[str, Table]:
-    """Rank 0 alone, then with a rank of its node, then with one of another; the other ranks sleep (collective)."""
+    """Rank 0 alone, then with a rank of its node, then with one of another; the other ranks sleep
+    (collective).
+    """
     native.load("hpckit.comm.moves")  # compile before the clock runs
     tables = probe.copies() if comm.rank == 0 else {}
     for same_node in (True, False):
         partner = _partner(nodes, same_node)
-        pair = MPI.Intracomm(comm.Split(0 if partner and comm.rank in (0, partner) else MPI.UNDEFINED, comm.rank))
+        pair = MPI.Intracomm(
+            comm.Split(0 if partner and comm.rank in (0, partner) else MPI.UNDEFINED, comm.rank)
+        )
         if pair != MPI.COMM_NULL:
-            tables |= {f"{step}, {_place(same_node)}": table for step, table in probe.messages(pair).items()}
+            tables |= {
+                f"{step}, {_place(same_node)}": table
+                for step, table in probe.messages(pair).items()
+            }
             tables |= probe.window(pair) if same_node else {}
             pair.Free()
         meet(comm)

@@ -1,7 +1,8 @@
-"""Exchanges that were begun and will not be waited for: an exception, say, has taken their `Halo` with it.
+"""Exchanges that were begun and will not be waited for: an exception, say, has taken their `Halo`
+with it.
 
-The neighbours still read from, write to and wait for what they use. So it lives until they are complete, which is seen
-to at the next use of any halo, and when the interpreter ends.
+The neighbours still read from, write to and wait for what they use. So it lives until they are
+complete, which is seen to at the next use of any halo, and when the interpreter ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _PATIENCE = 1.0  # seconds that the end of the program waits for the others
 
 adrift: list[tuple[Bound, object]] = []  # and the arrays
 halos: weakref.WeakSet[Halo] = weakref.WeakSet()  # all that live
-# MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given back before.
+# MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
+# back before.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(adrift))
 
 
@@ -34,7 +36,9 @@ def land() -> None:
 
 
 def help_others() -> None:
-    """Whoever waits does meanwhile what others may wait for: those who wait in another order, say."""
+    """Whoever waits does meanwhile what others may wait for: those who wait in another order,
+    say.
+    """
     land()
     for halo in list(halos):
         halo.progress()

@@ -1,8 +1,10 @@
-"""Way `auto`: the machine model names the likely best ways, exchanges now and then race them, the fastest stays.
+"""Way `auto`: the machine model names the likely best ways, exchanges now and then race them, the
+fastest stays.
 
-No fixed way is good everywhere: each loses by 2 to 13 times somewhere (docs/halo.md). All ways fill the same bytes, so
-racing them costs nothing but the time of a slower one, a few times. Every decision is taken on numbers that all ranks
-share, the slowest rank's, and when an exchange starts: waiting may come in any order.
+No fixed way is good everywhere: each loses by 2 to 13 times somewhere (docs/halo.md). All ways fill
+the same bytes, so racing them costs nothing but the time of a slower one, a few times. Every
+decision is taken on numbers that all ranks share, the slowest rank's, and when an exchange starts:
+waiting may come in any order.
 """
 
 from __future__ import annotations
@@ -36,14 +38,21 @@ _chosen: weakref.WeakKeyDictionary[Grid, dict[tuple, str]] = weakref.WeakKeyDict
 
 
 class Auto:
-    """Chooses among the ways for one plan; `on_choice` is called when another bound exchange is to be made."""
+    """Chooses among the ways for one plan; `on_choice` is called when another bound exchange is to
+    be made.
+    """
 
-    def __init__(self, plan: Plan, tag: int, arrays: Sequence[np.ndarray], on_choice: Callable[[], None]) -> None:
+    def __init__(
+        self, plan: Plan, tag: int, arrays: Sequence[np.ndarray], on_choice: Callable[[], None]
+    ) -> None:
         direct = bool(plan.grid.comm.allreduce(can_read_directly(plan.grid, arrays), MPI.LAND))
         self._plan, self._tag, self._on_choice = plan, tag, on_choice
         self._choices, self._key = _chosen.setdefault(plan.grid, {}), (plan.signature(), direct)
         self._predicted = predict(plan, direct)
-        ranking, known = sorted(self._predicted, key=self._predicted.__getitem__), self._choices.get(self._key)
+        ranking, known = (
+            sorted(self._predicted, key=self._predicted.__getitem__),
+            self._choices.get(self._key),
+        )
         self._likely = [name for name in ranking if name == known or name in ranking[:_RACERS]]
         self._ways: dict[str, Way] = {}
         self._make([known] if known else self._likely)
@@ -70,11 +79,16 @@ class Auto:
         for name, seconds in sorted(self._predicted.items(), key=lambda item: item[1]):
             known = self._race.measured
             measured = f"{1e6 * known[name]:12.1f}" if name in known else f"{'-':>12}"
-            lines.append(f"{name:<10} {1e6 * seconds:12.1f} {measured}{'   chosen' if name == self.method else ''}")
+            lines.append(
+                f"{name:<10} {1e6 * seconds:12.1f} "
+                f"{measured}{'   chosen' if name == self.method else ''}"
+            )
         return lines
 
     def _make(self, names: Sequence[str]) -> None:
-        """The ways that race; one that this MPI does wrongly (all ranks find that together) is left out."""
+        """The ways that race; one that this MPI does wrongly (all ranks find that together) is left
+        out.
+        """
         for name in names:
             try:
                 self._ways[name] = WAYS[name](self._plan, self._tag)
@@ -115,7 +129,9 @@ class Auto:
         self._on_choice()
 
     def _counted(self, bound: Bound) -> Bound:
-        """An exchange by the chosen way, until it is time for another race: that begins with the next one."""
+        """An exchange by the chosen way, until it is time for another race: that begins with the
+        next one.
+        """
         due = self._due
 
         def start() -> None:
@@ -153,7 +169,9 @@ class Auto:
 
 
 def predict(plan: Plan, direct: bool) -> dict[str, float]:
-    """Seconds of one exchange by each way, from the machine model: the slowest rank's (collective)."""
+    """Seconds of one exchange by each way, from the machine model: the slowest rank's
+    (collective).
+    """
     system, near = _system(plan.grid), set(plan.grid.node_memory.ranks)
     costs = dict.fromkeys(WAYS, 0.0)
     for link in plan.links:
@@ -161,12 +179,16 @@ def predict(plan: Plan, direct: bool) -> dict[str, float]:
         sends, receives = plan.pieces(link.sends), plan.pieces(link.receives)
         nbytes = sum(n for n, _ in sends)
         pack = sum(system.pack(*piece) for piece in sends)
-        packed = pack + sum(system.unpack(*piece) for piece in receives) + system.message(nbytes, same)
+        packed = (
+            pack + sum(system.unpack(*piece) for piece in receives) + system.message(nbytes, same)
+        )
         rows = sum(n / row for n, row in sends)
         costs["datatype"] += system.datatype(nbytes, int(nbytes / rows), same) if rows else 0.0
         costs["packed"] += packed
         costs["neighbor"] += 1.2 * packed  # the same bytes, and more to do inside MPI
-        costs["shared"] += pack + sum(system.shared(*piece) for piece in receives) if same else packed
+        costs["shared"] += (
+            pack + sum(system.shared(*piece) for piece in receives) if same else packed
+        )
         costs["direct"] += sum(system.direct(*piece) for piece in receives) if same else packed
     flags = system.flag() if any(link.rank in near for link in plan.links) else 0.0
     costs["shared"] += flags

@@ -14,12 +14,11 @@ from hpckit.comm.spin import complete, waiter
 from hpckit.halo.packed import DOING, Bound
 from hpckit.halo.plan import Plan
 
-# A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly whose strides are no
-# multiples of the word, and takes a stride of -1 byte for +1 (docs/datatypes.md).
+# A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly
+# whose strides are no multiples of the word, and takes a stride of -1 byte for +1
+# (docs/datatypes.md).
 _WORDS = ((8, MPI.INT64_T), (4, MPI.INT32_T), (2, MPI.INT16_T), (1, MPI.BYTE))
-_FEW = (
-    4  # boxes that go one by one, since MPI walks a plain nest faster; more share a message, since each has its price
-)
+_FEW = 4  # boxes that go one by one, since MPI walks a plain nest faster; more share a message, since each has its price
 
 
 class Datatype:
@@ -37,9 +36,13 @@ class Datatype:
                 (sends, comm.Send_init, link.sends),
             ):
                 nests = [simplify(move) for move in self._plan.pack_moves(arrays, boxes, 0)]
-                for i, together in enumerate([[n] for n in nests] if len(nests) <= _FEW else [nests]):
+                for i, together in enumerate(
+                    [[n] for n in nests] if len(nests) <= _FEW else [nests]
+                ):
                     types.append(_type(together))
-                    messages.append((link.rank, make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i)))
+                    messages.append(
+                        (link.rank, make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i))
+                    )
         requests, start_all = [request for _, request in receives + sends], MPI.Prequest.Startall
         wait_all = waiter([rank for rank, _ in receives + sends], self._plan.deadline, DOING)
 
@@ -69,7 +72,9 @@ def _type(nests: Sequence[Move]) -> MPI.Datatype:
 
 def _nest(nest: Move) -> MPI.Datatype:
     steps = nest.source_strides
-    size, word = next((n, word) for n, word in _WORDS if not any(step % n for step in (nest.row, *steps)))
+    size, word = next(
+        (n, word) for n, word in _WORDS if not any(step % n for step in (nest.row, *steps))
+    )
     datatype = word.Create_contiguous(nest.row // size)
     for n, step in zip(reversed(nest.shape), reversed(steps), strict=True):
         inner = datatype

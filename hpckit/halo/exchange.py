@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *WAYS)
-_BINDINGS = 8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
+_BINDINGS = (
+    8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
+)
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
 
@@ -35,17 +37,21 @@ class Halo:
     ----------
     grid : the `Grid` that the fields live on.
     width : ghost cells per dimension and side, as in `Grid`; the grid's own by default.
-    fields : the arrays, or arrays like them (shape, strides, dtype): this rank's block with its ghosts, any order, any
-        dtype, views too. Staggered fields are one cell longer on the last rank. By default the first `exchange` plans.
+    fields : the arrays, or arrays like them (shape, strides, dtype): this rank's block with its
+        ghosts, any order, any dtype, views too. Staggered fields are one cell longer on the last
+        rank. By default the first `exchange` plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
-    method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct" (see docs/halo.md).
+    method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct"
+        (see docs/halo.md).
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever.
 
-    All methods fill the same bytes. Cells beyond a border that is not periodic are never touched: fill them before
-    `start`. Raises `ConfigError` on all ranks where the arguments do not fit the grid, each other, or the other ranks'.
+    All methods fill the same bytes. Cells beyond a border that is not periodic are never touched:
+    fill them before `start`. Raises `ConfigError` on all ranks where the arguments do not fit the
+    grid, each other, or the other ranks'.
 
-    Between `start` and `wait` the arrays, and all that the exchange uses, live on even if nobody else holds them or the
-    Halo. After an error, such as a missed deadline, `wait` goes on with the exchange.
+    Between `start` and `wait` the arrays, and all that the exchange uses, live on even if nobody
+    else holds them or the Halo. After an error, such as a missed deadline, `wait` goes on with the
+    exchange.
 
     >>> halo = Halo(grid, fields=[u, v])
     >>> halo.exchange(u, v)                  # or, with work in between:
@@ -70,13 +76,20 @@ class Halo:
             arrays = None if fields is None else _as_list(fields)
         number = None if arrays is None else len(arrays)
         self._deadline = None if deadline is None else float(deadline)
-        given = {"width": self.width, "corners": bool(corners), "method": method, "deadline": self._deadline}
+        given = {
+            "width": self.width,
+            "corners": bool(corners),
+            "method": method,
+            "deadline": self._deadline,
+        }
         same(grid.comm, "the options of a Halo", given | {"number of fields": number})
         self.grid, self.corners = grid, bool(corners)
         self._method = method
         self._way: Way | None = None
         self._bindings: dict[tuple[int, ...], tuple[Bound, list]] = {}
-        self._flight: tuple[Bound, tuple[np.ndarray, ...]] | None = None  # what was begun, and the arrays it uses
+        self._flight: tuple[Bound, tuple[np.ndarray, ...]] | None = (
+            None  # what was begun, and the arrays it uses
+        )
         halos.add(self)
         land()
         if arrays is not None:
@@ -89,10 +102,15 @@ class Halo:
 
     def exchange(self, *fields: np.ndarray) -> None:
         """Fill the ghost cells of these fields (collective among neighbours)."""
-        known = self._bindings.get(tuple(map(id, fields)))  # by identity: a solver passes the same arrays each step
+        known = self._bindings.get(
+            tuple(map(id, fields))
+        )  # by identity: a solver passes the same arrays each step
         bound = known[0] if known else self._bind(fields)
         if self._flight:
-            raise HpckitError("exchange() between start() and wait() of the same Halo: call wait() first, or make two")
+            raise HpckitError(
+                "exchange() between start() and wait() of the same Halo: call wait() first, or "
+                "make two"
+            )
         if adrift:
             land()
         try:
@@ -104,11 +122,16 @@ class Halo:
             raise
 
     def start(self, *fields: np.ndarray) -> None:
-        """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that is exchanged."""
+        """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that
+        is exchanged.
+        """
         known = self._bindings.get(tuple(map(id, fields)))
         bound = known[0] if known else self._bind(fields)
         if self._flight:
-            raise HpckitError("start() twice without wait(): call wait() first, or make one Halo for each exchange")
+            raise HpckitError(
+                "start() twice without wait(): call wait() first, or make one Halo for each "
+                "exchange"
+            )
         if adrift:
             land()
         self._flight = bound, fields
@@ -142,14 +165,20 @@ class Halo:
 
     @property
     def interior(self) -> tuple[slice, ...]:
-        """Owned cells of a local array that lie farther than the width from cells that other ranks fill."""
+        """Owned cells of a local array that lie farther than the width from cells that other ranks
+        fill.
+        """
         return tuple(slice(a, b) for a, b in self._interior())
 
     @property
     def shell(self) -> list[tuple[slice, ...]]:
-        """The other owned cells: disjoint boxes that make, with `interior`, all of the owned cells."""
+        """The other owned cells: disjoint boxes that make, with `interior`, all of the owned
+        cells.
+        """
         boxes, core = [], self._interior()
-        rest = [(lo, lo + n) for (lo, _), n in zip(self.width, self.grid.owned_shape(), strict=True)]
+        rest = [
+            (lo, lo + n) for (lo, _), n in zip(self.width, self.grid.owned_shape(), strict=True)
+        ]
         for d, (a, b) in enumerate(core):
             for cut in ((rest[d][0], a), (b, rest[d][1])):
                 box = [*rest[:d], cut, *rest[d + 1 :]]
@@ -159,14 +188,18 @@ class Halo:
         return boxes
 
     def explain(self) -> str:
-        """What is exchanged, how, and why: predicted and measured times where the method was chosen."""
+        """What is exchanged, how, and why: predicted and measured times where the method was
+        chosen.
+        """
         if self._way is None:
             return f"halo of width {self.width}, method {self._method}: not planned yet"
         plan = self._plan
         sent = sum(plan.nbytes(link.sends) for link in plan.links)
         lines = [
-            f"halo of width {', '.join(f'{lo}+{hi}' for lo, hi in self.width)}, {len(plan.layouts)} field(s),"
-            f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank {self.grid.rank}"
+            f"halo of width {', '.join(f'{lo}+{hi}' for lo, hi in self.width)}, "
+            f"{len(plan.layouts)} field(s),"
+            f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank "
+            f"{self.grid.rank}"
             f" to {len(plan.links)} neighbour(s)",
             f"method {self.method}",
         ]
@@ -181,7 +214,9 @@ class Halo:
         return spans
 
     def _is_other(self, d: int, side: int) -> bool:
-        """Whether another rank lies on this side: ghosts that we fill ourselves are ready when `start` returns."""
+        """Whether another rank lies on this side: ghosts that we fill ourselves are ready when
+        `start` returns.
+        """
         offset = [0] * self.grid.ndim
         offset[d] = side
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
@@ -189,11 +224,17 @@ class Halo:
     def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
         tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS))) % (_highest_tag() - TAGS)
         if self._deadline is not None:
-            Meeting(self.grid.comm, tag + MEETING, self._deadline, "the planning of a halo exchange")()
+            Meeting(
+                self.grid.comm, tag + MEETING, self._deadline, "the planning of a halo exchange"
+            )()
         self._plan = Plan(self.grid, self.width, fields, self.corners, self._deadline)
         if self._method == "direct":
             where = can_read_directly(self.grid, fields)
-            same(self.grid.comm, "whether all fields of a halo of method 'direct' are in shared memory", where)
+            same(
+                self.grid.comm,
+                "whether all fields of a halo of method 'direct' are in shared memory",
+                where,
+            )
         if self._method == "auto":
             self._way = Auto(self._plan, tag, fields, on_choice=_forget_all(self))
         else:
@@ -214,7 +255,9 @@ class Halo:
 
 def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
     """What to do when one of these arrays dies: its identity may be another array's next."""
-    me = weakref.ref(halo)  # not the halo itself, which would live until the garbage collector finds the circle
+    me = weakref.ref(
+        halo
+    )  # not the halo itself, which would live until the garbage collector finds the circle
 
     def forget(_: object) -> None:
         if (halo := me()) is not None:
@@ -244,7 +287,9 @@ def _check_options(corners: object, method: object, deadline: object) -> None:
 
 def _as_list(fields: object) -> tuple:
     if isinstance(fields, np.ndarray) or not isinstance(fields, Iterable):
-        raise ConfigError(f"fields is {type(fields).__name__}: pass a list of arrays, such as fields=[u]")
+        raise ConfigError(
+            f"fields is {type(fields).__name__}: pass a list of arrays, such as fields=[u]"
+        )
     return tuple(fields)
 
 

@@ -1,8 +1,10 @@
-"""Way `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on large machines.
+"""Way `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on
+large machines.
 
-A persistent collective (MPI 4): several are in flight at once, and started and completed in any order. Open MPI 5.0.11
-fills halos wrongly with those over Cartesian communicators, on periodic dimensions of one or two ranks
-(open-mpi/ompi#14430); ours run over a graph in which each rank appears once, and are tested when they are made.
+A persistent collective (MPI 4): several are in flight at once, and started and completed in any
+order. Open MPI 5.0.11 fills halos wrongly with those over Cartesian communicators, on periodic
+dimensions of one or two ranks (open-mpi/ompi#14430); ours run over a graph in which each rank
+appears once, and are tested when they are made.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from hpckit.halo.plan import Plan
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
-_graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = weakref.WeakKeyDictionary()
+_graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Neighbor(Packed):
-    """As `Packed`, but one `MPI_Neighbor_alltoallv_init` moves the bytes, over a graph of the neighbouring ranks."""
+    """As `Packed`, but one `MPI_Neighbor_alltoallv_init` moves the bytes, over a graph of the
+    neighbouring ranks.
+    """
 
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
         messages, (sends, receives) = (
@@ -33,24 +39,38 @@ class Neighbor(Packed):
             (self._buffers.send_offsets, self._buffers.receive_offsets),
         )
         send = [self._buffers.send, ([s.size for _, s, _ in messages], sends[:-1]), MPI.BYTE]
-        receive = [self._buffers.receive, ([r.size for _, _, r in messages], receives[:-1]), MPI.BYTE]
+        receive = [
+            self._buffers.receive,
+            ([r.size for _, _, r in messages], receives[:-1]),
+            MPI.BYTE,
+        ]
         try:
             collective = _graph(self._plan).Neighbor_alltoallv_init(send, receive)
         except NotImplementedError:
-            raise HpckitError(f"{_library()} has no persistent collectives: use another method") from None
+            raise HpckitError(
+                f"{_library()} has no persistent collectives: use another method"
+            ) from None
         requests = [(None, collective), *self._tokens(tag)]
         _test(self._plan, self._buffers, [request for _, request in requests])
         return requests
 
     def _tokens(self, tag: int) -> list[tuple[int, MPI.Prequest]]:
-        """Empty messages that tell, where there is a deadline, who has come: the collective does not."""
+        """Empty messages that tell, where there is a deadline, who has come: the collective does
+        not.
+        """
         comm = self._plan.grid.comm
         ends = (comm.Recv_init, comm.Send_init) if self._plan.deadline is not None else ()
-        return [(link.rank, make([None, 0, MPI.BYTE], link.rank, tag)) for make in ends for link in self._plan.links]
+        return [
+            (link.rank, make([None, 0, MPI.BYTE], link.rank, tag))
+            for make in ends
+            for link in self._plan.links
+        ]
 
 
 def _graph(plan: Plan) -> MPI.Distgraphcomm:
-    """The grid's communicator for such links, made at the first call (collective): MPICH has some 2000 in all."""
+    """The grid's communicator for such links, made at the first call (collective): MPICH has some
+    2000 in all.
+    """
     graphs = _graphs.setdefault(plan.grid, {})
     key = plan.corners, bool(plan.layouts), *((low > 0, high > 0) for low, high in plan.width)
     if key not in graphs:
@@ -74,7 +94,8 @@ def _test(plan: Plan, buffers: PackedBuffers, requests: list[MPI.Prequest]) -> N
         for rank, _, received in buffers.messages():
             if (received != (31 * rank + 7 * me) % 251).any():
                 raise HpckitError(
-                    f"MPI_Neighbor_alltoallv_init of {_library()} delivers wrong bytes from rank {rank}:"
+                    f"MPI_Neighbor_alltoallv_init of {_library()} delivers wrong bytes from rank "
+                    f"{rank}:"
                     " use another method"
                 )
 

@@ -1,4 +1,6 @@
-"""Way `packed`: the boxes of all fields for one rank are packed into one message, sent by persistent requests."""
+"""Way `packed`: the boxes of all fields for one rank are packed into one message, sent by
+persistent requests.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,11 @@ class Bound(NamedTuple):
 
     @classmethod
     def of(
-        cls, start: Callable[[], object], wait: Callable[[], object], poll: Callable[[], bool], owner: object
+        cls,
+        start: Callable[[], object],
+        wait: Callable[[], object],
+        poll: Callable[[], bool],
+        owner: object,
     ) -> Bound:
         def exchange() -> None:
             start()
@@ -92,7 +98,9 @@ class PackedBuffers:
 class Packed:
     """Canonical blocks of all fields, one message per neighbouring rank."""
 
-    def __init__(self, plan: Plan, tag: int, links: Sequence[Link] | None = None, own: bool = True) -> None:
+    def __init__(
+        self, plan: Plan, tag: int, links: Sequence[Link] | None = None, own: bool = True
+    ) -> None:
         self._plan, self._own = plan, own
         self._buffers = PackedBuffers(plan, plan.links if links is None else links)
         messages = self._messages(tag)
@@ -103,12 +111,18 @@ class Packed:
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
         """Persistent requests, and the rank that each of them waits for."""
         comm, messages = self._plan.grid.comm, self._buffers.messages()
-        receives = [(rank, comm.Recv_init([r, MPI.BYTE], rank, tag)) for rank, _, r in messages if r.size]
-        sends = [(rank, comm.Send_init([s, MPI.BYTE], rank, tag)) for rank, s, _ in messages if s.size]
+        receives = [
+            (rank, comm.Recv_init([r, MPI.BYTE], rank, tag)) for rank, _, r in messages if r.size
+        ]
+        sends = [
+            (rank, comm.Send_init([s, MPI.BYTE], rank, tag)) for rank, s, _ in messages if s.size
+        ]
         return [*receives, *sends]
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
-        pack = Moves(self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else []))
+        pack = Moves(
+            self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else [])
+        )
         unpack = Moves(self._buffers.incoming(arrays))
         requests, start_all = self._requests, MPI.Prequest.Startall
         wait_all = waiter(self._ranks, self._plan.deadline, DOING)

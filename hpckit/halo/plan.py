@@ -1,8 +1,10 @@
-"""What a halo exchange moves: for every neighbouring rank, the boxes of every field to send and to receive.
+"""What a halo exchange moves: for every neighbouring rank, the boxes of every field to send and to
+receive.
 
-One list and one loop serve every dimension. For an offset o in {-1, 0, 1}^d the neighbour at o gets the owned cells
-next to it and fills our ghost cells on that side; a rank that is our neighbour at several offsets (a periodic dimension
-of two ranks, say) gets all of them in one message. Sender and receiver walk the same order: the sender's offset.
+One list and one loop serve every dimension. For an offset o in {-1, 0, 1}^d the neighbour at o gets
+the owned cells next to it and fills our ghost cells on that side; a rank that is our neighbour at
+several offsets (a periodic dimension of two ranks, say) gets all of them in one message. Sender and
+receiver walk the same order: the sender's offset.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Link:
 
 
 class Layout(NamedTuple):
-    """Shape, strides and dtype of one field's local array, ghosts included, and the packed order of its boxes."""
+    """Shape, strides and dtype of one field's local array, ghosts included, and the packed order of
+    its boxes.
+    """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -84,11 +88,17 @@ class Plan:
         self.grid, self.width, self.corners, self.deadline = grid, width, corners, deadline
         self.layouts = _agree_on_layouts(grid, width, fields, corners)
         ends: dict[int, tuple[list, list]] = {}
-        offsets = [o for o in product((-1, 0, 1), repeat=grid.ndim) if any(o) and (corners or sum(map(abs, o)) == 1)]
+        offsets = [
+            o
+            for o in product((-1, 0, 1), repeat=grid.ndim)
+            if any(o) and (corners or sum(map(abs, o)) == 1)
+        ]
         for offset in offsets:
             if (rank := grid.neighbor(offset)) != MPI.PROC_NULL:
                 ends.setdefault(rank, ([], []))[0].append(offset)
-        for offset in reversed(offsets):  # the neighbour sends by its own offsets: the opposite of ours
+        for offset in reversed(
+            offsets
+        ):  # the neighbour sends by its own offsets: the opposite of ours
             if (rank := grid.neighbor(offset)) != MPI.PROC_NULL:
                 ends[rank][1].append(offset)
         links = {
@@ -105,7 +115,9 @@ class Plan:
     def _boxes(self, offset: tuple[int, ...], ranges) -> list[Box]:
         boxes = []
         for field, layout in enumerate(self.layouts):
-            spans = [ranges(o, n, *w) for o, n, w in zip(offset, layout.owned, self.width, strict=True)]
+            spans = [
+                ranges(o, n, *w) for o, n, w in zip(offset, layout.owned, self.width, strict=True)
+            ]
             box = Box(field, tuple(a for a, _ in spans), tuple(b - a for a, b in spans))
             if all(box.shape):
                 boxes.append(box)
@@ -113,7 +125,9 @@ class Plan:
 
     @staticmethod
     def _send_range(offset: int, n: int, low: int, high: int) -> tuple[int, int]:
-        """Owned cells that the neighbour at this offset needs: it fills its far ghosts, whose width may differ."""
+        """Owned cells that the neighbour at this offset needs: it fills its far ghosts, whose width
+        may differ.
+        """
         return {-1: (low, low + high), 0: (low, low + n), 1: (n, low + n)}[offset]
 
     @staticmethod
@@ -125,21 +139,33 @@ class Plan:
         return sum(int(np.prod(b.shape)) * self.layouts[b.field].dtype.itemsize for b in boxes)
 
     def pieces(self, boxes: Sequence[Box]) -> list[tuple[int, int]]:
-        """(bytes, bytes of a contiguous row) of each box: what the machine model predicts times from."""
+        """(bytes, bytes of a contiguous row) of each box: what the machine model predicts times
+        from.
+        """
         zero = [0] * len(self.layouts)
         rows = [simplify(self._packed_move(zero, box, 0)).row for box in boxes]
         return [(self.nbytes([box]), row) for box, row in zip(boxes, rows, strict=True)]
 
     def signature(self) -> tuple:
-        """What two plans on one grid share when the same way is best for both; the same on all ranks."""
-        return self.width, self.corners, tuple((lay.staggered, lay.order, str(lay.dtype)) for lay in self.layouts)
+        """What two plans on one grid share when the same way is best for both; the same on all
+        ranks.
+        """
+        return (
+            self.width,
+            self.corners,
+            tuple((lay.staggered, lay.order, str(lay.dtype)) for lay in self.layouts),
+        )
 
     def offsets(self, lists: Sequence[Sequence[Box]]) -> list[int]:
-        """Where each list of boxes starts in one buffer that holds them all, and the size of that buffer."""
+        """Where each list of boxes starts in one buffer that holds them all, and the size of that
+        buffer.
+        """
         sizes = [-(-self.nbytes(boxes) // ALIGN) * ALIGN for boxes in lists]
         return [sum(sizes[:i]) for i in range(len(sizes) + 1)]
 
-    def pack_moves(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], packed: int) -> list[Move]:
+    def pack_moves(
+        self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], packed: int
+    ) -> list[Move]:
         """Copies from the fields' boxes to packed bytes at the address `packed`."""
         bases, moves = [native.address(array) for array in arrays], []
         for box in boxes:
@@ -147,11 +173,16 @@ class Plan:
             packed += self.nbytes([box])
         return moves
 
-    def unpack_moves(self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], packed: int) -> list[Move]:
+    def unpack_moves(
+        self, arrays: Sequence[np.ndarray], boxes: Sequence[Box], packed: int
+    ) -> list[Move]:
         """Copies from packed bytes at the address `packed` to the fields' boxes."""
         return [
             m._replace(
-                source=m.target, source_strides=m.target_strides, target=m.source, target_strides=m.source_strides
+                source=m.target,
+                source_strides=m.target_strides,
+                target=m.source,
+                target_strides=m.source_strides,
             )
             for m in self.pack_moves(arrays, boxes, packed)
         ]
@@ -174,7 +205,9 @@ class Plan:
         sources: Sequence[np.ndarray],
         source_boxes: Sequence[Box],
     ) -> list[Move]:
-        """Copies straight from boxes of other arrays (ours, or of a rank that shares its memory) to boxes of ours."""
+        """Copies straight from boxes of other arrays (ours, or of a rank that shares its memory) to
+        boxes of ours.
+        """
         moves = []
         for box, source_box in zip(boxes, source_boxes, strict=True):
             layout, array, source = self.layouts[box.field], arrays[box.field], sources[box.field]
@@ -182,12 +215,16 @@ class Plan:
             walked = tuple(source.strides[d] for d in layout.order)
             start = native.address(source) + _offset(source_box.start, source.strides)
             target = native.address(array) + _offset(box.start, array.strides)
-            moves.append(Move(counts, layout.dtype.itemsize, start, walked, target, strides, box.field))
+            moves.append(
+                Move(counts, layout.dtype.itemsize, start, walked, target, strides, box.field)
+            )
         return moves
 
     def swap(self, links: Sequence[Link], values: Sequence[object], tag: int) -> list:
         """Give each link's rank one value, and get one from each (collective among neighbours)."""
-        requests = [self.grid.comm.isend(v, link.rank, tag) for link, v in zip(links, values, strict=True)]
+        requests = [
+            self.grid.comm.isend(v, link.rank, tag) for link, v in zip(links, values, strict=True)
+        ]
         received = [self.grid.comm.recv(source=link.rank, tag=tag) for link in links]
         MPI.Request.Waitall(requests)
         return received
@@ -195,12 +232,16 @@ class Plan:
     def check(self, arrays: Sequence[np.ndarray]) -> None:
         """Raise where these arrays are not of the layouts that were planned, or overlap."""
         if len(arrays) != len(self.layouts):
-            raise ConfigError(f"this halo was planned for {len(self.layouts)} fields, got {len(arrays)}")
+            raise ConfigError(
+                f"this halo was planned for {len(self.layouts)} fields, got {len(arrays)}"
+            )
         for i, (array, layout) in enumerate(zip(arrays, self.layouts, strict=True)):
             if (array.shape, array.strides, array.dtype) != layout[:3]:
                 raise ConfigError(
-                    f"field {i} has shape {array.shape}, strides {array.strides} and dtype {array.dtype}, but this halo"
-                    f" was planned for {layout.shape}, {layout.strides} and {layout.dtype}: make another Halo for it"
+                    f"field {i} has shape {array.shape}, strides {array.strides} and dtype "
+                    f"{array.dtype}, but this halo"
+                    f" was planned for {layout.shape}, {layout.strides} and {layout.dtype}: make "
+                    "another Halo for it"
                 )
         _check_memory(arrays)
 
@@ -209,25 +250,35 @@ def _offset(index: Sequence[int], strides: Sequence[int]) -> int:
     return sum(i * s for i, s in zip(index, strides, strict=True))
 
 
-def _agree_on_layouts(grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool) -> list[Layout]:
+def _agree_on_layouts(
+    grid: Grid, width: Width, fields: Sequence[np.ndarray], corners: bool
+) -> list[Layout]:
     """The fields' layouts, checked on every rank and against every other rank's."""
     with together(grid.comm):
         _check_width(grid, width)
         owned = [_owned(grid, width, i, field) for i, field in enumerate(fields)]
         _check_memory(fields)
-    orders = [tuple(sorted(range(grid.ndim), key=lambda d, f=f: -abs(f.strides[d]))) for f in fields]
+    orders = [
+        tuple(sorted(range(grid.ndim), key=lambda d, f=f: -abs(f.strides[d]))) for f in fields
+    ]
     # Only a rank at the high end of a dimension can tell whether a field is staggered there.
     staggered = [
-        {d: shape[d] > grid.owned_shape()[d] for d in range(grid.ndim) if _at_high_end(grid, d)} for shape in owned
+        {d: shape[d] > grid.owned_shape()[d] for d in range(grid.ndim) if _at_high_end(grid, d)}
+        for shape in owned
     ]
-    same(grid.comm, "width, corners and dtypes of a halo", (width, corners, [_describe(f.dtype) for f in fields]))
+    same(
+        grid.comm,
+        "width, corners and dtypes of a halo",
+        (width, corners, [_describe(f.dtype) for f in fields]),
+    )
     everyone = grid.comm.allgather((orders, staggered))
     with together(grid.comm):
         for i, d in product(range(len(fields)), range(grid.ndim)):
             answers = {rank[1][i][d] for rank in everyone if d in rank[1][i]}
             if len(answers) > 1:
                 raise ConfigError(
-                    f"field {i} is staggered in dimension {d} on some ranks only: make it with grid.zeros(stagger=…)"
+                    f"field {i} is staggered in dimension {d} on some ranks only: make it with "
+                    "grid.zeros(stagger=…)"
                 )
     dimensions, layouts = tuple(range(grid.ndim)), []
     for i, field in enumerate(fields):
@@ -250,30 +301,41 @@ def _check_width(grid: Grid, width: Width) -> None:
         thinnest = grid.shape[d] // grid.process_shape[d]
         if max(low, high) > thinnest and (grid.process_shape[d] > 1 or grid.periodic[d]):
             raise ConfigError(
-                f"halo of width {max(low, high)} in dimension {d} is wider than the thinnest block of {thinnest} cells "
-                f"({grid.shape[d]} cells over {grid.process_shape[d]} ranks): use a width of at most {thinnest}, or at "
+                f"halo of width {max(low, high)} in dimension {d} is wider than the thinnest block "
+                f"of {thinnest} cells "
+                f"({grid.shape[d]} cells over {grid.process_shape[d]} ranks): use a width of at "
+                f"most {thinnest}, or at "
                 f"most {max(1, grid.shape[d] // max(low, high))} ranks in that dimension"
             )
 
 
 def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
-    """Shape of the owned part of a field; one more than the grid's at the high end where the field is staggered."""
+    """Shape of the owned part of a field; one more than the grid's at the high end where the field
+    is staggered.
+    """
     if isinstance(field, np.ma.MaskedArray):
-        raise ConfigError(f"field {i} is a masked array, whose mask would not be exchanged: pass field.filled(…)")
+        raise ConfigError(
+            f"field {i} is a masked array, whose mask would not be exchanged: pass field.filled(…)"
+        )
     if not isinstance(field, np.ndarray):
         raise ConfigError(
-            f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's block with its ghosts"
+            f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's "
+            "block with its ghosts"
         )
     if field.dtype.hasobject:
         raise ConfigError(
-            f"field {i} has dtype {field.dtype}: Python objects cannot be exchanged, use a numeric or structured dtype"
+            f"field {i} has dtype {field.dtype}: Python objects cannot be exchanged, use a numeric "
+            "or structured dtype"
         )
     ghosts = [low + high for low, high in width]
     owned = tuple(n - g for n, g in zip(field.shape, ghosts, strict=False))
-    expected = [{n, n + 1} if _at_high_end(grid, d) else {n} for d, n in enumerate(grid.owned_shape())]
+    expected = [
+        {n, n + 1} if _at_high_end(grid, d) else {n} for d, n in enumerate(grid.owned_shape())
+    ]
     if field.ndim > grid.ndim:
         raise ConfigError(
-            f"field {i} has {field.ndim} dimensions, shape {field.shape}, but the grid has {grid.ndim}: pass each"
+            f"field {i} has {field.ndim} dimensions, shape {field.shape}, but the grid has "
+            f"{grid.ndim}: pass each"
             f" component as a field of its own, such as field[{', '.join(':' * grid.ndim)}"
             f"{', 0' * (field.ndim - grid.ndim)}] (no copy is made), all in one Halo"
         )
@@ -283,8 +345,10 @@ def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ..
             hint = f"; that is the shape of the grid's own width {grid.width}: leave out width, or give it to the Grid"
         wanted = tuple(n + g for n, g in zip(grid.owned_shape(), ghosts, strict=True))
         raise ConfigError(
-            f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} cells and ghosts of"
-            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use grid.zeros(){hint}"
+            f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} "
+            "cells and ghosts of"
+            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use "
+            f"grid.zeros(){hint}"
         )
     return owned
 
@@ -293,12 +357,15 @@ def _check_memory(arrays: Sequence[np.ndarray]) -> None:
     """Every element of every field is a place of its own in memory that we may write."""
     for i, array in enumerate(arrays):
         if not array.flags.writeable:
-            raise ConfigError(f"field {i} is read-only: an exchange writes its ghosts, pass a writable array")
+            raise ConfigError(
+                f"field {i} is read-only: an exchange writes its ghosts, pass a writable array"
+            )
         _check_elements(i, array)
         for j in range(i):
             if overlap(arrays[j], array):
                 raise ConfigError(
-                    f"fields {j} and {i} overlap in memory, or are too entangled to tell: pass each array once, and"
+                    f"fields {j} and {i} overlap in memory, or are too entangled to tell: pass "
+                    "each array once, and"
                     " views that are apart, or copies"
                 )
 
@@ -306,18 +373,26 @@ def _check_memory(arrays: Sequence[np.ndarray]) -> None:
 def _check_elements(i: int, array: np.ndarray) -> None:
     """An element has bytes, no other element has them, and nor does anything else."""
     if not array.itemsize:
-        raise ConfigError(f"field {i} has dtype {array.dtype}, of no bytes: there is nothing to exchange")
+        raise ConfigError(
+            f"field {i} has dtype {array.dtype}, of no bytes: there is nothing to exchange"
+        )
     if overlaps_itself(array):
-        raise ConfigError(f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a copy")
+        raise ConfigError(
+            f"field {i} overlaps itself: shape {array.shape} with strides {array.strides}; pass a "
+            "copy"
+        )
     if _is_part_of_records(array):
         raise ConfigError(
-            f"field {i} has members {array.dtype.names} of larger records, whose other members would be exchanged too:"
+            f"field {i} has members {array.dtype.names} of larger records, whose other members "
+            "would be exchanged too:"
             " pass each member as a field of its own, such as field['name'] (no copy is made)"
         )
 
 
 def _is_part_of_records(array: np.ndarray) -> bool:
-    """Whether the elements have holes in which an array that this one is a view of has something."""
+    """Whether the elements have holes in which an array that this one is a view of has
+    something.
+    """
     if array.dtype.names is None or _packed_size(array.dtype) == array.itemsize:
         return False
     base = array.base

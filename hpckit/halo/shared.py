@@ -1,9 +1,10 @@
 """Ways `shared` and `direct`: ranks of one node read each other's memory, without a message.
 
-`shared`: each rank packs into its part of a shared window, and its neighbours unpack from there; two buffers alternate
-unless they are large, so that nobody waits for slow readers. `direct`: neighbours read straight from the fields, where
-all fields live in shared windows (`grid.zeros(shared=True)`); one copy less, but an exchange ends only when the
-neighbours have read. Neighbours on other nodes get packed messages meanwhile. The flag protocol is in
+`shared`: each rank packs into its part of a shared window, and its neighbours unpack from there;
+two buffers alternate unless they are large, so that nobody waits for slow readers. `direct`:
+neighbours read straight from the fields, where all fields live in shared windows
+(`grid.zeros(shared=True)`); one copy less, but an exchange ends only when the neighbours have read.
+Neighbours on other nodes get packed messages meanwhile. The flag protocol is in
 `hpckit.comm.moves`.
 """
 
@@ -41,12 +42,18 @@ class Shared:
         self._far = Packed(plan, tag, far, own=False) if far else None
         self._offsets = plan.offsets([link.sends for link in self._links])
         self._buffers = 2 if self._offsets[-1] <= _LARGE else 1
-        self._memory = grid.node_memory.zeros((_COUNTERS + (not direct) * self._buffers * self._offsets[-1],), np.uint8)
+        self._memory = grid.node_memory.zeros(
+            (_COUNTERS + (not direct) * self._buffers * self._offsets[-1],), np.uint8
+        )
         self._peers = grid.shared_peers(self._memory) or {}
         ranks = [link.rank for link in self._links]
         self._watch = Watch(grid.comm, grid.node_memory, ranks, DOING, plan.deadline)
-        # What each neighbour has for us: its boxes, and where it packs them in even and in odd exchanges.
-        ours = [(link.sends, self._packed_at(0, i), self._packed_at(1, i)) for i, link in enumerate(self._links)]
+        # What each neighbour has for us: its boxes, and where it packs them in even and in odd
+        # exchanges.
+        ours = [
+            (link.sends, self._packed_at(0, i), self._packed_at(1, i))
+            for i, link in enumerate(self._links)
+        ]
         self._theirs = plan.swap(self._links, ours, tag)
         self._polls = patience(grid.node_comm)
         grid.node_comm.Barrier()  # nobody reads a counter before it is zero
@@ -56,7 +63,10 @@ class Shared:
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
         own = [Moves(self._own_moves(arrays, parity)) for parity in (0, 1)]
-        incoming = [[Moves(self._link_moves(arrays, i, parity)) for parity in (0, 1)] for i in range(len(self._links))]
+        incoming = [
+            [Moves(self._link_moves(arrays, i, parity)) for parity in (0, 1)]
+            for i in range(len(self._links))
+        ]
         links = np.array(
             [
                 [*self._counters(link.rank), len(moves[0]), moves[0].address, moves[1].address]
@@ -64,10 +74,18 @@ class Shared:
             ],
             dtype=np.int64,
         ).reshape(-1, 5)
-        head = [*self._counters(self._plan.grid.rank), *self._polls, 0, len(links), native.address(links)]
+        head = [
+            *self._counters(self._plan.grid.rank),
+            *self._polls,
+            0,
+            len(links),
+            native.address(links),
+        ]
         tail = [len(own[0]), own[0].address, own[1].address, self._buffers, self._direct]
         table = np.array([*head, *tail], dtype=np.int64)
-        return self._steps(table, (links, own, incoming), self._far.bind(arrays) if self._far else None)
+        return self._steps(
+            table, (links, own, incoming), self._far.bind(arrays) if self._far else None
+        )
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list:
         moves = self._plan.own_moves(arrays)
@@ -81,9 +99,13 @@ class Shared:
         """What we read from the memory of link `i`'s rank."""
         link, (boxes, *packed_at) = self._links[i], self._theirs[i]
         if self._direct:
-            return self._plan.copy_moves(arrays, link.receives, _of_peer(self._plan.grid, arrays, link.rank), boxes)
+            return self._plan.copy_moves(
+                arrays, link.receives, _of_peer(self._plan.grid, arrays, link.rank), boxes
+            )
         packed = native.address(self._peers[link.rank]) + packed_at[parity]
-        return self._plan.unpack_moves(arrays, link.receives, packed)[::-1]  # what was packed last is still in a cache
+        return self._plan.unpack_moves(arrays, link.receives, packed)[
+            ::-1
+        ]  # what was packed last is still in a cache
 
     def _counters(self, rank: int) -> tuple[int, int]:
         """Addresses of `posted` and `finished` of a rank of this node."""
@@ -101,7 +123,9 @@ class Shared:
         return [link.rank for link in self._links if counters(link.rank)[which] < needed]
 
     def _steps(self, table: np.ndarray, keep: object, far: Bound | None) -> Bound:
-        """Native steps; each returns 1 while it must wait long, and is called again once MPI has had its turn."""
+        """Native steps; each returns 1 while it must wait long, and is called again once MPI has
+        had its turn.
+        """
         kernels, watch = native.load("hpckit.comm.moves"), self._watch
         step = partial(native.bind, keep=(table, keep))
         post, collect, drain, whole = (
@@ -170,7 +194,8 @@ def _of_peer(grid: Grid, arrays: Sequence[np.ndarray], rank: int) -> list[np.nda
     for i, peer in enumerate(peers):
         if peer is None:
             raise ConfigError(
-                f"method 'direct' reads fields where they are, but field {i} is not in shared memory: "
+                f"method 'direct' reads fields where they are, but field {i} is not in shared "
+                "memory: "
                 "make it with grid.zeros(shared=True), or use method='shared'"
             )
     return [peer[rank] for peer in peers if peer]

@@ -1,4 +1,6 @@
-"""The ways to exchange a halo, by name; each has `bind(arrays)`, which returns an exchange's `start` and `wait`."""
+"""The ways to exchange a halo, by name; each has `bind(arrays)`, which returns an exchange's
+`start` and `wait`.
+"""
 
 from __future__ import annotations
 

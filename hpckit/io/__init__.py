@@ -1,1 +1,3 @@
-"""Files: input fields (`input`), results that ParaView opens (`fields`), checkpoints (`checkpoint`)."""
+"""Files: input fields (`input`), results that ParaView opens (`fields`), checkpoints
+(`checkpoint`).
+"""

@@ -1,4 +1,6 @@
-"""Which part of a field is whose: recognise staggering, cut global arrays into boxes, regroup boxes into slabs."""
+"""Which part of a field is whose: recognise staggering, cut global arrays into boxes, regroup boxes
+into slabs.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, same, together
 
-Extra = tuple[int, ...]  # per dimension, 1 where the last rank owns one value more (staggered, not periodic)
+Extra = tuple[
+    int, ...
+]  # per dimension, 1 where the last rank owns one value more (staggered, not periodic)
 
 
 def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]:
-    """The `Extra` of each field, recognised from the shapes of the local arrays (ghosts included; collective).
+    """The `Extra` of each field, recognised from the shapes of the local arrays (ghosts included;
+    collective).
 
     Raises `ConfigError` on all ranks when an array does not belong to the grid.
     """
@@ -36,11 +41,16 @@ def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]
 
 
 def check_shape(grid: Grid, name: str, array: np.ndarray, extra: Extra) -> None:
-    """Raise `ConfigError` unless `array` has the shape of this rank's block of the field, ghosts included."""
-    expected = tuple(lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(extra), grid.width, strict=True))
+    """Raise `ConfigError` unless `array` has the shape of this rank's block of the field, ghosts
+    included.
+    """
+    expected = tuple(
+        lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(extra), grid.width, strict=True)
+    )
     if array.shape != expected:
         raise ConfigError(
-            f"field {name!r} has local shape {array.shape}, but on this rank the grid's arrays have shape {expected},"
+            f"field {name!r} has local shape {array.shape}, but on this rank the grid's arrays "
+            f"have shape {expected},"
             " ghosts included: make it with grid.empty()"
         )
 
@@ -48,14 +58,17 @@ def check_shape(grid: Grid, name: str, array: np.ndarray, extra: Extra) -> None:
 def field_box(grid: Grid, rank: int, extra: Extra) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Start and stop of the values that `rank` owns, in the global array of the field."""
     start, stop = grid.box(rank)
-    return start, tuple(b + (more if b == n else 0) for b, n, more in zip(stop, grid.shape, extra, strict=True))
+    return start, tuple(
+        b + (more if b == n else 0) for b, n, more in zip(stop, grid.shape, extra, strict=True)
+    )
 
 
 class Slabs:
     """Regroups the boxes of all ranks into slabs of whole rows, which lie contiguous in a file.
 
-    Rank r holds `rows` of the first dimension afterwards. Writing a box row by row costs 10 to 40 times more than this
-    exchange in memory and one long write. What is sent is contiguous in the sender's box.
+    Rank r holds `rows` of the first dimension afterwards. Writing a box row by row costs 10 to 40
+    times more than this exchange in memory and one long write. What is sent is contiguous in the
+    sender's box.
     """
 
     def __init__(self, grid: Grid, extra: Extra, dtype: np.dtype) -> None:
@@ -67,7 +80,10 @@ class Slabs:
         self._direct = grid.process_shape[0] == grid.size
         self.rows = (start[0], stop[0]) if self._direct else block(shape[0], grid.size, grid.rank)
         self.shape, self.rows_of_all = (self.rows[1] - self.rows[0], *shape[1:]), shape[0]
-        wanted = [_overlap((start[0], stop[0]), block(shape[0], grid.size, rank)) for rank in range(grid.size)]
+        wanted = [
+            _overlap((start[0], stop[0]), block(shape[0], grid.size, rank))
+            for rank in range(grid.size)
+        ]
         row = math.prod(b - a for a, b in zip(start[1:], stop[1:], strict=True))
         self._send = [(b - a) * row for a, b in wanted], [(a - start[0]) * row for a, _ in wanted]
         self._parts = [_part(low, high, self.rows) for low, high in boxes]
@@ -98,12 +114,15 @@ class Slabs:
 
 
 def check_array(what: str, array: object) -> None:
-    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file would lose."""
+    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file
+    would lose.
+    """
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.dtype.itemsize:
         raise ConfigError(f"{what} must be a NumPy array of numbers or records, not {_kind(array)}")
     if isinstance(array, np.ma.MaskedArray):
         raise ConfigError(
-            f"{what} is masked, and its mask would be lost: give values to what is masked, as .filled(np.nan)"
+            f"{what} is masked, and its mask would be lost: give values to what is masked, as "
+            ".filled(np.nan)"
         )
 
 
@@ -129,4 +148,6 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 def _part(low: tuple[int, ...], high: tuple[int, ...], rows: tuple[int, int]) -> tuple[slice, ...]:
     """Where in the slab of `rows` the box from `low` to `high` belongs."""
     a, b = _overlap((low[0], high[0]), rows)
-    return slice(a - rows[0], b - rows[0]), *(slice(x, y) for x, y in zip(low[1:], high[1:], strict=True))
+    return slice(a - rows[0], b - rows[0]), *(
+        slice(x, y) for x, y in zip(low[1:], high[1:], strict=True)
+    )

@@ -1,9 +1,11 @@
-"""How stored numbers become values: attributes of netCDF files, by the conventions CF and NUG; no file is touched.
+"""How stored numbers become values: attributes of netCDF files, by the conventions CF and NUG; no
+file is touched.
 
-A cell is missing where the number that is stored, before anything is done to it, equals `_FillValue` or one of
-`missing_value`, or lies outside of `valid_min`, `valid_max` and `valid_range`. Else its value is
-number * `scale_factor` + `add_offset`. `_Unsigned` says that signed numbers are meant unsigned, because netCDF-3 has no
-others. Without `_FillValue`, what netCDF itself fills cells with counts as missing too.
+A cell is missing where the number that is stored, before anything is done to it, equals
+`_FillValue` or one of `missing_value`, or lies outside of `valid_min`, `valid_max` and
+`valid_range`. Else its value is number * `scale_factor` + `add_offset`. `_Unsigned` says that
+signed numbers are meant unsigned, because netCDF-3 has no others. Without `_FillValue`, what netCDF
+itself fills cells with counts as missing too.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _DEFAULT |= {"f4": float(np.float32(9.969209968386869e36)), "f8": 9.969209968386
 
 @dataclass(frozen=True)
 class Packing:
-    """What the attributes of an array say; `stored` is the type that its numbers are meant to have."""
+    """What the attributes of an array say; `stored` is the type that its numbers are meant to
+    have.
+    """
 
     stored: np.dtype
     missing: tuple[Number, ...] = ()
@@ -62,7 +66,9 @@ class Packing:
             out[...] = np.add(values, self.offset or 0.0, out=values)
         count = int(np.count_nonzero(gone))
         if count and out.dtype.kind not in "fc":
-            raise ConfigError(f"{count} cells are missing ({self}), but {out.dtype} has no NaN: read as float")
+            raise ConfigError(
+                f"{count} cells are missing ({self}), but {out.dtype} has no NaN: read as float"
+            )
         if count:
             out[gone] = np.nan
         return count
@@ -70,7 +76,9 @@ class Packing:
     def __str__(self) -> str:
         """What makes a cell count as missing."""
         said = [f"stored as {number}" for number in self.missing]
-        said += [f"below {self.low}"] * (self.low is not None) + [f"above {self.high}"] * (self.high is not None)
+        said += [f"below {self.low}"] * (self.low is not None) + [f"above {self.high}"] * (
+            self.high is not None
+        )
         return " or ".join(said)
 
 
@@ -79,10 +87,13 @@ def default_fill(dtype: np.dtype) -> Number | None:
     return _DEFAULT.get(f"{dtype.kind}{dtype.itemsize}")
 
 
-def packing(where: str, attributes: Mapping[str, Any], dtype: np.dtype, fill: Number | None = None) -> Packing | None:
+def packing(
+    where: str, attributes: Mapping[str, Any], dtype: np.dtype, fill: Number | None = None
+) -> Packing | None:
     """What the attributes say of an array of this type; None where they say nothing.
 
-    where : what to call the array in errors; fill : what its file was filled with, which counts without `_FillValue`
+    where : what to call the array in errors; fill : what its file was filled with, which counts
+        without `_FillValue`
 
     Raises `ConfigError` for attributes that make no sense.
     """
@@ -90,11 +101,15 @@ def packing(where: str, attributes: Mapping[str, Any], dtype: np.dtype, fill: Nu
         return None
     stored = _meant(where, attributes, dtype)
     given = {
-        name: [_stored(number, stored) for number in _numbers(where, name, attributes[name], counts)]
+        name: [
+            _stored(number, stored) for number in _numbers(where, name, attributes[name], counts)
+        ]
         for name, counts in _SIZES.items()
         if name in attributes
     }
-    missing = [n for name in ("_FillValue", "missing_value") for both in given.get(name, []) for n in both]
+    missing = [
+        n for name in ("_FillValue", "missing_value") for both in given.get(name, []) for n in both
+    ]
     if "_FillValue" not in given and fill is not None:
         missing.append(fill)
     ends = given.get("valid_range", [])
@@ -113,7 +128,13 @@ def packing(where: str, attributes: Mapping[str, Any], dtype: np.dtype, fill: Nu
 
 
 # How many numbers an attribute has; () stands for any number of them.
-_SIZES = {"_FillValue": (1,), "missing_value": (), "valid_min": (1,), "valid_max": (1,), "valid_range": (2,)}
+_SIZES = {
+    "_FillValue": (1,),
+    "missing_value": (),
+    "valid_min": (1,),
+    "valid_max": (1,),
+    "valid_range": (2,),
+}
 ATTRIBUTES = (*_SIZES, "scale_factor", "add_offset", "_Unsigned")
 
 
@@ -124,12 +145,18 @@ def _meant(where: str, attributes: Mapping[str, Any], dtype: np.dtype) -> np.dty
         return dtype
     word = _text(said) if _text(said) is not None else str(bool(np.all(said)))
     if str(word).lower() not in ("true", "false"):
-        raise ConfigError(f"{where}: its attribute _Unsigned is {word!r}, but must be 'true' or 'false'")
-    return np.dtype(f"{dtype.byteorder}{'u' if str(word).lower() == 'true' else 'i'}{dtype.itemsize}")
+        raise ConfigError(
+            f"{where}: its attribute _Unsigned is {word!r}, but must be 'true' or 'false'"
+        )
+    return np.dtype(
+        f"{dtype.byteorder}{'u' if str(word).lower() == 'true' else 'i'}{dtype.itemsize}"
+    )
 
 
 def _stored(number: Any, stored: np.dtype) -> tuple[Number, ...]:
-    """A number of an attribute as it would be stored; with another float type, both ways to read it."""
+    """A number of an attribute as it would be stored; with another float type, both ways to read
+    it.
+    """
     if stored.kind == "f":
         exact = float(stored.type(number))
         return exact, float(stored.type(str(number)))
@@ -158,7 +185,10 @@ def _numbers(where: str, name: str, value: Any, counts: tuple[int, ...]) -> list
     text = _text(value)
     try:
         if text is not None:
-            found = [float(word) if set("nN.eE") & set(word) else int(word) for word in text.replace(",", " ").split()]
+            found = [
+                float(word) if set("nN.eE") & set(word) else int(word)
+                for word in text.replace(",", " ").split()
+            ]
         else:
             array = np.asarray(value)
             found = list(array.ravel()) if array.dtype.kind in "biuf" else []
@@ -166,7 +196,9 @@ def _numbers(where: str, name: str, value: Any, counts: tuple[int, ...]) -> list
         found = []
     if not found or (counts and len(found) not in counts):
         wanted = " or ".join(map(str, counts)) or "at least 1"
-        raise ConfigError(f"{where}: its attribute {name} is {value!r}, but must be {wanted} number(s)")
+        raise ConfigError(
+            f"{where}: its attribute {name} is {value!r}, but must be {wanted} number(s)"
+        )
     return found
 
 

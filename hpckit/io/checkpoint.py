@@ -1,4 +1,6 @@
-"""Checkpoints that survive a crash at any moment and can be read on any number of ranks; see docs/io.md."""
+"""Checkpoints that survive a crash at any moment and can be read on any number of ranks; see
+docs/io.md.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,18 @@ _log = logging.getLogger(__name__)
 class Checkpoint:
     """Checkpoints in one folder, which is made if need be; collective in every method.
 
-    A checkpoint is one file of raw values per rank, and a JSON manifest that is written last, when all files are on
-    the disk. The newest `keep` that are whole are kept; an older one goes when the new one is complete.
+    A checkpoint is one file of raw values per rank, and a JSON manifest that is written last, when
+    all files are on the disk. The newest `keep` that are whole are kept; an older one goes when the
+    new one is complete.
 
     Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks.
     """
 
     def __init__(self, directory: str | os.PathLike[str], grid: Grid, keep: int = 2) -> None:
         self._grid, self._comm = grid, grid.comm
-        self._whole: dict[int, dict[Path, tuple[int, ...]]] = {}  # known to be good, with this rank's files and states
+        self._whole: dict[
+            int, dict[Path, tuple[int, ...]]
+        ] = {}  # known to be good, with this rank's files and states
         with together(self._comm):
             self.directory, self._keep = Path(directory), index(keep)
             if keep < 1:
@@ -55,11 +60,14 @@ class Checkpoint:
         """Whether there is any checkpoint, good or bad."""
         return bool(self._saved())
 
-    def save(self, step: int, time: float, fields: Mapping[str, np.ndarray], extra: Mapping[str, Any]) -> None:
-        """Save the owned cells of `fields` (arrays with ghosts); `step`, `time` and `extra` (JSON) are rank 0's.
+    def save(
+        self, step: int, time: float, fields: Mapping[str, np.ndarray], extra: Mapping[str, Any]
+    ) -> None:
+        """Save the owned cells of `fields` (arrays with ghosts); `step`, `time` and `extra` (JSON)
+        are rank 0's.
 
-        Raises `ConfigError` for what cannot be saved and `HpckitError` when writing fails: the checkpoints that were
-        there are still good then.
+        Raises `ConfigError` for what cannot be saved and `HpckitError` when writing fails: the
+        checkpoints that were there are still good then.
         """
         staggered = staggering(self._grid, fields)
         text, number = "", 0
@@ -78,17 +86,22 @@ class Checkpoint:
         with together(self._comm):
             if parts is not None:
                 records = [Field(k, describe(v.dtype), staggered[k]) for k, v in fields.items()]
-                manifest = Manifest(**json.loads(text), shape=self._grid.shape, fields=records, parts=parts)
+                manifest = Manifest(
+                    **json.loads(text), shape=self._grid.shape, fields=records, parts=parts
+                )
                 _write_file(self._manifest(number), [manifest.to_json()])
-        mine = [self._file(number, self._grid.rank), self._manifest(number)][: 2 if self._grid.rank == 0 else 1]
+        mine = [self._file(number, self._grid.rank), self._manifest(number)][
+            : 2 if self._grid.rank == 0 else 1
+        ]
         self._whole[number] = {file: _state(file) for file in mine}
         self._clean(number)
 
     def load(self, fields: Mapping[str, np.ndarray]) -> tuple[int, float, dict[str, Any]]:
-        """Fill the owned cells of `fields` from the newest good checkpoint; returns step, time and extra.
+        """Fill the owned cells of `fields` from the newest good checkpoint; returns step, time and
+        extra.
 
-        A checkpoint that is damaged is passed over with a warning. Raises `HpckitError` when none is good, and
-        `ConfigError` when it holds another grid or other fields.
+        A checkpoint that is damaged is passed over with a warning. Raises `HpckitError` when none
+        is good, and `ConfigError` when it holds another grid or other fields.
         """
         staggered = staggering(self._grid, fields)
         failures = []
@@ -106,12 +119,17 @@ class Checkpoint:
         raise HpckitError(f"no good checkpoint in {self.directory}: {found}")
 
     def _write_part(self, number: int, part: Part, fields: Mapping[str, np.ndarray]) -> Part:
-        pieces = (np.ascontiguousarray(array[self._grid.owned]).reshape(-1).view(np.uint8) for array in fields.values())
+        pieces = (
+            np.ascontiguousarray(array[self._grid.owned]).reshape(-1).view(np.uint8)
+            for array in fields.values()
+        )
         size, crc = _write_file(self._file(number, self._grid.rank), pieces)
         return Part(part.start, part.stop, size, crc)
 
     def _clean(self, new: int) -> None:
-        """Remove what is older than the newest `keep` whole checkpoints; `new` has just been written (collective)."""
+        """Remove what is older than the newest `keep` whole checkpoints; `new` has just been
+        written (collective).
+        """
         older, whole = [number for number in self._saved() if number < new], 1
         for i, number in enumerate(older):
             if whole == self._keep:
@@ -123,9 +141,13 @@ class Checkpoint:
                 whole += self._is_whole(number)
 
     def _is_whole(self, number: int) -> bool:
-        """Whether the checkpoint is good: as we wrote it, files untouched, or else read again (collective)."""
+        """Whether the checkpoint is good: as we wrote it, files untouched, or else read again
+        (collective).
+        """
         known = self._whole.get(number)
-        untouched = known is not None and all(_state(file) == state for file, state in known.items())
+        untouched = known is not None and all(
+            _state(file) == state for file, state in known.items()
+        )
         if not self._comm.allreduce(int(untouched), MPI.MIN):
             try:
                 self._verified(number)
@@ -135,7 +157,9 @@ class Checkpoint:
         return True
 
     def _saved(self) -> list[int]:
-        """The numbers of the checkpoints that are there, good or bad, the newest first (collective)."""
+        """The numbers of the checkpoints that are there, good or bad, the newest first
+        (collective).
+        """
         found: set[int] = set()
         with together(self._comm):
             if self._grid.rank == 0:
@@ -147,7 +171,9 @@ class Checkpoint:
             _log.warning("%s/checkpoint-%06d %s: %s", self.directory, number, what, error)
 
     def _verified(self, number: int) -> Manifest:
-        """The manifest, once the ranks together have read every file of the checkpoint and found it whole."""
+        """The manifest, once the ranks together have read every file of the checkpoint and found it
+        whole.
+        """
         manifest = None
         with together(self._comm):
             if self._grid.rank == 0:
@@ -159,7 +185,11 @@ class Checkpoint:
         return manifest
 
     def _read(
-        self, number: int, manifest: Manifest, fields: Mapping[str, np.ndarray], staggered: Mapping[str, Extra]
+        self,
+        number: int,
+        manifest: Manifest,
+        fields: Mapping[str, np.ndarray],
+        staggered: Mapping[str, Extra],
     ) -> None:
         manifest.check(self._grid, fields, staggered)
         for rank, part in enumerate(manifest.parts):
@@ -194,7 +224,8 @@ def _make_folder(directory: Path) -> None:
 
 
 def set_aside(directory: Path) -> None:
-    """Move the checkpoints in a folder to the folder beside it called as it and ".old", in one step.
+    """Move the checkpoints in a folder to the folder beside it called as it and ".old", in one
+    step.
 
     Those that were set aside before go; what is not a checkpoint stays where it is.
     """
@@ -228,7 +259,9 @@ def _named(directory: Path) -> Iterator[tuple[Path, int, re.Match[str]]]:
 
 
 def _ours(directory: Path) -> Iterator[tuple[Path, int, bool]]:
-    """The files of checkpoints, with their numbers, and whether it is the manifest: it has our head, or our data."""
+    """The files of checkpoints, with their numbers, and whether it is the manifest: it has our
+    head, or our data.
+    """
     named = [(file, number, match[2]) for file, number, match in _named(directory) if not match[3]]
     data = {number for _, number, ending in named if ending != ".json"}
     for file, number, ending in named:
@@ -240,12 +273,16 @@ def _rubbish(directory: Path) -> Iterator[Path]:
     """What crashes left behind: files that were never renamed, and data without a manifest."""
     good = {number for _, number, is_manifest in _ours(directory) if is_manifest}
     return (
-        file for file, number, match in _named(directory) if match[3] or (number not in good and match[2] != ".json")
+        file
+        for file, number, match in _named(directory)
+        if match[3] or (number not in good and match[2] != ".json")
     )
 
 
 def _remove(files: Iterable[Path]) -> None:
-    for file in sorted(files, key=lambda file: file.suffix != ".json"):  # no manifest without its data
+    for file in sorted(
+        files, key=lambda file: file.suffix != ".json"
+    ):  # no manifest without its data
         with contextlib.suppress(FileNotFoundError):
             file.unlink()
 
@@ -265,7 +302,9 @@ def _head(file: Path) -> bytes:
 
 
 def _write_file(file: Path, pieces: Iterator[Any] | list[bytes]) -> tuple[int, int]:
-    """Write the pieces so that `file` is there whole or not at all, also after a power failure; its size and CRC."""
+    """Write the pieces so that `file` is there whole or not at all, also after a power failure; its
+    size and CRC.
+    """
     draft = file.with_name(file.name + ".tmp")
     size, crc = 0, 0
     try:
@@ -290,7 +329,9 @@ def _read_manifest(file: Path) -> bytes:
 
 
 def _verify(file: Path, part: Part) -> None:
-    """Raise `HpckitError` unless the file has the size and the CRC that it had when it was written."""
+    """Raise `HpckitError` unless the file has the size and the CRC that it had when it was
+    written.
+    """
     size, crc = 0, 0
     try:
         with file.open("rb") as data:
@@ -306,12 +347,15 @@ def _verify(file: Path, part: Part) -> None:
 
 
 def _common(mine, other) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:
-    """The cells that two boxes share, counted within the first and within the second; None if there are none."""
+    """The cells that two boxes share, counted within the first and within the second; None if there
+    are none.
+    """
     start = [max(a, b) for a, b in zip(mine[0], other[0], strict=True)]
     stop = [min(a, b) for a, b in zip(mine[1], other[1], strict=True)]
     if any(a >= b for a, b in zip(start, stop, strict=True)):
         return None, ()
     within = [
-        tuple(slice(a - low, b - low) for a, b, low in zip(start, stop, box[0], strict=True)) for box in (mine, other)
+        tuple(slice(a - low, b - low) for a, b, low in zip(start, stop, box[0], strict=True))
+        for box in (mine, other)
     ]
     return within[0], within[1]

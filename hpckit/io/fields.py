@@ -1,4 +1,6 @@
-"""Fields over time in one HDF5 file that ParaView opens, written by all ranks at once; see docs/io.md."""
+"""Fields over time in one HDF5 file that ParaView opens, written by all ranks at once; see
+docs/io.md.
+"""
 
 from __future__ import annotations
 
@@ -36,23 +38,27 @@ _log = logging.getLogger(__name__)
 class FieldFile:
     """A result file, `path`, that all ranks write (collective in every method).
 
-    Until `close` the file is called `path` + ".partial", and `path` stays as it was. As a context manager it closes at
-    the end of the block; after an error it leaves the `.partial` file, which is a complete HDF5 file: the times of
-    steps that do not have all their fields are NaN.
+    Until `close` the file is called `path` + ".partial", and `path` stays as it was. As a context
+    manager it closes at the end of the block; after an error it leaves the `.partial` file, which
+    is a complete HDF5 file: the times of steps that do not have all their fields are NaN.
 
     Parameters
     ----------
     path : the result; ParaView knows it by the ending `.vtkhdf`.
-    fields : name → dtype of a cell-centred field, or an array with ghosts as made by the grid, which may be staggered.
-    times : how many steps to make room for, or the list of planned times; `close` leaves out what was not written.
-    spacing, origin : cell size and lower corner, in the unit of the coordinates: a number or one per dimension.
-    layout : "mpi" writes one plain file by MPI-IO; "files" writes one file per rank, in the folder `path` + ".parts",
-        and makes `path` a view of them all (an older `path` goes at once); "h5py" uses h5py's own parallel driver.
-    resume : go on with the `.partial` file (or finished file) of an earlier run, if there is one; where it has less
-        room than asked for now, it gets more.
+    fields : name → dtype of a cell-centred field, or an array with ghosts as made by the grid,
+        which may be staggered.
+    times : how many steps to make room for, or the list of planned times; `close` leaves out what
+        was not written.
+    spacing, origin : cell size and lower corner, in the unit of the coordinates: a number or one
+        per dimension.
+    layout : "mpi" writes one plain file by MPI-IO; "files" writes one file per rank, in the folder
+        `path` + ".parts", and makes `path` a view of them all (an older `path` goes at once);
+        "h5py" uses h5py's own parallel driver.
+    resume : go on with the `.partial` file (or finished file) of an earlier run, if there is one;
+        where it has less room than asked for now, it gets more.
 
-    Raises `ConfigError` on all ranks when the file cannot be made or ranks differ in what they ask for, `HpckitError`
-    when writing fails.
+    Raises `ConfigError` on all ranks when the file cannot be made or ranks differ in what they ask
+    for, `HpckitError` when writing fails.
     """
 
     def __init__(
@@ -76,10 +82,18 @@ class FieldFile:
             if min(sizes[0]) <= 0:
                 raise ConfigError(f"spacing {spacing!r} must be greater than 0")
             if layout not in OUTPUTS:
-                raise ConfigError(f"layout {layout!r} is not known: use one of {', '.join(get_args(Layout))}")
-        same(self._comm, "the arguments of FieldFile", (self.path, kinds, steps, *sizes, layout, bool(resume)))
+                raise ConfigError(
+                    f"layout {layout!r} is not known: use one of {', '.join(get_args(Layout))}"
+                )
+        same(
+            self._comm,
+            "the arguments of FieldFile",
+            (self.path, kinds, steps, *sizes, layout, bool(resume)),
+        )
         staggered = staggering(grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)})
-        self._extra: dict[str, Extra] = {name: staggered.get(name, (0,) * grid.ndim) for name in fields}
+        self._extra: dict[str, Extra] = {
+            name: staggered.get(name, (0,) * grid.ndim) for name in fields
+        }
         with together(self._comm):
             if layout == "h5py":
                 _need_parallel_h5py()
@@ -94,8 +108,8 @@ class FieldFile:
     def write(self, step: int, time: float, name: str, array: np.ndarray) -> None:
         """Write the owned cells of `array` (with ghosts) as field `name` of step `step`, at `time`.
 
-        Times grow from step to step. A step that is written again at another time, as when an earlier run is gone on
-        with otherwise, does away with the steps after it.
+        Times grow from step to step. A step that is written again at another time, as when an
+        earlier run is gone on with otherwise, does away with the steps after it.
         """
         with together(self._comm):
             step, time = index(step), float(time)
@@ -111,7 +125,9 @@ class FieldFile:
                 self._times.write(step, time)
 
     def sync(self) -> None:
-        """Put all that was written on the disk; do it before the checkpoint from which the run would go on."""
+        """Put all that was written on the disk; do it before the checkpoint from which the run
+        would go on.
+        """
         with together(self._comm):
             self._output.sync()
             if self._times:
@@ -127,7 +143,9 @@ class FieldFile:
                 self._times.close()
 
     def close(self) -> None:
-        """Sync, leave out the steps that were never written, and give the file its name; a second time is nothing."""
+        """Sync, leave out the steps that were never written, and give the file its name; a second
+        time is nothing.
+        """
         if not self._drop.alive:
             return
         lacking = self._steps.lacking
@@ -138,16 +156,24 @@ class FieldFile:
                     skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
                     vtkhdf.durable_replace(self.partial, self.path)
                 except OSError as error:
-                    raise HpckitError(f"cannot write {self.path}: {error}; {self.partial} is left") from error
+                    raise HpckitError(
+                        f"cannot write {self.path}: {error}; {self.partial} is left"
+                    ) from error
                 if skipped:
-                    _log.warning("%s: %d steps that were never written are left out", self.path, skipped)
+                    _log.warning(
+                        "%s: %d steps that were never written are left out", self.path, skipped
+                    )
                 if lacking:
-                    _log.warning("%s: not written, and NaN or 0 there: %s", self.path, _listed(lacking))
+                    _log.warning(
+                        "%s: not written, and NaN or 0 there: %s", self.path, _listed(lacking)
+                    )
 
     def __enter__(self) -> FieldFile:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self.close()
         elif isinstance(error, Checkpointed):  # raised by all ranks, by its nature
@@ -156,7 +182,9 @@ class FieldFile:
             self._drop()
 
     def _make(self, plan: vtkhdf.Plan, resume: bool) -> tuple[vtkhdf.Plan, vtkhdf.Offsets]:
-        """Rank 0 creates the file, or finds the one to go on with, and tells how large it is and where the data go."""
+        """Rank 0 creates the file, or finds the one to go on with, and tells how large it is and
+        where the data go.
+        """
         made = None
         with together(self._comm):
             if self._grid.rank == 0:
@@ -167,14 +195,18 @@ class FieldFile:
     def _checked(self, step: int, time: float, name: str, array: np.ndarray) -> np.ndarray:
         """The owned values, contiguous."""
         if not self._drop.alive:
-            raise ConfigError(f"{self.path} is closed: to write more, open it again with resume=True")
+            raise ConfigError(
+                f"{self.path} is closed: to write more, open it again with resume=True"
+            )
         field = next((field for field in self._plan.fields if field.name == name), None)
         if field is None:
             raise ConfigError(f"{self.path} has no field {name!r}, only {', '.join(self._extra)}")
         self._steps.check(step, time)
         check_array(f"field {name!r}", array)
         if array.dtype != field.dtype:
-            raise ConfigError(f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}")
+            raise ConfigError(
+                f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}"
+            )
         check_shape(self._grid, name, array, self._extra[name])
         return np.ascontiguousarray(array[self._grid.owned])
 
@@ -202,7 +234,9 @@ def _kinds(fields: Mapping[str, Any]) -> dict[str, np.dtype]:
             ) from None
         fits = isinstance(name, str) and name not in ("", ".", "..") and not set("/\0") & set(name)
         if dtype.hasobject or not dtype.itemsize or dtype.subdtype or not fits:
-            raise ConfigError(f"field {name!r} of {dtype}: it needs numbers or records, and a name without '/'")
+            raise ConfigError(
+                f"field {name!r} of {dtype}: it needs numbers or records, and a name without '/'"
+            )
     return kinds
 
 
@@ -217,7 +251,8 @@ def _plan(
     layout: str,
 ) -> vtkhdf.Plan:
     stored = [
-        vtkhdf.Stored(name, dtype, grid.global_shape(extra[name]), any(extra[name])) for name, dtype in kinds.items()
+        vtkhdf.Stored(name, dtype, grid.global_shape(extra[name]), any(extra[name]))
+        for name, dtype in kinds.items()
     ]
     parts = []
     for rank in range(grid.size if layout == "files" else 0):
@@ -227,9 +262,15 @@ def _plan(
 
 
 def _per_dimension(grid: Grid, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
-    values = np.broadcast_to(np.asarray(value, float), grid.ndim) if np.ndim(value) == 0 else np.asarray(value, float)
+    values = (
+        np.broadcast_to(np.asarray(value, float), grid.ndim)
+        if np.ndim(value) == 0
+        else np.asarray(value, float)
+    )
     if values.shape != (grid.ndim,) or not np.isfinite(values).all():
-        raise ConfigError(f"{name} {value!r} must be a finite number, or one per dimension ({grid.ndim})")
+        raise ConfigError(
+            f"{name} {value!r} must be a finite number, or one per dimension ({grid.ndim})"
+        )
     return tuple(map(float, values))
 
 
@@ -237,14 +278,23 @@ def _need_parallel_h5py() -> None:
     import h5py
 
     if not h5py.get_config().mpi:
-        raise ConfigError('layout "h5py" needs an h5py built with MPI, and this one is not: use layout="mpi"')
+        raise ConfigError(
+            'layout "h5py" needs an h5py built with MPI, and this one is not: use layout="mpi"'
+        )
 
 
-def _prepare(path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool) -> tuple[int, vtkhdf.Offsets]:
-    """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its data."""
+def _prepare(
+    path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool
+) -> tuple[int, vtkhdf.Offsets]:
+    """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its
+    data.
+    """
     try:
         if not path.parent.is_dir():
-            raise ConfigError(f"cannot write {path}: there is no folder {path.parent}; make it, or write elsewhere")
+            raise ConfigError(
+                f"cannot write {path}: there is no folder {path.parent}; make it, or write "
+                "elsewhere"
+            )
         if path.is_dir() or partial.is_dir():
             raise ConfigError(f"cannot write {path}: it is a folder; choose another name")
         old = next((file for file in (partial, path) if resume and file.exists()), None)
@@ -261,7 +311,9 @@ def _prepare(path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool) -> tupl
 
 
 def _go_on(old: Path, partial: Path, plan: vtkhdf.Plan) -> vtkhdf.Plan:
-    """Make `partial` of the file `old`, with room for the steps of the plan and for all that it has."""
+    """Make `partial` of the file `old`, with room for the steps of the plan and for all that it
+    has.
+    """
     room, times = vtkhdf.found(old, plan)
     written = np.flatnonzero(np.isfinite(times))
     plan = replace(plan, steps=max(plan.steps, *(written[-1:] + 1), 1))
@@ -275,7 +327,9 @@ def _go_on(old: Path, partial: Path, plan: vtkhdf.Plan) -> vtkhdf.Plan:
 
 
 def _make_room(path: Path, partial: Path, plan: vtkhdf.Plan) -> None:
-    """Remove what an earlier run left unfinished, and make sure that the new result fits on the disk."""
+    """Remove what an earlier run left unfinished, and make sure that the new result fits on the
+    disk.
+    """
     partial.unlink(missing_ok=True)
     if plan.parts:
         path.unlink(missing_ok=True)  # it would show the new data under the old times
@@ -291,7 +345,8 @@ def _check_space(path: Path, plan: vtkhdf.Plan) -> None:
     free = shutil.disk_usage(path.parent).free
     if plan.nbytes > free:
         raise ConfigError(
-            f"cannot write {path}: it needs {plan.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free:"
+            f"cannot write {path}: it needs {plan.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB "
+            "are free:"
             " write fewer steps or fields, or write elsewhere"
         )
 

@@ -1,4 +1,6 @@
-"""Find an array in a file, recognised by its first bytes: NumPy's, HDF5 and netCDF, GeoTIFF, and numbers as text."""
+"""Find an array in a file, recognised by its first bytes: NumPy's, HDF5 and netCDF, GeoTIFF, and
+numbers as text.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from hpckit.io import text
 from hpckit.io.cf import Packing, default_fill, packing
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCKS = tuple(512 << n for n in range(8))  # where an HDF5 file may begin, too: MATLAB's do at 512
+_USER_BLOCKS = tuple(
+    512 << n for n in range(8)
+)  # where an HDF5 file may begin, too: MATLAB's do at 512
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# Formats of others, by their first bytes, and the command that makes something of them that is read here.
+# Formats of others, by their first bytes, and the command that makes something of them that is read
+# here.
 _FOREIGN = {
     b"CDF\x05": "netCDF-5: nccopy -k nc4 IN OUT.nc",
     b"\x0e\x03\x13\x01": "HDF4: h4toh5 IN OUT.h5",
@@ -57,7 +62,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Found:
-    """An array in a file; `data` can be indexed with slices, `check(lead)` raises where what is wanted is not there."""
+    """An array in a file; `data` can be indexed with slices, `check(lead)` raises where what is
+    wanted is not there.
+    """
 
     name: str
     data: Any
@@ -66,12 +73,15 @@ class Found:
 
 
 def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -> Found:
-    """The array of that name, or the only one there is; raises `ConfigError` where the file is missing or damaged.
+    """The array of that name, or the only one there is; raises `ConfigError` where the file is
+    missing or damaged.
 
     columns : first column, and the one after the last, to read of a table of text
     """
     if columns and not text.is_table(path):
-        raise ConfigError(f"{path}: columns can be chosen of tables of text only ({', '.join(text.ENDINGS)})")
+        raise ConfigError(
+            f"{path}: columns can be chosen of tables of text only ({', '.join(text.ENDINGS)})"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -89,7 +99,9 @@ def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {type(error).__name__}: {error}; is it cut short or damaged?")
+    return ConfigError(
+        f"cannot read {path}: {type(error).__name__}: {error}; is it cut short or damaged?"
+    )
 
 
 def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] | None) -> Found:
@@ -112,8 +124,10 @@ def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] |
     if foreign:
         raise ConfigError(f"{path} is {foreign.replace('IN', str(path))}")
     raise ConfigError(
-        f"{path} is neither .npy nor .npz nor HDF5, netCDF, GeoTIFF or an ESRI ASCII grid, nor text by its name"
-        f" ({', '.join(text.ENDINGS)}): its first bytes are {head!r}; gdal_translate -of netCDF may convert it"
+        f"{path} is neither .npy nor .npz nor HDF5, netCDF, GeoTIFF or an ESRI ASCII grid, nor "
+        "text by its name"
+        f" ({', '.join(text.ENDINGS)}): its first bytes are {head!r}; gdal_translate -of netCDF "
+        "may convert it"
     )
 
 
@@ -141,23 +155,36 @@ def _in_hdf5(path: Path, name: str | None) -> Found:
     data = hdf5.open_dataset(path, name, _choose)
     how = hdf5.read_packing(path, data)
     if data.external:
-        return Found(str(data.name), hdf5.external(data), Place(data.shape, data.dtype, packing=how))
+        return Found(
+            str(data.name), hdf5.external(data), Place(data.shape, data.dtype, packing=how)
+        )
     place = Place(data.shape, data.dtype, hdf5.plain_offset(path, data), packing=how)
-    return Found(str(data.name), data, place, lambda lead: hdf5.check_written(data, lead, how.missing if how else ()))
+    return Found(
+        str(data.name),
+        data,
+        place,
+        lambda lead: hdf5.check_written(data, lead, how.missing if how else ()),
+    )
 
 
 def _in_netcdf3(path: Path, name: str | None) -> Found:
     try:
         from scipy.io import netcdf_file
     except ImportError:
-        raise ConfigError(f"{path} is netCDF-3: pip install scipy, or nccopy -k nc4 {path} OUT.nc") from None
+        raise ConfigError(
+            f"{path} is netCDF-3: pip install scipy, or nccopy -k nc4 {path} OUT.nc"
+        ) from None
     with netcdf_file(path, "r", mmap=False) as file:
-        fields = [key for key, its in file.variables.items() if its.shape and its.dimensions != (key,)]
+        fields = [
+            key for key, its in file.variables.items() if its.shape and its.dimensions != (key,)
+        ]
         names = fields if name is None else list(file.variables)
         chosen = _choose(path, name and name.strip("/"), names)
         variable = file.variables[chosen]
         data = np.asarray(variable[...])
-        how = packing(f"{path}: {chosen}", variable._attributes, data.dtype, default_fill(data.dtype))
+        how = packing(
+            f"{path}: {chosen}", variable._attributes, data.dtype, default_fill(data.dtype)
+        )
     return Found(chosen, data, Place(data.shape, data.dtype, packing=how))
 
 
@@ -169,7 +196,11 @@ def _in_tiff(path: Path) -> Found:
             f"{path} is a TIFF: pip install tifffile, or gdal_translate -of netCDF {path} OUT.nc"
         ) from None
     data, attributes = geotiff.read(path)
-    return Found(path.name, data, Place(data.shape, data.dtype, packing=packing(str(path), attributes, data.dtype)))
+    return Found(
+        path.name,
+        data,
+        Place(data.shape, data.dtype, packing=packing(str(path), attributes, data.dtype)),
+    )
 
 
 def _in_grid(path: Path) -> Found:
@@ -185,4 +216,6 @@ def _choose(path: Path, name: str | None, names: list[str]) -> str:
         return names[0]
     wanted = "more than one array" if name is None else f"no array {name!r}"
     listed = ", ".join(names) or "none at all"
-    raise ConfigError(f"{path} has {wanted if names else 'no array'}: give one of these names: {listed}")
+    raise ConfigError(
+        f"{path} has {wanted if names else 'no array'}: give one of these names: {listed}"
+    )

@@ -15,20 +15,28 @@ _REDUCED, _MASK = 1, 4  # bits of a page's NewSubfileType: smaller copies, and m
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The image, (rows, columns), or (bands, rows, columns) of several, and its attributes as CF calls them."""
+    """The image, (rows, columns), or (bands, rows, columns) of several, and its attributes as CF
+    calls them.
+    """
     with tifffile.TiffFile(path) as file:
         pages: list[Any] = [page for page in file.pages if not _subfile(page) & (_REDUCED | _MASK)]
         if len(pages) != 1:
-            raise ConfigError(f"{path} has {len(pages)} images: gdal_translate -of netCDF {path} OUT.nc converts one")
+            raise ConfigError(
+                f"{path} has {len(pages)} images: gdal_translate -of netCDF {path} OUT.nc converts "
+                "one"
+            )
         (page,) = pages
         attributes = _attributes(page)
         if 0 in page.databytecounts and "_FillValue" not in attributes:
-            raise ConfigError(f"{path}: {page.databytecounts.count(0)} tiles of its image were never written")
+            raise ConfigError(
+                f"{path}: {page.databytecounts.count(0)} tiles of its image were never written"
+            )
         try:
             data = page.asarray()
         except Exception as error:
             raise ConfigError(
-                f"cannot read {path}: {error}; gdal_translate -co COMPRESS=NONE {path} OUT.tif may help"
+                f"cannot read {path}: {error}; gdal_translate -co COMPRESS=NONE {path} OUT.tif may "
+                "help"
             ) from error
     return (np.moveaxis(data, -1, 0) if page.axes.endswith("S") else data), attributes
 
@@ -46,7 +54,10 @@ def _attributes(page: Any) -> dict[str, Any]:
         for role, key in (("scale", "scale_factor"), ("offset", "add_offset")):
             said = re.findall(rf'role="{role}"[^>]*>([^<]*)<', str(tag.value))
             if len(set(said)) > 1:
-                raise ConfigError(f"its bands have different {role}s, {', '.join(said)}: gdal_translate -unscale helps")
+                raise ConfigError(
+                    f"its bands have different {role}s, {', '.join(said)}: gdal_translate -unscale "
+                    "helps"
+                )
             if said:
                 found[key] = said[0]
     return found

@@ -1,7 +1,7 @@
 """Find an array in an HDF5 or netCDF-4 file, and make sure that all of it is there.
 
-Where a source of a virtual dataset is gone, or a chunk was never written, HDF5 gives its fill value, mostly 0, and says
-nothing. Here that is an error which names what is missing.
+Where a source of a virtual dataset is gone, or a chunk was never written, HDF5 gives its fill
+value, mostly 0, and says nothing. Here that is an error which names what is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import h5py
 
 Lead = tuple[int, ...]  # which entry of the first dimensions is wanted
-_SPECIFIER = re.compile(r"%(.)")  # HDF5's names of sources: %b is the number of a block, %% a percent sign
+_SPECIFIER = re.compile(
+    r"%(.)"
+)  # HDF5's names of sources: %b is the number of a block, %% a percent sign
 
 
 def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5py.Dataset:
@@ -36,7 +38,9 @@ def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5
     file.visititems(lambda key, item: names.append(key) if isinstance(item, h5py.Dataset) else None)
     if name is None and not names:
         links: list[str] = []
-        file.visititems_links(lambda key, link: None if isinstance(link, h5py.HardLink) else links.append(key))
+        file.visititems_links(
+            lambda key, link: None if isinstance(link, h5py.HardLink) else links.append(key)
+        )
         names = [key for key in links if _follow(path, file, key)]
     if name is None and len(names) > 1:  # the coordinates of netCDF are not what is looked for
         fields = [key for key in names if not _is_coordinate(file[key])]
@@ -45,7 +49,9 @@ def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5
 
 
 def plain_offset(path: Path, data: h5py.Dataset) -> int | None:
-    """Where in the file the numbers lie as they are in memory, one after the other; None where they do not."""
+    """Where in the file the numbers lie as they are in memory, one after the other; None where they
+    do not.
+    """
     import h5py
 
     plain = data.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not data.external
@@ -62,13 +68,18 @@ def read_packing(path: Path, data: h5py.Dataset) -> Packing | None:
     """What the attributes of the dataset say of its numbers."""
     fill, default = _fill(data), default_fill(data.dtype)
     attributes = {name: data.attrs[name] for name in ATTRIBUTES if name in data.attrs}
-    return packing(f"{path}: {data.name}", attributes, data.dtype, fill if fill == default else None)
+    return packing(
+        f"{path}: {data.name}", attributes, data.dtype, fill if fill == default else None
+    )
 
 
-def check_written(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], seen: set | None = None) -> None:
+def check_written(
+    data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], seen: set | None = None
+) -> None:
     """Raise `ConfigError` unless all of the dataset was written, as far as it is wanted.
 
-    missing : numbers that stand for no value; chunks may lack where that is what they would be filled with
+    missing : numbers that stand for no value; chunks may lack where that is what they would be
+        filled with
     """
     import h5py
 
@@ -86,14 +97,17 @@ def check_written(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], s
             raise ConfigError(f"{where}: {lacking} of {needed} chunks were never written")
     elif layout == h5py.h5d.CONTIGUOUS and data.external:
         raise ConfigError(
-            f"{where}, the source of a view, has its numbers in other files: h5repack makes one file of it"
+            f"{where}, the source of a view, has its numbers in other files: h5repack makes one "
+            "file of it"
         )
     elif layout == h5py.h5d.CONTIGUOUS and data.id.get_offset() is None and not declared:
         raise ConfigError(f"{where} was never written")
 
 
 def _follow(path: Path, file: h5py.File, name: str) -> bool:
-    """Whether there is a dataset of that name; raises `ConfigError` where a link to it leads nowhere."""
+    """Whether there is a dataset of that name; raises `ConfigError` where a link to it leads
+    nowhere.
+    """
     import h5py
 
     words = name.split("/")
@@ -129,7 +143,10 @@ def _fill(data: h5py.Dataset) -> Number | None:
     import h5py
 
     properties = data.id.get_create_plist()
-    if data.dtype.kind not in "iuf" or properties.fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED:
+    if (
+        data.dtype.kind not in "iuf"
+        or properties.fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED
+    ):
         return None
     return np.asarray(data.fillvalue).item()
 
@@ -153,22 +170,31 @@ def _chunks(data: h5py.Dataset, lead: Lead) -> tuple[int, int]:
 
 
 def external(data: h5py.Dataset) -> np.ndarray:
-    """The numbers of a dataset that lie in other files, all of them beside the HDF5 file (HDF5 looks where we are)."""
+    """The numbers of a dataset that lie in other files, all of them beside the HDF5 file (HDF5
+    looks where we are).
+    """
     import h5py
 
     where = f"{data.file.filename}: {data.name}"
     if data.id.get_type() != h5py.h5t.py_create(data.dtype, logical=True):
-        raise ConfigError(f"{where} has numbers of an unusual type in other files: h5repack makes one plain file of it")
+        raise ConfigError(
+            f"{where} has numbers of an unusual type in other files: h5repack makes one plain file "
+            "of it"
+        )
     folder, left, pieces = Path(data.file.filename).resolve().parent, data.nbytes, []
     listed: list[Any] = data.external or []
     for name, offset, size in listed:
         file, wanted = (folder / name).resolve(), min(size, left)
         if not file.is_relative_to(folder):
-            raise ConfigError(f"{where}: its numbers are in {name}, outside of the folder {folder}: copy it there")
+            raise ConfigError(
+                f"{where}: its numbers are in {name}, outside of the folder {folder}: copy it there"
+            )
         if not file.is_file() or file.stat().st_size < offset + wanted:
             why = "too short" if file.is_file() else "missing"
             raise ConfigError(f"{where}: its numbers are in {name}, which is {why}")
-        pieces.append(np.memmap(file, np.uint8, "r", offset, (wanted,)) if wanted else np.empty(0, np.uint8))
+        pieces.append(
+            np.memmap(file, np.uint8, "r", offset, (wanted,)) if wanted else np.empty(0, np.uint8)
+        )
         left -= wanted
     if left:
         raise ConfigError(f"{where}: {left} of {data.nbytes} bytes are in no file")
@@ -183,7 +209,9 @@ def _check_sources(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], 
     for space, file, name, part in data.virtual_sources():
         if _is_series(file, name):
             count = 0
-            while (source := _source(data, _numbered(file, count), _numbered(name, count))) is not None:
+            while (
+                source := _source(data, _numbered(file, count), _numbered(name, count))
+            ) is not None:
                 check_written(source, (), missing, seen)
                 count += 1
             parts = list(_boxes(space, data.shape, count))
@@ -203,7 +231,9 @@ def _check_sources(data: h5py.Dataset, lead: Lead, missing: tuple[Number, ...], 
                 covered[box[len(lead) :]] = True
     lacking = covered.size - int(np.count_nonzero(covered))
     if lacking:
-        raise ConfigError(f"{where}: {lacking} of {covered.size} numbers of this view have no source")
+        raise ConfigError(
+            f"{where}: {lacking} of {covered.size} numbers of this view have no source"
+        )
 
 
 def _wanted(box: tuple[slice, ...], lead: Lead) -> bool:
@@ -211,7 +241,9 @@ def _wanted(box: tuple[slice, ...], lead: Lead) -> bool:
 
 
 def _boxes(space: Any, shape: tuple[int, ...], units: int | None) -> Iterator[tuple[slice, ...]]:
-    """The boxes that a selection consists of; in an unlimited dimension, as many as there is room, or `units`."""
+    """The boxes that a selection consists of; in an unlimited dimension, as many as there is room,
+    or `units`.
+    """
     import h5py
 
     if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS:
@@ -221,13 +253,19 @@ def _boxes(space: Any, shape: tuple[int, ...], units: int | None) -> Iterator[tu
             yield tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
     else:
         start, stride, count, block = space.get_regular_hyperslab()
-        runs = [_runs(*each, units) for each in zip(start, stride, count, block, shape, strict=True)]
+        runs = [
+            _runs(*each, units) for each in zip(start, stride, count, block, shape, strict=True)
+        ]
         for corner in np.ndindex(*map(len, runs)):
             yield tuple(run[i] for run, i in zip(runs, corner, strict=True))
 
 
-def _runs(start: int, stride: int, count: int, block: int, n: int, units: int | None) -> list[slice]:
-    """The ranges that a regular selection takes in one dimension of n; units : numbers, or blocks, that there are."""
+def _runs(
+    start: int, stride: int, count: int, block: int, n: int, units: int | None
+) -> list[slice]:
+    """The ranges that a regular selection takes in one dimension of n; units : numbers, or blocks,
+    that there are.
+    """
     limit = _unlimited()
     if block == limit:  # one block without an end
         return [slice(start, n if units is None else min(n, start + units))]
@@ -246,7 +284,9 @@ def _unlimited() -> int:
 
 
 def _units(part: Any, shape: tuple[int, ...]) -> int | None:
-    """How many blocks, or numbers, a source has in its unlimited dimension; None where it has no such."""
+    """How many blocks, or numbers, a source has in its unlimited dimension; None where it has no
+    such.
+    """
     import h5py
 
     if part.get_select_type() != h5py.h5s.SEL_HYPERSLABS or not part.is_regular_hyperslab():
@@ -260,7 +300,9 @@ def _units(part: Any, shape: tuple[int, ...]) -> int | None:
 
 
 def _check_size(where: str, source: h5py.Dataset, part: Any, space: Any) -> None:
-    """The source must be as large as the view takes it to be; unlimited dimensions are looked at elsewhere."""
+    """The source must be as large as the view takes it to be; unlimited dimensions are looked at
+    elsewhere.
+    """
     import h5py
 
     if part.get_select_type() != h5py.h5s.SEL_HYPERSLABS:  # all of it
@@ -272,9 +314,14 @@ def _check_size(where: str, source: h5py.Dataset, part: Any, space: Any) -> None
             for start, stride, count, block, n in each
         )
     else:
-        fits = all(end < n for end, n in zip(part.get_select_bounds()[1], source.shape, strict=True))
+        fits = all(
+            end < n for end, n in zip(part.get_select_bounds()[1], source.shape, strict=True)
+        )
     if not fits:
-        raise ConfigError(f"{where} takes {source.file.filename}:{source.name} to be larger than it is, {source.shape}")
+        raise ConfigError(
+            f"{where} takes {source.file.filename}:{source.name} to be larger than it is, "
+            f"{source.shape}"
+        )
 
 
 def _source(data: h5py.Dataset, file: str, name: str) -> Any:
@@ -289,12 +336,16 @@ def _source(data: h5py.Dataset, file: str, name: str) -> Any:
                 other = h5py.File(path, "r")
                 return _opened(other, name) if name in other else None
             except OSError:
-                raise ConfigError(f"{data.file.filename}: {data.name} is a view of {path}, which is damaged") from None
+                raise ConfigError(
+                    f"{data.file.filename}: {data.name} is a view of {path}, which is damaged"
+                ) from None
     return None
 
 
 def _places(data: h5py.Dataset, file: str) -> Iterator[Path]:
-    """Where HDF5 looks for a source: as it is called if that is absolute, else beside the view and where we are."""
+    """Where HDF5 looks for a source: as it is called if that is absolute, else beside the view and
+    where we are.
+    """
     own = Path(data.file.filename)
     if Path(file).is_absolute():
         yield Path(file)
@@ -311,24 +362,37 @@ def _is_series(file: str, name: str) -> bool:
 
 
 def _check_series(data: h5py.Dataset, file: str, name: str) -> None:
-    """Of numbered sources, HDF5 reads those before the first that is missing: there must be none after it."""
+    """Of numbered sources, HDF5 reads those before the first that is missing: there must be none
+    after it.
+    """
     count = 0
     while _source(data, _numbered(file, count), _numbered(name, count)) is not None:
         count += 1
     pattern = re.compile(
-        "".join(r"(\d+)" if word == "%b" else re.escape(word.replace("%%", "%")) for word in _words(file))
+        "".join(
+            r"(\d+)" if word == "%b" else re.escape(word.replace("%%", "%"))
+            for word in _words(file)
+        )
     )
     folder = Path(_numbered(file, 0)).parent
-    places = {path.parent for path in _places(data, str(folder / "x"))} if "b" in _SPECIFIER.findall(file) else set()
+    places = (
+        {path.parent for path in _places(data, str(folder / "x"))}
+        if "b" in _SPECIFIER.findall(file)
+        else set()
+    )
     for place in filter(Path.is_dir, places):
         for other in place.iterdir():
             match = pattern.fullmatch(str(folder / other.name))
             if match and int(match[1]) > count:
                 count_name = f"{_numbered(file, count)}:{_numbered(name, count)}"
-                raise ConfigError(f"{data.file.filename}: {data.name} is a view of {count_name}, which is missing")
+                raise ConfigError(
+                    f"{data.file.filename}: {data.name} is a view of {count_name}, which is missing"
+                )
     if not count:
         first = f"{_numbered(file, 0)}:{_numbered(name, 0)}"
-        raise ConfigError(f"{data.file.filename}: {data.name} is a view of {first}, which is missing")
+        raise ConfigError(
+            f"{data.file.filename}: {data.name} is a view of {first}, which is missing"
+        )
 
 
 def _words(text: str) -> list[str]:

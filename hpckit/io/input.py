@@ -1,4 +1,6 @@
-"""Read a global array from a file, each rank its own part; see `hpckit.io.formats` for what is read."""
+"""Read a global array from a file, each rank its own part; see `hpckit.io.formats` for what is
+read.
+"""
 
 from __future__ import annotations
 
@@ -36,26 +38,33 @@ def read_field(
 ) -> np.ndarray:
     """This rank's box of a global array of shape `grid.shape` (collective).
 
-    Plain arrays (.npy, contiguous HDF5 datasets) are mapped into memory and each rank reads its box; what is compressed
-    or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends the boxes. What the attributes of netCDF say
-    is done (see `hpckit.io.cf`): values are scaled, missing ones are NaN.
+    Plain arrays (.npy, contiguous HDF5 datasets) are mapped into memory and each rank reads its
+    box; what is compressed or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends
+    the boxes. What the attributes of netCDF say is done (see `hpckit.io.cf`): values are scaled,
+    missing ones are NaN.
 
     Parameters
     ----------
-    name : the array in a .npz file or the path of the dataset in an HDF5 file; may be left out where there is just one.
-    dtype : of the result; the values are converted where no kind of number is lost (int to float, not float to int).
+    name : the array in a .npz file or the path of the dataset in an HDF5 file; may be left out
+        where there is just one.
+    dtype : of the result; the values are converted where no kind of number is lost (int to float,
+        not float to int).
     out : write to this array, such as `u[grid.owned]`, instead of a new one.
     finite : NaN and infinite values are an error.
-    index : which entry of the first dimensions, such as time, where the file has more dimensions than the grid; -1 is
-        the last one. May be left out where they are of length 1.
+    index : which entry of the first dimensions, such as time, where the file has more dimensions
+        than the grid; -1 is the last one. May be left out where they are of length 1.
 
-    Raises `ConfigError` on all ranks when the file or the array is missing, damaged, not written in full or of another
-    shape, or ranks ask for different things.
+    Raises `ConfigError` on all ranks when the file or the array is missing, damaged, not written in
+    full or of another shape, or ranks ask for different things.
     """
     comm, found = grid.comm, None
     with together(comm):
         path, kind = Path(path), np.dtype(dtype)
-        chosen = None if index is None else tuple(map(as_index, index if isinstance(index, Sequence) else [index]))
+        chosen = (
+            None
+            if index is None
+            else tuple(map(as_index, index if isinstance(index, Sequence) else [index]))
+        )
         if out is not None:
             check_array("out", out)
     same(comm, "the arguments of read_field", (path, name, kind, bool(finite), chosen))
@@ -83,9 +92,10 @@ def read_rows(
 ) -> np.ndarray:
     """This rank's block of the rows of a table, (m, columns), none on ranks too many (collective).
 
-    Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory until looked at.
-    Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first and the one after their last, may be
-    chosen. Raises `ConfigError` on all ranks as `read_field` does, and where a number is marked as missing.
+    Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory
+    until looked at. Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first
+    and the one after their last, may be chosen. Raises `ConfigError` on all ranks as `read_field`
+    does, and where a number is marked as missing.
     """
     found = None
     with together(comm):
@@ -116,7 +126,9 @@ def read_rows(
     return rows
 
 
-def _chosen(path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, ...] | None) -> Found:
+def _chosen(
+    path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, ...] | None
+) -> Found:
     """The array with the entry of its first dimensions that is meant, checked to be there."""
     its = found.place.shape
     more, rest = its[: len(its) - len(shape)], its[max(0, len(its) - len(shape)) :]
@@ -124,7 +136,11 @@ def _chosen(path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, 
         raise ConfigError(f"{path}: {found.name} has shape {its}, but the grid has shape {shape}")
     lead = (0,) * len(more) if index is None and set(more) <= {1} else index or ()
     if len(lead) != len(more) or not all(-n <= i < n for i, n in zip(lead, more, strict=True)):
-        ask = f"index must be one of 0 to {more[0] - 1}" if len(more) == 1 else f"index must choose from {more}"
+        ask = (
+            f"index must be one of 0 to {more[0] - 1}"
+            if len(more) == 1
+            else f"index must choose from {more}"
+        )
         raise ConfigError(
             f"{path}: {found.name} has shape {its}, but the grid has shape {shape}:"
             f" {ask if more else 'there is nothing to choose by an index'}, not {index}"
@@ -137,13 +153,17 @@ def _chosen(path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, 
 def _check_type(path: Path, found: Found, dtype: np.dtype) -> None:
     its = found.place.meant
     if not np.can_cast(its, dtype, "same_kind"):
-        raise ConfigError(f"{path}: {found.name} is {its}, which cannot become {dtype} without loss")
+        raise ConfigError(
+            f"{path}: {found.name} is {its}, which cannot become {dtype} without loss"
+        )
 
 
 def _check_table(path: Path, found: Found) -> None:
     shape, dtype = found.place.shape, found.place.meant
     if len(shape) != 2 or 0 in shape:
-        raise ConfigError(f"{path}: {found.name} has shape {shape}, but a table has rows and columns")
+        raise ConfigError(
+            f"{path}: {found.name} has shape {shape}, but a table has rows and columns"
+        )
     if dtype.kind not in "biuf":
         raise ConfigError(f"{path}: {found.name} is {dtype}, but a table has real numbers")
 
@@ -153,7 +173,10 @@ def _target(grid: Grid, out: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
     if out is None:
         return np.empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype:
-        raise ConfigError(f"out is {out.dtype} {out.shape}, but this rank's box is {dtype} {shape}: use u[grid.owned]")
+        raise ConfigError(
+            f"out is {out.dtype} {out.shape}, but this rank's box is {dtype} {shape}: use "
+            "u[grid.owned]"
+        )
     return out
 
 
@@ -183,16 +206,25 @@ def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
 
 
 def _scatter(
-    path: Path, comm: MPI.Intracomm, found: Found | None, where: Place, parts: Sequence[tuple], out: np.ndarray
+    path: Path,
+    comm: MPI.Intracomm,
+    found: Found | None,
+    where: Place,
+    parts: Sequence[tuple],
+    out: np.ndarray,
 ) -> int:
-    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file; see `_fill`."""
+    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file;
+    see `_fill`.
+    """
     error, box = None, np.empty(out.shape, where.dtype)
     if found is not None:
         for rank in reversed(range(comm.size)):
             box = np.zeros(_shape(parts[rank], where), where.dtype)
             try:
                 box[...] = found.data[(*where.lead, *parts[rank])]
-            except Exception as caught:  # a damaged file; the other ranks wait for their parts all the same
+            except (
+                Exception
+            ) as caught:  # a damaged file; the other ranks wait for their parts all the same
                 error = ConfigError(f"cannot read {path}: {caught}; is it cut short or damaged?")
             if rank:
                 comm.Send(_bytes(box), rank, _TAG)
@@ -212,7 +244,9 @@ def _bytes(box: np.ndarray) -> list:
 
 
 def _check_finite(path: Path, grid: Grid, where: Place, values: np.ndarray) -> None:
-    """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where the first is."""
+    """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where
+    the first is.
+    """
     if values.dtype.kind not in "fc":
         return
     bad = ~np.isfinite(values)
@@ -227,7 +261,8 @@ def _check_finite(path: Path, grid: Grid, where: Place, values: np.ndarray) -> N
         cell = tuple(map(int, np.unravel_index(first, grid.shape)))
         marks = str(where.packing or "")
         raise ConfigError(
-            f"{path}: {total} values of {math.prod(grid.shape)} are NaN or infinite, the first at {cell}"
+            f"{path}: {total} values of {math.prod(grid.shape)} are NaN or infinite, the first at "
+            f"{cell}"
             + f"; missing are those {marks}" * bool(marks)
             + ": give values to them, or read with finite=False where NaN is right"
         )

@@ -26,7 +26,9 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 @dataclass(frozen=True)
 class Field:
-    """A saved field: `descr` is its dtype as in the header of a .npy file, `extra` see `hpckit.io.box.Extra`."""
+    """A saved field: `descr` is its dtype as in the header of a .npy file, `extra` see
+    `hpckit.io.box.Extra`.
+    """
 
     name: str
     descr: str
@@ -39,7 +41,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Part:
-    """One file: the cells `start` to `stop` of all fields one after the other, its size in bytes and its CRC-32."""
+    """One file: the cells `start` to `stop` of all fields one after the other, its size in bytes
+    and its CRC-32.
+    """
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
@@ -64,11 +68,15 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
-        """Raises `HpckitError` unless the text is what `to_json` wrote, and describes boxes that fill the grid."""
+        """Raises `HpckitError` unless the text is what `to_json` wrote, and describes boxes that
+        fill the grid.
+        """
         try:
             outer = json.loads(text)
             inner = outer["checkpoint"]
-            if outer["format"] != _FORMAT or outer["crc32"] != zlib.crc32(json_text(inner).encode()):
+            if outer["format"] != _FORMAT or outer["crc32"] != zlib.crc32(
+                json_text(inner).encode()
+            ):
                 raise ValueError(f"it is not an undamaged {_FORMAT!r}")
             manifest = msgspec.convert(inner, cls)
             manifest.check_fields()
@@ -81,13 +89,20 @@ class Manifest:
         """Raise `ValueError` unless time and fields can be what a run has saved."""
         if not math.isfinite(self.time):
             raise ValueError(f"its time is {self.time}")
-        if not self.shape or min(self.shape) < 1 or len({field.name for field in self.fields}) < len(self.fields):
+        if (
+            not self.shape
+            or min(self.shape) < 1
+            or len({field.name for field in self.fields}) < len(self.fields)
+        ):
             raise ValueError(f"no grid has shape {self.shape}, or two fields have one name")
         for field in self.fields:
             if field.dtype.hasobject or not field.dtype.itemsize:
                 raise ValueError(f"field {field.name!r} of {field.dtype} has no numbers")
             if len(field.extra) != len(self.shape) or not set(field.extra) <= {0, 1}:
-                raise ValueError(f"field {field.name!r} is staggered {field.extra} on a grid of shape {self.shape}")
+                raise ValueError(
+                    f"field {field.name!r} is staggered {field.extra} on a grid of shape "
+                    f"{self.shape}"
+                )
 
     def check_boxes(self) -> None:
         """Raise `ValueError` unless the boxes fill the grid and have the sizes of their files."""
@@ -101,25 +116,35 @@ class Manifest:
                 for f in self.fields
             )
             if part.size != size:
-                raise ValueError(f"size {part.size} of box {part.start} to {part.stop}, which needs {size}")
+                raise ValueError(
+                    f"size {part.size} of box {part.start} to {part.stop}, which needs {size}"
+                )
             cells += math.prod(b - a for a, b in zip(part.start, part.stop, strict=True))
         if cells != math.prod(self.shape):
             raise ValueError(f"its boxes hold {cells} of {math.prod(self.shape)} cells")
-        low, high = (np.array([getattr(part, end) for part in self.parts], np.int64) for end in ("start", "stop"))
+        low, high = (
+            np.array([getattr(part, end) for part in self.parts], np.int64)
+            for end in ("start", "stop")
+        )
         for i in range(1, len(low)):
             if ((low[:i] < high[i]) & (low[i] < high[:i])).all(axis=1).any():
-                raise ValueError(f"box {self.parts[i].start} to {self.parts[i].stop} lies upon another")
+                raise ValueError(
+                    f"box {self.parts[i].start} to {self.parts[i].stop} lies upon another"
+                )
 
     def box(self, part: Part, field: Field) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The values of `field` in `part`: the last box in a staggered dimension has one more."""
         ends = zip(part.stop, self.shape, field.extra, strict=True)
         return part.start, tuple(b + (more if b == n else 0) for b, n, more in ends)
 
-    def check(self, grid: Grid, fields: Mapping[str, np.ndarray], staggered: Mapping[str, Extra]) -> None:
+    def check(
+        self, grid: Grid, fields: Mapping[str, np.ndarray], staggered: Mapping[str, Extra]
+    ) -> None:
         """Raise `ConfigError` unless the checkpoint holds all `fields`, on this grid."""
         if self.shape != grid.shape:
             raise ConfigError(
-                f"the checkpoint holds a grid of shape {self.shape}, but this run's has shape {grid.shape}"
+                f"the checkpoint holds a grid of shape {self.shape}, but this run's has shape "
+                f"{grid.shape}"
             )
         saved = {field.name: field for field in self.fields}
         for name, array in fields.items():
@@ -142,11 +167,15 @@ def json_text(content: Any) -> str:
         _check_keys(content)
         return json.dumps(content, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"a checkpoint's step, time and extra must be what JSON can hold: {error}") from None
+        raise ConfigError(
+            f"a checkpoint's step, time and extra must be what JSON can hold: {error}"
+        ) from None
 
 
 def _check_keys(content: Any, depth: int = 0) -> None:
-    """JSON would turn other keys into text without a word, and what is nested too deep cannot be read again."""
+    """JSON would turn other keys into text without a word, and what is nested too deep cannot be
+    read again.
+    """
     if depth > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} deep")
     if isinstance(content, dict):

@@ -1,4 +1,5 @@
-"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync`, `close` and `drop`.
+"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync`, `close`
+and `drop`.
 
 `write` is collective; `drop` lets go of the file on one rank after an error.
 """
@@ -25,12 +26,21 @@ class OneFile:
     """All ranks write one file: the boxes are regrouped into slabs, each one long write."""
 
     def __init__(
-        self, grid: Grid, file: Path, plan: vtkhdf.Plan, extra: Mapping[str, Extra], offsets: vtkhdf.Offsets
+        self,
+        grid: Grid,
+        file: Path,
+        plan: vtkhdf.Plan,
+        extra: Mapping[str, Extra],
+        offsets: vtkhdf.Offsets,
     ) -> None:
         self._comm, self._file, self._handle = grid.comm, file, _open(file)
-        self._slabs = {field.name: Slabs(grid, extra[field.name], field.dtype) for field in plan.fields}
+        self._slabs = {
+            field.name: Slabs(grid, extra[field.name], field.dtype) for field in plan.fields
+        }
         # New memory for every step would cost more than the exchange.
-        self._scratch = np.empty((2, max((slabs.nbytes for slabs in self._slabs.values()), default=0)), np.uint8)
+        self._scratch = np.empty(
+            (2, max((slabs.nbytes for slabs in self._slabs.values()), default=0)), np.uint8
+        )
         self._stride = {field.name: field.step_bytes for field in plan.fields}
         self._offset = offsets.fields[0]
 
@@ -39,7 +49,12 @@ class OneFile:
         slab = slabs.regroup(box, self._scratch)
         row = self._stride[name] // slabs.rows_of_all
         with together(self._comm):
-            _write(self._handle, self._offset[name] + step * self._stride[name] + slabs.rows[0] * row, slab, self._file)
+            _write(
+                self._handle,
+                self._offset[name] + step * self._stride[name] + slabs.rows[0] * row,
+                slab,
+                self._file,
+            )
 
     def sync(self) -> None:
         _flush(self._handle.Sync, self._file)
@@ -54,7 +69,12 @@ class OwnFiles:
     """Each rank writes its boxes to a file of its own."""
 
     def __init__(
-        self, grid: Grid, _file: Path, plan: vtkhdf.Plan, _extra: Mapping[str, Extra], offsets: vtkhdf.Offsets
+        self,
+        grid: Grid,
+        _file: Path,
+        plan: vtkhdf.Plan,
+        _extra: Mapping[str, Extra],
+        offsets: vtkhdf.Offsets,
     ) -> None:
         self._comm, self._file = grid.comm, plan.parts[grid.rank].file
         self._handle, self._offset = _open(self._file), offsets.fields[grid.rank]
@@ -76,14 +96,22 @@ class ParallelHDF5:
     """h5py's mpio driver, where h5py was built on a parallel HDF5."""
 
     def __init__(
-        self, grid: Grid, file: Path, plan: vtkhdf.Plan, extra: Mapping[str, Extra], _offsets: vtkhdf.Offsets
+        self,
+        grid: Grid,
+        file: Path,
+        plan: vtkhdf.Plan,
+        extra: Mapping[str, Extra],
+        _offsets: vtkhdf.Offsets,
     ) -> None:
         import h5py
 
         self._comm, self._handle = grid.comm, h5py.File(file, "r+", driver="mpio", comm=grid.comm)
         self._path = {field.name: field.path for field in plan.fields}
         boxes = {name: field_box(grid, grid.rank, its) for name, its in extra.items()}
-        self._box = {name: tuple(slice(a, b) for a, b in zip(*box, strict=True)) for name, box in boxes.items()}
+        self._box = {
+            name: tuple(slice(a, b) for a, b in zip(*box, strict=True))
+            for name, box in boxes.items()
+        }
 
     def write(self, step: int, name: str, box: np.ndarray) -> None:
         dataset: Any = self._handle[self._path[name]]
@@ -110,7 +138,12 @@ class Times:
         self._file, self._descriptor, self._offset = file, os.open(file, os.O_WRONLY), offset
 
     def write(self, step: int, time: float) -> None:
-        _flush(lambda: os.pwrite(self._descriptor, np.float64(time).tobytes(), self._offset + 8 * step), self._file)
+        _flush(
+            lambda: os.pwrite(
+                self._descriptor, np.float64(time).tobytes(), self._offset + 8 * step
+            ),
+            self._file,
+        )
 
     def forget(self, steps: Iterable[int]) -> None:
         """The data of these steps are about to be written anew."""
@@ -134,11 +167,15 @@ def _flush(action: Callable[[], object], file: Path) -> None:
 
 
 def _open(file: Path) -> MPI.File:
-    """Open for this rank alone: ranks write apart from each other, and a failing rank leaves nobody waiting."""
+    """Open for this rank alone: ranks write apart from each other, and a failing rank leaves nobody
+    waiting.
+    """
     try:
         return MPI.File.Open(MPI.COMM_SELF, str(file), MPI.MODE_WRONLY)
     except MPI.Exception as error:
-        raise ConfigError(f"cannot open {file}: {error}: is its folder on a disk that all nodes share?") from None
+        raise ConfigError(
+            f"cannot open {file}: {error}: is its folder on a disk that all nodes share?"
+        ) from None
 
 
 def _write(handle: MPI.File, offset: int, array: np.ndarray, file: Path) -> None:
@@ -151,4 +188,6 @@ def _write(handle: MPI.File, offset: int, array: np.ndarray, file: Path) -> None
         except MPI.Exception as error:
             reason = str(error)
         if status.Get_count(MPI.BYTE) != piece.size:
-            raise HpckitError(f"cannot write {piece.size} bytes at {offset + start} of {file}: {reason}")
+            raise HpckitError(
+                f"cannot write {piece.size} bytes at {offset + start} of {file}: {reason}"
+            )

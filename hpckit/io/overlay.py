@@ -1,4 +1,6 @@
-"""Change an HDF5 file without a write that fails within HDF5, which may end the process by a segmentation fault."""
+"""Change an HDF5 file without a write that fails within HDF5, which may end the process by a
+segmentation fault.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ _PIECE = 1 << 24  # bytes that are copied at once
 
 @contextlib.contextmanager
 def changed(path: Path, mode: Literal["w", "r+"], **options: Any) -> Iterator[h5py.File]:
-    """An HDF5 file to make or to change; what is written reaches the disk at the end of the block, if all went well.
+    """An HDF5 file to make or to change; what is written reaches the disk at the end of the block,
+    if all went well.
 
-    It is held in memory until then: for the structure of a file, not for large data. Raises `OSError` where the disk
-    is full.
+    It is held in memory until then: for the structure of a file, not for large data. Raises
+    `OSError` where the disk is full.
     """
     import h5py
 
@@ -99,12 +102,16 @@ class _Overlay:
     def apply(self) -> None:
         """Write what was changed: first what needs room on the disk."""
         os.ftruncate(self._descriptor, self._size)
-        for number, page in sorted(self._pages.items(), key=lambda item: (item[0] * _PAGE < self._before, item[0])):
+        for number, page in sorted(
+            self._pages.items(), key=lambda item: (item[0] * _PAGE < self._before, item[0])
+        ):
             start = number * _PAGE
             write(self._descriptor, page[: max(0, self._size - start)], start)
 
     def _parts(self, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """The pages that the next bytes lie in: number, start and stop there, and start in those bytes."""
+        """The pages that the next bytes lie in: number, start and stop there, and start in those
+        bytes.
+        """
         at = 0
         while at < length:
             number, low = divmod(self._at + at, _PAGE)

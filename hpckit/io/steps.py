@@ -14,7 +14,8 @@ from hpckit.errors import ConfigError
 class Steps:
     """Bookkeeping, the same on all ranks; no file is touched.
 
-    times : (room,) float64, of the steps in the file, NaN where there is none yet; changed in place.
+    times : (room,) float64, of the steps in the file, NaN where there is none yet; changed in
+        place.
     """
 
     def __init__(self, path: object, fields: Iterable[str], times: np.ndarray) -> None:
@@ -29,30 +30,40 @@ class Steps:
     def check(self, step: int, time: float) -> None:
         """Raise `ConfigError` unless the step may have this time."""
         if not 0 <= step < len(self.times):
-            raise ConfigError(f"step {step} of {self._path}: it has room for steps 0 to {len(self.times) - 1}")
+            raise ConfigError(
+                f"step {step} of {self._path}: it has room for steps 0 to {len(self.times) - 1}"
+            )
         if not math.isfinite(time):
-            raise ConfigError(f"time {time} of step {step} of {self._path}: it must be a finite number")
+            raise ConfigError(
+                f"time {time} of step {step} of {self._path}: it must be a finite number"
+            )
         known = self.times[step]
         if time == known:
             return
         if step in self._missing:
-            raise ConfigError(f"step {step} of {self._path} is at time {known}, so not at {time} too")
+            raise ConfigError(
+                f"step {step} of {self._path} is at time {known}, so not at {time} too"
+            )
         others = range(step - 1, -1, -1)
         before = next((s for s in others if not math.isnan(self.times[s])), None)
         if before is not None and not self.times[before] < time:
             raise ConfigError(
-                f"time {time} of step {step} of {self._path}: it must come after that of step {before},"
+                f"time {time} of step {step} of {self._path}: it must come after that of step "
+                f"{before},"
                 f" {self.times[before]}"
             )
         later = self._after(step) if math.isnan(known) else []
         if len(later) and not time < self.times[later[0]]:
             raise ConfigError(
-                f"time {time} of step {step} of {self._path}: it must come before that of step {later[0]},"
+                f"time {time} of step {step} of {self._path}: it must come before that of step "
+                f"{later[0]},"
                 f" {self.times[later[0]]}"
             )
 
     def begin(self, step: int, time: float) -> list[int]:
-        """Note that a field of this step comes; the steps that no longer hold, as this one had another time."""
+        """Note that a field of this step comes; the steps that no longer hold, as this one had
+        another time.
+        """
         known = self.times[step]
         if time == known:
             return []
@@ -80,13 +91,17 @@ class Steps:
 
 
 def planned(path: object, times: int | Sequence[float]) -> int:
-    """For how many steps there must be room; raises `ConfigError` where the planned times make no sense."""
+    """For how many steps there must be room; raises `ConfigError` where the planned times make no
+    sense.
+    """
     try:
         steps = index(times)  # type: ignore[arg-type]
     except TypeError:
         values = _numbers(path, times)
         if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
-            raise ConfigError(f"times of {path} must be finite, each later than the one before: {times!r}") from None
+            raise ConfigError(
+                f"times of {path} must be finite, each later than the one before: {times!r}"
+            ) from None
         steps = len(values)
     if steps < 1:
         raise ConfigError(f"times of {path}: room for at least one step is needed, not {steps}")
@@ -99,5 +114,7 @@ def _numbers(path: object, times: object) -> np.ndarray:
     except (TypeError, ValueError):
         values = np.empty(())
     if values.ndim != 1 or isinstance(times, np.ma.MaskedArray):
-        raise ConfigError(f"times of {path} must be a number of steps, or a list of numbers, not {times!r}")
+        raise ConfigError(
+            f"times of {path} must be a number of steps, or a list of numbers, not {times!r}"
+        )
     return values

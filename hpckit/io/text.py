@@ -15,14 +15,29 @@ import numpy as np
 from hpckit.errors import ConfigError
 
 ENDINGS = (".csv", ".tsv", ".txt", ".data")
-_GRID = ("ncols", "nrows", "xllcorner", "xllcenter", "yllcorner", "yllcenter", "cellsize", "dx", "dy", "nodata_value")
+_GRID = (
+    "ncols",
+    "nrows",
+    "xllcorner",
+    "xllcenter",
+    "yllcorner",
+    "yllcenter",
+    "cellsize",
+    "dx",
+    "dy",
+    "nodata_value",
+)
 _DECIMAL = re.compile(r"\d[,.]\d")
 _SNIFFED = 1 << 16  # bytes
 
 
 def is_table(path: Path) -> bool:
     """Whether its name is that of a table."""
-    return path.with_suffix("").suffix.lower() in ENDINGS if path.suffix == ".gz" else path.suffix.lower() in ENDINGS
+    return (
+        path.with_suffix("").suffix.lower() in ENDINGS
+        if path.suffix == ".gz"
+        else path.suffix.lower() in ENDINGS
+    )
 
 
 def is_grid(path: Path) -> bool:
@@ -37,12 +52,16 @@ def is_grid(path: Path) -> bool:
 def read_table(path: Path, columns: tuple[int, int] | None) -> np.ndarray:
     """Numbers between semicolons, tabs, commas or blanks, float64 (rows, columns).
 
-    A first line that holds no number is a header. Between semicolons and tabs, commas are decimal marks.
+    A first line that holds no number is a header. Between semicolons and tabs, commas are decimal
+    marks.
     """
     encoding = _encoding(path)
     with _opened(path, encoding) as file:
         lines = ((n, line.split("#")[0]) for n, line in enumerate(file, 1))
-        top = [(n, line) for n, line in itertools.islice(((n, line) for n, line in lines if line.strip()), 2)]
+        top = [
+            (n, line)
+            for n, line in itertools.islice(((n, line) for n, line in lines if line.strip()), 2)
+        ]
     if not top:
         raise ConfigError(f"{path} holds no numbers")
     mark = _separator(top[-1][1]) or _separator(top[0][1])
@@ -52,18 +71,30 @@ def read_table(path: Path, columns: tuple[int, int] | None) -> np.ndarray:
     low, high = columns or (0, count)
     if not 0 <= low < high <= count:
         raise ConfigError(
-            f"columns {low} to {high} of {path}: it has {count} columns, so choose the first one, 0 to {count - 1},"
+            f"columns {low} to {high} of {path}: it has {count} columns, so choose the first one, "
+            f"0 to {count - 1},"
             f" and the one after the last, at most {count}"
         )
     commas = mark in (";", "\t")
     head = 0 if any(_number(cell, commas) for cell in heads[low:high]) else top[0][0]
-    how = {"delimiter": mark, "ndmin": 2, "quotechar": '"', "usecols": range(low, high) if columns else None}
+    how = {
+        "delimiter": mark,
+        "ndmin": 2,
+        "quotechar": '"',
+        "usecols": range(low, high) if columns else None,
+    }
     if head and len(top) == 1:
-        raise ConfigError(f"{path} holds no numbers, only {top[0][1].strip()!r}: choose the columns that hold numbers")
+        raise ConfigError(
+            f"{path} holds no numbers, only {top[0][1].strip()!r}: choose the columns that hold "
+            "numbers"
+        )
     try:
         with _opened(path, encoding) as file:
             if commas:
-                return np.loadtxt(_decimal_points(path, itertools.islice(file, head, None), mark, low, high), **how)
+                return np.loadtxt(
+                    _decimal_points(path, itertools.islice(file, head, None), mark, low, high),
+                    **how,
+                )
             if _packed(path):
                 return np.loadtxt(itertools.islice(file, head, None), **how)
         return np.loadtxt(path, skiprows=head, encoding=encoding, **how)
@@ -74,7 +105,9 @@ def read_table(path: Path, columns: tuple[int, int] | None) -> np.ndarray:
 
 
 def read_grid(path: Path) -> tuple[np.ndarray, float]:
-    """An ESRI ASCII grid, float64 (rows, columns) from north to south, and the number that stands for no value."""
+    """An ESRI ASCII grid, float64 (rows, columns) from north to south, and the number that stands
+    for no value.
+    """
     with _opened(path, _encoding(path)) as file:
         words = file.read().split()
     head: dict[str, float] = {}
@@ -84,22 +117,34 @@ def read_grid(path: Path) -> tuple[np.ndarray, float]:
         at += 2
     shape = int(head["nrows"]), int(head["ncols"])
     if len(words) - at != shape[0] * shape[1]:
-        raise ConfigError(f"{path} is cut short: it has {len(words) - at} numbers, but its head says {shape}")
+        raise ConfigError(
+            f"{path} is cut short: it has {len(words) - at} numbers, but its head says {shape}"
+        )
     values = np.array([word.replace(",", ".") for word in words[at:]], float)
     return values.reshape(shape), head.get("nodata_value", -9999.0)
 
 
-def _decimal_points(path: Path, lines: Iterable[str], mark: str | None, low: int, high: int) -> Iterator[str]:
-    """Lines with points for the commas in numbers; raises `ConfigError` where both are used, as for thousands."""
+def _decimal_points(
+    path: Path, lines: Iterable[str], mark: str | None, low: int, high: int
+) -> Iterator[str]:
+    """Lines with points for the commas in numbers; raises `ConfigError` where both are used, as for
+    thousands.
+    """
     seen = ""
     for line in lines:
         if "," in line or not seen:
             wanted = " ".join(_cells(line, mark)[low:high])
             seen += "".join({match[0][1] for match in _DECIMAL.finditer(wanted)} - set(seen))
-        elif "." in line and "." not in seen and _DECIMAL.search(" ".join(_cells(line, mark)[low:high])):
+        elif (
+            "." in line
+            and "." not in seen
+            and _DECIMAL.search(" ".join(_cells(line, mark)[low:high]))
+        ):
             seen += "."
         if len(seen) > 1:
-            raise ConfigError(f"{path} has numbers with a comma and numbers with a point: write all with points")
+            raise ConfigError(
+                f"{path} has numbers with a comma and numbers with a point: write all with points"
+            )
         yield line.replace(",", ".")
 
 
@@ -109,11 +154,15 @@ def _packed(path: Path) -> bool:
 
 
 def _opened(path: Path, encoding: str) -> IO[str]:
-    return gzip.open(path, "rt", encoding=encoding) if _packed(path) else path.open(encoding=encoding)
+    return (
+        gzip.open(path, "rt", encoding=encoding) if _packed(path) else path.open(encoding=encoding)
+    )
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8, with or without a mark at its beginning, UTF-16 with one, or else one that knows every byte."""
+    """UTF-8, with or without a mark at its beginning, UTF-16 with one, or else one that knows every
+    byte.
+    """
     with _opened(path, "latin-1") as file:
         head = file.read(_SNIFFED).encode("latin-1")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

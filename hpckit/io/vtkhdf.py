@@ -1,9 +1,11 @@
-"""The HDF5 side of a `FieldFile`; called on rank 0 alone, so that the other ranks need not import h5py.
+"""The HDF5 side of a `FieldFile`; called on rank 0 alone, so that the other ranks need not import
+h5py.
 
-Layout (VTKHDF 2.0, ImageData): `/VTKHDF/CellData/NAME` has shape (steps, nz, ny, nx), `/VTKHDF/Steps/Values` the times.
-Our values are means over cells or sit at their centres, so they are CellData: `WholeExtent` then spans the true domain,
-and a dimension of one cell keeps its thickness (as PointData, VTK 9.7 refuses it). What VTK's images cannot hold goes
-to `/fields/NAME`, outside the VTKHDF group, which VTK ignores: staggered fields, records, bool, complex numbers. A 4-D
+Layout (VTKHDF 2.0, ImageData): `/VTKHDF/CellData/NAME` has shape (steps, nz, ny, nx),
+`/VTKHDF/Steps/Values` the times. Our values are means over cells or sit at their centres, so they
+are CellData: `WholeExtent` then spans the true domain, and a dimension of one cell keeps its
+thickness (as PointData, VTK 9.7 refuses it). What VTK's images cannot hold goes to `/fields/NAME`,
+outside the VTKHDF group, which VTK ignores: staggered fields, records, bool, complex numbers. A 4-D
 grid has no VTKHDF group at all: `/fields/NAME` and `/Steps/Values`.
 """
 
@@ -39,7 +41,9 @@ class Stored:
 
     @property
     def path(self) -> str:
-        number = self.dtype.kind in "iu" or (self.dtype.kind == "f" and self.dtype.itemsize in (4, 8))
+        number = self.dtype.kind in "iu" or (
+            self.dtype.kind == "f" and self.dtype.itemsize in (4, 8)
+        )
         shown = len(self.shape) <= 3 and not self.staggered and number
         return f"VTKHDF/CellData/{self.name}" if shown else f"fields/{self.name}"
 
@@ -78,7 +82,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file that holds data.
+    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file
+    that holds data.
 
     times : (steps,) float64, as they are in the file, NaN where a step is not there.
     """
@@ -104,7 +109,13 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
             drafts.append((_draft(part.file), part.file))
             with _new(drafts[-1][0]) as f:
                 for field in plan.fields:
-                    _contiguous(f, field.name, (plan.steps, *_extent(part.boxes[field.name])), field.dtype, plan)
+                    _contiguous(
+                        f,
+                        field.name,
+                        (plan.steps, *_extent(part.boxes[field.name])),
+                        field.dtype,
+                        plan,
+                    )
             if old:
                 _copy(part.file, drafts[-1][0], names, times)
         drafts.append((_draft(file), file))
@@ -113,7 +124,9 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
             if len(plan.shape) <= 3:
                 _describe(f, plan)
             for field in plan.fields:
-                (_virtual if plan.parts else _contiguous)(f, field.path, (plan.steps, *field.shape), field.dtype, plan)
+                (_virtual if plan.parts else _contiguous)(
+                    f, field.path, (plan.steps, *field.shape), field.dtype, plan
+                )
         if old and not plan.parts:
             _copy(old, drafts[-1][0], paths, times)
         for draft, target in drafts:
@@ -124,19 +137,23 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
 
 
 def found(file: Path, plan: Plan) -> tuple[int, np.ndarray]:
-    """For how many steps a file has room, and the times that are in it; raises `ConfigError` unless it fits the plan.
+    """For how many steps a file has room, and the times that are in it; raises `ConfigError` unless
+    it fits the plan.
 
     A file that was closed before it was full has fewer times than room.
     """
     with _opened(file) as f:
         times: Any = f.get(plan.values)
         its: dict[str, Any] = {path: _signature(f.get(path)) for path in _fields_of(f)}
-        room = {signature[0][0] for signature in its.values()} or {0 if times is None else len(times)}
+        room = {signature[0][0] for signature in its.values()} or {
+            0 if times is None else len(times)
+        }
         wanted = {field.path: ((max(room), *field.shape), field.dtype) for field in plan.fields}
         for path in its.keys() | wanted.keys():
             if its.get(path) != wanted.get(path):
                 raise ConfigError(
-                    f"cannot go on with {file}: {path} is {its.get(path)}, but this run writes {wanted.get(path)}"
+                    f"cannot go on with {file}: {path} is {its.get(path)}, but this run writes "
+                    f"{wanted.get(path)}"
                 )
         data: Any = [f[path] for path in wanted]
         if any(each.is_virtual is not bool(plan.parts) for each in data):
@@ -157,14 +174,18 @@ def locate(file: Path, plan: Plan) -> Offsets:
         offset = values.id.get_offset()
         if not plan.parts:
             fields: Any = {field.name: f[field.path] for field in plan.fields}
-            return Offsets(offset, [{name: data.id.get_offset() for name, data in fields.items()}], times)
+            return Offsets(
+                offset, [{name: data.id.get_offset() for name, data in fields.items()}], times
+            )
     return Offsets(offset, [_locate_part(part, plan) for part in plan.parts], times)
 
 
 def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[int, str]]) -> int:
-    """Leave out the steps that were never written, so that later ones move up; returns how many such steps.
+    """Leave out the steps that were never written, so that later ones move up; returns how many
+    such steps.
 
-    times : (steps,) of what was written; lacking : steps and fields that were not, though others of the step were
+    times : (steps,) of what was written; lacking : steps and fields that were not, though others of
+        the step were
     """
     kept = np.flatnonzero(np.isfinite(times))
     moves = [(to, int(step)) for to, step in enumerate(kept) if to < step]
@@ -174,14 +195,18 @@ def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[in
         with changed(file, "r+") as f:  # VTK reads as many values as there are steps
             for path in [plan.values, *_offset_paths(plan)]:
                 del f[path]
-                f[path] = times[kept] if path == plan.values else np.arange(len(kept), dtype=np.int64)
+                f[path] = (
+                    times[kept] if path == plan.values else np.arange(len(kept), dtype=np.int64)
+                )
             if len(plan.shape) <= 3:
                 f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(kept))
     return len(moves) and moves[-1][1] - moves[-1][0]
 
 
 def durable_replace(source: Path, target: Path) -> None:
-    """Sync `source`, rename it to `target`, and make the renaming itself survive a power failure."""
+    """Sync `source`, rename it to `target`, and make the renaming itself survive a power
+    failure.
+    """
     for path, flags in [(source, os.O_RDWR), (target.parent, os.O_RDONLY)]:
         if path == target.parent:
             source.replace(target)
@@ -206,13 +231,21 @@ def _opened(file: Path) -> h5py.File:
 
 
 def _fill_gaps(
-    file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[int, str]], moves: Sequence[tuple[int, int]]
+    file: Path,
+    plan: Plan,
+    times: np.ndarray,
+    lacking: Sequence[tuple[int, str]],
+    moves: Sequence[tuple[int, int]],
 ) -> None:
-    """Write NaN, or 0 where a type has none, for fields that lack, then move steps: the data before their time."""
+    """Write NaN, or 0 where a type has none, for fields that lack, then move steps: the data before
+    their time.
+    """
     offsets = locate(file, plan)
     boxes = [part.boxes for part in plan.parts] or [{}]
     with contextlib.ExitStack() as stack:
-        main, *others = (_writable(stack, each) for each in [file, *(part.file for part in plan.parts)])
+        main, *others = (
+            _writable(stack, each) for each in [file, *(part.file for part in plan.parts)]
+        )
         targets = others or [main]
         for descriptor, starts, box in zip(targets, offsets.fields, boxes, strict=True):
             for field in plan.fields:
@@ -220,7 +253,11 @@ def _fill_gaps(
                 start, stride = starts[field.name], count * field.dtype.itemsize
                 for step in (step for step, name in lacking if name == field.name):
                     nothing = np.nan if field.dtype.kind in "fc" else np.zeros((), field.dtype)
-                    write(descriptor, np.full(count, nothing, field.dtype).tobytes(), start + step * stride)
+                    write(
+                        descriptor,
+                        np.full(count, nothing, field.dtype).tobytes(),
+                        start + step * stride,
+                    )
         for step in {step for step, _ in lacking}:
             write(main, np.float64(times[step]).tobytes(), offsets.values + 8 * step)
         for to, step in moves:
@@ -246,7 +283,9 @@ def _copy(old: Path, new: Path, paths: Sequence[str], times: np.ndarray) -> None
         for path in paths:
             data: Any = [f.get(path) for f in (before, after)]
             if None in data or len({(each.shape[1:], each.dtype) for each in data}) > 1:
-                raise ConfigError(f"cannot go on with {old}: it was not written on this process grid")
+                raise ConfigError(
+                    f"cannot go on with {old}: it was not written on this process grid"
+                )
             start, to = (each.id.get_offset() for each in data)
             nbytes = math.prod(data[1].shape[1:]) * data[1].dtype.itemsize
             for step in map(int, np.flatnonzero(np.isfinite(times))):
@@ -255,20 +294,29 @@ def _copy(old: Path, new: Path, paths: Sequence[str], times: np.ndarray) -> None
 
 def _fields_of(f: h5py.File) -> list[str]:
     folders: Any = {path: f.get(path) for path in ("VTKHDF/CellData", "fields")}
-    return [f"{path}/{name}" for path, folder in folders.items() if folder is not None for name in folder]
+    return [
+        f"{path}/{name}"
+        for path, folder in folders.items()
+        if folder is not None
+        for name in folder
+    ]
 
 
 def _check_place(file: Path, f: h5py.File, plan: Plan) -> None:
     for key, value in _place(plan).items():
         its: Any = f["VTKHDF"].attrs.get(key)
         if not np.array_equal(its, value):
-            raise ConfigError(f"cannot go on with {file}: its {key} is {its}, but this run's is {value}")
+            raise ConfigError(
+                f"cannot go on with {file}: its {key} is {its}, but this run's is {value}"
+            )
 
 
 def _place(plan: Plan) -> dict[str, np.ndarray]:
     """The attributes that say where an image lies, in VTK's order: x is our last dimension."""
     fill = [None] * (3 - len(plan.shape))
-    backwards: Any = {key: [*reversed(getattr(plan, key)), *fill] for key in ("shape", "spacing", "origin")}
+    backwards: Any = {
+        key: [*reversed(getattr(plan, key)), *fill] for key in ("shape", "spacing", "origin")
+    }
     return {
         "WholeExtent": np.array([[0, n or 0] for n in backwards["shape"]], np.int64).ravel(),
         "Spacing": np.array([1.0 if h is None else h for h in backwards["spacing"]]),
@@ -298,7 +346,9 @@ def _offset_paths(plan: Plan) -> list[str]:
     return [f"VTKHDF/Steps/CellDataOffsets/{name}" for name in shown]
 
 
-def _contiguous(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, _plan: Plan) -> None:
+def _contiguous(
+    f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, _plan: Plan
+) -> None:
     """A dataset whose bytes have their place in the file from the start, without being written."""
     import h5py
 
@@ -328,7 +378,9 @@ def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, p
     _dataset(f, path, shape, dtype, properties)
 
 
-def _dataset(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, properties: Any) -> None:
+def _dataset(
+    f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, properties: Any
+) -> None:
     import h5py
 
     properties.set_obj_track_times(False)  # equal runs make equal bytes
@@ -343,8 +395,15 @@ def _locate_part(part: Part, plan: Plan) -> dict[str, int]:
         for field in plan.fields:
             wanted = _extent(part.boxes[field.name])
             data: Any = f.get(field.name)
-            if data is None or data.dtype != field.dtype or data.shape[1:] != wanted or len(data) < plan.steps:
-                raise ConfigError(f"cannot go on with {part.file}: it was not written on this process grid")
+            if (
+                data is None
+                or data.dtype != field.dtype
+                or data.shape[1:] != wanted
+                or len(data) < plan.steps
+            ):
+                raise ConfigError(
+                    f"cannot go on with {part.file}: it was not written on this process grid"
+                )
         fields: Any = {field.name: f[field.name] for field in plan.fields}
         return {name: data.id.get_offset() for name, data in fields.items()}
 

@@ -37,7 +37,8 @@ class Diffusion(Solver):
     kappa : diffusivity, length^2 / time.
     source : added everywhere, per time.
     walls : see `hpckit.pde.walls`.
-    dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see `Halo`.
+    dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see
+        `Halo`.
     """
 
     _corners = False  # whether the stencil needs the ghosts' edges and corners
@@ -62,7 +63,11 @@ class Diffusion(Solver):
             self.kappa = positive("diffusivity", kappa)
             self.source = float(source)
             self.walls = boundary.parse(walls, grid.ndim)
-        same(grid.comm, "the coefficients of a solver", (self.spacing, self.kappa, self.source, self.walls, self.dtype))
+        same(
+            grid.comm,
+            "the coefficients of a solver",
+            (self.spacing, self.kappa, self.source, self.walls, self.dtype),
+        )
         self.name = name
         self._per_square = [1 / h**2 for h in self.spacing]
         self.dt_max = 1 / (2 * kappa * sum(self._per_square))
@@ -75,7 +80,9 @@ class Diffusion(Solver):
         self._sweeps = [self._sweep(*self._arrays[::-1]), self._sweep(*self._arrays)]
 
     def step(self, dt: float) -> None:
-        """Advance by `dt`. Raises `ConfigError` beyond `dt_max`. `fields[name]` is another array afterwards."""
+        """Advance by `dt`. Raises `ConfigError` beyond `dt_max`. `fields[name]` is another array
+        afterwards.
+        """
         self._check_step(dt)
         self._advance(self._arguments(dt))
         self.time += dt
@@ -99,7 +106,9 @@ class Diffusion(Solver):
         self.fields[self.name] = self._arrays[0]
 
     def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
-        """Problems with fewer dimensions than the kernel have leading ones of extent 1 and stride 0."""
+        """Problems with fewer dimensions than the kernel have leading ones of extent 1 and stride
+        0.
+        """
         missing = (1,) * (3 - new.ndim)
         whole = (slice(0, 1),) * len(missing)
         boxes = [(*whole, *box) for box in (self.halo.interior, *self.halo.shell)]

@@ -1,4 +1,6 @@
-"""The heat equation, T_t = kappa lap T + source, in 1 to 3 dimensions: explicit, and implicit through PETSc."""
+"""The heat equation, T_t = kappa lap T + source, in 1 to 3 dimensions: explicit, and implicit
+through PETSc.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SCHEMES = {"backward-euler": 1.0, "crank-nicolson": 0.5}  # the weight of the ne
 
 
 class Heat(Diffusion):
-    """Temperature with constant diffusivity, explicit; field `temperature`. See `Diffusion` for the parameters."""
+    """Temperature with constant diffusivity, explicit; field `temperature`. See `Diffusion` for the
+    parameters.
+    """
 
     def __init__(
         self,
@@ -39,9 +43,11 @@ class Heat(Diffusion):
         super().__init__(grid, "temperature", spacing, kappa, source, walls, dtype, threads, method)
 
     def exact(self, time: float, waves: int = 1) -> np.ndarray:
-        """The solution that decays from a product of `waves` half waves (whole waves where periodic): owned cells.
+        """The solution that decays from a product of `waves` half waves (whole waves where
+        periodic): owned cells.
 
-        Sines between walls of value 0 and around periodic dimensions, cosines between insulated walls.
+        Sines between walls of value 0 and around periodic dimensions, cosines between insulated
+        walls.
         """
         factors = [self._mode(d, waves) for d in range(self.grid.ndim)]
         decay = sum(k**2 for k, _ in factors)
@@ -64,17 +70,21 @@ class Heat(Diffusion):
         if self.walls[d] == (0, 0):
             return k, np.sin(k * x)
         raise ConfigError(
-            f"no exact solution for walls {self.walls[d]} in dimension {d}: use 0 or {boundary.INSULATED!r}"
+            f"no exact solution for walls {self.walls[d]} in dimension {d}: use 0 or "
+            f"{boundary.INSULATED!r}"
         )
 
 
 class ImplicitHeat(Heat):
-    """The same equation by backward Euler or Crank-Nicolson: stable for any step, one linear system per step.
+    """The same equation by backward Euler or Crank-Nicolson: stable for any step, one linear system
+    per step.
 
     Parameters
     ----------
-    scheme : `"backward-euler"` (first order in time, damps everything) or `"crank-nicolson"` (second order).
-    options : PETSc options, as `"-ksp_rtol 1e-12 -pc_type jacobi"`; CG with algebraic multigrid if empty.
+    scheme : `"backward-euler"` (first order in time, damps everything) or `"crank-nicolson"`
+        (second order).
+    options : PETSc options, as `"-ksp_rtol 1e-12 -pc_type jacobi"`; CG with algebraic multigrid if
+        empty.
 
     Attributes
     ----------
@@ -101,7 +111,9 @@ class ImplicitHeat(Heat):
         self._dt = 0.0
 
     def step(self, dt: float) -> None:
-        """Advance by `dt`; a changed `dt` makes a new matrix. Raises `HpckitError` where the solver diverges."""
+        """Advance by `dt`; a changed `dt` makes a new matrix. Raises `HpckitError` where the solver
+        diverges.
+        """
         self._check_step(dt)
         if dt != self._dt:
             self._assemble(dt)

@@ -1,6 +1,8 @@
-"""Hillslopes that creep: z_t = div(K grad z / (1 - (|grad z|/Sc)^2)) + uplift, linear where no critical slope is given.
+"""Hillslopes that creep: z_t = div(K grad z / (1 - (|grad z|/Sc)^2)) + uplift, linear where no
+critical slope is given.
 
-Linear: Culling (1960). With a critical slope: Roering, Kirchner & Dietrich, Water Resour. Res. 35 (1999), 853-870.
+Linear: Culling (1960). With a critical slope: Roering, Kirchner & Dietrich, Water Resour. Res. 35
+(1999), 853-870.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 
     from hpckit.comm.grid import Grid
 
-# (|grad z|/Sc)^2 counts as this much where it is larger: the flux then grows like the slope, four times as fast as on a
-# plain. Without a bound no time step is stable near the critical slope, and real terrain has steeper cells.
+# (|grad z|/Sc)^2 counts as this much where it is larger: the flux then grows like the slope, four
+# times as fast as on a plain. Without a bound no time step is stable near the critical slope, and
+# real terrain has steeper cells.
 _STEEPEST = 0.75
 
 
 class Hillslope(Diffusion):
-    """Elevation of a landscape, explicit, two-dimensional when a critical slope is given; field `elevation`.
+    """Elevation of a landscape, explicit, two-dimensional when a critical slope is given; field
+    `elevation`.
 
     Parameters
     ----------
@@ -35,7 +39,8 @@ class Hillslope(Diffusion):
     diffusivity : K, m^2/yr (time is in years).
     uplift : m/yr.
     critical_slope : Sc, dimensionless; without it the flux is linear in the slope.
-    walls : elevation of the base level that takes all sediment, or "insulated"; see `hpckit.pde.walls`.
+    walls : elevation of the base level that takes all sediment, or "insulated"; see
+        `hpckit.pde.walls`.
     """
 
     def __init__(
@@ -57,7 +62,9 @@ class Hillslope(Diffusion):
                 raise ConfigError(f"a critical slope needs a grid of 2 dimensions, not {grid.ndim}")
         same(grid.comm, "critical_slope", critical_slope)
         self._corners = critical_slope is not None
-        super().__init__(grid, "elevation", spacing, diffusivity, uplift, walls, dtype, threads, method)
+        super().__init__(
+            grid, "elevation", spacing, diffusivity, uplift, walls, dtype, threads, method
+        )
         if self.critical_slope:
             # dq/dS at the bound: K (1 + s) / (1 - s)^2 with s = _STEEPEST
             self.dt_max *= (1 - _STEEPEST) ** 2 / (1 + _STEEPEST)
@@ -65,7 +72,9 @@ class Hillslope(Diffusion):
     def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
         if not self.critical_slope:
             return super()._sweep(new, old)
-        return Sweep(self._team, self._kernel("creep"), (new, old), self.halo.interior, self.halo.shell)
+        return Sweep(
+            self._team, self._kernel("creep"), (new, old), self.halo.interior, self.halo.shell
+        )
 
     def _arguments(self, dt: float) -> tuple:
         if not self.critical_slope:

@@ -1,13 +1,15 @@
 """Stencil sweeps over boxes of local arrays: sources for numba, compiled by `hpckit.native`.
 
-A pointer names the first cell of the box, `n0, n1, n2` are the box's extents and `s0, s1` the element strides of the
-slower dimensions; the last dimension has stride one. Every cell is computed by the same expression, in whatever box
-it lies, so that interior and shell, any number of threads and any number of ranks give the same bits.
+A pointer names the first cell of the box, `n0, n1, n2` are the box's extents and `s0, s1` the
+element strides of the slower dimensions; the last dimension has stride one. Every cell is computed
+by the same expression, in whatever box it lies, so that interior and shell, any number of threads
+and any number of ranks give the same bits.
 
-How a sweep reaches memory speed: a piece of a row is computed into a scratch line of the first-level cache (where LLVM
-sees that nothing overlaps, and vectorises), and then moved out by whole cache lines. Fields larger than the caches are
-moved past them (`stream`), which saves reading every line before it is overwritten; and while a line goes out, the
-line needed a few kilobytes later is fetched, because the hardware's prefetcher stops at each page.
+How a sweep reaches memory speed: a piece of a row is computed into a scratch line of the
+first-level cache (where LLVM sees that nothing overlaps, and vectorises), and then moved out by
+whole cache lines. Fields larger than the caches are moved past them (`stream`), which saves reading
+every line before it is overwritten; and while a line goes out, the line needed a few kilobytes
+later is fetched, because the hardware's prefetcher stops at each page.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def _to_line(typing, pointer, index):
     def codegen(context, builder, signature, arguments):
         word = ir.IntType(64)
         address = builder.ptrtoint(builder.gep(arguments[0], [arguments[1]]), word)
-        return builder.udiv(builder.and_(builder.neg(address), word(_LINE - 1)), word(pointer.dtype.bitwidth // 8))
+        return builder.udiv(
+            builder.and_(builder.neg(address), word(_LINE - 1)), word(pointer.dtype.bitwidth // 8)
+        )
 
     return types.int64(pointer, types.int64), codegen
 
@@ -74,7 +78,9 @@ def _stream_line(typing, target, t, source, s):
 
 @intrinsic
 def _prefetch(typing, pointer, index):
-    """Ask for the line that lies _AHEAD bytes after pointer[index]; past the array's end this does nothing."""
+    """Ask for the line that lies _AHEAD bytes after pointer[index]; past the array's end this does
+    nothing.
+    """
 
     def codegen(context, builder, signature, arguments):
         word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -124,10 +130,11 @@ def _put(new, row, line, n, stream, fresh, lead):
     "void(f4*, f4*, i8, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
 )
 def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
-    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source, the explicit step of u_t = div(k grad u) + q.
+    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source, the explicit step of u_t =
+    div(k grad u) + q.
 
-    Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero. The middle dimension
-    is cut into tiles of `tile` rows, of which three planes stay in the caches.
+    Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero.
+    The middle dimension is cut into tiles of `tile` rows, of which three planes stay in the caches.
     """
     line = _scratch(new)
     lead = s0 if s0 > 0 else s1
@@ -159,9 +166,11 @@ def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
 
 @njit(inline="always")
 def _creep(rise, across, critical, steepest):
-    """Roering's flux K rise / (1 - (S/Sc)^2) through one face, divided by K Sc^2; `critical` is Sc^2.
+    """Roering's flux K rise / (1 - (S/Sc)^2) through one face, divided by K Sc^2; `critical` is
+    Sc^2.
 
-    `rise` is the slope along the face's normal, `across` the one along the face; S^2 counts as `steepest` above that.
+    `rise` is the slope along the face's normal, `across` the one along the face; S^2 counts as
+    `steepest` above that.
     """
     slope = rise * rise + across * across
     return rise / (critical - (slope if slope < steepest else steepest))
@@ -171,8 +180,11 @@ def _creep(rise, across, critical, steepest):
     "void(f8*, f8*, i8, i8, i8, f8, f8, f8, f8, f8, f8, f8, f8, i8)",
     "void(f4*, f4*, i8, i8, i8, f4, f4, f4, f4, f4, f4, f4, f4, i8)",
 )
-def creep(new, old, n1, n2, s1, per_y, per_x, cross_y, cross_x, rate, critical, steepest, source, stream):
-    """new = old + rate div(q) + source with Roering's flux; `per_y` is 1/dy and `cross_y` 1/(4 dy), so for x.
+def creep(
+    new, old, n1, n2, s1, per_y, per_x, cross_y, cross_x, rate, critical, steepest, source, stream
+):
+    """new = old + rate div(q) + source with Roering's flux; `per_y` is 1/dy and `cross_y` 1/(4 dy),
+    so for x.
 
     The slope along a face is the mean of the four one-sided differences at its ends.
     """
@@ -202,7 +214,8 @@ def creep(new, old, n1, n2, s1, per_y, per_x, cross_y, cross_x, rate, critical, 
     "void(f4*, f4*, f4*, f4*, i8, i8, i8, i8, i8, f4)",
 )
 def push(flux, weight, height, metric, n1, n2, s_flux, s_height, step, dt):
-    """flux -= dt metric[row] weight (height[cell] - height[cell - step]): the water column is pushed downhill.
+    """flux -= dt metric[row] weight (height[cell] - height[cell - step]): the water column is
+    pushed downhill.
 
     `weight` (g times the depth at the face, zero where no water passes) is laid out as `flux`.
     """
@@ -218,10 +231,29 @@ def push(flux, weight, height, metric, n1, n2, s_flux, s_height, step, dt):
     "void(f8*, f8*, f8*, f8*, f8*, f8*, f8*, f8*, i8, i8, i8, i8, i8, f8, f8, f8)",
     "void(f4*, f4*, f4*, f4*, f4*, f4*, f4*, f4*, i8, i8, i8, i8, i8, f4, f4, f4)",
 )
-def fill(height, hu, hv, peak, arrival, per_x, per_y, shrink, n1, n2, s_height, s_hu, s_hv, dt, now, threshold):
-    """height -= dt div(hu, hv), and what the gauges record: the largest height, the first time above the threshold.
+def fill(
+    height,
+    hu,
+    hv,
+    peak,
+    arrival,
+    per_x,
+    per_y,
+    shrink,
+    n1,
+    n2,
+    s_height,
+    s_hu,
+    s_hv,
+    dt,
+    now,
+    threshold,
+):
+    """height -= dt div(hu, hv), and what the gauges record: the largest height, the first time
+    above the threshold.
 
-    `per_x`, `per_y` (one per row) and `shrink` (one per row of faces) are the metric of the divergence.
+    `per_x`, `per_y` (one per row) and `shrink` (one per row of faces) are the metric of the
+    divergence.
     """
     line = _scratch(height)
     for j in range(n1):
@@ -231,7 +263,9 @@ def fill(height, hu, hv, peak, arrival, per_x, per_y, shrink, n1, n2, s_height, 
             n = n2 - done if n2 - done < _CHUNK else _CHUNK
             h, u, v = j * s_height + done, j * s_hu + done, j * s_hv + done
             for q in range(n):
-                out = (hu[u + q + 1] - hu[u + q]) * x + (north * hv[v + s_hv + q] - south * hv[v + q]) * y
+                out = (hu[u + q + 1] - hu[u + q]) * x + (
+                    north * hv[v + s_hv + q] - south * hv[v + q]
+                ) * y
                 line[q] = height[h + q] - out
             for q in range(n):
                 height[h + q] = line[q]

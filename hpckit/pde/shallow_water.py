@@ -1,12 +1,14 @@
-"""Long waves on water of varying depth: linear shallow water on a staggered grid, in metres or on the sphere.
+"""Long waves on water of varying depth: linear shallow water on a staggered grid, in metres or on
+the sphere.
 
     eta_t = -div(h u),   (h u)_t = -g h grad eta
 
-`eta` is the height of the surface at the cells' centres; `hu` and `hv`, the transports through the faces towards larger
-second (x, longitude) and first (y, latitude) index, are on the faces (Arakawa C). Forward-backward in time: transports,
-which live half a step before the heights, from the old heights, then heights from the new transports; second order, and
-stable for dt <= 1 / (c sqrt(1/dx^2 + 1/dy^2)), c = sqrt(g h) (Mesinger & Arakawa 1976). These are the equations that
-tsunami models solve in deep water (Imamura 1996). No Coriolis force, friction or flooding.
+`eta` is the height of the surface at the cells' centres; `hu` and `hv`, the transports through the
+faces towards larger second (x, longitude) and first (y, latitude) index, are on the faces (Arakawa
+C). Forward-backward in time: transports, which live half a step before the heights, from the old
+heights, then heights from the new transports; second order, and stable for dt <= 1 / (c sqrt(1/dx^2
++ 1/dy^2)), c = sqrt(g h) (Mesinger & Arakawa 1976). These are the equations that tsunami models
+solve in deep water (Imamura 1996). No Coriolis force, friction or flooding.
 """
 
 from __future__ import annotations
@@ -37,19 +39,25 @@ _BORDERS = ("open", "closed")
 
 
 class ShallowWater(Solver):
-    """Waves from an initial height of the surface (`set("eta", ...)`), and what they do to the coast.
+    """Waves from an initial height of the surface (`set("eta", ...)`), and what they do to the
+    coast.
 
     Parameters
     ----------
     grid : 2-D, first dimension y or latitude (northwards), second x or longitude (eastwards).
-    depth : metres of water at rest, this rank's owned shape; zero or less is land, through whose faces nothing flows.
+    depth : metres of water at rest, this rank's owned shape; zero or less is land, through whose
+        faces nothing flows.
     spacing : (dy, dx) in metres, or in degrees when `south` is given.
-    south : latitude in degrees of the southern edge of the grid: metrics on the sphere, per row. None: a plane.
-    border : where the grid is not periodic, "open" lets waves out (radiation), "closed" reflects them.
+    south : latitude in degrees of the southern edge of the grid: metrics on the sphere, per row.
+        None: a plane.
+    border : where the grid is not periodic, "open" lets waves out (radiation), "closed" reflects
+        them.
     threshold : metres; `arrival` is the first time at which |eta| exceeds it.
-    dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see `Halo`.
+    dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see
+        `Halo`.
 
-    Fields: `eta` (m), `hu`, `hv` (m^2/s), `peak` (largest eta so far, at least 0, m), `arrival` (s, infinite before).
+    Fields: `eta` (m), `hu`, `hv` (m^2/s), `peak` (largest eta so far, at least 0, m), `arrival` (s,
+    infinite before).
     """
 
     def __init__(
@@ -70,16 +78,27 @@ class ShallowWater(Solver):
             if grid.ndim != 2:
                 raise ConfigError(f"shallow water needs a grid of 2 dimensions, not {grid.ndim}")
             if any(low != high for low, high in grid.width):
-                raise ConfigError(f"ghost width {grid.width} must be the same on both sides for fields swept in place")
+                raise ConfigError(
+                    f"ghost width {grid.width} must be the same on both sides for fields swept in "
+                    "place"
+                )
             if border not in _BORDERS:
                 raise ConfigError(f"border {border!r} must be one of {', '.join(_BORDERS)}")
             self.spacing = spacings(spacing, 2)
             self.threshold = positive("threshold", threshold)
-            self._metric = _plane(grid, self.spacing) if south is None else _sphere(grid, self.spacing, south)
-        same(grid.comm, "the arguments of ShallowWater", (self.spacing, south, border, threshold, self.dtype))
+            self._metric = (
+                _plane(grid, self.spacing) if south is None else _sphere(grid, self.spacing, south)
+            )
+        same(
+            grid.comm,
+            "the arguments of ShallowWater",
+            (self.spacing, south, border, threshold, self.dtype),
+        )
         self.fields = {name: self._zeros(stagger) for name, stagger in STAGGER.items()}
         self.fields["arrival"][...] = np.inf
-        self._cells = tuple(slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True))
+        self._cells = tuple(
+            slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True)
+        )
         self.depth = self._zeros()
         self._assign("depth", self.depth, depth)
         Halo(grid, fields=[self.depth], method=method).exchange(self.depth)
@@ -100,10 +119,13 @@ class ShallowWater(Solver):
     def step(self, dt: float) -> None:
         """Advance by `dt`; raises `ConfigError` beyond `dt_max`.
 
-        Each rank moves the water through all faces of its own cells, so that one exchange a step suffices.
+        Each rank moves the water through all faces of its own cells, so that one exchange a step
+        suffices.
         """
         self._check_step(dt)
-        reach = dt if self.time > 0 else dt / 2  # transports are half a step behind the heights, but not at the start
+        reach = (
+            dt if self.time > 0 else dt / 2
+        )  # transports are half a step behind the heights, but not at the start
         self.time += dt
         with span("halo start"):
             self.halo.start(*(self.fields[name] for name in ("eta", "hu", "hv")))
@@ -122,18 +144,26 @@ class ShallowWater(Solver):
             fill.interior(*layout, dt, self.time, self.threshold)
 
     def volume(self) -> float:
-        """Water above the level of rest in m^3, of all ranks (collective): constant in a closed basin."""
+        """Water above the level of rest in m^3, of all ranks (collective): constant in a closed
+        basin.
+        """
         rows = self.fields["eta"][self._cells].sum(axis=1, dtype=float)
         return self.grid.comm.allreduce(float(rows @ self._metric.area[self._cells[0]]))
 
     def _next(self, d: int) -> Slices:
         """The cells of this rank, moved by one in dimension d: the faces at their other end."""
-        return tuple(slice(s.start + (i == d), s.stop + (i == d)) for i, s in enumerate(self._cells))
+        return tuple(
+            slice(s.start + (i == d), s.stop + (i == d)) for i, s in enumerate(self._cells)
+        )
 
     def _weight(self, d: int) -> np.ndarray:
-        """g times the depth at the faces across dimension d, laid out as their transport; zero beside land."""
+        """g times the depth at the faces across dimension d, laid out as their transport; zero
+        beside land.
+        """
         weight = self._zeros((1 - d, d))
-        below, above = (self.depth[(slice(None),) * d + (s,)] for s in (slice(None, -1), slice(1, None)))
+        below, above = (
+            self.depth[(slice(None),) * d + (s,)] for s in (slice(None, -1), slice(1, None))
+        )
         inside = (slice(None),) * d + (slice(1, self.depth.shape[d]),)
         weight[inside] = np.where((below > 0) & (above > 0), 0.5 * GRAVITY * (below + above), 0)
         return weight
@@ -141,38 +171,55 @@ class ShallowWater(Solver):
     def _stable_step(self, weight_u: np.ndarray, weight_v: np.ndarray) -> float:
         """The largest dt for which (w dt/2)^2 + r dt/2 <= 1 in every cell.
 
-        w^2 is bounded by twice the diagonal of -div(g h grad) (Gershgorin); r is the rate at which a cell radiates.
+        w^2 is bounded by twice the diagonal of -div(g h grad) (Gershgorin); r is the rate at which
+        a cell radiates.
         """
         metric, cells, (rows, _) = self._metric, self._cells, self._cells
         per_x, per_y, south = (a[rows, None] for a in (metric.per_x, metric.per_y, metric.shrink))
         north = metric.shrink[self._next(0)[0], None]
         across = (weight_u[cells] + weight_u[self._next(1)]) * per_x**2
-        along = (weight_v[cells] * south + weight_v[self._next(0)] * north) * per_y * metric.per_face[0]
+        along = (
+            (weight_v[cells] * south + weight_v[self._next(0)] * north) * per_y * metric.per_face[0]
+        )
         rate = np.zeros(self.grid.owned_shape())
         for border in self._borders:
-            measure = per_x if border.dimension == 1 else per_y * (north if border.outward > 0 else south)
-            at = tuple(slice(b.start - c.start, b.stop - c.start) for b, c in zip(border.cells, cells, strict=True))
+            measure = (
+                per_x if border.dimension == 1 else per_y * (north if border.outward > 0 else south)
+            )
+            at = tuple(
+                slice(b.start - c.start, b.stop - c.start)
+                for b, c in zip(border.cells, cells, strict=True)
+            )
             rate[at] += abs(border.speed) * np.broadcast_to(measure, rate.shape)[at]
         fastest = float((rate / 2 + np.sqrt(rate**2 / 4 + 2 * (across + along))).max())
         fastest = self.grid.comm.allreduce(fastest, MPI.MAX)
         if fastest == 0:
-            raise ConfigError("no two neighbouring cells have water: depth is in metres, positive downwards")
+            raise ConfigError(
+                "no two neighbouring cells have water: depth is in metres, positive downwards"
+            )
         return 2 / fastest
 
     def _plan(self, weight_u: np.ndarray, weight_v: np.ndarray) -> None:
-        """The halo and the sweeps, each with the strides that its kernel takes after the extents."""
+        """The halo and the sweeps, each with the strides that its kernel takes after the
+        extents.
+        """
         eta, hu, hv = (self.fields[name] for name in ("eta", "hu", "hv"))
         self.halo = Halo(self.grid, fields=[eta, hu, hv], method=self.method)
         per_x, per_y, per_face, shrink = (
-            np.broadcast_to(a.astype(self.dtype)[:, None], (a.size, eta.shape[1])) for a in self._metric[:4]
+            np.broadcast_to(a.astype(self.dtype)[:, None], (a.size, eta.shape[1]))
+            for a in self._metric[:4]
         )
         pitch = {id(a): a.strides[0] // a.itemsize for a in (eta, hu, hv)}
         self._pushes = []
         for d, flux, weight, metric in ((1, hu, weight_u, per_x), (0, hv, weight_v, per_face)):
-            last = tuple(slice(s.stop, s.stop + 1) if i == d else s for i, s in enumerate(self._cells))
+            last = tuple(
+                slice(s.stop, s.stop + 1) if i == d else s for i, s in enumerate(self._cells)
+            )
             arrays, shell = (flux, weight, eta, metric), [*self.halo.shell, last]
             sweep = Sweep(self._team, self._kernel("push"), arrays, self.halo.interior, shell)
-            self._pushes.append((sweep, (pitch[id(flux)], pitch[id(eta)], 1 if d == 1 else pitch[id(eta)])))
+            self._pushes.append(
+                (sweep, (pitch[id(flux)], pitch[id(eta)], 1 if d == 1 else pitch[id(eta)]))
+            )
         arrays = (eta, hu, hv, self.fields["peak"], self.fields["arrival"], per_x, per_y, shrink)
         sweep = Sweep(self._team, self._kernel("fill"), arrays, self._cells, [])
         self._fill = sweep, tuple(pitch[id(a)] for a in (eta, hu, hv))
@@ -184,16 +231,23 @@ class ShallowWater(Solver):
             span, outward = self._cells[d], (-1, 1)[side]
             cell = span.start if side == 0 else span.stop - 1
             cells, faces = (
-                (*self._cells[:d], slice(at, at + 1), *self._cells[d + 1 :]) for at in (cell, cell + (side == 1))
+                (*self._cells[:d], slice(at, at + 1), *self._cells[d + 1 :])
+                for at in (cell, cell + (side == 1))
             )
             speed = np.sqrt(GRAVITY * np.maximum(self.depth[cells], 0)).astype(self.dtype)
             flux = self.fields[("hv", "hu")[d]][faces]
-            borders.append(_Border(d, outward, cells, flux, self.fields["eta"][cells], np.copysign(speed, outward)))
+            borders.append(
+                _Border(
+                    d, outward, cells, flux, self.fields["eta"][cells], np.copysign(speed, outward)
+                )
+            )
         return borders
 
 
 class _Border(NamedTuple):
-    """An open border: waves go out with their own speed, flux = outward c eta (Flather's condition, calm outside)."""
+    """An open border: waves go out with their own speed, flux = outward c eta (Flather's condition,
+    calm outside).
+    """
 
     dimension: int
     outward: int  # -1 or 1
@@ -223,10 +277,15 @@ def _sphere(grid: Grid, spacing: tuple[float, ...], south: float) -> _Metric:
     north = south + grid.shape[0] * spacing[0]
     if not -90 <= south < north <= 90 or grid.periodic[0]:
         raise ConfigError(
-            f"rows from {south} to {north} degrees, periodic={grid.periodic[0]}: must lie within [-90, 90]"
+            f"rows from {south} to {north} degrees, periodic={grid.periodic[0]}: must lie within "
+            "[-90, 90]"
         )
     dy, dx = (math.radians(h) * EARTH_RADIUS for h in spacing)
     row = np.arange(grid.local_shape[0] + 1) + (grid.start[0] - grid.width[0][0])
-    centre = np.cos(np.radians(np.clip(south + (row + 0.5) * spacing[0], -89.999, 89.999)))  # ghosts may lie beyond
+    centre = np.cos(
+        np.radians(np.clip(south + (row + 0.5) * spacing[0], -89.999, 89.999))
+    )  # ghosts may lie beyond
     face = np.cos(np.radians(south + row * spacing[0]))
-    return _Metric(1 / (dx * centre), 1 / (dy * centre), np.full(row.size, 1 / dy), face, dx * dy * centre)
+    return _Metric(
+        1 / (dx * centre), 1 / (dy * centre), np.full(row.size, 1 / dy), face, dx * dy * centre
+    )

@@ -26,11 +26,13 @@ class Solver:
 
     Attributes
     ----------
-    fields : name to local array with ghosts. Owned cells are the state; a step may put another array under a name.
+    fields : name to local array with ghosts. Owned cells are the state; a step may put another
+        array under a name.
     halo : how its ghosts are filled.
     time : seconds (or whatever unit the coefficients have) since the start.
     dt_max : the largest stable time step.
-    bytes_per_step : bytes that one step must move between memory and this rank's core, each array once.
+    bytes_per_step : bytes that one step must move between memory and this rank's core, each array
+        once.
     """
 
     fields: dict[str, np.ndarray]
@@ -46,7 +48,10 @@ class Solver:
             if threads < 1:
                 raise ConfigError(f"threads={threads} must be at least 1")
             if min(min(w) for w in grid.width) < 1:
-                raise ConfigError(f"ghost width {grid.width} must be at least 1 on every side: make Grid(..., width=1)")
+                raise ConfigError(
+                    f"ghost width {grid.width} must be at least 1 on every side: make Grid(..., "
+                    "width=1)"
+                )
         self.grid, self.method, self.time = grid, method, 0.0
         self.fields = {}
         self._team = Team(threads)
@@ -57,9 +62,11 @@ class Solver:
         raise NotImplementedError
 
     def set(self, name: str, values: ArrayLike) -> None:
-        """Set the owned cells of a field (collective); `values` : a number, or an array of this rank's owned shape.
+        """Set the owned cells of a field (collective); `values` : a number, or an array of this
+        rank's owned shape.
 
-        Raises `ConfigError` on all ranks where there is no such field, the shape is wrong or a value is not finite.
+        Raises `ConfigError` on all ranks where there is no such field, the shape is wrong or a
+        value is not finite.
         """
         if name not in self.fields:
             raise ConfigError(f"no field {name!r}: choose one of {', '.join(self.fields)}")
@@ -69,7 +76,9 @@ class Solver:
         owned = array[self.grid.owned]
         with together(self.grid.comm):
             if np.shape(values) not in ((), owned.shape):
-                raise ConfigError(f"{name} has shape {np.shape(values)}, but this rank owns {owned.shape} cells")
+                raise ConfigError(
+                    f"{name} has shape {np.shape(values)}, but this rank owns {owned.shape} cells"
+                )
             owned[...] = values
         _check_finite(self.grid, name, owned)
 
@@ -77,10 +86,15 @@ class Solver:
         return getattr(self._kernels, f"{name}_f{self.dtype.itemsize}")
 
     def _zeros(self, stagger: int | Sequence[int] = 0) -> np.ndarray:
-        """A local array; where the halo reads neighbours' arrays directly it must lie in the node's shared memory."""
+        """A local array; where the halo reads neighbours' arrays directly it must lie in the node's
+        shared memory.
+        """
         if self.method == "direct":
             return self.grid.zeros(self.dtype, stagger, shared=True)
-        shape = [lo + n + hi for n, (lo, hi) in zip(self.grid.owned_shape(stagger), self.grid.width, strict=True)]
+        shape = [
+            lo + n + hi
+            for n, (lo, hi) in zip(self.grid.owned_shape(stagger), self.grid.width, strict=True)
+        ]
         return aligned(shape, self.dtype, self.grid.width[-1][0])
 
     def _streams(self, arrays: int) -> bool:
@@ -90,14 +104,18 @@ class Solver:
 
     def _check_step(self, dt: float) -> None:
         if not 0 < dt <= self.dt_max:
-            raise ConfigError(f"time step {dt:g} is unstable or not positive: use one in (0, {self.dt_max:.6g}]")
+            raise ConfigError(
+                f"time step {dt:g} is unstable or not positive: use one in (0, {self.dt_max:.6g}]"
+            )
 
 
 def spacings(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
     """One positive cell size per dimension."""
     sizes = tuple(float(h) for h in (spacing if np.ndim(spacing) else [spacing] * ndim))  # type: ignore[union-attr]
     if len(sizes) != ndim or not all(0 < h < math.inf for h in sizes):
-        raise ConfigError(f"spacing {spacing} must be one positive number, or one per dimension ({ndim})")
+        raise ConfigError(
+            f"spacing {spacing} must be one positive number, or one per dimension ({ndim})"
+        )
     return sizes
 
 
@@ -109,15 +127,20 @@ def positive(name: str, value: float) -> float:
 
 
 def _check_finite(grid: Grid, name: str, owned: np.ndarray) -> None:
-    """Raise on all ranks where a value is NaN or infinite, saying how many are and where the first one is."""
+    """Raise on all ranks where a value is NaN or infinite, saying how many are and where the first
+    one is.
+    """
     bad = np.flatnonzero(~np.isfinite(owned))
     place = np.unravel_index(bad[0], owned.shape) if bad.size else ()
-    found = grid.comm.allgather((bad.size, tuple(int(i) + s for i, s in zip(place, grid.start, strict=False))))
+    found = grid.comm.allgather(
+        (bad.size, tuple(int(i) + s for i, s in zip(place, grid.start, strict=False)))
+    )
     count = sum(each for each, _ in found)
     if count:
         first = min(index for each, index in found if each)
         raise ConfigError(
-            f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at global index {first}: "
+            f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at "
+            f"global index {first}: "
             "fill the gaps in the input first"
         )
 
@@ -125,5 +148,11 @@ def _check_finite(grid: Grid, name: str, owned: np.ndarray) -> None:
 @cache
 def _cache_bytes() -> int:
     """Size of the last-level cache; 32 MB where Linux does not tell."""
-    sizes = [p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return max((int(s.rstrip("KM")) * {"K": 2**10, "M": 2**20}[s[-1]] for s in sizes if s[-1] in "KM"), default=2**25)
+    sizes = [
+        p.read_text().strip()
+        for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
+    return max(
+        (int(s.rstrip("KM")) * {"K": 2**10, "M": 2**20}[s[-1]] for s in sizes if s[-1] in "KM"),
+        default=2**25,
+    )

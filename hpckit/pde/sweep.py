@@ -1,4 +1,6 @@
-"""One kernel over the boxes of a block: the interior while the halo travels, then the shell; threads share them."""
+"""One kernel over the boxes of a block: the interior while the halo travels, then the shell;
+threads share them.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,24 @@ _WORTH = 8192  # cells below which a box is not worth dividing
 class Sweep:
     """A kernel bound to arrays and boxes: `kernel(*addresses, *extents, *arguments)` for every box.
 
-    Places and extents are computed here, once; a call costs a microsecond per box, without allocation. Boxes are
-    divided among the threads of `team`; kernels release the GIL, and cells do not depend on the box they lie in, so
-    the result is the same for any number of threads.
+    Places and extents are computed here, once; a call costs a microsecond per box, without
+    allocation. Boxes are divided among the threads of `team`; kernels release the GIL, and cells do
+    not depend on the box they lie in, so the result is the same for any number of threads.
 
     Parameters
     ----------
-    arrays : what the kernel's pointers mean, as local arrays that all have the cell of index i at `array[i]`.
+    arrays : what the kernel's pointers mean, as local arrays that all have the cell of index i at
+        `array[i]`.
     interior, shell : boxes of cells, as slices of a local array, each box to be swept once.
     """
 
     def __init__(
-        self, team: Team, kernel: Callable, arrays: Sequence[np.ndarray], interior: Slices, shell: Sequence[Slices]
+        self,
+        team: Team,
+        kernel: Callable,
+        arrays: Sequence[np.ndarray],
+        interior: Slices,
+        shell: Sequence[Slices],
     ) -> None:
         self._team, self._kernel = team, kernel
         self._arrays = list(arrays)  # calls hold addresses only
@@ -68,7 +76,9 @@ class Team:
 
 
 def aligned(shape: Sequence[int], dtype: np.dtype, ghosts: int) -> np.ndarray:
-    """Zeros whose rows all start a cache line at element `ghosts`: vector loads and stores then touch one line each."""
+    """Zeros whose rows all start a cache line at element `ghosts`: vector loads and stores then
+    touch one line each.
+    """
     line = _LINE // dtype.itemsize
     pitch = -(-shape[-1] // line) * line
     room = np.zeros(int(np.prod(shape[:-1])) * pitch + line, dtype)
@@ -79,12 +89,17 @@ def aligned(shape: Sequence[int], dtype: np.dtype, ghosts: int) -> np.ndarray:
 def _place(arrays: Sequence[np.ndarray], box: Slices) -> tuple[int, ...]:
     """Addresses of the box's first cell in all arrays, then the box's extents."""
     corner = [s.start for s in box]
-    places = [native.address(a) + sum(i * s for i, s in zip(corner, a.strides, strict=True)) for a in arrays]
+    places = [
+        native.address(a) + sum(i * s for i, s in zip(corner, a.strides, strict=True))
+        for a in arrays
+    ]
     return *places, *(s.stop - s.start for s in box)
 
 
 def _divide(box: Slices, threads: int) -> list[Slices]:
-    """The box in `threads` pieces along its slowest dimension that is long enough; no box, if it is empty."""
+    """The box in `threads` pieces along its slowest dimension that is long enough; no box, if it is
+    empty.
+    """
     extents = [s.stop - s.start for s in box]
     if min(extents) <= 0:
         return []

@@ -1,7 +1,7 @@
 """Physical boundaries of cell-centred fields, filled into the ghost cells beside them.
 
-The wall lies on the cells' outer faces. `"insulated"` lets nothing through (ghost = cell); a number is the value on the
-wall (ghost = 2 value - cell). Both keep the second order of the scheme.
+The wall lies on the cells' outer faces. `"insulated"` lets nothing through (ghost = cell); a number
+is the value on the wall (ghost = 2 value - cell). Both keep the second order of the scheme.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ def parse(walls: Wall | Sequence, ndim: int) -> Walls:
     pairs: Any = tuple((w, w) if isinstance(w, str | int | float) else tuple(w) for w in each)
     if len(pairs) != ndim or any(len(p) != 2 for p in pairs):
         raise ConfigError(
-            f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per dimension"
+            f"walls {walls} must be one, one per dimension ({ndim}), or one (low, high) pair per "
+            "dimension"
         )
     for wall in (w for pair in pairs for w in pair):
-        if (isinstance(wall, str) and wall != INSULATED) or (not isinstance(wall, str) and not math.isfinite(wall)):
-            raise ConfigError(f"wall {wall!r} must be {INSULATED!r} or the (finite) value on the wall")
+        if (isinstance(wall, str) and wall != INSULATED) or (
+            not isinstance(wall, str) and not math.isfinite(wall)
+        ):
+            raise ConfigError(
+                f"wall {wall!r} must be {INSULATED!r} or the (finite) value on the wall"
+            )
     return pairs
 
 
@@ -50,10 +55,14 @@ def sides(grid: Grid) -> list[tuple[int, int]]:
 
 
 class Fill:
-    """Fills the ghosts beside this rank's walls in one array, dimension by dimension: corners are filled too."""
+    """Fills the ghosts beside this rank's walls in one array, dimension by dimension: corners are
+    filled too.
+    """
 
     def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
-        self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []  # ghosts, cells, 2 value
+        self._order: list[
+            tuple[np.ndarray, np.ndarray, np.generic | None]
+        ] = []  # ghosts, cells, 2 value
         for d, side in sides(grid):
             wall = walls[d][side]
             edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1

@@ -22,18 +22,37 @@ def test_there_are_cases():
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_can_be_planned(mpirun, tmp_path, case):
-    done = mpirun(2, *PROGRAM, f"apps/allreduce/{case}.toml", "--dry-run", "--ranks", "4096", "--output", tmp_path)
+    done = mpirun(
+        2,
+        *PROGRAM,
+        f"apps/allreduce/{case}.toml",
+        "--dry-run",
+        "--ranks",
+        "4096",
+        "--output",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("ranks     4096\n") == 1  # rank 0 alone says it
 
 
 def test_the_quick_case_on_three_ranks(mpirun, tmp_path):
-    done = mpirun(3, *PROGRAM, "apps/allreduce/quick.toml", "--seconds", "0.1", "--output", tmp_path, "--json")
+    done = mpirun(
+        3, *PROGRAM, "apps/allreduce/quick.toml", "--seconds", "0.1", "--output", tmp_path, "--json"
+    )
     assert done.returncode == 0, done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     results = json.loads(line)["results"]
-    assert {"results checked", "speed-up by auto, geometric mean", "model off by a factor of, median"} <= results.keys()
-    assert {path.name for path in tmp_path.iterdir()} >= {"result.json", "config.toml", "allreduce.png"}
+    assert {
+        "results checked",
+        "speed-up by auto, geometric mean",
+        "model off by a factor of, median",
+    } <= results.keys()
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "result.json",
+        "config.toml",
+        "allreduce.png",
+    }
     rows = json.loads((tmp_path / "result.json").read_text())["rows"]
     assert results["results checked"] == len(rows)
 
@@ -50,6 +69,8 @@ def test_the_quick_case_on_three_ranks(mpirun, tmp_path):
 def test_usage_errors_are_one_line_and_code_2(mpirun, tmp_path, wrong, message):
     done = mpirun(2, *PROGRAM, *wrong, "--output", tmp_path / "r")
     assert done.returncode == 2, done.stdout
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.allreduce: ")]
+    (line,) = [
+        line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.allreduce: ")
+    ]
     assert message in line
     assert not (tmp_path / "r").exists()

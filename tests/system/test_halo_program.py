@@ -29,9 +29,17 @@ def test_one_json_line(mpirun, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     results = json.loads(line)["results"]
     assert 0 < results["largest error against the analytic solution"] < 0.01
-    assert {"cell updates, million/s", "memory traffic, GB/s", "halo share, % of the steps"} <= results.keys()
+    assert {
+        "cell updates, million/s",
+        "memory traffic, GB/s",
+        "halo share, % of the steps",
+    } <= results.keys()
     assert {event["pid"] for event in json.loads(trace.read_text())["traceEvents"]} == {0, 1}
-    assert {path.name for path in (tmp_path / "r").iterdir()} >= {"heat.png", "heat.vtkhdf", "config.toml"}
+    assert {path.name for path in (tmp_path / "r").iterdir()} >= {
+        "heat.png",
+        "heat.vtkhdf",
+        "config.toml",
+    }
 
 
 def test_the_tsunami_and_its_pictures(mpirun, tmp_path):
@@ -87,7 +95,9 @@ def test_unknown_key_in_the_case_file(mpirun, tmp_path):
 
 
 def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
-    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or numba."""
+    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or
+    numba.
+    """
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -95,8 +105,11 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
         "from hpckit.apps.halo import Config, main\n"
         f"main(MPI.COMM_WORLD, Config(shape=(16, 16), output={str(tmp_path / 'r')!r}))\n"
         "if MPI.COMM_WORLD.rank == 1:\n"
-        "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'petsc4py', 'PIL'} & sys.modules.keys()))\n"
+        "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'petsc4py', 'PIL'} & "
+        "sys.modules.keys()))\n"
     )
-    mpirun(1, script, PYTHONPATH=str(ROOT))  # else the kernels may yet have to be compiled, and by rank 1
+    mpirun(
+        1, script, PYTHONPATH=str(ROOT)
+    )  # else the kernels may yet have to be compiled, and by rank 1
     done = mpirun(2, script, PYTHONPATH=str(ROOT))
     assert "heavy: []" in done.stdout, done.stdout

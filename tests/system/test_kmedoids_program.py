@@ -29,8 +29,15 @@ def test_the_quick_case_on_three_ranks(mpirun, tmp_path):
     results = json.loads(line)["results"]
     assert results["loss"] == pytest.approx(106_598, rel=0.01)
     assert {"swaps", "distances read, GB", "distances read, % of copying"} <= results.keys()
-    assert {"distances", "swaps", "pictures"} <= {line.split()[0] for line in done.stdout.splitlines() if line}
-    assert {path.name for path in tmp_path.iterdir()} >= {"result.h5", "config.toml", "clusters.png", "loss.png"}
+    assert {"distances", "swaps", "pictures"} <= {
+        line.split()[0] for line in done.stdout.splitlines() if line
+    }
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "result.h5",
+        "config.toml",
+        "clusters.png",
+        "loss.png",
+    }
 
 
 def test_stopped_for_time_and_resumed(mpirun, tmp_path):
@@ -55,13 +62,17 @@ def test_stopped_for_time_and_resumed(mpirun, tmp_path):
 def test_usage_errors_are_one_line_and_code_2(mpirun, tmp_path, wrong, message):
     done = mpirun(2, *PROGRAM, *SMALL, *wrong, "--output", tmp_path / "r")
     assert done.returncode == 2, done.stdout
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.kmedoids: ")]
+    (line,) = [
+        line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.kmedoids: ")
+    ]
     assert message in line
     assert not (tmp_path / "r").exists()
 
 
 def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
-    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or numba."""
+    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or
+    numba.
+    """
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -69,8 +80,11 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
         "from hpckit.apps.kmedoids import Config, Generate, main\n"
         f"main(MPI.COMM_WORLD, Config(generate=Generate(n=300), output={str(tmp_path / 'r')!r}))\n"
         "if MPI.COMM_WORLD.rank == 1:\n"
-        "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'sklearn', 'PIL'} & sys.modules.keys()))\n"
+        "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'sklearn', 'PIL'} & "
+        "sys.modules.keys()))\n"
     )
-    mpirun(1, script, PYTHONPATH=str(ROOT))  # else the kernels may yet have to be compiled, and by rank 1
+    mpirun(
+        1, script, PYTHONPATH=str(ROOT)
+    )  # else the kernels may yet have to be compiled, and by rank 1
     done = mpirun(2, script, PYTHONPATH=str(ROOT))
     assert "heavy: []" in done.stdout, done.stdout

@@ -97,7 +97,9 @@ def test_what_fails_on_all_ranks_is_told_once(script):
     assert "failed" not in job.stdout
 
 
-@pytest.mark.parametrize(("ranks", "way"), [(2, "well"), (2, "caught"), (2, "ends early"), (1, "caught")])
+@pytest.mark.parametrize(
+    ("ranks", "way"), [(2, "well"), (2, "caught"), (2, "ends early"), (1, "caught")]
+)
 def test_a_script_that_ends_well_is_left_alone(script, ranks, way):
     job = script(ranks, way)
     assert job.returncode == 0, job.stdout

@@ -1,4 +1,6 @@
-"""The allreduce benchmark: its peers add up, its ratios are right, and it says what it cannot do."""
+"""The allreduce benchmark: its peers add up, its ratios are right, and it says what it cannot
+do.
+"""
 
 import numpy as np
 import pytest
@@ -56,13 +58,19 @@ def test_compressed_sums_are_judged_by_their_bound(comm):
 
 def test_ratios_are_of_medians():
     assert ratio([2.0, 2.0, 9.0], [1.0, 1.0, 0.1]) == (2.0, 2.0, pytest.approx(90.0))
-    assert ratio([3.0] * 5, [2.0] * 5, least=1.0) == (2.0, 2.0, 2.0)  # what is exposed of a producer's second
+    assert ratio([3.0] * 5, [2.0] * 5, least=1.0) == (
+        2.0,
+        2.0,
+        2.0,
+    )  # what is exposed of a producer's second
 
 
 def test_regret_counts_cases():
     regret, rows = Regret(), []
     regret.see({"8 B": {"native, in place": [2.0], "ring": [1.0], "auto": [1.1], "native": [0.1]}})
-    regret.see({"8 B": {"ring": [1.0], "shared, window": [0.5], "auto": [1.2], "auto, window": [0.5]}})
+    regret.see(
+        {"8 B": {"ring": [1.0], "shared, window": [0.5], "auto": [1.2], "auto, window": [0.5]}}
+    )
 
     class Report:
         def add(self, *row):

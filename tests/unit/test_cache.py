@@ -16,7 +16,9 @@ EVERYTHING = ("HPCKIT_CACHE", "XDG_CACHE_HOME", "HOME")
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """`environment(HOME=..., ...)` sets these variables and unsets the others; temporary files are below `tmp_path`."""
+    """`environment(HOME=..., ...)` sets these variables and unsets the others; temporary files are
+    below `tmp_path`.
+    """
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(cache, "_refused", set())
@@ -49,9 +51,16 @@ def test_the_preferred_folder(environment, tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"HOME": ""}, {"HOME": "relative"}, {"HOME": "/nonexistent/of/hpckit"}, {"XDG_CACHE_HOME": "/dev/null"}],
+    [
+        {"HOME": ""},
+        {"HOME": "relative"},
+        {"HOME": "/nonexistent/of/hpckit"},
+        {"XDG_CACHE_HOME": "/dev/null"},
+    ],
 )
-def test_without_a_folder_of_the_user_one_among_the_temporary_files_is_taken(environment, values, monkeypatch):
+def test_without_a_folder_of_the_user_one_among_the_temporary_files_is_taken(
+    environment, values, monkeypatch
+):
     monkeypatch.chdir(tempfile.gettempdir())
     fallback = environment(**values)
     assert cache.home() == fallback
@@ -84,7 +93,9 @@ def test_no_folder_at_all(environment, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777, 0o772])
-def test_a_folder_that_others_can_write_to_is_left_out_with_one_warning(environment, tmp_path, mode, caplog):
+def test_a_folder_that_others_can_write_to_is_left_out_with_one_warning(
+    environment, tmp_path, mode, caplog
+):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(mode)
     fallback = environment(HPCKIT_CACHE=tmp_path / "open")
@@ -141,7 +152,9 @@ def test_only_regular_files_of_ours_are_read(tmp_path):
 
 def test_files_are_on_disk_before_they_get_their_name(tmp_path, monkeypatch):
     order, replace, fsync = [], Path.replace, os.fsync
-    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("name"), replace(self, to))[1])
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (order.append("name"), replace(self, to))[1]
+    )
     monkeypatch.setattr(cache.os, "fsync", lambda file: (order.append("disk"), fsync(file))[1])
     cache.write(tmp_path / "file", b"content")
     assert order == ["disk", "name"]
@@ -192,7 +205,16 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path, busy):
 
 
 def test_a_turn_is_one_process_s_at_a_time():
-    with cache.Turn("a test") as first, cache.Turn("a test") as second, cache.Turn("another test") as other:
-        assert [first.taken(), first.taken(), second.taken(), other.taken()] == [True, True, False, True]
+    with (
+        cache.Turn("a test") as first,
+        cache.Turn("a test") as second,
+        cache.Turn("another test") as other,
+    ):
+        assert [first.taken(), first.taken(), second.taken(), other.taken()] == [
+            True,
+            True,
+            False,
+            True,
+        ]
     with cache.Turn("a test") as again:
         assert again.taken()

@@ -36,7 +36,8 @@ def test_equal_causes_are_grouped(comm):
     plural = "s" * (comm.size > 3)
     count = 1 + comm.size // 2
     assert str(caught.value) == (
-        f"{count} of {comm.size} ranks failed: rank 0: KeyError: 'first'; rank{plural} {odd}: ValueError: odd"
+        f"{count} of {comm.size} ranks failed: rank 0: KeyError: 'first'; rank{plural} {odd}: "
+        "ValueError: odd"
     )
 
 
@@ -50,7 +51,9 @@ def test_the_kind_of_error_survives(comm, kind, code):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("error", [ValueError("odd"), UnicodeError("odd"), TypeError("odd"), MemoryError("odd")])
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), UnicodeError("odd"), TypeError("odd"), MemoryError("odd")]
+)
 def test_what_all_failed_of_is_caught_as_on_one_rank(comm, error):
     kind = next(base for base in (ValueError, TypeError, MemoryError) if isinstance(error, base))
     for failed in (comm.rank == comm.size - 1, True):

@@ -22,7 +22,11 @@ def run(tmp_path, mpirun):
 
 
 def test_a_failure_on_one_rank_is_a_failure_shown_by_rank_0(run):
-    result = run(3, "def test_one(comm):\n    assert comm.rank != 2, 'the reason'\n\ndef test_two(comm): pass\n")
+    result = run(
+        3,
+        "def test_one(comm):\n    assert comm.rank != 2, 'the reason'\n\ndef test_two(comm): "
+        "pass\n",
+    )
     assert result.returncode != 0
     assert "failed on rank 2 of 3" in result.stdout
     assert "the reason" in result.stdout
@@ -59,11 +63,16 @@ def test(comm, number):
     assert result.returncode == 0, result.stdout
 
 
-# Patience must outlast what the ranks of a busy machine are apart at the start: at half of it they give up.
+# Patience must outlast what the ranks of a busy machine are apart at the start: at half of it they
+# give up.
 
 
 def test_a_stuck_rank_ends_the_job_with_its_stack(run):
-    result = run(2, "def test(comm):\n    if comm.rank == 1:\n        comm.recv(source=0)  # never sent\n", "16")
+    result = run(
+        2,
+        "def test(comm):\n    if comm.rank == 1:\n        comm.recv(source=0)  # never sent\n",
+        "16",
+    )
     assert result.returncode != 0
     assert "rank 0 waited 8 s for the others" in result.stdout
     assert "test_case.py" in result.stdout

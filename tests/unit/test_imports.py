@@ -38,7 +38,8 @@ def test_no_module_loads_what_it_may_not_need(python):
 
 
 @pytest.mark.parametrize(
-    "code", ["from hpckit import Grid", "import hpckit; hpckit.Halo", "from hpckit import allreduce"]
+    "code",
+    ["from hpckit import Grid", "import hpckit; hpckit.Halo", "from hpckit import allreduce"],
 )
 def test_without_an_mpi_library_one_line_says_what_to_install(mpirun, code):
     result = mpirun(None, "-c", code, MPI4PY_LIBMPI="/nonexistent")

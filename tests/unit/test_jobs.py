@@ -1,4 +1,6 @@
-"""The job scripts: their logic with stand-ins for Slurm and the program, and the real thing where Slurm answers."""
+"""The job scripts: their logic with stand-ins for Slurm and the program, and the real thing where
+Slurm answers.
+"""
 
 import contextlib
 import os
@@ -18,7 +20,9 @@ KMEDOIDS, ALLREDUCE = ROOT / "jobs/kmedoids.sbatch", ROOT / "jobs/allreduce.sbat
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """`stand_in(name, text)` puts a bash script called `name` beside the job's python, first on its PATH."""
+    """`stand_in(name, text)` puts a bash script called `name` beside the job's python, first on its
+    PATH.
+    """
 
     def write(name, text):
         path = tmp_path / name
@@ -36,7 +40,9 @@ def start(tmp_path, stand_in):
     def start(program, job=JOB, **environment):
         stand_in("scontrol", f'echo "$@" > {tmp_path}/scontrol.log')
         python = stand_in("python", program)
-        environment = os.environ | {"PYTHON": str(python), "LAUNCH": "env", "SLURM_JOB_ID": "7"} | environment
+        environment = (
+            os.environ | {"PYTHON": str(python), "LAUNCH": "env", "SLURM_JOB_ID": "7"} | environment
+        )
         words = ["bash", job, "case.toml"]
         return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -71,7 +77,9 @@ def _slurm_answers():
     if not shutil.which("sinfo"):
         return False
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+        return (
+            subprocess.run(["sinfo"], capture_output=True, timeout=20, check=False).returncode == 0
+        )
     return False
 
 
@@ -80,7 +88,11 @@ def test_another_program_and_its_signal(start):
     assert output == "-m hpckit.apps.kmedoids case.toml\n"
     output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=100)
     assert output == "-m hpckit.apps.allreduce case.toml\n"
-    options = [line for line in JOB.read_text().splitlines() if line.startswith("#SBATCH") and "job-name" not in line]
+    options = [
+        line
+        for line in JOB.read_text().splitlines()
+        if line.startswith("#SBATCH") and "job-name" not in line
+    ]
     assert set(options) <= set(KMEDOIDS.read_text().splitlines())
 
 
@@ -88,5 +100,7 @@ def test_another_program_and_its_signal(start):
 def test_the_quick_case_under_slurm(tmp_path):
     output = tmp_path / "job.out"
     command = ["sbatch", "--wait", f"--output={output}", "--time=5", JOB, "apps/halo/quick.toml"]
-    job = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, timeout=100, check=False)
+    job = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, timeout=100, check=False
+    )
     assert job.returncode == 0, output.read_text()

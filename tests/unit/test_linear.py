@@ -34,11 +34,16 @@ def test_rows_are_numbered_rank_by_rank_and_ghosts_alike(comm, shape, periodic):
 
 def test_stencil_leaves_out_what_lies_over_the_border(comm):
     grid = Grid(comm, (4, 5))
-    pointers, columns, entries = linear.stencil(grid, CROSS, [np.full(grid.owned_shape(), 4.0), -1, -1, -1, -1])
+    pointers, columns, entries = linear.stencil(
+        grid, CROSS, [np.full(grid.owned_shape(), 4.0), -1, -1, -1, -1]
+    )
     assert pointers[-1] == columns.size == entries.size
     assert comm.allreduce(columns.size) == 20 + 2 * (3 * 5 + 4 * 4)
     assert columns.min() >= 0
-    assert (entries[columns == np.repeat(linear.numbering(grid)[1:-1, 1:-1].ravel(), np.diff(pointers))] == 4).all()
+    assert (
+        entries[columns == np.repeat(linear.numbering(grid)[1:-1, 1:-1].ravel(), np.diff(pointers))]
+        == 4
+    ).all()
 
 
 def test_a_periodic_dimension_of_two_cells(comm):

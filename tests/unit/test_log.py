@@ -59,7 +59,13 @@ def test_nothing_to_do_is_done_at_once(clock):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(1.25, "1.2 s"), (42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (float("inf"), "unknown time")],
+    [
+        (1.25, "1.2 s"),
+        (42, "42 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+        (float("inf"), "unknown time"),
+    ],
 )
 def test_durations_read_well(seconds, text):
     assert log.duration(seconds) == text

@@ -1,4 +1,6 @@
-"""Compiled kernels: damaged ones are made again, and compilers that do not work are done without."""
+"""Compiled kernels: damaged ones are made again, and compilers that do not work are done
+without.
+"""
 
 import os
 import shutil
@@ -56,7 +58,9 @@ def load():
 
 
 def works(kernels):
-    """Of three bids (change of the loss, candidate, slot, block) the last is the best: the lowest change."""
+    """Of three bids (change of the loss, candidate, slot, block) the last is the best: the lowest
+    change.
+    """
     bids = np.array([[-1.0, 4.0, 0.0, 0.0], [-2.0, -1.0, 0.0, 0.0], [-3.0, 5.0, 0.0, 0.0]])
     return kernels.winner(native.address(bids), 3) == 2
 
@@ -86,7 +90,8 @@ DAMAGES = {
     "another's": lambda content: content[:-32] + cache.digest("another.so", content[:-32]),
     "no library, but whole": lambda content: b"text" + cache.digest(native._entry(SMALL), b"text"),
     "no kernels, but whole": lambda content: (
-        (other := Path("/proc/self/exe").read_bytes()[:100_000]) + cache.digest(native._entry(SMALL), other)
+        (other := Path("/proc/self/exe").read_bytes()[:100_000])
+        + cache.digest(native._entry(SMALL), other)
     ),
     **{f"a bit at {place}": flip(place) for place in (0.0, 0.3, 0.5, 0.9, 1.0)},
 }
@@ -103,7 +108,9 @@ def test_a_damaged_library_is_built_again_once(builds, tmp_path, damage):
     assert builds.count == 2
 
 
-@pytest.mark.parametrize("kind", ["open to others", "unreadable", "link", "dangling link", "pipe", "folder"])
+@pytest.mark.parametrize(
+    "kind", ["open to others", "unreadable", "link", "dangling link", "pipe", "folder"]
+)
 def test_what_is_no_file_of_ours_is_never_loaded(builds, tmp_path, kind):
     path = tmp_path / native._entry(SMALL)
     load()
@@ -117,7 +124,10 @@ def test_what_is_no_file_of_ours_is_never_loaded(builds, tmp_path, kind):
         content = path.read_bytes()
         path.unlink()
         {
-            "link": lambda: ((tmp_path / "elsewhere").write_bytes(content), path.symlink_to(tmp_path / "elsewhere")),
+            "link": lambda: (
+                (tmp_path / "elsewhere").write_bytes(content),
+                path.symlink_to(tmp_path / "elsewhere"),
+            ),
             "dangling link": lambda: path.symlink_to(tmp_path / "nowhere"),
             "pipe": lambda: os.mkfifo(path),
             "folder": path.mkdir,
@@ -149,7 +159,9 @@ def test_a_cache_that_cannot_be_written_is_told_and_passed_by(builds, monkeypatc
 def test_libraries_of_other_machines_and_versions_have_other_names(monkeypatch):
     names = {native._entry(SMALL)}
     for change in range(len(native._machine())):
-        parts = [part + " of another kind" * (i == change) for i, part in enumerate(native._machine())]
+        parts = [
+            part + " of another kind" * (i == change) for i, part in enumerate(native._machine())
+        ]
         with monkeypatch.context() as patch:
             patch.setattr(native, "_machine", lambda parts=parts: parts)
             names.add(native._entry(SMALL))
@@ -163,7 +175,9 @@ def test_libraries_of_other_machines_and_versions_have_other_names(monkeypatch):
 
 def test_all_modules_of_kernels_are_known():
     root = Path(hpckit.__path__[0])
-    kernels = {path for path in root.rglob("*.py") if "export(" in path.read_text()} - {root / "native.py"}
+    kernels = {path for path in root.rglob("*.py") if "export(" in path.read_text()} - {
+        root / "native.py"
+    }
     names = {".".join(path.relative_to(root.parent).with_suffix("").parts) for path in kernels}
     assert len(names) > 10 and set(native.modules()) == names
 
@@ -191,7 +205,8 @@ def test_a_long_wait_is_told_once(builds, monkeypatch, caplog):
     assert "doctor --compile" in said
 
 
-# -- compilers ---------------------------------------------------------------------------------------------------------
+# -- compilers
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -207,7 +222,12 @@ def compiler(tmp_path, monkeypatch):
         if script:
             (folder / "cc").write_text(f"#!/bin/sh\nPATH={path}\n{script}\n")
             (folder / "cc").chmod(0o755)
-            if subprocess.run([folder / "cc"], check=False, capture_output=True, timeout=60).returncode == 126:
+            if (
+                subprocess.run(
+                    [folder / "cc"], check=False, capture_output=True, timeout=60
+                ).returncode
+                == 126
+            ):
                 pytest.skip("programs in temporary folders cannot be run here")
         monkeypatch.setenv("PATH", str(folder))
         return link.find.__wrapped__()
@@ -248,7 +268,9 @@ def test_a_compiler_that_does_not_answer(compiler, monkeypatch):
 
 
 def test_the_development_files_of_libc_are_not_needed(compiler):
-    found = compiler(f'case "$*" in *-nostdlib*) exec {real()} "$@";; esac; echo cannot find crti.o >&2; exit 1')
+    found = compiler(
+        f'case "$*" in *-nostdlib*) exec {real()} "$@";; esac; echo cannot find crti.o >&2; exit 1'
+    )
     assert found.linker is not None
     assert found.fault is None
 
@@ -263,7 +285,9 @@ def test_a_wrong_cc_is_told_and_passed_by(monkeypatch, tmp_path, named):
     assert "CC does not link" in str(found.fault)
 
 
-def test_without_a_linker_kernels_are_compiled_in_memory_and_nobody_waits(builds, monkeypatch, caplog):
+def test_without_a_linker_kernels_are_compiled_in_memory_and_nobody_waits(
+    builds, monkeypatch, caplog
+):
     monkeypatch.setattr(link, "find", lambda: link.Found(None, ("cc: cannot find crti.o",)))
     monkeypatch.setattr(native, "_in_memory", lambda module: f"{module} in memory")
     with cache.Turn(f"{cache.home()}/{native._entry(SMALL)}/1") as other:
@@ -278,7 +302,8 @@ def test_kernels_in_memory_are_the_same(builds):
     assert works(native._in_memory(SMALL))
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------
+# -- processes
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_compiled_beforehand_without_mpi(mpirun, tmp_path):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "apps").glob("*/README.md")])
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "apps").glob("*/README.md")]
+)
 
 
 def _name(page):
@@ -16,12 +18,18 @@ def _name(page):
 
 
 def _blocks(page, language):
-    """The text of all fenced blocks in `language` on a page: one script, as one reads it from top to bottom."""
-    return "".join(re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
+    """The text of all fenced blocks in `language` on a page: one script, as one reads it from top
+    to bottom.
+    """
+    return "".join(
+        re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
 
 
 def _commands(word):
-    """Every line of a shell block that starts with `word` (a folder before it does not matter), without its comment."""
+    """Every line of a shell block that starts with `word` (a folder before it does not matter),
+    without its comment.
+    """
     lines = [line for page in PAGES for line in _blocks(page, "sh").splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return sorted({tuple(line[1:]) for line in words if line and Path(line[0]).name == word})
@@ -61,7 +69,9 @@ def test_python_commands_run(arguments, mpirun, elsewhere):
 
 @pytest.mark.parametrize("arguments", _commands("make"), ids=" ".join)
 def test_make_commands_have_a_target(arguments):
-    subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        ["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("arguments", _commands("sbatch"), ids=" ".join)

@@ -69,7 +69,9 @@ def test_perfetto_gets_one_track_per_rank(recording, shared_path):
     assert [p.name for p in shared_path.iterdir()] == ["trace.json"]
     events = json.loads((shared_path / "trace.json").read_text())["traceEvents"]
     assert {e["pid"] for e in events} == set(range(comm.size))
-    assert [e["args"]["name"] for e in events if e["name"] == "process_name"] == [f"rank {r}" for r in range(comm.size)]
+    assert [e["args"]["name"] for e in events if e["name"] == "process_name"] == [
+        f"rank {r}" for r in range(comm.size)
+    ]
     for rank in range(comm.size):
         spans = {e["name"]: e for e in events if e["pid"] == rank and e["ph"] == "X"}
         assert set(spans) == {"outer", "inner"}
@@ -80,7 +82,9 @@ def test_perfetto_gets_one_track_per_rank(recording, shared_path):
 
 
 def test_clocks_start_together(comm):
-    """All first spans begin within the time that the slowest rank takes from before the start to after its span."""
+    """All first spans begin within the time that the slowest rank takes from before the start to
+    after its span.
+    """
     entered = time.perf_counter_ns()
     trace.enable(comm)
     with trace.span("first"):

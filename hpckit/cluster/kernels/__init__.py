@@ -1,7 +1,9 @@
-"""Kernels of k-medoids: sources for numba, one module for each subject, compiled by `hpckit.native`.
+"""Kernels of k-medoids: sources for numba, one module for each subject, compiled by
+`hpckit.native`.
 
-Distances are whole numbers of ticks, at most 2**24, in float32; every sum of them, times a weight, is a whole number
-below 2**53 in float64. No sum is rounded, so the order of a loop, its vector width and the number of ranks are free.
+Distances are whole numbers of ticks, at most 2**24, in float32; every sum of them, times a weight,
+is a whole number below 2**53 in float64. No sum is rounded, so the order of a loop, its vector
+width and the number of ranks are free.
 
 Symbols, for n objects o, k slots i with one medoid each, and m candidates j that this rank owns:
 

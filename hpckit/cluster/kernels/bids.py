@@ -1,7 +1,8 @@
 """The best of several.
 
-A bid is four float64: change of the loss, candidate, slot, block; a candidate of -1 is no bid. The lowest block wins,
-then the lowest change, then the lowest candidate, then the lowest slot. Kernels leave the block alone.
+A bid is four float64: change of the loss, candidate, slot, block; a candidate of -1 is no bid. The
+lowest block wins, then the lowest change, then the lowest candidate, then the lowest slot. Kernels
+leave the block alone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def approach(n, row, dn, changed, dn_was):
 
 @njit(inline="always")
 def _nearer(d, new, old):
-    """How much more a candidate at distance d gains by an object whose medoid was at `old` and is at `new`."""
+    """How much more a candidate at distance d gains by an object whose medoid was at `old` and is
+    at `new`.
+    """
     return types.float64((new - min(d, new)) - (old - min(d, old)))
 
 

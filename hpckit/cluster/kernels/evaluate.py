@@ -57,7 +57,9 @@ def _evaluation(find):
 
 _evaluate = _evaluation(hits_below_each)
 _evaluate_scalar = _evaluation(hits_below_scalar)
-_EVALUATE = "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, f8*, f4*, f4, f8*, i8*, f8*)"
+_EVALUATE = (
+    "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, f8*, f4*, f4, f8*, i8*, f8*)"
+)
 
 
 @export(_EVALUATE)
@@ -65,13 +67,31 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
 ):  # fmt: skip
-    """The best swap among the candidates, as a bid if it lowers the loss; how many would, now the first in their list.
+    """The best swap among the candidates, as a bid if it lowers the loss; how many would, now the
+    first in their list.
 
-    rows[places[c]*stride + o] * scale, rounded, is d of candidates[c], and below ds where rows[...] is below limit[o];
-    taken[j]: j is a medoid. `after` and `hits` are scratch.
+    rows[places[c]*stride + o] * scale, rounded, is d of candidates[c], and below ds where rows[...]
+    is below limit[o]; taken[j]: j is a medoid. `after` and `hits` are scratch.
     """
     return _evaluate(
-        rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid
+        rows,
+        stride,
+        candidates,
+        places,
+        count,
+        n,
+        taken,
+        near,
+        dn,
+        ds,
+        w,
+        k,
+        removal,
+        limit,
+        scale,
+        after,
+        hits,
+        bid,
     )
 
 
@@ -82,5 +102,22 @@ def evaluate_scalar(
 ):  # fmt: skip
     """What `evaluate` computes, without masks: the tests compare them."""
     return _evaluate_scalar(
-        rows, stride, candidates, places, count, n, taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid
+        rows,
+        stride,
+        candidates,
+        places,
+        count,
+        n,
+        taken,
+        near,
+        dn,
+        ds,
+        w,
+        k,
+        removal,
+        limit,
+        scale,
+        after,
+        hits,
+        bid,
     )

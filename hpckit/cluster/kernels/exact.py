@@ -1,4 +1,6 @@
-"""PAM: the gains of all swaps are kept, and change by the rows of objects, their distances to all candidates."""
+"""PAM: the gains of all swaps are kept, and change by the rows of objects, their distances to all
+candidates.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,29 @@ from hpckit.native import export
 
 
 @export("void(f4*, i8, i8*, f4, i8*, i4*, f4*, f4*, i8, i8, i4*, f4*, f4*, f8*, f8*, f8*)")
-def update(rows, stride, places, scale, changed, near_was, dn_was, ds_was, count, m, near, dn, ds, w, gain, shift):
-    """Replace what the changed objects contribute to the gains of all candidates (Resende & Werneck 2007).
+def update(
+    rows,
+    stride,
+    places,
+    scale,
+    changed,
+    near_was,
+    dn_was,
+    ds_was,
+    count,
+    m,
+    near,
+    dn,
+    ds,
+    w,
+    gain,
+    shift,
+):
+    """Replace what the changed objects contribute to the gains of all candidates (Resende & Werneck
+    2007).
 
-    gain[j] is the first sum of the package's text, shift[i*m + j] the second; rows[places[c]*stride + j] * scale,
-    rounded, is d of object changed[c].
+    gain[j] is the first sum of the package's text, shift[i*m + j] the second; rows[places[c]*stride
+    + j] * scale, rounded, is d of object changed[c].
     """
     for c in range(count):
         o = changed[c]
@@ -37,7 +57,9 @@ def update(rows, stride, places, scale, changed, near_was, dn_was, ds_was, count
 
 @export("void(f8*, f8*, f8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
 def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
-    """The best swap of all candidates, as a bid if it lowers the loss; `lowest` and `slots` are scratch of m."""
+    """The best swap of all candidates, as a bid if it lowers the loss; `lowest` and `slots` are
+    scratch of m.
+    """
     no_bid(bid)
     for j in range(m):
         lowest[j] = shift[j] + removal[0]

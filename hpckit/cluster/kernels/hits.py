@@ -12,7 +12,9 @@ _AHEAD = 1024  # objects
 
 @njit(inline="always")
 def _put(mask, o, hits, count):
-    """Append the objects of a mask: four places are written whatever it is, so that sparse masks mispredict nothing."""
+    """Append the objects of a mask: four places are written whatever it is, so that sparse masks
+    mispredict nothing.
+    """
     end = count + population(mask)
     for t in range(4):
         hits[count + t] = o + lowest(mask)
@@ -42,7 +44,9 @@ def _prefetch(rows, start):
 
 @njit
 def hits_below(row, start, limit, length, hits):
-    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has room for 4 more."""
+    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has
+    room for 4 more.
+    """
     count = 0
     for o in range(0, length - length % LANES, LANES):
         _prefetch(row, start + o + _AHEAD)
@@ -52,19 +56,28 @@ def hits_below(row, start, limit, length, hits):
 
 @njit
 def hits_below_each(rows, stride, places, many, limit, length, hits):
-    """The same for the first AT_ONCE of `many` rows: those of row t follow their number in hits[t*(length + 5)].
+    """The same for the first AT_ONCE of `many` rows: those of row t follow their number in
+    hits[t*(length + 5)].
 
-    Meanwhile what comes _AHEAD, in these rows or in the next, is fetched: the processor itself stops at pages.
+    Meanwhile what comes _AHEAD, in these rows or in the next, is fetched: the processor itself
+    stops at pages.
     """
     room = length + 5
     if many < AT_ONCE:
         for t in range(many):
-            hits[t * room] = hits_below(rows, places[t] * stride, limit, length, pointer_to(hits, t * room + 1))
+            hits[t * room] = hits_below(
+                rows, places[t] * stride, limit, length, pointer_to(hits, t * room + 1)
+            )
         return
     s0, s1, s2, s3 = places[0] * stride, places[1] * stride, places[2] * stride, places[3] * stride
     n0, n1, n2, n3 = s0, s1, s2, s3
     if many >= 2 * AT_ONCE:
-        n0, n1, n2, n3 = places[4] * stride, places[5] * stride, places[6] * stride, places[7] * stride
+        n0, n1, n2, n3 = (
+            places[4] * stride,
+            places[5] * stride,
+            places[6] * stride,
+            places[7] * stride,
+        )
     h0, h1 = pointer_to(hits, 1), pointer_to(hits, room + 1)
     h2, h3 = pointer_to(hits, 2 * room + 1), pointer_to(hits, 3 * room + 1)
     c0 = c1 = c2 = c3 = 0

@@ -14,19 +14,25 @@ TILE = 64
 @intrinsic
 def bits(typing, x):
     """The bits of a float64: in the order of the values where they are not negative."""
-    return types.uint64(types.float64), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(64))
+    return types.uint64(types.float64), lambda _, builder, __, args: builder.bitcast(
+        args[0], ir.IntType(64)
+    )
 
 
 @intrinsic
 def bits32(typing, x):
     """The bits of a float32."""
-    return types.uint32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(32))
+    return types.uint32(types.float32), lambda _, builder, __, args: builder.bitcast(
+        args[0], ir.IntType(32)
+    )
 
 
 @intrinsic
 def value32(typing, bits):
     """The float32 of these bits."""
-    return types.float32(types.uint32), lambda _, builder, __, args: builder.bitcast(args[0], ir.FloatType())
+    return types.float32(types.uint32), lambda _, builder, __, args: builder.bitcast(
+        args[0], ir.FloatType()
+    )
 
 
 @intrinsic
@@ -44,7 +50,9 @@ def rint(typing, x):
 @intrinsic
 def value(typing, bits):
     """The float64 of these bits."""
-    return types.float64(types.uint64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
+    return types.float64(types.uint64), lambda _, builder, __, args: builder.bitcast(
+        args[0], ir.DoubleType()
+    )
 
 
 @intrinsic
@@ -86,7 +94,9 @@ def transpose(typing, tile, ticks, start, stride):
 
     def codegen(context, builder, signature, arguments):
         tile, ticks, start, stride = arguments
-        rows = [builder.load(_line(builder, tile, _WORD(0), _WORD(TILE), j), align=4) for j in range(16)]
+        rows = [
+            builder.load(_line(builder, tile, _WORD(0), _WORD(TILE), j), align=4) for j in range(16)
+        ]
         for i, row in enumerate(_transposed(builder, rows)):
             builder.store(row, _line(builder, ticks, start, stride, i), align=4)
         return context.get_dummy_value()
@@ -96,19 +106,24 @@ def transpose(typing, tile, ticks, start, stride):
 
 @intrinsic
 def mirrored(typing, x, start, mirror, stride):
-    """Largest bits of the 16 x 16 float32 at x[start]; all ones if they are not the transpose of those at x[mirror]."""
+    """Largest bits of the 16 x 16 float32 at x[start]; all ones if they are not the transpose of
+    those at x[mirror].
+    """
 
     def codegen(context, builder, signature, arguments):
         x, start, mirror, stride = arguments
         here, there = (
-            [builder.load(_line(builder, x, at, stride, i), align=4) for i in range(16)] for at in (start, mirror)
+            [builder.load(_line(builder, x, at, stride, i), align=4) for i in range(16)]
+            for at in (start, mirror)
         )
         differ = top = ir.Constant(_INTS, None)
         for a, b in zip(here, _transposed(builder, there), strict=True):
             differ = builder.or_(differ, builder.xor(a, b))
             top = builder.select(builder.icmp_unsigned(">", a, top), a, top)
         kind = ir.FunctionType(_INT, [_INTS])
-        largest = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.umax.v16i32")
+        largest = cgutils.get_or_insert_function(
+            builder.module, kind, "llvm.vector.reduce.umax.v16i32"
+        )
         equal = builder.icmp_unsigned("==", builder.call(largest, [differ]), _INT(0))
         return builder.select(equal, builder.call(largest, [top]), _INT(2**32 - 1))
 
@@ -118,7 +133,9 @@ def mirrored(typing, x, start, mirror, stride):
 @intrinsic
 def pointer_to(typing, pointer, index):
     """The address of pointer[index], as a pointer."""
-    return pointer(pointer, types.int64), lambda _, builder, __, args: builder.gep(args[0], [args[1]])
+    return pointer(pointer, types.int64), lambda _, builder, __, args: builder.gep(
+        args[0], [args[1]]
+    )
 
 
 @intrinsic
@@ -157,8 +174,12 @@ def equal(typing, values, value, o):
     def codegen(context, builder, signature, arguments):
         lanes = ir.VectorType(_INT, LANES)
         values, value, o = arguments
-        many = builder.insert_element(ir.Constant(lanes, ir.Undefined), builder.trunc(value, _INT), _INT(0))
-        many = builder.shuffle_vector(many, ir.Constant(lanes, ir.Undefined), ir.Constant(lanes, None))
+        many = builder.insert_element(
+            ir.Constant(lanes, ir.Undefined), builder.trunc(value, _INT), _INT(0)
+        )
+        many = builder.shuffle_vector(
+            many, ir.Constant(lanes, ir.Undefined), ir.Constant(lanes, None)
+        )
         place = builder.bitcast(builder.gep(values, [o]), lanes.as_pointer())
         return builder.bitcast(builder.icmp_signed("==", builder.load(place, align=4), many), _WORD)
 
@@ -174,13 +195,17 @@ def population(typing, mask):
 @intrinsic
 def lowest(typing, mask):
     """The lowest bit that is set; 64 for none."""
-    return types.int64(types.uint64), lambda _, builder, __, args: builder.cttz(args[0], ir.IntType(1)(0))
+    return types.int64(types.uint64), lambda _, builder, __, args: builder.cttz(
+        args[0], ir.IntType(1)(0)
+    )
 
 
 @intrinsic
 def leading(typing, mask):
     """How many of the highest bits are not set."""
-    return types.int64(types.uint64), lambda _, builder, __, args: builder.ctlz(args[0], ir.IntType(1)(0))
+    return types.int64(types.uint64), lambda _, builder, __, args: builder.ctlz(
+        args[0], ir.IntType(1)(0)
+    )
 
 
 @intrinsic

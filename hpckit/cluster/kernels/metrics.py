@@ -1,8 +1,9 @@
-"""Distances in ticks between points: out[i*stride + j] from x[i*dim + c] and y[(block*dim + c)*LANES + lane].
+"""Distances in ticks between points: out[i*stride + j] from x[i*dim + c] and y[(block*dim +
+c)*LANES + lane].
 
-Column j is block*LANES + lane. The coordinates c of a pair are gone through in their order, whatever surrounds it:
-vectors run across columns, and two rows share what they load. `scale` is the number of ticks in one unit,
-and `rounding` that of `tick`.
+Column j is block*LANES + lane. The coordinates c of a pair are gone through in their order,
+whatever surrounds it: vectors run across columns, and two rows share what they load. `scale` is the
+number of ticks in one unit, and `rounding` that of `tick`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def _lane_sums(typing, like):
 
 
 def _pairs(add, end):
-    """The loop that all metrics share: `add(sum, difference)` over the coordinates, then `end(sum)`."""
+    """The loop that all metrics share: `add(sum, difference)` over the coordinates, then
+    `end(sum)`.
+    """
 
     @njit
     def store(sums, count, scale, rounding, out, at):

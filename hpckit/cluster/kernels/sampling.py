@@ -7,10 +7,11 @@ from hpckit.native import export
 
 @export("void(i4*, i8, i8*, i8, i8, f8*, f8*)")
 def nearest(rows, stride, places, count, n, w, shares):
-    """Add the weight of each candidate to the share of the nearest of n objects, the lowest among equals.
+    """Add the weight of each candidate to the share of the nearest of n objects, the lowest among
+    equals.
 
-    rows[places[c]*stride + o] = d of candidate c, which weighs w[c]; as the bits of a float32, which have the order of
-    values that are not negative, and whose least is found by vectors.
+    rows[places[c]*stride + o] = d of candidate c, which weighs w[c]; as the bits of a float32,
+    which have the order of values that are not negative, and whose least is found by vectors.
     """
     for c in range(count):
         start = places[c] * stride

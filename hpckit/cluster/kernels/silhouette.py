@@ -1,7 +1,8 @@
 """The medoid silhouette: how much nearer objects are to their medoid than to the next one.
 
-The medoid silhouette of an object is 1 - dn / ds; a search lowers the sum of w dn / ds. Ratios are whole numbers too,
-of 2**-24, each rounded once, so that their sums are exact like those of distances. Beside the package's symbols:
+The medoid silhouette of an object is 1 - dn / ds; a search lowers the sum of w dn / ds. Ratios are
+whole numbers too, of 2**-24, each rounded once, so that their sums are exact like those of
+distances. Beside the package's symbols:
 
     dt           distance of the third nearest medoid of o; `far` when there are two
     ratio        dn / ds, and 0 where both are 0
@@ -9,9 +10,10 @@ of 2**-24, each rounded once, so that their sums are exact like those of distanc
     no_seco      dn / dt, the ratio once the second is lost
     removal      removal[i] = what losing medoid i adds to the sum, which may be less than nothing
 
-Only objects with d < dt are concerned by a candidate. With a = ratio of d and dn, b = ratio of d and ds, theirs becomes
-b if the candidate replaces their nearest medoid, a if it replaces their second, and if it replaces any other medoid a
-where d < ds: one sweep over o serves all k slots (Lenssen & Schubert, Information Systems 120, 2024).
+Only objects with d < dt are concerned by a candidate. With a = ratio of d and dn, b = ratio of d
+and ds, theirs becomes b if the candidate replaces their nearest medoid, a if it replaces their
+second, and if it replaces any other medoid a where d < ds: one sweep over o serves all k slots
+(Lenssen & Schubert, Information Systems 120, 2024).
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal):
 
 @export("f8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*)")
 def assign(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal):
-    """All about the objects from table[o*k + i], the distance of o to the medoid in slot i; the sum of all ratios."""
+    """All about the objects from table[o*k + i], the distance of o to the medoid in slot i; the sum
+    of all ratios.
+    """
     for o in range(n):
         _assign(o, table, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco)
     return _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
@@ -78,7 +82,9 @@ def assign(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w,
 
 @export("i8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*, i8, f4*)")
 def swap(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal, slot, row):
-    """Put the candidate with distances `row` into `slot`; how many objects it came, or was, near enough to concern."""
+    """Put the candidate with distances `row` into `slot`; how many objects it came, or was, near
+    enough to concern.
+    """
     count = 0
     for o in range(n):
         was = table[o * k + slot]
@@ -92,7 +98,9 @@ def swap(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, r
 
 @njit(inline="always")
 def _rank(x):
-    """An integer in the order of x, which is not -0.0: the least of integers is found by vectors."""
+    """An integer in the order of x, which is not -0.0: the least of integers is found by
+    vectors.
+    """
     pattern = types.int64(bits(x))
     return pattern ^ ((pattern >> 63) & 0x7FFFFFFFFFFFFFFF)
 
@@ -121,7 +129,9 @@ def _about(row, start, dt, n):
 
 @njit(inline="always")
 def _terms(o, d, dn, ds, ratio, no_near, no_seco, w):
-    """What object o adds to the sum if some medoid goes, and what besides if its nearest or its second goes."""
+    """What object o adds to the sum if some medoid goes, and what besides if its nearest or its
+    second goes.
+    """
     a, b, now = _ratio(d, dn[o]), _ratio(d, ds[o]), ratio[o]
     other = (a if d < ds[o] else now) - now
     return w[o] * other, w[o] * (b - no_near[o] - other), w[o] * (a - no_seco[o] - other)
@@ -142,7 +152,9 @@ def _add_some(row, start, hits, count, near, seco, dn, ds, ratio, no_near, no_se
 
 @njit
 def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after):
-    """The same over all objects, in vectors; neighbours add to two copies of `after`, and need not wait in turn."""
+    """The same over all objects, in vectors; neighbours add to two copies of `after`, and need not
+    wait in turn.
+    """
     for i in range(k):
         after[k + i] = 0.0
     terms, gain = scratch(w), 0
@@ -150,7 +162,9 @@ def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, 
         size = _PIECE if n - begin > _PIECE else n - begin
         for t in range(size):
             o = begin + t
-            other, first, second = _terms(o, min(row[start + o], dt[o]), dn, ds, ratio, no_near, no_seco, w)
+            other, first, second = _terms(
+                o, min(row[start + o], dt[o]), dn, ds, ratio, no_near, no_seco, w
+            )
             gain += types.int64(other)  # whole, and sums of integers are vectorised
             terms[t], terms[_PIECE + t] = first, second
         for t in range(size):
@@ -162,12 +176,16 @@ def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, 
     return types.float64(gain)
 
 
-@export("i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, i8, f8*, f8*, i8*, f8*)")
+@export(
+    "i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, i8, f8*, f8*, "
+    "i8*, f8*)"
+)
 def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, hits, bid,
 ):  # fmt: skip
-    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that lower the sum.
+    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that
+    lower the sum.
 
     `after` has room for 2 k.
     """
@@ -181,9 +199,13 @@ def evaluate(
             after[i] = removal[i]
         if _about(rows, start, dt, n) < n // _MANY:
             many = hits_below(rows, start, dt, n, hits)
-            gain = _add_some(rows, start, hits, many, near, seco, dn, ds, ratio, no_near, no_seco, w, after)
+            gain = _add_some(
+                rows, start, hits, many, near, seco, dn, ds, ratio, no_near, no_seco, w, after
+            )
         else:
-            gain = _add_all(rows, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after)
+            gain = _add_all(
+                rows, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after
+            )
         slot = _least(after, k)
         change = gain + after[slot]
         if change < 0:

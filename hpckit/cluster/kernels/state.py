@@ -13,10 +13,14 @@ _WHOLE = 8388608.0  # 2**23: from here on all float32 are whole
 
 @njit
 def _nearest_but(table, o, k, but):
-    """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there is none."""
+    """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there
+    is none.
+    """
     best = (_INFINITE << types.uint64(32)) | types.uint64(0xFFFFFFFF)
     for i in range(k):  # distances before slots, in one whole number: that vectorises
-        key = (types.uint64(bits32(table[o * k + i] + types.float32(0.0))) << 32) | types.uint64(i)  # 0 for -0
+        key = (types.uint64(bits32(table[o * k + i] + types.float32(0.0))) << 32) | types.uint64(
+            i
+        )  # 0 for -0
         key = best if i == but else key
         best = key if key < best else best
     return types.int64(types.int32(best & types.uint64(0xFFFFFFFF)))
@@ -40,7 +44,9 @@ def _limit(ds, tick):
 
 @njit(inline="always")
 def _note(changes, c, o, first, second, new, next_new):
-    """One change, five int32: object, slots of its nearest and second medoid, and the bits of their distances."""
+    """One change, five int32: object, slots of its nearest and second medoid, and the bits of their
+    distances.
+    """
     at = 5 * c
     changes[at], changes[at + 1], changes[at + 2] = o, first, second
     changes[at + 3], changes[at + 4] = bits32(new), bits32(next_new)
@@ -48,11 +54,16 @@ def _note(changes, c, o, first, second, new, next_new):
 
 @export("void(f4*, i8, i8, i8, i4*, f4)")
 def assign(table, start, stop, k, changes, far):
-    """Serve start <= o < stop from table[(o - start)*k + i], the distance of o to the medoid in slot i."""
+    """Serve start <= o < stop from table[(o - start)*k + i], the distance of o to the medoid in
+    slot i.
+    """
     for o in range(start, stop):
         first = _nearest_but(table, o - start, k, -1)
         second = _nearest_but(table, o - start, k, first)
-        new, next_new = _distance(table, o - start, k, first, far), _distance(table, o - start, k, second, far)
+        new, next_new = (
+            _distance(table, o - start, k, first, far),
+            _distance(table, o - start, k, second, far),
+        )
         _note(changes, o - start, o, first, second, new, next_new)
 
 
@@ -77,14 +88,18 @@ def _served(o, d, slot, table, place, k, near, seco, dn, ds):
 
 @export("i8(f4*, i8, i8, i8, i4*, i8, f4*, i4*, i4*, f4*, f4*)")
 def swap(table, start, stop, k, changes, slot, row, near, seco, dn, ds):
-    """Put the candidate with distances `row` into `slot`; how many of these objects are served otherwise now."""
+    """Put the candidate with distances `row` into `slot`; how many of these objects are served
+    otherwise now.
+    """
     for o in range(start, stop):
         table[(o - start) * k + slot] = row[o]
     count = 0
     for begin in range(start, stop, LANES):
         concerned = types.uint64(0)
         if begin + LANES <= stop:
-            concerned = ~below(ds, row, 0, begin) | equal(near, slot, begin) | equal(seco, slot, begin)
+            concerned = (
+                ~below(ds, row, 0, begin) | equal(near, slot, begin) | equal(seco, slot, begin)
+            )
         else:
             for o in range(begin, stop):
                 if row[o] <= ds[o] or near[o] == slot or seco[o] == slot:
@@ -92,7 +107,9 @@ def swap(table, start, stop, k, changes, slot, row, near, seco, dn, ds):
         while concerned:
             o = begin + lowest(concerned)
             concerned &= concerned - types.uint64(1)
-            first, second, new, next_new = _served(o, row[o], slot, table, o - start, k, near, seco, dn, ds)
+            first, second, new, next_new = _served(
+                o, row[o], slot, table, o - start, k, near, seco, dn, ds
+            )
             if first != near[o] or second != seco[o] or new != dn[o] or next_new != ds[o]:
                 _note(changes, count, o, first, second, new, next_new)
                 count += 1
@@ -100,12 +117,17 @@ def swap(table, start, stop, k, changes, slot, row, near, seco, dn, ds):
 
 
 @export("void(i4*, i8, i4*, i4*, f4*, f4*, f4*, f4, f8*, f8*, i8*, i4*, f4*, f4*)")
-def change(changes, count, near, seco, dn, ds, limit, tick, w, removal, changed, near_was, dn_was, ds_was):
+def change(
+    changes, count, near, seco, dn, ds, limit, tick, w, removal, changed, near_was, dn_was, ds_was
+):
     """Do the changes of all ranks, and keep what was before."""
     for c in range(count):
         at = 5 * c
         o, first = types.int64(changes[at]), changes[at + 1]
-        new, next_new = value32(types.uint32(changes[at + 3])), value32(types.uint32(changes[at + 4]))
+        new, next_new = (
+            value32(types.uint32(changes[at + 3])),
+            value32(types.uint32(changes[at + 4])),
+        )
         removal[near[o]] -= w[o] * types.float64(ds[o] - dn[o])
         removal[first] += w[o] * types.float64(next_new - new)
         changed[c], near_was[c], dn_was[c], ds_was[c] = o, near[o], dn[o], ds[o]

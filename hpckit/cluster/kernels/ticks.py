@@ -1,4 +1,6 @@
-"""From distances to ticks: whole numbers, or with `rounding` 0 just scaled, to the nearest float32."""
+"""From distances to ticks: whole numbers, or with `rounding` 0 just scaled, to the nearest
+float32.
+"""
 
 from __future__ import annotations
 
@@ -75,13 +77,17 @@ def _largest_mirrored(x, i0, i1, j0, j1, stride):
 
 @njit(inline="always")
 def tick(x, scale, rounding):
-    """x * scale; rounding = 1.5 * 2**52, added and subtracted, makes it a whole number, halves to even; 0 does not."""
+    """x * scale; rounding = 1.5 * 2**52, added and subtracted, makes it a whole number, halves to
+    even; 0 does not.
+    """
     return types.float32((types.float64(x) * scale + rounding) - rounding)
 
 
 @njit
 def _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0):
-    """Transpose x[i + j*s1] by tiles; the scratch tile lets both the reads and the writes run along rows."""
+    """Transpose x[i + j*s1] by tiles; the scratch tile lets both the reads and the writes run along
+    rows.
+    """
     tile = scratch(ticks)
     for i0 in range(0, n0, TILE):
         rows = min(TILE, n0 - i0)
@@ -104,7 +110,9 @@ def _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0):
 
 @njit
 def _to_ticks_along(x, n0, n1, s0, scale, rounding, ticks, t0):
-    """Rows, piece by piece through the scratch tile, so that LLVM vectorises although `ticks` may be `x`."""
+    """Rows, piece by piece through the scratch tile, so that LLVM vectorises although `ticks` may
+    be `x`.
+    """
     tile = scratch(ticks)
     for i in range(n0):
         for j0 in range(0, n1, TILE * TILE):
@@ -130,7 +138,8 @@ def to_ticks(x, n0, n1, s0, s1, scale, rounding, ticks, t0):
 
 @export("void(f4*, i8, i8, i8, i8, i8, i8, i8*)", "void(f8*, i8, i8, i8, i8, i8, i8, i8*)")
 def histogram(x, n0, n1, s0, s1, top, bins, counts):
-    """Add to counts[i*bins + b] how many of row i are positive, below 2**(top - b), and not below half of that.
+    """Add to counts[i*bins + b] how many of row i are positive, below 2**(top - b), and not below
+    half of that.
 
     The last bin has all that are smaller.
     """
@@ -139,4 +148,6 @@ def histogram(x, n0, n1, s0, s1, top, bins, counts):
             x64 = types.float64(x[i * s0 + j * s1])
             if x64 > 0:
                 b = top + 1022 - types.int64(bits(x64) >> types.uint64(52))
-                counts[i * bins + max(0, min(b, bins - 1))] += 1  # rounding may have put x above the largest
+                counts[i * bins + max(0, min(b, bins - 1))] += (
+                    1  # rounding may have put x above the largest
+                )

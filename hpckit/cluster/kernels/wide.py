@@ -1,11 +1,14 @@
-"""The kernels that add distances up, where these span more than a common tick can hold: any float32, and exact sums.
+"""The kernels that add distances up, where these span more than a common tick can hold: any
+float32, and exact sums.
 
-A sum is a whole number of 2**-149, of which every float32 is a multiple, in two's complement: LIMBS words of 64 bits,
-the lowest first, so that sum i of an array begins at word LIMBS*i. They hold 2**29 times the largest float32. As no
-addition rounds, no order of additions matters; what is compared, or leaves a kernel, is the nearest float64.
+A sum is a whole number of 2**-149, of which every float32 is a multiple, in two's complement: LIMBS
+words of 64 bits, the lowest first, so that sum i of an array begins at word LIMBS*i. They hold
+2**29 times the largest float32. As no addition rounds, no order of additions matters; what is
+compared, or leaves a kernel, is the nearest float64.
 
-Each kernel is called as the one of its name in the modules beside, with `removal`, `gain` and `shift` as sums; its
-distances are what rows hold, without scale. Terms that are equal cancel before they are added: most do.
+Each kernel is called as the one of its name in the modules beside, with `removal`, `gain` and
+`shift` as sums; its distances are what rows hold, without scale. Terms that are equal cancel before
+they are added: most do.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ _ONE, _NONE = types.uint64(1), types.uint64(0)
 def _add_term(sums, i, w, x, flip):
     """sums[i] += w*x, or with all ones in `flip` -= w*x, as -(-a + b) = a - b and ~a = -a - 1."""
     pattern = bits32(x) & types.uint32(0x7FFFFFFF)
-    shift, digits = types.int64(pattern >> types.uint32(23)), types.uint64(pattern & types.uint32(0x7FFFFF))
+    shift, digits = (
+        types.int64(pattern >> types.uint32(23)),
+        types.uint64(pattern & types.uint32(0x7FFFFF)),
+    )
     if shift > 0:
         shift, digits = shift - 1, digits | types.uint64(0x800000)
     digits *= types.uint64(types.int64(w))  # below 2**53
@@ -99,7 +105,9 @@ def _nearest(sums, i):
         next_word <<= types.uint64(zeros)
     if next_word != _NONE or high > lowest + 1:
         word |= _ONE
-    size = types.float64(word) * value(types.uint64(64 * high - zeros - 149 + 1023) << types.uint64(52))
+    size = types.float64(word) * value(
+        types.uint64(64 * high - zeros - 149 + 1023) << types.uint64(52)
+    )
     return -size if negative else size
 
 
@@ -120,12 +128,31 @@ def values(sums, n, nearest):
 
 
 @export("void(i4*, i8, i4*, i4*, f4*, f4*, f4*, f4, f8*, u8*, i8*, i4*, f4*, f4*, u8*)")
-def change(changes, count, near, seco, dn, ds, limit, tick, w, removal, changed, near_was, dn_was, ds_was, loss):
+def change(
+    changes,
+    count,
+    near,
+    seco,
+    dn,
+    ds,
+    limit,
+    tick,
+    w,
+    removal,
+    changed,
+    near_was,
+    dn_was,
+    ds_was,
+    loss,
+):
     """As `state.change`; `loss` is one sum."""
     for c in range(count):
         at = 5 * c
         o, first = types.int64(changes[at]), types.int64(changes[at + 1])
-        new, next_new = value32(types.uint32(changes[at + 3])), value32(types.uint32(changes[at + 4]))
+        new, next_new = (
+            value32(types.uint32(changes[at + 3])),
+            value32(types.uint32(changes[at + 4])),
+        )
         _put(removal, types.int64(near[o]), w[o], dn[o], ds[o])
         _put(removal, first, w[o], next_new, new)
         _put(loss, 0, w[o], new, dn[o])
@@ -139,7 +166,9 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
 ):  # fmt: skip
-    """As `evaluate.evaluate`; the k first sums of `after` are those after each slot's loss, the next is the gain."""
+    """As `evaluate.evaluate`; the k first sums of `after` are those after each slot's loss, the
+    next is the gain.
+    """
     no_bid(bid)
     kept, room = 0, n + 5
     for c in range(0, count, AT_ONCE):
@@ -170,7 +199,24 @@ def evaluate(
 
 
 @export("void(f4*, i8, i8*, f4, i8*, i4*, f4*, f4*, i8, i8, i4*, f4*, f4*, f8*, u8*, u8*)")
-def update(rows, stride, places, scale, changed, near_was, dn_was, ds_was, count, m, near, dn, ds, w, gain, shift):
+def update(
+    rows,
+    stride,
+    places,
+    scale,
+    changed,
+    near_was,
+    dn_was,
+    ds_was,
+    count,
+    m,
+    near,
+    dn,
+    ds,
+    w,
+    gain,
+    shift,
+):
     """As `exact.update`."""
     for c in range(count):
         o = changed[c]
@@ -209,7 +255,9 @@ def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
 
 @njit(inline="always")
 def _come_nearer(gain, j, weight, d, new, old):
-    """What a candidate gains is x - min(d, x); of those that no medoid serves yet, -d, and `_FAR` is left out."""
+    """What a candidate gains is x - min(d, x); of those that no medoid serves yet, -d, and `_FAR`
+    is left out.
+    """
     far = types.float32(_FAR)
     _put(gain, j, weight, types.float32(0.0) if new == far else new, min(d, new))
     _put(gain, j, weight, min(d, old), types.float32(0.0) if old == far else old)

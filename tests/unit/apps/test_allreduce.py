@@ -21,7 +21,15 @@ from hpckit.errors import ConfigError, HpckitError
 
 
 def _case(folder: Path, **more) -> Config:
-    return Config(**{"sizes": (8, 4096), "seconds": 0.01, "pictures": False, "output": str(folder / "r"), **more})
+    return Config(
+        **{
+            "sizes": (8, 4096),
+            "seconds": 0.01,
+            "pictures": False,
+            "output": str(folder / "r"),
+            **more,
+        }
+    )
 
 
 def _rows(config: Config) -> list[dict]:
@@ -34,7 +42,16 @@ def test_every_algorithm_at_every_size(comm, shared_path):
     said = main(comm, config)
     rows = _rows(config)
     ways = {row["way"] for row in rows}
-    assert {"native", "ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabenseifner", "tree"} <= ways
+    assert {
+        "native",
+        "ring",
+        "star",
+        "oneshot",
+        "twoshot",
+        "recursive_doubling",
+        "rabenseifner",
+        "tree",
+    } <= ways
     windows = {"shared, window", "auto, window"}
     assert {"shared", "auto"} <= ways and (ways & windows == (windows if comm.size > 1 else set()))
     assert said["results checked"] == len(rows) == 2 * len(ways)
@@ -48,7 +65,9 @@ def test_every_algorithm_at_every_size(comm, shared_path):
 
 @pytest.mark.mpi
 def test_only_what_is_asked_for(comm, shared_path):
-    config = _case(shared_path, sizes=(64,), algorithms=("star", "auto"), arrays=("window",), buffers=0)
+    config = _case(
+        shared_path, sizes=(64,), algorithms=("star", "auto"), arrays=("window",), buffers=0
+    )
     main(comm, config)
     # A rank alone shares no memory, and its star needs no buffer.
     wanted = ["native", "auto, window"] if comm.size > 1 else ["native", "star", "auto"]
@@ -61,7 +80,9 @@ def test_saving_measures_the_links_again(comm, shared_path, monkeypatch):
 
     asked = []
     measure = Links.load_or_measure
-    monkeypatch.setattr(Links, "load_or_measure", lambda *a, fresh: asked.append(fresh) or measure(*a, fresh=fresh))
+    monkeypatch.setattr(
+        Links, "load_or_measure", lambda *a, fresh: asked.append(fresh) or measure(*a, fresh=fresh)
+    )
     for save in (False, True):
         main(comm, _case(shared_path, sizes=(8,), algorithms=("ring",), save=save))
     assert asked == [False, True]
@@ -71,7 +92,9 @@ def test_saving_measures_the_links_again(comm, shared_path, monkeypatch):
 def test_numbers_are_known_everywhere(comm):
     numbers = Numbers(comm, np.zeros(300))
     numbers.write(5)
-    total = sum(np.array([i % 97 + rank * (i % 7) + 5 for i in range(300)]) for rank in range(comm.size))
+    total = sum(
+        np.array([i % 97 + rank * (i % 7) + 5 for i in range(300)]) for rank in range(comm.size)
+    )
     mine = numbers.array.copy()
     comm.Allreduce(MPI.IN_PLACE, numbers.array)
     np.testing.assert_array_equal(numbers.array, total)
@@ -85,7 +108,9 @@ def test_numbers_are_known_everywhere(comm):
 def test_a_wrong_result_is_an_error(comm):
     numbers = Numbers(comm, np.zeros(8))
     calls = {"nothing": Call(lambda: numbers.array.__iadd__(1), numbers)}
-    with pytest.raises(HpckitError, match=f"nothing gave a wrong sum of 64 bytes on rank {comm.rank}"):
+    with pytest.raises(
+        HpckitError, match=f"nothing gave a wrong sum of 64 bytes on rank {comm.rank}"
+    ):
         interleaved(comm, calls, Start(comm, one_node=True), 0.01)
 
 
@@ -103,7 +128,9 @@ def test_times_are_the_slowest_ranks_and_the_ways_take_turns(comm, monkeypatch):
 
         return Call(run, numbers)
 
-    times = interleaved(comm, {"slow": call("slow", 3.0), "fast": call("fast", 1.0)}, Start(comm, True), 40.0)
+    times = interleaved(
+        comm, {"slow": call("slow", 3.0), "fast": call("fast", 1.0)}, Start(comm, True), 40.0
+    )
     assert len(times["slow"]) in (10, 20)  # as many as fit, by rank 0's clock
     assert (times["slow"] == 3).all() and (times["fast"] == 1).all()
     turns = [tuple(order[i : i + 2]) for i in range(0, len(order), 2)]
@@ -167,13 +194,28 @@ def test_units():
         "64 MiB",
         "1024 TiB",
     ]
-    assert [period(s) for s in (1.234e-6, 1e-3, 0.0456, 90)] == ["1.23 us", "1 ms", "45.6 ms", "90 s"]
+    assert [period(s) for s in (1.234e-6, 1e-3, 0.0456, 90)] == [
+        "1.23 us",
+        "1 ms",
+        "45.6 ms",
+        "90 s",
+    ]
 
 
 def _made_up() -> list[Row]:
     ways = {"native": 3.0, "ring": 2.0, "shared, window": 1.0, "auto": 2.1}
     return [
-        Row(n, way, "ring" if way == "auto" else way.partition(",")[0], s * n, s * n, s * n, 1 / s, 3 / s, None)
+        Row(
+            n,
+            way,
+            "ring" if way == "auto" else way.partition(",")[0],
+            s * n,
+            s * n,
+            s * n,
+            1 / s,
+            3 / s,
+            None,
+        )
         for n in (8, 64)
         for way, s in ways.items()
     ]
@@ -197,6 +239,8 @@ def test_what_is_impossible_here_is_refused(comm, shared_path, monkeypatch):
     from hpckit.apps import _allreduce_job
 
     monkeypatch.setattr(_allreduce_job, "possible", lambda *_: ["native", "ring"])
-    with pytest.raises(ConfigError, match="'shared' needs all ranks on one node: use one of native, ring, auto"):
+    with pytest.raises(
+        ConfigError, match="'shared' needs all ranks on one node: use one of native, ring, auto"
+    ):
         main(comm, _case(shared_path, algorithms=("shared",)))
     assert not (shared_path / "r").exists()

@@ -139,11 +139,16 @@ def test_wrong_cases_name_the_file_and_the_key(case, text, message):
 @pytest.mark.parametrize("key", ["shape", "speed_of_sound", "time.steps"])
 def test_numbers_that_are_none_name_the_key(case, key, value, message):
     section, _, name = key.rpartition(".")
-    for words in ([case(f"[{section}]\n{name} = {value}" if section else f"{name} = {value}")], [f"--{key}={value}"]):
+    for words in (
+        [case(f"[{section}]\n{name} = {value}" if section else f"{name} = {value}")],
+        [f"--{key}={value}"],
+    ):
         with pytest.raises(ConfigError, match=message) as caught:
             parse(Config, words)
         assert len(str(caught.value)) < 500
-        assert name in str(caught.value).replace("-", "_") or "TOML" in message or "nested" in message
+        assert (
+            name in str(caught.value).replace("-", "_") or "TOML" in message or "nested" in message
+        )
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\udcffb"])
@@ -153,7 +158,9 @@ def test_text_that_no_file_can_be_called(text):
 
 
 def test_names_in_lists_are_listed_too(case):
-    with pytest.raises(ConfigError, match=r"words = \['a', 'c'\]: invalid enum value 'c' .*allowed: a\|b"):
+    with pytest.raises(
+        ConfigError, match=r"words = \['a', 'c'\]: invalid enum value 'c' .*allowed: a\|b"
+    ):
         parse(Config, [case("words = ['a', 'c']")])
 
 
@@ -162,7 +169,11 @@ def test_case_files_are_small_regular_files(tmp_path):
     (tmp_path / "large.toml").write_bytes(b"#" * (2 << 20))
     (tmp_path / "latin.toml").write_bytes("name = 'é'".encode("latin1"))
     (tmp_path / "twice.toml").write_text("name = 'a'\nname = 'b'")
-    wrong = {"pipe.toml": "not a regular file", "": "not a regular file", "large.toml": "2,097,152 bytes"}
+    wrong = {
+        "pipe.toml": "not a regular file",
+        "": "not a regular file",
+        "large.toml": "2,097,152 bytes",
+    }
     wrong |= {"latin.toml": "not TOML: .*utf-8", "twice.toml": "not TOML: Cannot overwrite a value"}
     for name, message in wrong.items():
         with pytest.raises(ConfigError, match=message):

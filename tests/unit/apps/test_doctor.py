@@ -13,7 +13,16 @@ GOOD = Place("node", (0, 1), 2, 16 * 10**9, 8 * 10**9, 0)
 def test_it_runs_on_any_number_of_ranks(mpirun, ranks):
     job = mpirun(ranks, "-m", "hpckit.apps.doctor", "--copy", "1")
     assert job.returncode == 0, job.stdout
-    words = ["mpi  ", "gpu  ", "packages", "hdf5", "kernels", "host  ", "advice", "copy by all ranks, GB/s"]
+    words = [
+        "mpi  ",
+        "gpu  ",
+        "packages",
+        "hdf5",
+        "kernels",
+        "host  ",
+        "advice",
+        "copy by all ranks, GB/s",
+    ]
     assert [job.stdout.count(f"\n{word}") for word in words[:6]] == [1] * 6
     assert all(word in job.stdout for word in words)
     assert ("latency between ranks 0 and 2, us" in job.stdout) == (ranks == 3)
@@ -39,7 +48,11 @@ def test_nothing_is_off():
         ([GOOD._replace(cores=(0,))] * 2, 1, "the ranks are bound to 1 of 2 cores"),
         ([GOOD._replace(shared_memory=16 * 2**20)] * 2, 1, "/dev/shm has 16.8 MB free"),
         ([GOOD._replace(shared_memory=0)], 1, "/dev/shm is missing, full or read-only"),
-        ([GOOD._replace(left=("/dev/shm/mpich_shm_1_0",))], 1, "left 1 segments of shared memory: rm /dev/shm/mpich"),
+        (
+            [GOOD._replace(left=("/dev/shm/mpich_shm_1_0",))],
+            1,
+            "left 1 segments of shared memory: rm /dev/shm/mpich",
+        ),
         ([GOOD._replace(promised_ranks=4)], 1, "launcher started 4 processes, but MPI sees 1"),
     ],
 )
@@ -55,7 +68,13 @@ def shm(tmp_path, monkeypatch):
 
 
 def test_segments_of_dead_jobs_are_found(shm):
-    names = ["mpich_shm_1f_0", "sm_segment.node.0.1.2", "vader_segment.node.1", "ucx_shm_posix_1", "osc_sm.node.1.2"]
+    names = [
+        "mpich_shm_1f_0",
+        "sm_segment.node.0.1.2",
+        "vader_segment.node.1",
+        "ucx_shm_posix_1",
+        "osc_sm.node.1.2",
+    ]
     for name in [*names, "somebody_else_s"]:
         (shm / name).write_bytes(bytes(4096))
     assert sorted(path.name for path in _shm.left()) == sorted(names)
@@ -72,8 +91,12 @@ def test_a_missing_folder_is_no_error(shm, monkeypatch):
     assert _shm.left() == []
 
 
-@pytest.mark.parametrize(("room", "ranks", "told"), [(8, 1, True), (16, 1, True), (64, 4, False), (64, 16, True)])
-def test_programs_warn_before_mpi_dies_for_want_of_shared_memory(shm, monkeypatch, capsys, room, ranks, told):
+@pytest.mark.parametrize(
+    ("room", "ranks", "told"), [(8, 1, True), (16, 1, True), (64, 4, False), (64, 16, True)]
+)
+def test_programs_warn_before_mpi_dies_for_want_of_shared_memory(
+    shm, monkeypatch, capsys, room, ranks, told
+):
     monkeypatch.setattr(_shm, "free", lambda: room << 20)
     monkeypatch.setattr(_shm, "speaks", lambda: True)
     monkeypatch.delenv("OMPI_COMM_WORLD_SIZE", raising=False)
@@ -101,7 +124,9 @@ def test_a_fault_of_the_linker_is_told():
 
 
 def test_many_ranks_make_a_short_table():
-    pinned = [GOOD._replace(host=f"node{r // 32}", cores=(r % 32,), host_cores=32) for r in range(64)]
+    pinned = [
+        GOOD._replace(host=f"node{r // 32}", cores=(r % 32,), host_cores=32) for r in range(64)
+    ]
     table = doctor._ranks(pinned)
     assert len(table) == 3
     assert table[1].split()[:3] == ["node0", "0-31", "0-31"]

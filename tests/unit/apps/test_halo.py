@@ -1,4 +1,6 @@
-"""The halo program from within: right results on any ranks, restarts, and one clear error for bad input."""
+"""The halo program from within: right results on any ranks, restarts, and one clear error for bad
+input.
+"""
 
 import os
 import signal
@@ -14,7 +16,10 @@ from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 from hpckit.pde.heat import Heat as Heat_
 
-SEA = Tsunami(source=Source(longitude=0.05, latitude=0.05, length=4, width=3), places=[Place("Town", 0.1, 0.1)])
+SEA = Tsunami(
+    source=Source(longitude=0.05, latitude=0.05, length=4, width=3),
+    places=[Place("Town", 0.1, 0.1)],
+)
 
 
 def _case(kind: str, folder: Path) -> Config:
@@ -103,7 +108,9 @@ def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path
 @pytest.mark.mpi
 @pytest.mark.usefixtures("petsc")
 def test_implicit_steps(comm, shared_path):
-    config = Config(shape=(8, 8), heat=Heat(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r"))
+    config = Config(
+        shape=(8, 8), heat=Heat(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r")
+    )
     assert "halo share, % of the steps" not in main(comm, config)
 
 
@@ -128,7 +135,12 @@ def test_periodic_box_with_an_input_keeps_its_heat(comm, shared_path):
     if comm.rank == 0:
         np.save(shared_path / "u.npy", np.random.default_rng(3).normal(size=(9, 10)))
     comm.Barrier()
-    config = Config(shape=(9, 10), periodic=True, input=str(shared_path / "u.npy"), output=str(shared_path / "r"))
+    config = Config(
+        shape=(9, 10),
+        periodic=True,
+        input=str(shared_path / "u.npy"),
+        output=str(shared_path / "r"),
+    )
     assert abs(main(comm, config)["heat gained or lost, of all"]) < 1e-12
 
 
@@ -138,24 +150,57 @@ BAD = {
     "other shape": ({"input": "good.npy", "shape": (9, 8)}, r"has shape \(8, 8\)"),
     "nan": ({"input": "nan.npy", "shape": (8, 8)}, "NaN or infinite"),
     "nan, refined": ({"input": "nan.npy", "shape": (8, 8), "refine": 2}, "NaN or infinite"),
-    "no bounds": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami"}, r"\[west, east, south, north\]"),
-    "swapped bounds": (
-        {"input": "good.npy", "shape": (8, 8), "equation": "hillslope", "bounds": (1.0, 0.0, 0.0, 1.0)},
+    "no bounds": (
+        {"input": "good.npy", "shape": (8, 8), "equation": "tsunami"},
         r"\[west, east, south, north\]",
     ),
-    "no sea": ({"input": "good.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "water"),
+    "swapped bounds": (
+        {
+            "input": "good.npy",
+            "shape": (8, 8),
+            "equation": "hillslope",
+            "bounds": (1.0, 0.0, 0.0, 1.0),
+        },
+        r"\[west, east, south, north\]",
+    ),
+    "no sea": (
+        {
+            "input": "good.npy",
+            "shape": (8, 8),
+            "equation": "tsunami",
+            "bounds": (0.0, 1.0, 0.0, 1.0),
+        },
+        "water",
+    ),
     "source on land": (
-        {"input": "coast.npy", "shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)},
+        {
+            "input": "coast.npy",
+            "shape": (8, 8),
+            "equation": "tsunami",
+            "bounds": (0.0, 1.0, 0.0, 1.0),
+        },
         "the source raises no water",
     ),
-    "no input": ({"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)}, "needs an input"),
-    "one dimension": ({"input": "good.npy", "shape": (64,), "equation": "hillslope"}, "its 2-D shape"),
-    "weak scaling": ({"input": "good.npy", "shape": (8, 8), "per_rank": True}, "per_rank = true has no input"),
+    "no input": (
+        {"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)},
+        "needs an input",
+    ),
+    "one dimension": (
+        {"input": "good.npy", "shape": (64,), "equation": "hillslope"},
+        "its 2-D shape",
+    ),
+    "weak scaling": (
+        {"input": "good.npy", "shape": (8, 8), "per_rank": True},
+        "per_rank = true has no input",
+    ),
     "unstable": ({"shape": (8, 8), "dt": 1.0}, "unstable: the largest stable one is"),
     "three times": ({"shape": (8, 8), "dt": 1e-4, "steps": 3, "duration": 1.0}, "leave one out"),
     "process grid": ({"shape": (8, 8), "process_shape": (97, 1)}, "needs 97 ranks"),
     "too many dimensions": ({"shape": (4, 4, 4, 4)}, "1 to 3 dimensions"),
-    "output below a file": ({"shape": (8, 8), "output": "good.npy/results"}, "cannot write results to"),
+    "output below a file": (
+        {"shape": (8, 8), "output": "good.npy/results"},
+        "cannot write results to",
+    ),
 }
 
 
@@ -245,5 +290,7 @@ def test_dry_run_of_4096_ranks():
 
 
 def test_layout_refuses_what_no_run_could_have():
-    with pytest.raises(ConfigError, match=r"needs 6 ranks in 2 dimensions, but there are 4 in 3: use \(2, 2, 1\)"):
+    with pytest.raises(
+        ConfigError, match=r"needs 6 ranks in 2 dimensions, but there are 4 in 3: use \(2, 2, 1\)"
+    ):
         layout(Config(process_shape=(3, 2)), 4)

@@ -1,4 +1,6 @@
-"""The k-medoids program from within: right results on any ranks, restarts, and one clear error for bad input."""
+"""The k-medoids program from within: right results on any ranks, restarts, and one clear error for
+bad input.
+"""
 
 import os
 import signal
@@ -21,12 +23,16 @@ WATCHED = ("fasterpam", "pam")
 
 
 def _case(folder: Path, **more) -> Config:
-    return Config(**{"generate": CLOUDS, "k": 7, "output": str(folder / "r"), "pictures": False, **more})
+    return Config(
+        **{"generate": CLOUDS, "k": 7, "output": str(folder / "r"), "pictures": False, **more}
+    )
 
 
 def _results(config: Config) -> dict[str, np.ndarray]:
     with h5py.File(Path(config.output) / "result.h5") as file:
-        return {name: data[:] for name, data in file.items()} | {"loss": np.array(file.attrs["loss"])}
+        return {name: data[:] for name, data in file.items()} | {
+            "loss": np.array(file.attrs["loss"])
+        }
 
 
 def _equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -50,12 +56,19 @@ def test_any_ranks_give_what_the_library_gives(comm, shared_path, method):
     found = getattr(cluster, method)(whole, 7, metric="euclidean", random_state=3)
     assert said["loss"] == found.loss and said["swaps"] == found.n_swap
     if comm.rank == 0:
-        wanted = {"medoids": found.medoids, "labels": found.labels, "trace": found.trace, "loss": found.loss}
+        wanted = {
+            "medoids": found.medoids,
+            "labels": found.labels,
+            "trace": found.trace,
+            "loss": found.loss,
+        }
         _equal(_results(config), wanted | {"centers": whole[found.medoids]})
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["points.npy", "points.npz", "points.h5", "points.csv", "matrix.npy"])
+@pytest.mark.parametrize(
+    "name", ["points.npy", "points.npz", "points.h5", "points.csv", "matrix.npy"]
+)
 def test_files_give_what_the_library_gives(comm, shared_path, name):
     whole = np.random.default_rng(2).integers(0, 99, (40, 2)).astype(float)
     matrix = _between(whole, "manhattan")
@@ -69,9 +82,14 @@ def test_files_give_what_the_library_gives(comm, shared_path, name):
         np.save(shared_path / "matrix.npy", matrix)
     comm.Barrier()
     how = {"metric": "precomputed" if name == "matrix.npy" else "manhattan", "k": 4}
-    how |= {"variable": "x" if name == "points.npz" else "", "columns": (1, 3) if name == "points.csv" else None}
+    how |= {
+        "variable": "x" if name == "points.npz" else "",
+        "columns": (1, 3) if name == "points.csv" else None,
+    }
     config = _case(shared_path, input=str(shared_path / name), **how)
-    assert main(comm, config)["loss"] == fasterpam(whole, 4, metric="manhattan", random_state=0).loss
+    assert (
+        main(comm, config)["loss"] == fasterpam(whole, 4, metric="manhattan", random_state=0).loss
+    )
     if comm.rank == 0:
         assert ("centers" in _results(config)) == (name != "matrix.npy")
 
@@ -121,7 +139,9 @@ def test_restart_refuses_another_case(comm, shared_path):
     with pytest.raises(ConfigError, match=r"of another case.*leave out --resume"):
         main(comm, config)
     config.k, config.generate = 7, Generate(n=300, dimension=3, clouds=5, seed=1)
-    with pytest.raises(ConfigError, match="resume with the data and the arguments of the run that stopped"):
+    with pytest.raises(
+        ConfigError, match="resume with the data and the arguments of the run that stopped"
+    ):
         main(comm, config)
 
 
@@ -145,7 +165,10 @@ def test_the_picture_of_scores_and_those_of_one_cluster(comm, shared_path):
     main(comm, _case(shared_path / "one", k=1, pictures=True))
     main(comm, _case(shared_path / "single", k=1, generate=Generate(n=1), pictures=True))
     pictures = comm.bcast(
-        {folder: {f.name for f in shared_path.glob(f"{folder}/r/*.png")} for folder in ["many", "one", "single"]}
+        {
+            folder: {f.name for f in shared_path.glob(f"{folder}/r/*.png")}
+            for folder in ["many", "one", "single"]
+        }
     )
     assert pictures["many"] >= {"scores.png", "silhouettes.png"}
     assert "clusters.png" in pictures["one"] and "silhouettes.png" not in pictures["one"]
@@ -170,7 +193,10 @@ BAD = {
     "no input": ({"metric": "precomputed"}, "needs an input"),
     "too few": ({"k": 301}, "only 300 objects: --k must be 1 to 300"),
     "no block": ({"method": "pam", "block": 3}, "block = 3, but method 'pam' has no block"),
-    "no checkpoints": ({"method": "alternate", "max_seconds": 1.0}, "only fasterpam and pam have them"),
+    "no checkpoints": (
+        {"method": "alternate", "max_seconds": 1.0},
+        "only fasterpam and pam have them",
+    ),
     "output below a file": ({"output": "points.npy/r"}, "cannot write results to"),
 }
 
@@ -196,7 +222,10 @@ def test_bad_input_is_one_error_on_all_ranks(comm, shared_path, name):
 def test_points_do_not_depend_on_who_generates_them():
     clouds = Generate(n=40_000, dimension=2)
     whole = generate(clouds, 0, 40_000)
-    parts = [generate(clouds, start, stop) for start, stop in ((0, 1), (1, 16384), (16384, 39_999), (39_999, 40_000))]
+    parts = [
+        generate(clouds, start, stop)
+        for start, stop in ((0, 1), (1, 16384), (16384, 39_999), (39_999, 40_000))
+    ]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
     assert len(generate(clouds, 7, 7)) == 0
 
@@ -216,7 +245,9 @@ def test_a_plane_through_points_on_a_plane_keeps_their_distances():
     solid = flat @ np.array([[0.6, 0.8, 0], [0, 0, 1]])
     for landmarks in (np.arange(3), np.arange(10)):
         drawn = plane(distances(solid, "euclidean", landmarks), landmarks)
-        np.testing.assert_allclose(_between(drawn, "euclidean"), _between(flat, "euclidean"), atol=1e-5)
+        np.testing.assert_allclose(
+            _between(drawn, "euclidean"), _between(flat, "euclidean"), atol=1e-5
+        )
 
 
 def test_a_plane_through_points_on_a_line_or_at_one_place():

@@ -10,7 +10,9 @@ from hpckit.errors import ConfigError
 def test_what_does_not_fit_is_refused_by_all_ranks(comm):
     _memory.check(comm, 1e3, "--shape")
     need = 1e18 if comm.rank == comm.size - 1 else 1.0
-    with pytest.raises(ConfigError, match=r"this run needs about 1 EB on a node .* left: use more nodes, .*--shape"):
+    with pytest.raises(
+        ConfigError, match=r"this run needs about 1 EB on a node .* left: use more nodes, .*--shape"
+    ):
         _memory.check(comm, need, "--shape")
 
 

@@ -87,7 +87,10 @@ def test_json_is_one_line(program, tmp_path):
     assert found["program"] == "demo" and found["ranks"] == 2
     assert found["results"] == {"cells, 1": 64, "rate, GB/s": 0.5}
     assert found["config"]["threads"] == 1
-    assert {e["pid"] for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]} == {0, 1}
+    assert {e["pid"] for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]} == {
+        0,
+        1,
+    }
 
 
 def test_help_and_dry_run_start_no_mpi_and_print_once(program):
@@ -118,8 +121,16 @@ def test_all_ranks_failing_print_one_traceback(program):
     ("flags", "code", "line"),
     [
         (["--way", "wrong"], 2, "demo: too thin\n"),
-        (["--wya", "wrong"], 2, "demo: unknown flag --wya, did you mean --way?; --help lists them\n"),
-        (["missing.toml"], 2, "demo: cannot read the case file 'missing.toml': No such file or directory\n"),
+        (
+            ["--wya", "wrong"],
+            2,
+            "demo: unknown flag --wya, did you mean --way?; --help lists them\n",
+        ),
+        (
+            ["missing.toml"],
+            2,
+            "demo: cannot read the case file 'missing.toml': No such file or directory\n",
+        ),
         (["--way", "checkpoint"], 75, "demo: saved at step 3\n"),
         (["--way", "save", "--out", "/missing/folder/case.toml"], 1, "No such file or directory"),
     ],
@@ -135,7 +146,9 @@ def test_what_ran_can_run_again(program, tmp_path):
     assert [p.name for p in tmp_path.glob("ran*")] == ["ran.toml"]
     (tmp_path / "ran.toml").rename(tmp_path / "case.toml")
     assert program(1, "case.toml").returncode == 0
-    assert (tmp_path / "ran.toml").read_text() == (tmp_path / "case.toml").read_text().replace("2 ranks", "1 ranks")
+    assert (tmp_path / "ran.toml").read_text() == (tmp_path / "case.toml").read_text().replace(
+        "2 ranks", "1 ranks"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -1,4 +1,6 @@
-"""Signals at moments that are chosen, not waited for: a program sends them to itself as it imports a module."""
+"""Signals at moments that are chosen, not waited for: a program sends them to itself as it imports
+a module.
+"""
 
 import signal
 
@@ -61,14 +63,19 @@ def test_before_mpi_starts(told, number):
     """MPICH replaces the handler of SIGUSR1 while it starts."""
     job = told(2, "halo", number, "mpi4py.MPI")
     assert job.returncode == 75, job.stdout
-    assert job.stdout.count("hpckit.apps.halo: stopped, there was nothing to save: run it again\n") == 1
+    assert (
+        job.stdout.count("hpckit.apps.halo: stopped, there was nothing to save: run it again\n")
+        == 1
+    )
 
 
 @pytest.mark.parametrize("program", SMALL)
 def test_in_every_program(told, program):
     job = told(None, program, signal.SIGUSR1, "mpi4py.MPI")
     assert job.returncode == 75, job.stdout
-    assert f"hpckit.apps.{program}: stopped, there was nothing to save: run it again\n" in job.stdout
+    assert (
+        f"hpckit.apps.{program}: stopped, there was nothing to save: run it again\n" in job.stdout
+    )
     assert "Traceback" not in job.stdout
 
 
@@ -90,7 +97,11 @@ def test_ctrl_c_is_one_line_and_130(told):
     [
         ([signal.SIGTERM], 75, "deaf: stopped at once, there was nothing to save\n"),
         ([signal.SIGINT], 130, "deaf: stopped at once, there was nothing to save\n"),
-        ([signal.SIGINT, signal.SIGINT, signal.SIGINT], 130, "deaf: stopped at once, interrupted twice"),
+        (
+            [signal.SIGINT, signal.SIGINT, signal.SIGINT],
+            130,
+            "deaf: stopped at once, interrupted twice",
+        ),
     ],
 )
 def test_a_program_that_does_not_ask_is_ended(tmp_path, mpirun, numbers, code, line):

@@ -1,4 +1,6 @@
-"""k-medoids as the textbooks write it: plain Python, whole numbers, every loss summed from scratch; and problems."""
+"""k-medoids as the textbooks write it: plain Python, whole numbers, every loss summed from scratch;
+and problems.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def problems(draw, fewest=1, most=24):
 
 
 def loss(distances, medoids, weights=None):
-    """Sum of the weighted distances to the nearest medoids: exact if distances[o][j] are whole numbers."""
+    """Sum of the weighted distances to the nearest medoids: exact if distances[o][j] are whole
+    numbers.
+    """
     weights = weights or [1] * len(distances)
     terms = (w * min(row[m] for m in medoids) for w, row in zip(weights, distances, strict=True))
     return reduce(operator.add, terms)  # sum() would compensate the rounding of floats
@@ -49,7 +53,9 @@ def pam(distances, medoids, weights=None):
         now = loss(distances, medoids, weights)
         others = [j for j in range(len(distances)) if j not in medoids]
         options = [(*_best_slot(distances, medoids, j, weights), j) for j in others]
-        after, slot, j = min(options, key=lambda option: (option[0], option[2]), default=(now, 0, 0))
+        after, slot, j = min(
+            options, key=lambda option: (option[0], option[2]), default=(now, 0, 0)
+        )
         if after >= now:
             return medoids, trace
         trace.append((j, medoids[slot], after))
@@ -81,11 +87,19 @@ def is_local_optimum(distances, medoids):
 
 def digest(result):
     """One hash of all that a search returns."""
-    parts = result.medoids.tobytes(), result.labels.tobytes(), result.loss.hex().encode(), result.trace.tobytes()
+    parts = (
+        result.medoids.tobytes(),
+        result.labels.tobytes(),
+        result.loss.hex().encode(),
+        result.trace.tobytes(),
+    )
     counts = f"{result.n_iter} {result.n_swap}".encode()
     return hashlib.sha256(b"".join([*parts, counts])).hexdigest()
 
 
 def _best_slot(distances, medoids, j, weights=None):
     """Loss and slot of the best medoid to give up for j."""
-    return min((loss(distances, [*medoids[:i], j, *medoids[i + 1 :]], weights), i) for i in range(len(medoids)))
+    return min(
+        (loss(distances, [*medoids[:i], j, *medoids[i + 1 :]], weights), i)
+        for i in range(len(medoids))
+    )

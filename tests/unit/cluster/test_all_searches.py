@@ -1,4 +1,6 @@
-"""What all searches promise: the same bits on any number of ranks and threads, on more ranks than objects, on seven."""
+"""What all searches promise: the same bits on any number of ranks and threads, on more ranks than
+objects, on seven.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import reference
 from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate, fastermsc, dynmsc]
-LATTICE = np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)  # ties, and objects that coincide
+LATTICE = (
+    np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)
+)  # ties, and objects that coincide
 WEIGHTS = np.random.default_rng(1).random(40)
 
 
@@ -25,6 +29,18 @@ def test_the_same_bits(comm, search, n, k):
 
 
 def test_seven_ranks(mpirun):
-    """More than this machine has processors, more than some of the data have objects, and none of it divides by 7."""
-    result = mpirun(7, "-m", "pytest", "--with-mpi", "-q", __file__, "-k", "same_bits", cwd=Path(__file__).parents[3])
+    """More than this machine has processors, more than some of the data have objects, and none of
+    it divides by 7.
+    """
+    result = mpirun(
+        7,
+        "-m",
+        "pytest",
+        "--with-mpi",
+        "-q",
+        __file__,
+        "-k",
+        "same_bits",
+        cwd=Path(__file__).parents[3],
+    )
     assert result.returncode == 0, result.stdout

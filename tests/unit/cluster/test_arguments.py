@@ -54,16 +54,26 @@ def test_k_is_a_whole_number_up_to_that_of_the_objects(search, comm):
 
 def test_counts_are_whole_numbers_above_zero(search, comm):
     for name in SEARCHES[search]:
-        wrong = [-5, 1.5, True, *([] if name == "max_iter" else [0]), *([] if name in MAY_BE_NONE else [None])]
+        wrong = [
+            -5,
+            1.5,
+            True,
+            *([] if name == "max_iter" else [0]),
+            *([] if name in MAY_BE_NONE else [None]),
+        ]
         for value in wrong:
-            fails(search, comm, f"{name}=.* must be (at least [01]|a whole number)", **{name: value})
+            fails(
+                search, comm, f"{name}=.* must be (at least [01]|a whole number)", **{name: value}
+            )
 
 
 def test_without_iterations_the_first_medoids_are_the_result(search, comm):
     if search is clarans:  # which has no max_iter
         return
     for init in ("random", "build", "heuristic", [7, 3, 11]):
-        found = search(POINTS, 3, metric="euclidean", init=init, max_iter=0, random_state=0, comm=comm)
+        found = search(
+            POINTS, 3, metric="euclidean", init=init, max_iter=0, random_state=0, comm=comm
+        )
         assert (found.n_swap, found.n_iter, found.converged) == (0, 0, False)
         if not isinstance(init, str) and search is not dynmsc:
             assert found.medoids.tolist() == init
@@ -72,7 +82,15 @@ def test_without_iterations_the_first_medoids_are_the_result(search, comm):
 def test_whole_numbers_of_any_type_will_do(search, comm):
     def medoids(kind, init):
         counts = dict.fromkeys(SEARCHES[search], kind(3))
-        result = search(POINTS, kind(3), metric="euclidean", init=init, random_state=kind(0), comm=comm, **counts)
+        result = search(
+            POINTS,
+            kind(3),
+            metric="euclidean",
+            init=init,
+            random_state=kind(0),
+            comm=comm,
+            **counts,
+        )
         return result.medoids.tolist()
 
     assert medoids(np.uint16, np.arange(3, dtype="u1")) == medoids(int, [0, 1, 2])
@@ -80,17 +98,41 @@ def test_whole_numbers_of_any_type_will_do(search, comm):
 
 def test_other_arguments(search, comm):
     for argument, values, message in [
-        ("metric", [None, "Euclidean", 3, "wminkowski"], "metric=.* must be one of precomputed, euclidean, .*jaccard"),
+        (
+            "metric",
+            [None, "Euclidean", 3, "wminkowski"],
+            "metric=.* must be one of precomputed, euclidean, .*jaccard",
+        ),
         ("metric_params", [3, "p", [("p", 2)]], "metric_params=.* must be a dict"),
-        ("metric_params", [{"q": 3}, {"w": [1, 2, 3]}], "metric='euclidean' with metric_params=.*2 coordinates: "),
-        ("init", [None, 5, [[0, 1, 2]], [True, False, True], [[0], [1, 2]], [0, 1]], "init must be .*3 whole numbers"),
+        (
+            "metric_params",
+            [{"q": 3}, {"w": [1, 2, 3]}],
+            "metric='euclidean' with metric_params=.*2 coordinates: ",
+        ),
+        (
+            "init",
+            [None, 5, [[0, 1, 2]], [True, False, True], [[0], [1, 2]], [0, 1]],
+            "init must be .*3 whole numbers",
+        ),
         ("init", [[0, 1, 30], [0, 1, -1], np.array([0, 1, 2**63], "u8")], "objects are 0 to 29"),
         ("init", ["BUILD"], "init='BUILD' must be one of"),
         ("random_state", [-1, 1.5, "x"], "random_state=.* is neither a seed nor a generator"),
-        ("sample_weight", [1, np.ones((30, 1)), np.ones(29)], r"sample_weight has shape .*, it must be \(30,\)"),
-        ("sample_weight", [-np.ones(30), np.full(30, np.inf), np.zeros(30)], "sample_weight must be finite, not neg"),
+        (
+            "sample_weight",
+            [1, np.ones((30, 1)), np.ones(29)],
+            r"sample_weight has shape .*, it must be \(30,\)",
+        ),
+        (
+            "sample_weight",
+            [-np.ones(30), np.full(30, np.inf), np.zeros(30)],
+            "sample_weight must be finite, not neg",
+        ),
         ("sample_weight", [["a"] * 30, [1, [2]]], "sample_weight must be .* numbers"),
-        ("sample_weight", [np.ma.ones(30), [np.ma.ones(1)] * 30], "sample_weight must not be a masked array"),
+        (
+            "sample_weight",
+            [np.ma.ones(30), [np.ma.ones(1)] * 30],
+            "sample_weight must not be a masked array",
+        ),
         ("init", [np.ma.arange(3)], "init must not be a masked array"),
     ]:
         for value in values:
@@ -118,9 +160,16 @@ def test_random_states_of_all_kinds(comm):
     """The same bits from the same state, whatever the other ranks pass."""
 
     def medoids(state):
-        return onebatch(POINTS, 4, metric="euclidean", init="random", random_state=state, comm=comm).medoids.tolist()
+        return onebatch(
+            POINTS, 4, metric="euclidean", init="random", random_state=state, comm=comm
+        ).medoids.tolist()
 
-    for kind in (np.random.RandomState, np.random.default_rng, np.random.SeedSequence, np.random.PCG64):
+    for kind in (
+        np.random.RandomState,
+        np.random.default_rng,
+        np.random.SeedSequence,
+        np.random.PCG64,
+    ):
         found = medoids(kind(5 if comm.rank == 0 else 6 + comm.rank))
         assert comm.allgather(found) == [medoids(kind(5))] * comm.size
     assert medoids(np.random.SeedSequence(5)) == medoids(5)
@@ -139,7 +188,9 @@ def test_ranks_that_disagree_fail_together(search, comm):
         {SEARCHES[search][-1]: 7},
     ):
         arguments = {"metric": "euclidean"} | (mine if last else {})
-        with pytest.raises(ConfigError, match=r"must be the same on all ranks|1 of \d ranks failed"):
+        with pytest.raises(
+            ConfigError, match=r"must be the same on all ranks|1 of \d ranks failed"
+        ):
             search(POINTS, arguments.pop("k", 3), **arguments, comm=comm)
 
 
@@ -147,7 +198,11 @@ def test_ranks_that_disagree_fail_together(search, comm):
 def test_ranks_that_call_different_searches_fail_together(search, comm):
     last = comm.rank == comm.size - 1
     for other in SEARCHES.keys() - {search}:
-        with pytest.raises(ConfigError, match=f"the search must be the same on all ranks.*{search.__name__}"):
+        with pytest.raises(
+            ConfigError, match=f"the search must be the same on all ranks.*{search.__name__}"
+        ):
             (other if last else search)(POINTS, 3, metric="euclidean", init=[0, 1, 2], comm=comm)
     with pytest.raises(ConfigError, match="the search must be the same on all ranks"):
-        medoid_silhouette(POINTS, [0, 1], comm=comm) if last else silhouette(POINTS, [0, 1] * 15, comm=comm)
+        medoid_silhouette(POINTS, [0, 1], comm=comm) if last else silhouette(
+            POINTS, [0, 1] * 15, comm=comm
+        )

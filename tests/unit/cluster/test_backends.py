@@ -39,7 +39,9 @@ def test_all_backends_give_the_same_bits(comm, shared_path, search, metric):
     points = INTEGERS if metric == "hamming" else POINTS
     expected = reference.digest(search(points, 8, metric=metric, init="first", memory="matrix"))
     for memory, threads in [("auto", 2), ("free", 1), ("free", 2), (shared_path / "ticks.h5", 2)]:
-        result = search(points, 8, metric=metric, init="first", memory=memory, threads=threads, comm=comm)
+        result = search(
+            points, 8, metric=metric, init="first", memory=memory, threads=threads, comm=comm
+        )
         assert reference.digest(result) == expected, memory
 
 
@@ -62,9 +64,13 @@ def test_a_function_of_object_and_medoid(comm, search, memory):
 
 
 def test_compiled_and_plain_functions_agree():
-    plain, fast = (fasterpam(POINTS[:80], 5, metric=metric, init="first") for metric in (by_hand, compiled))
+    plain, fast = (
+        fasterpam(POINTS[:80], 5, metric=metric, init="first") for metric in (by_hand, compiled)
+    )
     assert reference.digest(plain) == reference.digest(fast)
-    assert plain.loss == pytest.approx(fasterpam(POINTS[:80], 5, metric="manhattan", init="first").loss, rel=1e-6)
+    assert plain.loss == pytest.approx(
+        fasterpam(POINTS[:80], 5, metric="manhattan", init="first").loss, rel=1e-6
+    )
 
 
 @pytest.mark.mpi
@@ -113,7 +119,11 @@ def problem(points, metric, **options):
 def test_distances_of_some_objects(comm, by_candidate, memory):
     some = np.array([0, 3, 64, 65, 200, 329])
     whole = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
-    loaded = _dist.load(problem(POINTS, "euclidean", memory=memory, comm=comm), by_candidate=by_candidate, objects=some)
+    loaded = _dist.load(
+        problem(POINTS, "euclidean", memory=memory, comm=comm),
+        by_candidate=by_candidate,
+        objects=some,
+    )
     mine = np.arange(loaded.first, loaded.first + loaded.m)
     assert (loaded.n, loaded.candidates, loaded.exponent) == (6, 330, whole.exponent)
     np.testing.assert_array_equal(loaded.part(np.arange(6), mine), whole.part(some, mine))
@@ -136,7 +146,9 @@ def test_a_file_is_kept_and_used_again_by_any_number_of_ranks(comm, shared_path)
             distances = np.ldexp(ticks[:].astype(float), ticks.attrs["exponent"])
         expected = np.linalg.norm(POINTS[:, None] - POINTS, axis=-1)
         np.testing.assert_allclose(distances, expected, rtol=0, atol=expected.max() * 2**-22)
-        assert reference.digest(pam(POINTS, 6, metric="euclidean", memory=file)) == reference.digest(first)
+        assert reference.digest(
+            pam(POINTS, 6, metric="euclidean", memory=file)
+        ) == reference.digest(first)
         assert file.stat().st_ino == before
         pam(POINTS + 1, 6, metric="euclidean", memory=file)
         assert file.stat().st_ino != before
@@ -152,7 +164,9 @@ def test_an_interrupted_run_leaves_no_file_that_looks_complete(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             pam(POINTS, 6, metric="euclidean", memory=file)
     assert not file.exists()
-    assert reference.digest(pam(POINTS, 6, metric="euclidean", memory=file)) == reference.digest(expected)
+    assert reference.digest(pam(POINTS, 6, metric="euclidean", memory=file)) == reference.digest(
+        expected
+    )
 
 
 @pytest.mark.mpi
@@ -180,20 +194,27 @@ def test_a_matrix_in_a_file(comm, shared_path):
     for search in (fasterpam, pam):
         expected = reference.digest(search(distances, 7, init="build"))
         for _ in range(2):
-            found = search(distances, 7, init="build", memory=str(shared_path / "ticks.hdf5"), comm=comm)
+            found = search(
+                distances, 7, init="build", memory=str(shared_path / "ticks.hdf5"), comm=comm
+            )
             assert reference.digest(found) == expected
 
 
 def test_memory_of_unknown_kind():
     for memory in ("fre", "matrix.npy", 3, None):
-        with pytest.raises(ConfigError, match=r"must be auto, matrix, free, or the name of a file that ends in \.h5"):
+        with pytest.raises(
+            ConfigError,
+            match=r"must be auto, matrix, free, or the name of a file that ends in \.h5",
+        ):
             fasterpam(POINTS, 3, metric="euclidean", memory=memory)
     with pytest.raises(ConfigError, match="pass them and a metric"):
         fasterpam(np.zeros((3, 3)), 1, memory="free")
 
 
 def test_auto_keeps_what_fits(monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 8 * 330 * 384}))
+    monkeypatch.setattr(
+        "psutil.virtual_memory", lambda: type("Memory", (), {"available": 8 * 330 * 384})
+    )
     kept = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
     computed = _dist.load(problem(np.concatenate([POINTS, POINTS]), "euclidean"), by_candidate=True)
     assert (type(kept), type(computed)) == (_dist.Stored, _dist.Computed)
@@ -231,7 +252,8 @@ LIMITED = MEASURE + textwrap.dedent("""
 
 
 @pytest.mark.parametrize(
-    ("ranks", "memory", "low", "high"), [(1, "matrix", 0.9, 1.1), (2, "matrix", 0.9, 1.1), (1, "free", 0, 0.2)]
+    ("ranks", "memory", "low", "high"),
+    [(1, "matrix", 0.9, 1.1), (2, "matrix", 0.9, 1.1), (1, "free", 0, 0.2)],
 )
 def test_memory_is_4_bytes_for_each_pair_over_the_ranks(mpirun, tmp_path, ranks, memory, low, high):
     """Peak of the resident memory of the fullest rank, without what the process had before."""

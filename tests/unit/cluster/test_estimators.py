@@ -14,7 +14,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hpckit.cluster import _named, alternate, clara, clarans, dynmsc, estimators, fasterpam, onebatch, pam
+from hpckit.cluster import (
+    _named,
+    alternate,
+    clara,
+    clarans,
+    dynmsc,
+    estimators,
+    fasterpam,
+    onebatch,
+    pam,
+)
 from hpckit.cluster._metrics import METRICS
 from hpckit.cluster.estimators import DynMSC, KMedoids
 from hpckit.errors import HpckitError
@@ -29,7 +39,9 @@ def expected_failures(estimator):
     return dict.fromkeys(checks, "objects of weight zero can be medoids")
 
 
-@pytest.mark.filterwarnings("ignore:Cluster .* is empty:UserWarning")  # some checks have fewer distinct objects than k
+@pytest.mark.filterwarnings(
+    "ignore:Cluster .* is empty:UserWarning"
+)  # some checks have fewer distinct objects than k
 @parametrize_with_checks(
     [KMedoids(), DynMSC(), KMedoids(metric="precomputed")], expected_failed_checks=expected_failures
 )
@@ -51,23 +63,39 @@ def test_labels_are_of_the_nearest_medoid_and_predicted_again(metric):
     np.testing.assert_array_equal([found.predict(row[None])[0] for row in IRIS], found.labels_)
     np.testing.assert_array_equal(found.cluster_centers_, IRIS[found.medoid_indices_])
     np.testing.assert_allclose(found.transform(found.cluster_centers_).diagonal(), 0, atol=1e-15)
-    assert found.inertia_ == -found.score(IRIS) == pytest.approx(distances.min(axis=1).sum(), rel=1e-14)
+    assert (
+        found.inertia_
+        == -found.score(IRIS)
+        == pytest.approx(distances.min(axis=1).sum(), rel=1e-14)
+    )
 
 
 def test_fit_is_the_search():
     for search in (fasterpam, pam, onebatch, clara, clarans, alternate):
-        found = KMedoids(np.int32(4), method=search.__name__, init="build", random_state=0).fit(IRIS)
+        found = KMedoids(np.int32(4), method=search.__name__, init="build", random_state=0).fit(
+            IRIS
+        )
         seed = np.random.RandomState(0).randint(2**31 - 1)
         result = search(IRIS, 4, metric="euclidean", init="build", random_state=seed)
         assert found.medoid_indices_.tolist() == result.medoids.tolist()
-        assert found.inertia_ == pytest.approx(result.loss, rel=1e-6) and found.n_iter_ == result.n_iter
+        assert (
+            found.inertia_ == pytest.approx(result.loss, rel=1e-6)
+            and found.n_iter_ == result.n_iter
+        )
 
 
 def test_many_points_are_searched_in_one_batch(monkeypatch):
     monkeypatch.setattr(estimators, "_MANY", 149)
-    auto, batch = (KMedoids(5, method=method, random_state=1).fit(IRIS) for method in ("auto", "onebatch"))
-    assert (auto.inertia_, auto.medoid_indices_.tolist()) == (batch.inertia_, batch.medoid_indices_.tolist())
-    few, whole = (KMedoids(5, method=method, random_state=1).fit(IRIS[1:]) for method in ("auto", "fasterpam"))
+    auto, batch = (
+        KMedoids(5, method=method, random_state=1).fit(IRIS) for method in ("auto", "onebatch")
+    )
+    assert (auto.inertia_, auto.medoid_indices_.tolist()) == (
+        batch.inertia_,
+        batch.medoid_indices_.tolist(),
+    )
+    few, whole = (
+        KMedoids(5, method=method, random_state=1).fit(IRIS[1:]) for method in ("auto", "fasterpam")
+    )
     assert (few.inertia_, few.n_iter_) == (whole.inertia_, whole.n_iter_)
 
 
@@ -77,7 +105,9 @@ def test_matrices_are_as_good_as_points():
     matrix = KMedoids(6, init="build", metric="precomputed").fit(distances[:100, :100])
     assert matrix.medoid_indices_.tolist() == points.medoid_indices_.tolist()
     assert matrix.cluster_centers_ is None
-    np.testing.assert_allclose(matrix.transform(distances[100:, :100]), points.transform(IRIS[100:]), rtol=1e-12)
+    np.testing.assert_allclose(
+        matrix.transform(distances[100:, :100]), points.transform(IRIS[100:]), rtol=1e-12
+    )
     with pytest.raises(ValueError, match="must be square"):
         KMedoids(2, metric="precomputed").fit(IRIS)
 
@@ -97,22 +127,37 @@ def test_weights_reach_the_search_and_the_score():
 
 def test_pipelines_searches_and_pickles():
     pipeline = make_pipeline(StandardScaler(), KMedoids(3, random_state=0))
-    search = GridSearchCV(pipeline, {"kmedoids__n_clusters": [2, 3], "kmedoids__metric": ["manhattan"]}, cv=3).fit(IRIS)
+    search = GridSearchCV(
+        pipeline, {"kmedoids__n_clusters": [2, 3], "kmedoids__metric": ["manhattan"]}, cv=3
+    ).fit(IRIS)
     assert search.best_params_["kmedoids__n_clusters"] == 3
     labels = search.predict(IRIS)
     assert pickle.loads(pickle.dumps(search)).predict(IRIS).tolist() == labels.tolist()
-    assert list(pipeline.fit(IRIS).get_feature_names_out()) == ["kmedoids0", "kmedoids1", "kmedoids2"]
+    assert list(pipeline.fit(IRIS).get_feature_names_out()) == [
+        "kmedoids0",
+        "kmedoids1",
+        "kmedoids2",
+    ]
 
 
 def test_the_number_of_clusters_is_found():
-    points = np.random.default_rng(0).normal(size=(90, 2)) + np.repeat([[0, 0], [9, 0], [0, 9]], 30, axis=0)
+    points = np.random.default_rng(0).normal(size=(90, 2)) + np.repeat(
+        [[0, 0], [9, 0], [0, 9]], 30, axis=0
+    )
     found = DynMSC(8, random_state=0).fit(points)
     assert found.n_clusters_ == len(found.medoid_indices_) == 3
     assert found.scores_["k"].tolist() == list(range(2, 9))
     assert found.scores_["silhouette"].argmax() == 1
-    assert [len(set(found.labels_[start : start + 30].tolist())) for start in (0, 30, 60)] == [1, 1, 1]
+    assert [len(set(found.labels_[start : start + 30].tolist())) for start in (0, 30, 60)] == [
+        1,
+        1,
+        1,
+    ]
     seed = np.random.RandomState(0).randint(2**31 - 1)
-    assert found.medoid_indices_.tolist() == dynmsc(points, 8, metric="euclidean", random_state=seed).medoids.tolist()
+    assert (
+        found.medoid_indices_.tolist()
+        == dynmsc(points, 8, metric="euclidean", random_state=seed).medoids.tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +166,10 @@ def test_the_number_of_clusters_is_found():
         ({"method": "fast"}, "method='fast' must be one of auto, fasterpam, pam, onebatch"),
         ({"method": ["pam"]}, r"method=\['pam'\] must be one of auto, fasterpam, pam, onebatch"),
         ({"method": "pam", "block": 8}, "pam takes no block: leave it at None"),
-        ({"method": "auto", "samples": 8}, "fasterpam and onebatch takes no samples: leave it at None"),
+        (
+            {"method": "auto", "samples": 8},
+            "fasterpam and onebatch takes no samples: leave it at None",
+        ),
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_init": None}, "n_init=None must be a whole number"),
         ({"n_clusters": 200}, "n_clusters=200 medoids of 150 objects: n_clusters must be 1 to 150"),
@@ -132,8 +180,14 @@ def test_the_number_of_clusters_is_found():
         ({"method": "clara", "samples": 0}, "samples=0 must be at least 1"),
         ({"metric": np.ones(3)}, "metric=array.* must be one of precomputed"),
         ({"metric": "fancy"}, "metric='fancy' must be one of precomputed, euclidean, .*jaccard"),
-        ({"metric": "minkowski", "metric_params": {"q": 1}}, "metric='minkowski' with metric_params={'q': 1}"),
-        ({"init": "best"}, "init needs to be one of random, .*heuristic, k-medoids.*, or points; it is 'best'"),
+        (
+            {"metric": "minkowski", "metric_params": {"q": 1}},
+            "metric='minkowski' with metric_params={'q': 1}",
+        ),
+        (
+            {"init": "best"},
+            "init needs to be one of random, .*heuristic, k-medoids.*, or points; it is 'best'",
+        ),
         ({"init": [1, 2]}, "init must be 8 whole numbers"),
         ({"init": np.ones((2, 3))}, r"init has shape \(2, 3\), it must be \(k, 4\)"),
         ({"init": [[1, np.nan, 2, 3]]}, "init has a coordinate that is nan"),
@@ -141,7 +195,10 @@ def test_the_number_of_clusters_is_found():
         ({"init": IRIS[:2], "metric": "precomputed"}, "init must be indices of objects"),
         ({"random_state": "x"}, "random_state='x' is neither a seed nor a generator"),
         ({"random_state": -1}, "random_state=-1 is neither a seed nor a generator"),
-        ({"memory": "free", "metric": "precomputed"}, "memory='free' computes distances from points"),
+        (
+            {"memory": "free", "metric": "precomputed"},
+            "memory='free' computes distances from points",
+        ),
     ],
 )
 def test_bad_parameters(parameters, message):
@@ -151,24 +208,40 @@ def test_bad_parameters(parameters, message):
 
 def test_points_without_a_distance_have_no_label():
     found = KMedoids(3, metric="cosine").fit(IRIS)
-    with pytest.raises(ValueError, match="metric='cosine' is nan between a point of X and a medoid"):
+    with pytest.raises(
+        ValueError, match="metric='cosine' is nan between a point of X and a medoid"
+    ):
         found.predict(np.zeros((1, 4)))
 
 
 def test_all_that_a_method_takes_is_a_parameter():
     for search in (fasterpam, pam, onebatch, clara, clarans, alternate):
-        takes = set(estimators.signature(search).parameters) - {"data", "k", "common", "monitor", "resume"}
+        takes = set(estimators.signature(search).parameters) - {
+            "data",
+            "k",
+            "common",
+            "monitor",
+            "resume",
+        }
         assert takes <= KMedoids().get_params().keys()
     found = KMedoids(4, method="clara", samples=2, sample_size=30, random_state=0).fit(IRIS)
     seed = np.random.RandomState(0).randint(2**31 - 1)
     expected = clara(IRIS, 4, metric="euclidean", samples=2, sample_size=30, random_state=seed)
     assert found.medoid_indices_.tolist() == expected.medoids.tolist()
-    found = KMedoids(4, method="auto", batch=50, random_state=0).fit(IRIS)  # of the other search that auto may take
-    assert found.medoid_indices_.tolist() == KMedoids(4, random_state=0).fit(IRIS).medoid_indices_.tolist()
+    found = KMedoids(4, method="auto", batch=50, random_state=0).fit(
+        IRIS
+    )  # of the other search that auto may take
+    assert (
+        found.medoid_indices_.tolist()
+        == KMedoids(4, random_state=0).fit(IRIS).medoid_indices_.tolist()
+    )
 
 
 def points_for(metric):
-    if metric in (*_named.BOOLEAN, "sokalmichener"):  # the last is true everywhere: some are of 0 by 0 where none is
+    if metric in (
+        *_named.BOOLEAN,
+        "sokalmichener",
+    ):  # the last is true everywhere: some are of 0 by 0 where none is
         return np.greater(IRIS, [6, 3, 4, 0]).astype(float)
     if metric == "haversine":
         return IRIS[:, :2] / 9
@@ -177,7 +250,9 @@ def points_for(metric):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("metric", [*_named.OTHERS, *_named.BOOLEAN, *_named.ALIASES, steepest])
-@pytest.mark.filterwarnings("ignore:Cluster .* is empty:UserWarning")  # few points of true and false differ
+@pytest.mark.filterwarnings(
+    "ignore:Cluster .* is empty:UserWarning"
+)  # few points of true and false differ
 def test_metrics_of_scikit_learn(comm, metric):
     X = points_for(metric)
     fit, new = X[::3], X[1::2]
@@ -187,13 +262,20 @@ def test_metrics_of_scikit_learn(comm, metric):
     kind = bool if name in _named.BOOLEAN else float
     centers = found.cluster_centers_.astype(kind)
     expected = pairwise_distances(new.astype(kind), centers, metric=name, **given)
-    np.testing.assert_allclose(found.transform(new), expected, rtol=1e-12, atol=1e-7)  # theirs are of matrix products
+    np.testing.assert_allclose(
+        found.transform(new), expected, rtol=1e-12, atol=1e-7
+    )  # theirs are of matrix products
     np.testing.assert_array_equal(found.predict(new), found.transform(new).argmin(axis=1))
     np.testing.assert_array_equal(found.labels_, found.predict(fit))
     assert found.inertia_ == -found.score(fit)
-    everywhere = comm.allgather((found.medoid_indices_.tolist(), found.labels_.tolist(), found.inertia_))
+    everywhere = comm.allgather(
+        (found.medoid_indices_.tolist(), found.labels_.tolist(), found.inertia_)
+    )
     alone = clone(found).set_params(comm=None).fit(fit)
-    assert everywhere == [(alone.medoid_indices_.tolist(), alone.labels_.tolist(), alone.inertia_)] * comm.size
+    assert (
+        everywhere
+        == [(alone.medoid_indices_.tolist(), alone.labels_.tolist(), alone.inertia_)] * comm.size
+    )
     loaded = pickle.loads(pickle.dumps(found.set_params(metric="euclidean", comm=None)))
     if loaded.effective_metric_ != "nan_euclidean":  # whose gaps the new metric does not take
         np.testing.assert_array_equal(loaded.transform(new), alone.transform(new))
@@ -213,11 +295,15 @@ def test_points_to_start_from():
         assert first.medoid_indices_.tolist() == [7, 60, 110] and first.n_iter_ == 0
     same = np.array([[0.0], [1], [1], [5]])
     with pytest.warns(UserWarning, match="Cluster 1 is empty"):
-        assert KMedoids(3, init=[[1], [1], [0.9]], max_iter=0).fit(same).medoid_indices_.tolist() == [1, 2, 0]
+        assert KMedoids(3, init=[[1], [1], [0.9]], max_iter=0).fit(
+            same
+        ).medoid_indices_.tolist() == [1, 2, 0]
     parallel = np.array([[1.0, 1], [2, 2], [3, 1]])
     found = KMedoids(1, metric="cosine", init=[[2, 2]], max_iter=0).fit(parallel)
     assert found.medoid_indices_.tolist() == [1]  # which is equal, not only in the same direction
-    with pytest.warns(UserWarning, match="n_clusters=8, but init has 2 points: there are 2 clusters"):
+    with pytest.warns(
+        UserWarning, match="n_clusters=8, but init has 2 points: there are 2 clusters"
+    ):
         found = KMedoids(init=IRIS[[0, 60]]).fit(IRIS)
     assert found.n_clusters == 8 and len(found.cluster_centers_) == 2
     assert found.transform(IRIS).shape == (150, 2) and len(found.get_feature_names_out()) == 2
@@ -226,7 +312,9 @@ def test_points_to_start_from():
 @pytest.mark.mpi
 def test_warnings_on_all_ranks(comm):
     for estimator in (KMedoids(9, max_iter=1, comm=comm), DynMSC(9, max_iter=1, comm=comm)):
-        with pytest.warns(ConvergenceWarning, match="^Maximum number of iteration reached before convergence"):
+        with pytest.warns(
+            ConvergenceWarning, match="^Maximum number of iteration reached before convergence"
+        ):
             estimator.set_params(random_state=0).fit(IRIS)
     values = np.array([[1.0], [3.0], [0.0], [1.0], [1.0], [3.0], [0.0], [2.0], [1.0], [0.0]])
     with pytest.warns(UserWarning, match="^Cluster 1 is empty!"):
@@ -248,9 +336,17 @@ def test_only_the_result_that_is_kept_is_looked_at(caplog):
 @pytest.mark.mpi
 def test_random_states_of_all_kinds(comm):
     def medoids(state):
-        return KMedoids(6, n_init=2, random_state=state, comm=comm).fit(IRIS).medoid_indices_.tolist()
+        return (
+            KMedoids(6, n_init=2, random_state=state, comm=comm).fit(IRIS).medoid_indices_.tolist()
+        )
 
-    for kind in (int, np.random.RandomState, np.random.default_rng, np.random.SeedSequence, np.random.PCG64):
+    for kind in (
+        int,
+        np.random.RandomState,
+        np.random.default_rng,
+        np.random.SeedSequence,
+        np.random.PCG64,
+    ):
         found = medoids(kind(5 if comm.rank == 0 else 6 + comm.rank))
         assert comm.allgather(found) == [medoids(kind(5))] * comm.size
     assert len(set(map(tuple, comm.allgather(medoids(None))))) == 1
@@ -258,13 +354,19 @@ def test_random_states_of_all_kinds(comm):
 
 def test_single_precision_stays():
     for metric in (*METRICS, "mahalanobis", "jaccard", "haversine", steepest):
-        X = (points_for(metric) + (metric not in _named.BOOLEAN)).astype("f4")[:, : 2 if metric == "haversine" else 4]
+        X = (points_for(metric) + (metric not in _named.BOOLEAN)).astype("f4")[
+            :, : 2 if metric == "haversine" else 4
+        ]
         X = X / 9 if metric == "haversine" else X
         found = KMedoids(3, metric=metric, random_state=0).fit(X)
         distances = found.transform(X)
         assert distances.dtype == found.cluster_centers_.dtype == np.float32
         np.testing.assert_array_equal(found.labels_, distances.argmin(axis=1))
-        assert found.inertia_ == -found.score(X) == pytest.approx(distances.min(axis=1).sum(), rel=1e-5)
+        assert (
+            found.inertia_
+            == -found.score(X)
+            == pytest.approx(distances.min(axis=1).sum(), rel=1e-5)
+        )
         assert found.transform(X.astype(float)).dtype == np.float64
     matrix = pairwise_distances(IRIS).astype("f4")
     found = KMedoids(3, metric="precomputed", random_state=0).fit(matrix)
@@ -272,10 +374,16 @@ def test_single_precision_stays():
     assert found.transform(matrix).dtype == np.float32
 
 
-@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array, sparse.lil_matrix])
+@pytest.mark.parametrize(
+    "kind", [sparse.csr_array, sparse.csc_matrix, sparse.coo_array, sparse.lil_matrix]
+)
 def test_sparse_points_are_as_dense_ones(kind):
     X = np.where(IRIS > 2, IRIS, 0)
-    for estimator in (KMedoids(3, random_state=0), KMedoids(3, metric="l1", random_state=0), DynMSC(4, random_state=0)):
+    for estimator in (
+        KMedoids(3, random_state=0),
+        KMedoids(3, metric="l1", random_state=0),
+        DynMSC(4, random_state=0),
+    ):
         dense, found = clone(estimator).fit(X), clone(estimator).fit(kind(X))
         assert found.medoid_indices_.tolist() == dense.medoid_indices_.tolist()
         np.testing.assert_array_equal(found.predict(kind(X)), dense.labels_)
@@ -304,14 +412,18 @@ def test_gaps_are_for_one_metric_only():
             KMedoids(3, metric=metric).fit(X)
     found = KMedoids(3, metric="nan_euclidean", random_state=0).fit(X)
     assert np.isfinite(found.transform(X)).all()
-    with pytest.raises(ValueError, match="metric='nan_euclidean' is nan between a point of X and a medoid"):
+    with pytest.raises(
+        ValueError, match="metric='nan_euclidean' is nan between a point of X and a medoid"
+    ):
         found.predict(np.full((1, 4), np.nan))
     with pytest.raises(ValueError, match="infinity"):
         found.predict(np.full((1, 4), np.inf))
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("method", ["fasterpam", "pam", "onebatch", "clara", "clarans", "alternate"])
+@pytest.mark.parametrize(
+    "method", ["fasterpam", "pam", "onebatch", "clara", "clarans", "alternate"]
+)
 def test_ranks_fit_what_one_fits(comm, method):
     alone = KMedoids(7, method=method, n_init=2, random_state=3).fit(IRIS)
     found = clone(alone).set_params(comm=comm).fit(IRIS)
@@ -334,7 +446,9 @@ def test_bad_input_on_one_rank_is_an_error_on_all(comm):
             KMedoids(3 if comm.rank == 1 else 0, comm=comm).fit(bad if comm.rank == 1 else IRIS)
         with pytest.raises(kind, match="must be the same on all ranks"):
             KMedoids(3, comm=comm, n_init=1 + comm.rank).fit(IRIS)
-    with pytest.raises(ValueError, match=r"1 of \d ranks failed: rank 1: X must not be a masked array"):
+    with pytest.raises(
+        ValueError, match=r"1 of \d ranks failed: rank 1: X must not be a masked array"
+    ):
         KMedoids(3, comm=comm).fit(np.ma.array(IRIS) if comm.rank == 1 else bad)
     for name, mine, others in [
         ("metric", "mahalanobis", "euclidean"),
@@ -349,7 +463,10 @@ def test_bad_input_on_one_rank_is_an_error_on_all(comm):
         wrong = {name: mine if comm.rank == 1 else others}
         with pytest.raises(ValueError, match="must be the same on all ranks"):
             KMedoids(3, comm=comm).set_params(**wrong).fit(IRIS)
-    for estimator in (KMedoids(metric="seuclidean", comm=comm), DynMSC(metric="mahalanobis", comm=comm)):
+    for estimator in (
+        KMedoids(metric="seuclidean", comm=comm),
+        DynMSC(metric="mahalanobis", comm=comm),
+    ):
         with pytest.raises(ValueError, match="must be the same on all ranks"):
             estimator.fit(IRIS[:, : 2 + (comm.rank == 0)])
         with pytest.raises(ValueError, match=r"must be the same on all ranks|1 of \d ranks failed"):

@@ -1,4 +1,6 @@
-"""A few huge distances beside small ones: the swaps of exact sums, a loss that is the loss, and no warning."""
+"""A few huge distances beside small ones: the swaps of exact sums, a loss that is the loss, and no
+warning.
+"""
 
 import logging
 import math
@@ -32,8 +34,8 @@ HUGE = float(np.finfo(np.float32).max)
 
 
 def matrix(far, kind="lonely", dtype: Any = float):
-    """Distances within three groups, and `far`: to a lonely object, from it only, to two, of some pairs; or of all but
-    k pairs, as in a graph without ways."""
+    """Distances within three groups, and `far`: to a lonely object, from it only, to two, of some
+    pairs; or of all but k pairs, as in a graph without ways."""
     near = np.abs(GROUPS[:, None] - GROUPS)
     far = np.float64(far)
     if kind in ("lonely", "two"):
@@ -58,7 +60,10 @@ def matrix(far, kind="lonely", dtype: Any = float):
 
 def exact(distances):
     """Whole numbers of 2**-40: what float32 keeps of them."""
-    return [[int(math.ldexp(value, 40)) for value in row] for row in distances.astype(np.float32).tolist()]
+    return [
+        [int(math.ldexp(value, 40)) for value in row]
+        for row in distances.astype(np.float32).tolist()
+    ]
 
 
 def cost(distances, result):
@@ -66,7 +71,9 @@ def cost(distances, result):
 
 
 def test_wide_sums_are_exact():
-    """Any float32, subnormal ones included, weighted and taken away again, in numbers whose order does not matter."""
+    """Any float32, subnormal ones included, weighted and taken away again, in numbers whose order
+    does not matter.
+    """
     kernels, rng = native.load("hpckit.cluster.kernels.wide"), np.random.default_rng(0)
     for _ in range(50):
         m = int(rng.integers(1, 40))
@@ -75,7 +82,9 @@ def test_wide_sums_are_exact():
         order, sums, value = rng.permutation(m), np.zeros((1, 5), np.uint64), np.empty(1)
         places, clusters, candidates = np.arange(m), np.zeros(m + 1, np.int64), np.arange(1, m + 1)
         given = map(native.address, (order, candidates))
-        kernels.add_rows(native.address(rows), 1, *given, m, 1, *map(native.address, (clusters, sums)))
+        kernels.add_rows(
+            native.address(rows), 1, *given, m, 1, *map(native.address, (clusters, sums))
+        )
         kernels.values(native.address(sums), 1, native.address(value))
         assert value[0] == float(sum(Fraction(float(x)) for x in rows[places, 0]))
 
@@ -89,7 +98,9 @@ def test_pam_does_the_swaps_of_exact_sums(comm, kind, far):
         medoids, swaps = reference.pam(whole, list(range(4)))
         result = pam(distances, 4, init="first", comm=comm)
         assert (result.medoids.tolist(), result.n_swap) == (medoids, len(swaps))
-        assert result.loss == pytest.approx(math.ldexp(reference.loss(whole, medoids), -40), rel=1e-4)
+        assert result.loss == pytest.approx(
+            math.ldexp(reference.loss(whole, medoids), -40), rel=1e-4
+        )
         start = reference.digest(pam(distances, 4, init=reference.build(whole, 4)))
         assert reference.digest(pam(distances, 4, init="build", comm=comm)) == start
 
@@ -125,7 +136,9 @@ def test_any_start_ends_in_a_local_optimum(comm, search, init):
 def test_an_outlier_among_points(comm, shared_path, search, far):
     points = np.append(GROUPS, far)[:, None]
     found = {
-        reference.digest(search(points, 4, metric="euclidean", init="build", memory=memory, comm=comm))
+        reference.digest(
+            search(points, 4, metric="euclidean", init="build", memory=memory, comm=comm)
+        )
         for memory in ("auto", "matrix", "free", shared_path / f"{search.__name__}.h5")
     }
     result = search(points, 4, metric="euclidean", init="build")
@@ -140,7 +153,9 @@ def test_clusters_much_tighter_than_their_distances(comm):
     result = fasterpam(points, 6, metric="euclidean", init="k-medoids++", random_state=0, comm=comm)
     assert result.loss == pytest.approx(6 * 6e-9, rel=1e-5)
     almost = np.abs(np.subtract.outer(GROUPS, GROUPS))
-    almost[0, 1] = almost[1, 0] = 1e-9  # one medoid less than objects: what is left is the least distance of all
+    almost[0, 1] = almost[1, 0] = (
+        1e-9  # one medoid less than objects: what is left is the least distance of all
+    )
     assert pam(almost, 29, comm=comm).loss == pytest.approx(1e-9, rel=1e-6)
 
 
@@ -157,14 +172,18 @@ def test_silhouettes(comm):
         expected = np.where(sizes[labels] > 1, (b - a) / np.maximum(a, b), 0)
         np.testing.assert_allclose(silhouette(distances, labels, comm=comm), expected, atol=1e-6)
         dn, ds = np.partition(distances[:, [3, 14, 25]], 1, axis=1)[:, :2].T
-        np.testing.assert_allclose(medoid_silhouette(distances, [3, 14, 25], comm=comm), 1 - dn / ds, atol=1e-6)
+        np.testing.assert_allclose(
+            medoid_silhouette(distances, [3, 14, 25], comm=comm), 1 - dn / ds, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("search", [fastermsc, dynmsc])
 def test_medoid_silhouettes_of_points_with_an_outlier(comm, search):
     for far in (1e6, 1e12):
         result = search(matrix(far), 4, init=[0, 10, 20, 30], comm=comm)
-        assert reference.digest(result) == reference.digest(search(matrix(far), 4, init=[0, 10, 20, 30]))
+        assert reference.digest(result) == reference.digest(
+            search(matrix(far), 4, init=[0, 10, 20, 30])
+        )
         assert sorted(np.bincount(result.labels).tolist()) in ([1, 10, 10, 10], [1, 30])
         moved = search(matrix(far), 4, init=[0, 1, 2, 3], comm=comm)
         assert moved.n_swap > 0
@@ -174,9 +193,16 @@ def test_medoid_silhouettes_of_points_with_an_outlier(comm, search):
 
 
 def test_ordinary_distances_stay_whole_numbers_of_ticks():
-    """Points on a line, in planes, with duplicates, and one object that is farther than the others."""
+    """Points on a line, in planes, with duplicates, and one object that is farther than the
+    others.
+    """
     rng = np.random.default_rng(0)
-    for points in (rng.random((500, 1)), rng.normal(size=(500, 2)), rng.integers(0, 9, (500, 2)), rng.random((500, 9))):
+    for points in (
+        rng.random((500, 1)),
+        rng.normal(size=(500, 2)),
+        rng.integers(0, 9, (500, 2)),
+        rng.random((500, 9)),
+    ):
         for far in (0, 3):
             some = np.append(points, np.full((1, points.shape[1]), far), axis=0).astype(float)
             problem = _input.check(some, 10, init="first", metric="euclidean")
@@ -202,7 +228,9 @@ def test_more_than_float32_can_hold_is_an_error(comm):
         distances = matrix(1.0) * near
         distances[30, :30] = distances[:30, 30] = far
         for search in (fasterpam, pam, alternate):
-            with pytest.raises(ConfigError, match="would vanish beside it: set them to 0, or replace the largest"):
+            with pytest.raises(
+                ConfigError, match="would vanish beside it: set them to 0, or replace the largest"
+            ):
                 search(distances, 4, init="first", comm=comm)
         points = np.append(GROUPS * near, far)[:, None]
         with pytest.raises(ConfigError, match="would vanish"):

@@ -23,7 +23,11 @@ def start(data, k, **options):
 @pytest.mark.parametrize("init", INITS)
 def test_medoids_differ_even_where_objects_do_not(init):
     for k in (1, 2, 9, 40):
-        for distances in (np.zeros((40, 40)), np.ones((40, 40)), np.arange(1600).reshape(40, 40) % 7):
+        for distances in (
+            np.zeros((40, 40)),
+            np.ones((40, 40)),
+            np.arange(1600).reshape(40, 40) % 7,
+        ):
             medoids = start(distances, k, init=init, random_state=k)
             assert len(set(medoids)) == k and set(medoids) <= set(range(40))
 
@@ -32,8 +36,14 @@ def test_medoids_differ_even_where_objects_do_not(init):
 def test_one_medoid_in_each_of_16_clusters_or_nearly(init):
     """Random medoids meet about 10 of 16 equal clusters."""
     distances = np.linalg.norm(CLUSTERS[:, None] - CLUSTERS, axis=-1)
-    met = [len({m // 25 for m in start(distances, 16, init=init, random_state=seed)}) for seed in range(20)]
-    random = [len({m // 25 for m in start(distances, 16, init="random", random_state=seed)}) for seed in range(20)]
+    met = [
+        len({m // 25 for m in start(distances, 16, init=init, random_state=seed)})
+        for seed in range(20)
+    ]
+    random = [
+        len({m // 25 for m in start(distances, 16, init="random", random_state=seed)})
+        for seed in range(20)
+    ]
     assert np.mean(met) > 15 > 12 > np.mean(random)
 
 
@@ -41,13 +51,18 @@ def test_one_medoid_in_each_of_16_clusters_or_nearly(init):
 @pytest.mark.parametrize("by_object", [False, True])
 def test_heuristic_takes_the_most_central_objects(comm, by_object):
     rng = np.random.default_rng(3)
-    distances, weights = rng.integers(0, 9, (70, 70)), rng.integers(1, 4, 70)  # not symmetric, and with ties
+    distances, weights = (
+        rng.integers(0, 9, (70, 70)),
+        rng.integers(1, 4, 70),
+    )  # not symmetric, and with ties
     expected = np.argsort(weights @ distances, kind="stable")[:8]
     search = pam if by_object else fasterpam
     for layout in (distances, distances.astype("f4")):
         found = search(layout, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
         assert found.medoids.tolist() == expected.tolist()
-    far = np.where(np.arange(70) == 69, 1e12, 10.0 * distances)  # one object is no candidate: all others are compared
+    far = np.where(
+        np.arange(70) == 69, 1e12, 10.0 * distances
+    )  # one object is no candidate: all others are compared
     found = search(far, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
     assert found.medoids.tolist() == np.argsort(weights @ far, kind="stable")[:8].tolist()
 
@@ -62,7 +77,9 @@ def test_objects_of_weight_zero_attract_nobody(init):
 
 
 def test_plus_plus_draws_in_proportion_to_distance():
-    """Beside object 0 the second medoid is object 1, 2 or 3 with chances 1 : 2 : 5, and any is first with 1/4."""
+    """Beside object 0 the second medoid is object 1, 2 or 3 with chances 1 : 2 : 5, and any is
+    first with 1/4.
+    """
     distances = np.array([[0, 1, 2, 5], [1, 0, 1, 4], [2, 1, 0, 3], [5, 4, 3, 0]])
     pairs = [start(distances, 2, init="k-medoids++", random_state=seed) for seed in range(2000)]
     expected = np.array([1, 2, 5]) / 8 / 4
@@ -77,6 +94,8 @@ def test_the_same_on_any_number_of_ranks(comm, init, n):
     for search in (fasterpam, pam):
         for k in {1, (n + 1) // 2, n}:
             options = {"metric": "manhattan", "init": init}
-            result = search(points, k, **options, random_state=7 if comm.rank == 0 else comm.rank, comm=comm)
+            result = search(
+                points, k, **options, random_state=7 if comm.rank == 0 else comm.rank, comm=comm
+            )
             alone = search(points, k, **options, random_state=7)
             assert set(comm.allgather(reference.digest(result))) == {reference.digest(alone)}

@@ -1,4 +1,6 @@
-"""Matrices that are read where they lie: the same bits as from a copy, and only where that is right."""
+"""Matrices that are read where they lie: the same bits as from a copy, and only where that is
+right.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,11 @@ def test_a_symmetric_matrix_is_read_where_it_lies(comm, n):
                 _dist.load(problem, by_candidate=by_candidate),
             )
             assert given is not None and (not given.m or np.shares_memory(given.table, data))
-            ours = np.arange(n)[stored.first : stored.first + stored.m] if by_candidate else np.arange(n)
+            ours = (
+                np.arange(n)[stored.first : stored.first + stored.m]
+                if by_candidate
+                else np.arange(n)
+            )
             table, places = given.rows(ours)
             np.testing.assert_array_equal(
                 np.rint(table[places] * given.scale), stored.view.T if by_candidate else stored.view
@@ -46,7 +52,9 @@ def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
 
 @pytest.mark.mpi(min_size=2)
 def test_ranks_may_differ_in_threads_and_order(comm):
-    """Together they look at all of a matrix that one of them cannot read but along the other axis."""
+    """Together they look at all of a matrix that one of them cannot read but along the other
+    axis.
+    """
     for odd in range(4 * comm.size):
         matrix = np.ones((128 * 4 * comm.size, 128 * 4 * comm.size), np.float32)
         matrix[128 * odd + 1, 128 * odd] = 2
@@ -65,7 +73,9 @@ def test_searches_find_the_same(comm, search, init):
     for data in (np.minimum(matrix, matrix.T), matrix, np.asfortranarray(matrix)):
         options = {"init": init, "random_state": 1, "sample_weight": weights}
         copied = search(data, 9, memory="matrix", **options)
-        assert reference.digest(search(data, 9, comm=comm, threads=2, **options)) == reference.digest(copied)
+        assert reference.digest(
+            search(data, 9, comm=comm, threads=2, **options)
+        ) == reference.digest(copied)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -1,4 +1,6 @@
-"""Data in slices, in HDF5 files and of odd kinds: the same result as from one array, or one error on all ranks."""
+"""Data in slices, in HDF5 files and of odd kinds: the same result as from one array, or one error
+on all ranks.
+"""
 
 import contextlib
 import logging
@@ -40,7 +42,11 @@ def dataset(comm, folder, values, **layout):
 @pytest.mark.parametrize("search", [fasterpam, pam])
 def test_slices_are_the_whole(comm, search, sizes):
     mine = cut(comm, 190, sizes)
-    for data, metric in [(POINTS, "euclidean"), (MATRIX, "precomputed"), (MATRIX.astype("f4"), "precomputed")]:
+    for data, metric in [
+        (POINTS, "euclidean"),
+        (MATRIX, "precomputed"),
+        (MATRIX.astype("f4"), "precomputed"),
+    ]:
         options = {"metric": metric, "init": "build"}
         expected = reference.digest(search(data, 9, sample_weight=WEIGHTS, **options))
         parts = {"sample_weight": WEIGHTS[mine], "distributed": True}
@@ -54,14 +60,18 @@ def test_slices_are_the_whole(comm, search, sizes):
 def test_slices_travel_in_many_messages(comm, monkeypatch, by_candidate):
     monkeypatch.setattr("hpckit.cluster._matrix._VALUES", 1000)
     for objects in (np.arange(190), np.array([0, 1, 70, 71, 150, 189])):
-        problem = _input.check(MATRIX[cut(comm, 190, [2, 1])], 3, init="first", distributed=True, comm=comm)
+        problem = _input.check(
+            MATRIX[cut(comm, 190, [2, 1])], 3, init="first", distributed=True, comm=comm
+        )
         loaded = _dist.load(problem, by_candidate=by_candidate, objects=objects)
         mine = np.arange(loaded.first, loaded.first + loaded.m)
         found = np.ldexp(loaded.part(np.arange(len(objects)), mine).astype(float), loaded.exponent)
         np.testing.assert_array_equal(found, MATRIX[np.ix_(objects, mine)])
 
 
-@pytest.mark.parametrize("layout", [{}, {"chunks": (50, 60)}, {"chunks": True, "compression": "gzip"}])
+@pytest.mark.parametrize(
+    "layout", [{}, {"chunks": (50, 60)}, {"chunks": True, "compression": "gzip"}]
+)
 @pytest.mark.parametrize("dtype", ["f4", ">f8", "i2", "f2"])
 def test_datasets_in_files(comm, shared_path, dtype, layout):
     with dataset(comm, shared_path, MATRIX.astype(dtype), **layout) as matrix:
@@ -84,7 +94,12 @@ def test_points_in_a_file(comm, shared_path):
 def test_points_of_all_real_types(dtype):
     points = np.random.default_rng(3).integers(0, 2, (60, 9)).astype(dtype)
     expected = reference.digest(pam(points.astype(float), 4, metric="manhattan"))
-    for layout in (points, np.asfortranarray(points), np.repeat(points, 2, axis=0)[::2], points.tolist()):
+    for layout in (
+        points,
+        np.asfortranarray(points),
+        np.repeat(points, 2, axis=0)[::2],
+        points.tolist(),
+    ):
         assert reference.digest(pam(layout, 4, metric="manhattan")) == expected
 
 
@@ -99,13 +114,19 @@ def test_large_integers_do_not_overflow():
 def test_a_memory_map_is_read_in_place(tmp_path):
     np.save(tmp_path / "matrix.npy", MATRIX.astype("f4"))
     mapped = np.load(tmp_path / "matrix.npy", mmap_mode="r")
-    assert reference.digest(fasterpam(mapped, 5, init="first")) == reference.digest(fasterpam(MATRIX, 5, init="first"))
+    assert reference.digest(fasterpam(mapped, 5, init="first")) == reference.digest(
+        fasterpam(MATRIX, 5, init="first")
+    )
 
 
 def test_sparse_matrices_are_refused():
     sparse = pytest.importorskip("scipy.sparse")
     for metric in ("precomputed", "euclidean"):
-        for matrix in (sparse.eye_array(5), sparse.csc_matrix(np.eye(5)), sparse.coo_array(np.eye(5))):
+        for matrix in (
+            sparse.eye_array(5),
+            sparse.csc_matrix(np.eye(5)),
+            sparse.coo_array(np.eye(5)),
+        ):
             message = f"must be a dense array of real numbers, not a sparse {type(matrix).__name__}: pass .toarray"
             with pytest.raises(ConfigError, match=message):
                 fasterpam(matrix, 2, metric=metric)
@@ -113,10 +134,13 @@ def test_sparse_matrices_are_refused():
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    "masked", [np.ma.masked_less(POINTS, 0), np.ma.array(POINTS), list(np.ma.masked_less(POINTS, 0))]
+    "masked",
+    [np.ma.masked_less(POINTS, 0), np.ma.array(POINTS), list(np.ma.masked_less(POINTS, 0))],
 )
 def test_masked_arrays_are_refused(comm, masked):
-    """On all ranks, if one has one: under a mask may be anything, and whether something is masked is not looked at."""
+    """On all ranks, if one has one: under a mask may be anything, and whether something is masked
+    is not looked at.
+    """
     data = masked if comm.rank == comm.size - 1 else POINTS
     for search in (fasterpam, pam):
         with pytest.raises(ConfigError, match="the points must not be a masked array"):
@@ -163,8 +187,14 @@ def test_odd_distances_are_named(comm, caplog, change, messages):
         ({"data": POINTS[:9, :3]}, "shape and type of the data must be the same"),
         ({"data": POINTS[:9].astype("f4")}, "shape and type of the data must be the same"),
         ({"data": POINTS[0]}, r"1 of . ranks failed: rank 1: the points have shape \(4,\)"),
-        ({"data": np.full((3, 4), np.inf)}, "rank 1: points must be finite, but coordinate 0 of point 0 of this rank"),
-        ({"data": np.full((3, 4), "x")}, "rank 1: the points must be a dense array of real numbers"),
+        (
+            {"data": np.full((3, 4), np.inf)},
+            "rank 1: points must be finite, but coordinate 0 of point 0 of this rank",
+        ),
+        (
+            {"data": np.full((3, 4), "x")},
+            "rank 1: the points must be a dense array of real numbers",
+        ),
         ({"sample_weight": [1, 2]}, r"rank 1: sample_weight has shape \(2,\), it must be \(9,\)"),
         ({"distributed": False}, "shape and type of the data must be the same"),
         ({"metric": "manhattan"}, "metric and memory must be the same"),
@@ -185,7 +215,9 @@ def test_slices_that_make_no_matrix(comm):
     good, nothing = np.ones((3, n)), np.zeros((0, 4))
     with pytest.raises(ConfigError, match=rf"shape \({n}, {n + 1}\), it must be square"):
         fasterpam(np.ones((3, n + 1)), 2, distributed=True, comm=comm)
-    with pytest.raises(ConfigError, match=r"shape \(0, 4\), they must be \(n, d\) with n and d above 0"):
+    with pytest.raises(
+        ConfigError, match=r"shape \(0, 4\), they must be \(n, d\) with n and d above 0"
+    ):
         fasterpam(nothing, 2, metric="euclidean", distributed=True, comm=comm)
     with pytest.raises(ConfigError, match=r"k=99 medoids of"):
         fasterpam(good, 99, distributed=True, comm=comm)
@@ -197,7 +229,9 @@ def test_slices_that_make_no_matrix(comm):
 @pytest.mark.mpi
 def test_slices_without_any_weight(comm):
     with pytest.raises(ConfigError, match="not all zero"):
-        fasterpam(POINTS, 2, metric="euclidean", sample_weight=np.zeros(190), distributed=True, comm=comm)
+        fasterpam(
+            POINTS, 2, metric="euclidean", sample_weight=np.zeros(190), distributed=True, comm=comm
+        )
     weights = np.zeros(190) if comm.rank else np.ones(190)  # a slice of zeros is no error
     data, given = _data.read(Ranks(comm), POINTS, weights, points=True, distributed=True)
     assert data.shape == (190 * comm.size, 4) and given.sum() == 190

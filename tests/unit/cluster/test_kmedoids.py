@@ -37,7 +37,9 @@ def test_blocks_of_one_are_fasterpam_and_one_block_is_pam(problem):
     n, k = len(distances), len(init)
     result = fasterpam(distances, k, init=init, block=1)
     order = _swap.visiting_order(n).tolist()
-    assert (result.medoids.tolist(), swaps(result)) == reference.fasterpam(distances.tolist(), init.tolist(), order)
+    assert (result.medoids.tolist(), swaps(result)) == reference.fasterpam(
+        distances.tolist(), init.tolist(), order
+    )
     exact = pam(distances, k, init=init)
     assert reference.digest(fasterpam(distances, k, init=init, block=n)) == reference.digest(exact)
 
@@ -72,7 +74,9 @@ def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate
     loaded = _dist.load(sound, by_candidate=by_candidate)
     rest = sound.weights, sound.weight_exponent
     state = State(loaded, *rest, _init.medoids(sound, loaded), sound.ranks)
-    _swap.eager(state, Search(state, 3, 9)) if by_candidate else _swap.best(state, Search(state, sound.n, 9))
+    _swap.eager(state, Search(state, 3, 9)) if by_candidate else _swap.best(
+        state, Search(state, sound.n, 9)
+    )
     fresh = State(loaded, *rest, state.medoids.copy(), sound.ranks)
     for name in ("taken", "near", "seco", "dn", "ds", "removal", "loss"):
         np.testing.assert_array_equal(getattr(state, name), getattr(fresh, name), name)
@@ -81,13 +85,17 @@ def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate
 def rounding_matters(search):
     """Whether `search(distances, order)` depends on the order in which objects are added up."""
     rng = np.random.default_rng(1)
-    points = np.array([(x, y) for x in range(5) for y in range(5)]) * 0.1  # many sums are equal but for rounding
+    points = (
+        np.array([(x, y) for x in range(5) for y in range(5)]) * 0.1
+    )  # many sums are equal but for rounding
     distances = np.abs(points[:, None] - points).sum(axis=-1)
     return len({str(search(distances, rng.permutation(25))) for _ in range(20)}) > 1
 
 
 def test_ticks_are_why_the_order_of_a_sum_does_not_matter():
-    """Rows are objects: in another order the same numbers are added, as other ranks or vectors would add them."""
+    """Rows are objects: in another order the same numbers are added, as other ranks or vectors
+    would add them.
+    """
     start = [0, 1, 2, 3]
 
     def swapped(trace):
@@ -134,10 +142,14 @@ def test_max_iter_stops_the_search():
 
 def test_random_starts_follow_the_seed():
     points = np.random.default_rng(4).normal(size=(100, 2))
-    first, again, other = (fasterpam(points, 8, metric="euclidean", random_state=s) for s in (5, 5, 6))
+    first, again, other = (
+        fasterpam(points, 8, metric="euclidean", random_state=s) for s in (5, 5, 6)
+    )
     assert reference.digest(first) == reference.digest(again) != reference.digest(other)
     generator = np.random.default_rng(5)
-    assert reference.digest(fasterpam(points, 8, metric="euclidean", random_state=generator)) == reference.digest(first)
+    assert reference.digest(
+        fasterpam(points, 8, metric="euclidean", random_state=generator)
+    ) == reference.digest(first)
 
 
 def test_weights_count_copies():

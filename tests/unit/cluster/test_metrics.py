@@ -1,4 +1,6 @@
-"""Distances in ticks: how near they are to the true ones, and that their bits do not depend on who asks."""
+"""Distances in ticks: how near they are to the true ones, and that their bits do not depend on who
+asks.
+"""
 
 import numpy as np
 import pytest
@@ -41,7 +43,9 @@ def test_distances_are_right_to_a_tick(metric, scale):
     loaded = load(points * scale, metric)
     got = np.ldexp(loaded.view.astype(float), loaded.exponent) / scale**degree
     tick = np.ldexp(1.0, loaded.exponent) / scale**degree
-    lost = 2 if metric in ("sqeuclidean", "cosine") else 1  # bits: the largest distance is only bounded
+    lost = (
+        2 if metric in ("sqeuclidean", "cosine") else 1
+    )  # bits: the largest distance is only bounded
     assert expected.max() * 2.0**-25 < tick <= expected.max() * 2.0 ** (lost - 23)
     assert np.abs(got - expected).max() <= 0.5001 * tick
     np.testing.assert_array_equal(got, got.T)
@@ -55,7 +59,9 @@ def test_equal_points_far_from_the_origin_are_at_distance_zero(metric):
     assert not distances[np.arange(40), np.arange(40) + 40].any()
     if metric != "cosine":
         np.testing.assert_allclose(
-            distances[:40, :40] / distances.max(), plain(points, metric) / plain(points, metric).max(), atol=1e-7
+            distances[:40, :40] / distances.max(),
+            plain(points, metric) / plain(points, metric).max(),
+            atol=1e-7,
         )
 
 
@@ -70,7 +76,10 @@ def test_every_rank_has_its_part_of_the_same_matrix(comm, metric):
         assert mine.exponent == whole.exponent
 
 
-@given(st.lists(st.floats(0, 1e100, allow_subnormal=False), min_size=1, max_size=50), st.sampled_from(["f4", "f8"]))
+@given(
+    st.lists(st.floats(0, 1e100, allow_subnormal=False), min_size=1, max_size=50),
+    st.sampled_from(["f4", "f8"]),
+)
 def test_ticks_are_the_nearest_whole_numbers(values, dtype):
     x = np.minimum(np.array([values]), 1e30).astype(dtype)
     top = _quant.largest(x)
@@ -126,11 +135,15 @@ def test_whole_weights_are_kept_and_others_nearly():
     given_weights = np.random.default_rng(3).random(1000)
     rounded, unit = _quant.weights(given_weights)
     assert rounded.sum() <= 2**29
-    np.testing.assert_allclose(np.ldexp(rounded, unit), given_weights, atol=given_weights.sum() * 2**-28)
+    np.testing.assert_allclose(
+        np.ldexp(rounded, unit), given_weights, atol=given_weights.sum() * 2**-28
+    )
 
 
 def test_masks_find_what_single_comparisons_find():
-    """Both evaluations of all candidates: the same bid, and the same list of candidates that improve."""
+    """Both evaluations of all candidates: the same bid, and the same list of candidates that
+    improve.
+    """
     kernels, rng = native.load("hpckit.cluster.kernels.evaluate"), np.random.default_rng(4)
     for n, k in [(1, 1), (64, 3), (65, 2), (502, 7), (503, 400)]:
         rows = rng.integers(0, 50, (n, n)).astype(np.float32)
@@ -150,10 +163,14 @@ def test_masks_find_what_single_comparisons_find():
         assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("ds", [0, 1, 2, 7, 8, 2**22 - 1, 2**22, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24])
+@pytest.mark.parametrize(
+    "ds", [0, 1, 2, 7, 8, 2**22 - 1, 2**22, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24]
+)
 def test_limits_tell_what_rounds_to_less(ds):
     """Just below its limit a distance rounds to less than ds, at the limit it does not."""
-    change = np.array([0, 0, 1, 0, np.float32(ds).view(np.int32)], np.int32)  # object 0: slots 0 and 1, at 0 and ds
+    change = np.array(
+        [0, 0, 1, 0, np.float32(ds).view(np.int32)], np.int32
+    )  # object 0: slots 0 and 1, at 0 and ds
     dn, second, limit, dn_was, ds_was = np.zeros((5, 1), np.float32)
     near, seco, near_was, changed = (np.zeros(1, dtype) for dtype in ("i4", "i4", "i4", "i8"))
     kept = np.ones(1), np.zeros(2), changed, near_was, dn_was, ds_was
@@ -164,4 +181,8 @@ def test_limits_tell_what_rounds_to_less(ds):
         )
         below = np.nextafter(limit, np.float32(-np.inf))
         assert second == ds
-        assert np.rint(below / np.float32(tick)) < max(ds, 1) <= max(1, np.rint(limit / np.float32(tick)))
+        assert (
+            np.rint(below / np.float32(tick))
+            < max(ds, 1)
+            <= max(1, np.rint(limit / np.float32(tick)))
+        )

@@ -1,4 +1,6 @@
-"""Metrics by the names of scikit-learn: right, the same bits whoever computes them, and errors on all ranks."""
+"""Metrics by the names of scikit-learn: right, the same bits whoever computes them, and errors on
+all ranks.
+"""
 
 import itertools
 import logging
@@ -38,13 +40,20 @@ def points_for(name):
 
 
 def expected(name, points):
-    if name == "russellrao":  # of which scikit-learn sets the diagonal to 0, but only where all points are compared
+    if (
+        name == "russellrao"
+    ):  # of which scikit-learn sets the diagonal to 0, but only where all points are compared
         return pairwise_distances(points.astype(bool), points.astype(bool), metric=name)
-    return pairwise_distances(points.astype(bool) if name in _named.BOOLEAN else points, metric=name)
+    return pairwise_distances(
+        points.astype(bool) if name in _named.BOOLEAN else points, metric=name
+    )
 
 
 def test_every_name_is_there():
-    assert set(pairwise._VALID_METRICS) - {"wminkowski"} <= {"precomputed", *NAMES}  # SciPy has no wminkowski any more
+    assert set(pairwise._VALID_METRICS) - {"wminkowski"} <= {
+        "precomputed",
+        *NAMES,
+    }  # SciPy has no wminkowski any more
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +73,9 @@ def test_the_same_bits_on_all_ranks(comm, name):
     for search, memory in [(fasterpam, "auto"), (pam, "free")]:
         options = {"metric": name, "init": "first"}
         alone = reference.digest(search(points, 4, **options))
-        together = reference.digest(search(points, 4, **options, memory=memory, threads=2, comm=comm))
+        together = reference.digest(
+            search(points, 4, **options, memory=memory, threads=2, comm=comm)
+        )
         assert comm.allgather(together) == [alone] * comm.size
 
 
@@ -73,7 +84,9 @@ def test_the_same_bits_on_all_ranks(comm, name):
 def test_parameters(comm, name, parameters):
     found = fasterpam(POINTS, 4, metric=name, metric_params=parameters, random_state=0, comm=comm)
     scipy = pytest.importorskip("scipy.spatial.distance")
-    distances = scipy.cdist(POINTS, POINTS, "cityblock" if name == "manhattan" else name, **parameters)
+    distances = scipy.cdist(
+        POINTS, POINTS, "cityblock" if name == "manhattan" else name, **parameters
+    )
     assert found.medoids.tolist() == fasterpam(distances, 4, random_state=0).medoids.tolist()
     assert found.loss == pytest.approx(distances[:, found.medoids].min(axis=1).sum(), rel=1e-5)
 
@@ -85,7 +98,9 @@ def test_a_distance_does_not_depend_on_what_is_computed_with_it(name):
     whole = named.table(points, points)
     some = slice(0, 1), slice(3, 10), slice(None, None, 3)
     for rows, columns in itertools.product(some, some):
-        np.testing.assert_array_equal(named.table(points[rows], points[columns]), whole[rows, columns])
+        np.testing.assert_array_equal(
+            named.table(points[rows], points[columns]), whole[rows, columns]
+        )
     assert [named(points[5], points[j]) for j in range(41)] == whole[5].tolist()
 
 
@@ -108,7 +123,10 @@ def test_slices_have_the_parameters_of_the_whole(comm):
     for name in ("seuclidean", "mahalanobis", "nan_euclidean"):
         points = points_for(name)
         alone = reference.digest(pam(points, 3, metric=name))
-        assert reference.digest(pam(points[start:stop], 3, metric=name, distributed=True, comm=comm)) == alone
+        assert (
+            reference.digest(pam(points[start:stop], 3, metric=name, distributed=True, comm=comm))
+            == alone
+        )
 
 
 def test_functions_take_parameters_too():
@@ -116,11 +134,17 @@ def test_functions_take_parameters_too():
         return float((np.abs(x - y) ** p).sum())
 
     found = fasterpam(POINTS, 3, metric=power, metric_params={"p": 2}, random_state=0)
-    assert found.medoids.tolist() == fasterpam(POINTS, 3, metric="sqeuclidean", random_state=0).medoids.tolist()
+    assert (
+        found.medoids.tolist()
+        == fasterpam(POINTS, 3, metric="sqeuclidean", random_state=0).medoids.tolist()
+    )
     labels, l1 = found.labels, {"metric": "minkowski", "metric_params": {"p": 1}}
-    np.testing.assert_array_equal(silhouette(POINTS, labels, **l1), silhouette(POINTS, labels, metric="l1"))
     np.testing.assert_array_equal(
-        medoid_silhouette(POINTS, found.medoids, **l1), medoid_silhouette(POINTS, found.medoids, metric="l1")
+        silhouette(POINTS, labels, **l1), silhouette(POINTS, labels, metric="l1")
+    )
+    np.testing.assert_array_equal(
+        medoid_silhouette(POINTS, found.medoids, **l1),
+        medoid_silhouette(POINTS, found.medoids, metric="l1"),
     )
 
 
@@ -133,16 +157,31 @@ def test_functions_take_parameters_too():
         ("minkowski", {"p": "1"}, POINTS, "metric='minkowski' needs a p above 0, not '1'"),
         ("minkowski", {"q": 3}, POINTS, "metric='minkowski' with metric_params={'q': 3}"),
         ("seuclidean", {"V": [1, 2]}, POINTS, "metric='seuclidean' with metric_params"),
-        ("seuclidean", None, POINTS * [1, 1, 0, 1, 1], "coordinate 2 of the points has none: .*or pass V"),
+        (
+            "seuclidean",
+            None,
+            POINTS * [1, 1, 0, 1, 1],
+            "coordinate 2 of the points has none: .*or pass V",
+        ),
         ("seuclidean", None, POINTS[:1], "needs 2 points"),
         ("mahalanobis", None, POINTS[:, [0, 1, 0]], "its rank is 2 of 3: .*or pass VI"),
         ("mahalanobis", None, POINTS[:3], "its rank is 2 of 5"),
         ("nan_euclidean", None, np.array([[1, np.nan], [np.nan, 1.0], [1, 1]]), "one is nan"),
-        ("nan_euclidean", None, np.array([[1, np.inf], [2, 1.0]]), "coordinate 1 of point 0 is inf"),
+        (
+            "nan_euclidean",
+            None,
+            np.array([[1, np.inf], [2, 1.0]]),
+            "coordinate 1 of point 0 is inf",
+        ),
         ("correlation", None, np.ones((4, 3)), "one is nan"),
         ("jaccard", None, np.array([[1, np.nan], [2, 1.0]]), "points must be finite"),
         ("precomputed", {"p": 2}, np.ones((3, 3)), "takes no metric_params"),
-        ("euclidean", {"squared": True}, POINTS, "metric='euclidean' with metric_params={'squared': True}"),
+        (
+            "euclidean",
+            {"squared": True},
+            POINTS,
+            "metric='euclidean' with metric_params={'squared': True}",
+        ),
     ],
 )
 def test_what_does_not_suit_a_metric(comm, name, parameters, points, message):

@@ -37,7 +37,9 @@ def start(request, matrix):
 
 
 def numbers(result, number=None):
-    """Medoids, labels, loss, passes and swaps; `number` names the objects of a matrix in another order."""
+    """Medoids, labels, loss, passes and swaps; `number` names the objects of a matrix in another
+    order.
+    """
     medoids, labels = np.asarray(result.medoids, np.int64), np.asarray(result.labels)
     if number is not None:
         medoids, labels = np.argsort(number)[medoids], labels[number]
@@ -45,10 +47,14 @@ def numbers(result, number=None):
 
 
 def test_fasterpam(matrix, start):
-    """The peer visits objects as they are numbered: number them in the order in which blocks of one visit them."""
+    """The peer visits objects as they are numbered: number them in the order in which blocks of one
+    visit them.
+    """
     order = _swap.visiting_order(len(matrix))
     number = np.argsort(order)
-    theirs = kmedoids.fasterpam(matrix[np.ix_(order, order)], number[start.astype(int)].astype(np.uint64), n_cpu=1)
+    theirs = kmedoids.fasterpam(
+        matrix[np.ix_(order, order)], number[start.astype(int)].astype(np.uint64), n_cpu=1
+    )
     assert numbers(fasterpam(matrix, len(start), init=start, block=1)) == numbers(theirs, number)
 
 
@@ -60,11 +66,15 @@ def test_pam(matrix, start):
 def test_build(matrix, start):
     k = len(start)
     theirs = np.asarray(kmedoids.pam_build(matrix, k).medoids, np.int64)
-    assert reference.digest(pam(matrix, k, init="build")) == reference.digest(pam(matrix, k, init=theirs))
+    assert reference.digest(pam(matrix, k, init="build")) == reference.digest(
+        pam(matrix, k, init=theirs)
+    )
 
 
 def test_losses_with_ties():
-    """Among equal swaps the packages may choose differently; both end in local optima of about the same loss."""
+    """Among equal swaps the packages may choose differently; both end in local optima of about the
+    same loss.
+    """
     points = np.random.default_rng(0).integers(0, 9, (400, 3))
     ties = np.abs(points[:, None] - points).sum(axis=-1).astype(np.float32)
     start = np.arange(20, dtype=np.uint64)

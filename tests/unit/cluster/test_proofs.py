@@ -1,4 +1,6 @@
-"""The searches against losses summed anew for each swap: p-median graphs, lattices, distances rounded to ticks."""
+"""The searches against losses summed anew for each swap: p-median graphs, lattices, distances
+rounded to ticks.
+"""
 
 import math
 from pathlib import Path
@@ -29,8 +31,12 @@ def graph(name):
 
 
 def lattice(side):
-    """Manhattan distances of the points of a square, each of them twice: hardly a swap without an equal one."""
-    points = np.stack(np.meshgrid(range(side), range(side)), axis=-1).reshape(-1, 2).repeat(2, axis=0)
+    """Manhattan distances of the points of a square, each of them twice: hardly a swap without an
+    equal one.
+    """
+    points = (
+        np.stack(np.meshgrid(range(side), range(side)), axis=-1).reshape(-1, 2).repeat(2, axis=0)
+    )
     return np.abs(points[:, None] - points).sum(axis=-1)
 
 
@@ -41,19 +47,30 @@ def in_ticks(distances):
 
 
 def losses(distances, medoids, candidates):
-    """(k, candidates): the loss with each candidate in each slot; exact if the distances are whole numbers."""
-    others = [distances[:, np.delete(medoids, slot)].min(axis=1, initial=2**40) for slot in range(len(medoids))]
-    return np.stack([np.minimum(other[:, None], distances[:, candidates]).sum(axis=0) for other in others])
+    """(k, candidates): the loss with each candidate in each slot; exact if the distances are whole
+    numbers.
+    """
+    others = [
+        distances[:, np.delete(medoids, slot)].min(axis=1, initial=2**40)
+        for slot in range(len(medoids))
+    ]
+    return np.stack(
+        [np.minimum(other[:, None], distances[:, candidates]).sum(axis=0) for other in others]
+    )
 
 
 def lowest(table):
-    """Slot and position of the lowest loss; among equals the first candidate, then the lowest slot."""
+    """Slot and position of the lowest loss; among equals the first candidate, then the lowest
+    slot.
+    """
     position = table.min(axis=0).argmin()
     return table[:, position].argmin(), position
 
 
 def search(distances, init, blocks):
-    """(medoids, trace, passes) of the search in docs/kmedoids.md: with one block PAM, with blocks of one FasterPAM."""
+    """(medoids, trace, passes) of the search in docs/kmedoids.md: with one block PAM, with blocks
+    of one FasterPAM.
+    """
     medoids, trace, turn, quiet = np.array(init), [], 0, 0
     now = distances[:, medoids].min(axis=1).sum()
     while quiet < len(blocks):
@@ -92,8 +109,13 @@ def check(distances, init, **common):
         blocks = np.split(_swap.visiting_order(n), range(block or n, n, block or n))
         medoids, trace, passes = search(whole, init, blocks)
         assert ours.medoids.tolist() == medoids
-        assert ours.trace.tolist() == [(added, removed, math.ldexp(after, e)) for added, removed, after in trace]
-        assert (ours.loss, ours.n_iter) == (math.ldexp(int(whole[:, medoids].min(axis=1).sum()), e), passes)
+        assert ours.trace.tolist() == [
+            (added, removed, math.ldexp(after, e)) for added, removed, after in trace
+        ]
+        assert (ours.loss, ours.n_iter) == (
+            math.ldexp(int(whole[:, medoids].min(axis=1).sum()), e),
+            passes,
+        )
         assert math.ldexp(int(losses(whole, ours.medoids, np.arange(n)).min()), e) >= ours.loss
 
 
@@ -144,7 +166,9 @@ def test_restarts_find_the_published_optima(name, method):
 
 
 def divided(distances, k, comm=None):
-    """PAM with the objects divided over the ranks, each of which adds up its own ones: right but for rounding."""
+    """PAM with the objects divided over the ranks, each of which adds up its own ones: right but
+    for rounding.
+    """
     n, ranks = len(distances), (comm.size, comm.rank) if comm else (1, 0)
     mine = distances[slice(*partition.block(n, *ranks))]
     medoids, trace = np.arange(k), []
@@ -159,7 +183,9 @@ def divided(distances, k, comm=None):
         slot, best = lowest(table)
         if table[slot, best] >= now:
             labels = distances[:, medoids].argmin(axis=1)
-            return Result(medoids, labels, float(now), len(trace) + 1, len(trace), np.array(trace), True)
+            return Result(
+                medoids, labels, float(now), len(trace) + 1, len(trace), np.array(trace), True
+            )
         now = table[slot, best]
         trace.append((others[best], medoids[slot], now))
         medoids[slot] = others[best]
@@ -167,7 +193,9 @@ def divided(distances, k, comm=None):
 
 @pytest.mark.mpi(min_size=2)
 def test_without_ticks_ranks_make_a_difference(comm):
-    """What the tests of rank invariance are for: the same search passes with whole numbers and fails without."""
+    """What the tests of rank invariance are for: the same search passes with whole numbers and
+    fails without.
+    """
     distances = lattice(6) * 0.1
     with pytest.raises(AssertionError):
         same_on_all(comm, divided, distances, 5)
@@ -180,7 +208,10 @@ def test_without_whole_weights_two_ways_to_pam_part(monkeypatch):
 
     def agree(seed):
         rng = np.random.default_rng(seed)
-        points, options = rng.normal(size=(60, 2)), {"init": range(5), "sample_weight": rng.random(60)}
+        points, options = (
+            rng.normal(size=(60, 2)),
+            {"init": range(5), "sample_weight": rng.random(60)},
+        )
         kept = pam(points, 5, metric="euclidean", **options)
         anew = fasterpam(points, 5, metric="euclidean", block=60, **options)
         return reference.digest(kept) == reference.digest(anew)

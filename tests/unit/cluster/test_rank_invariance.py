@@ -9,7 +9,9 @@ from hpckit.cluster._metrics import METRICS
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
-POINTS = np.random.default_rng(0).normal(size=(600, 7))  # three tiles, cut by block borders that are none of theirs
+POINTS = np.random.default_rng(0).normal(
+    size=(600, 7)
+)  # three tiles, cut by block borders that are none of theirs
 LATTICE = np.random.default_rng(1).integers(0, 6, (300, 3)).astype(float)  # ties and duplicates
 
 
@@ -43,13 +45,17 @@ def test_blocks(comm, block):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", ">f8", "f2", "u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_matrices(comm, dtype, order):
-    distances = np.random.default_rng(2).integers(0, 255, (150, 150)).astype(dtype, order=order)  # not symmetric
+    distances = (
+        np.random.default_rng(2).integers(0, 255, (150, 150)).astype(dtype, order=order)
+    )  # not symmetric
     weights = np.random.default_rng(3).random(150)
     distances.flags.writeable = False
     for search in (fasterpam, pam):
         same_on_all(comm, search, distances, 12, init="build", sample_weight=weights)
     same_on_all(comm, pam, distances[::2, ::2], 5)
-    assert reference.digest(pam(distances, 12)) == reference.digest(pam(distances.astype(float), 12))
+    assert reference.digest(pam(distances, 12)) == reference.digest(
+        pam(distances.astype(float), 12)
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -88,8 +94,18 @@ def test_a_random_start_without_a_seed_is_one_start(comm):
         (np.zeros((4, 4)), 2, {"init": [0, 1, 2]}, r"got shape \(3,\)"),
         (np.zeros((4, 4)), 2, {"init": [0.0, 1.0]}, "of float64"),
         (np.zeros((4, 4)), 2, {"init": "lucky"}, "must be one of random, first, build"),
-        (np.zeros((4, 4)), 2, {"init": "random", "random_state": "x"}, "neither a seed nor a generator"),
-        (np.zeros((4, 4)), 2, {"metric": "fancy"}, "metric='fancy' must be one of precomputed, euclidean"),
+        (
+            np.zeros((4, 4)),
+            2,
+            {"init": "random", "random_state": "x"},
+            "neither a seed nor a generator",
+        ),
+        (
+            np.zeros((4, 4)),
+            2,
+            {"metric": "fancy"},
+            "metric='fancy' must be one of precomputed, euclidean",
+        ),
         (np.zeros((4, 4)), 2, {"max_iter": -1}, "max_iter=-1 must be at least 0"),
         (np.zeros((4, 4)), 2, {"sample_weight": [1, 2, 3]}, r"shape \(3,\), it must be \(4,\)"),
         (np.zeros((4, 4)), 2, {"sample_weight": [1, 2, 3, np.nan]}, "finite, not negative"),
@@ -132,5 +148,7 @@ def test_ranks_that_disagree_fail_together(comm, mine, message):
 def test_bad_distances_in_one_ranks_part(comm):
     distances = np.ones((20, 20))
     distances[3, 19] = np.nan  # the last rank's candidate
-    with pytest.raises(HpckitError, match=f"1 of {comm.size} ranks failed: rank {comm.size - 1}: .* one is nan"):
+    with pytest.raises(
+        HpckitError, match=f"1 of {comm.size} ranks failed: rank {comm.size - 1}: .* one is nan"
+    ):
         pam(distances, 2, comm=comm)

@@ -1,4 +1,6 @@
-"""What searches say of their results: clusters without a member, and whether they came to an end."""
+"""What searches say of their results: clusters without a member, and whether they came to an
+end.
+"""
 
 import logging
 
@@ -25,7 +27,9 @@ def test_fewer_distinct_objects_than_medoids(search, comm, caplog):
     assert len(found.empty) >= 2 if search is alternate else len(found.empty) == 2
     assert not set(found.empty) & set(found.labels.tolist())
     text = "fewer distinct objects than k=5" if search is not alternate else "empty"
-    said = [record for record in caplog.records if text in record.message or "empty" in record.message]
+    said = [
+        record for record in caplog.records if text in record.message or "empty" in record.message
+    ]
     assert len(said) == (comm.rank == 0)
 
 

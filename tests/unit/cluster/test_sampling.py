@@ -1,4 +1,6 @@
-"""Searches by samples: how good they are, that they are what they say, and the same on any number of ranks."""
+"""Searches by samples: how good they are, that they are what they say, and the same on any number
+of ranks.
+"""
 
 import numpy as np
 import pytest
@@ -29,13 +31,17 @@ def test_labels_and_loss_are_those_of_all_objects(search):
         assert result.labels.tolist() == [row.index(min(row)) for row in STEPS[:, medoids].tolist()]
         assert result.loss == reference.loss(STEPS.tolist(), medoids, weights.tolist())
         assert len(result.trace) == result.n_swap
-        assert set(result.trace["added"].tolist()) - set(result.trace["removed"].tolist()) <= set(medoids)
+        assert set(result.trace["added"].tolist()) - set(result.trace["removed"].tolist()) <= set(
+            medoids
+        )
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_points_and_their_distances_give_the_same(search):
     distances = np.abs(POINTS[:200, None] - POINTS[:200]).max(axis=-1)
-    points = search(POINTS[:200], 9, metric="chebyshev", random_state=1, sample_weight=WEIGHTS[:200])
+    points = search(
+        POINTS[:200], 9, metric="chebyshev", random_state=1, sample_weight=WEIGHTS[:200]
+    )
     matrix = search(distances, 9, random_state=1, sample_weight=WEIGHTS[:200])
     assert points.medoids.tolist() == matrix.medoids.tolist()
     assert points.labels.tolist() == matrix.labels.tolist()
@@ -57,7 +63,10 @@ def test_a_sample_of_all_ends_in_a_local_optimum(search, options):
 
 
 def test_a_batch_of_all_is_fasterpam():
-    everything, full = searched(onebatch, init="first", batch=1000), searched(fasterpam, init="first")
+    everything, full = (
+        searched(onebatch, init="first", batch=1000),
+        searched(fasterpam, init="first"),
+    )
     assert reference.digest(everything) == reference.digest(full)
 
 
@@ -76,14 +85,18 @@ def test_more_samples_and_larger_ones_are_better():
 
 
 def test_clara_starts_again_from_the_best_medoids():
-    """All samples hold them and start there: none is worse than where it started, on its own objects."""
+    """All samples hold them and start there: none is worse than where it started, on its own
+    objects.
+    """
     start = searched(fasterpam, random_state=1).medoids
     result = searched(clara, init=start, samples=3)
     assert result.loss < 1.1 * searched(fasterpam, random_state=1).loss
 
 
 def test_a_batch_that_counts_for_its_neighbours_is_better_than_one_that_does_not():
-    """fasterpam with weights for the batch alone judges all candidates by it, each of the batch for itself only."""
+    """fasterpam with weights for the batch alone judges all candidates by it, each of the batch for
+    itself only.
+    """
     with_shares, without = [], []
     for seed in range(5):
         batch = np.zeros(1000)
@@ -103,7 +116,9 @@ def test_clarans_judges_few_candidates_at_the_end():
 
 def test_distances_are_the_same_where_they_are_not_kept():
     for search in SEARCHES:
-        kept, free = (searched(search, random_state=3, memory=memory) for memory in ("matrix", "free"))
+        kept, free = (
+            searched(search, random_state=3, memory=memory) for memory in ("matrix", "free")
+        )
         assert reference.digest(kept) == reference.digest(free)
 
 
@@ -152,7 +167,11 @@ def test_a_matrix_in_a_file(comm, shared_path, search):
 
 @pytest.mark.mpi
 def test_bad_arguments_are_one_error_on_all_ranks(comm):
-    names = {clara: ["samples", "sample_size"], clarans: ["restarts", "max_neighbors", "block"], onebatch: ["batch"]}
+    names = {
+        clara: ["samples", "sample_size"],
+        clarans: ["restarts", "max_neighbors", "block"],
+        onebatch: ["batch"],
+    }
     for search in SEARCHES:
         for name in names[search]:
             for value in (0, 1.5):

@@ -1,4 +1,6 @@
-"""Looking at a search under way, stopping it, and going on with the very same bits; and its threads."""
+"""Looking at a search under way, stopping it, and going on with the very same bits; and its
+threads.
+"""
 
 import numpy as np
 import pytest
@@ -45,14 +47,19 @@ def test_a_monitor_sees_all_blocks_and_swaps():
     assert seen.seen[-1][2:] == (result.n_swap, result.loss) and seen.seen[-1][0] == result.n_iter
     seen = Stop(0)
     result = pam(POINTS, 12, monitor=seen, **START)
-    assert [n_swap for _, _, n_swap, _ in seen.seen] == [*range(1, result.n_swap + 1), result.n_swap]
+    assert [n_swap for _, _, n_swap, _ in seen.seen] == [
+        *range(1, result.n_swap + 1),
+        result.n_swap,
+    ]
     assert [loss for _, _, _, loss in seen.seen[:-1]] == result.trace["loss"].tolist()
 
 
 @pytest.mark.mpi
 def test_a_finished_search_stays_finished(comm):
     stop = Stop(0)
-    whole = fasterpam(POINTS, 12, monitor=lambda search: setattr(stop, "snapshot", search.snapshot()), **START)
+    whole = fasterpam(
+        POINTS, 12, monitor=lambda search: setattr(stop, "snapshot", search.snapshot()), **START
+    )
     again = fasterpam(POINTS, 12, resume=stop.snapshot, comm=comm, **START)
     assert reference.digest(again) == reference.digest(whole)
 
@@ -65,7 +72,11 @@ def test_a_snapshot_that_does_not_fit_is_one_error(comm):
     for change, data, message in [
         ({}, POINTS * 2, "resume with the data and the arguments of the run that stopped"),
         ({"block": 3}, POINTS, "from a search by blocks of 3"),
-        ({"medoids": [1, 2]}, POINTS, r"the medoids of resume must be 12 whole numbers, got shape \(2,\)"),
+        (
+            {"medoids": [1, 2]},
+            POINTS,
+            r"the medoids of resume must be 12 whole numbers, got shape \(2,\)",
+        ),
         ({"medoids": None}, POINTS, "the medoids of resume must be 12"),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -81,7 +92,9 @@ def test_a_monitor_that_fails_on_one_rank_ends_the_run_on_all(comm, search):
         if comm.rank == 1 and seen.n_swap > 2:
             raise RuntimeError("no space left")
 
-    with pytest.raises(HpckitError, match=r"1 of . ranks failed: rank 1: RuntimeError: no space left"):
+    with pytest.raises(
+        HpckitError, match=r"1 of . ranks failed: rank 1: RuntimeError: no space left"
+    ):
         search(POINTS, 12, monitor=monitor, comm=comm, **START)
 
 
@@ -94,13 +107,17 @@ def test_all_ranks_watch_and_resume_or_none(comm, search, argument):
         search(POINTS, 12, monitor=stop, **START)
     value = {"monitor": stop, "resume": stop.snapshot}[argument]
     mine = {argument: value} if comm.rank == 1 else {}
-    with pytest.raises(ConfigError, match=f"whether there is a {argument} must be the same on all ranks"):
+    with pytest.raises(
+        ConfigError, match=f"whether there is a {argument} must be the same on all ranks"
+    ):
         search(POINTS, 12, comm=comm, **START, **mine)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_search_can_be_interrupted(threads, monkeypatch):
-    """As by Ctrl+C while other threads judge; a real signal might meet Python holding a lock of its own."""
+    """As by Ctrl+C while other threads judge; a real signal might meet Python holding a lock of its
+    own.
+    """
     points, judge = np.random.default_rng(1).normal(size=(2001, 3)), _swap._Judge._part
 
     def interrupted(self, thread, start, stop):
@@ -121,12 +138,16 @@ def test_a_search_can_be_interrupted(threads, monkeypatch):
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_no_bit(comm, search, threads):
     alone = search(POINTS, 12, **START)
-    assert reference.digest(search(POINTS, 12, threads=threads, comm=comm, **START)) == reference.digest(alone)
+    assert reference.digest(
+        search(POINTS, 12, threads=threads, comm=comm, **START)
+    ) == reference.digest(alone)
 
 
 @pytest.mark.mpi
 def test_when_ranks_agree_changes_no_bit(comm, monkeypatch):
-    """After each block, after more and more of them, or after as many as may be: only the number of agreements."""
+    """After each block, after more and more of them, or after as many as may be: only the number of
+    agreements.
+    """
     settle, agreements = _ranks.Ranks.settle, []
     monkeypatch.setattr(_ranks.Ranks, "settle", lambda ranks: agreements.append(1) or settle(ranks))
     found = []

@@ -1,4 +1,6 @@
-"""Silhouettes and the searches that raise them, against plain Python, scikit-learn and the package `kmedoids`."""
+"""Silhouettes and the searches that raise them, against plain Python, scikit-learn and the package
+`kmedoids`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from hpckit.errors import ConfigError
 
 POINTS = np.random.default_rng(0).normal(size=(300, 5))
 LATTICE = np.random.default_rng(1).integers(0, 4, (150, 3)).astype(float)  # ties and duplicates
-BLOBS = np.arange(7).repeat(40)[:, None] * [30.0, 0] + np.random.default_rng(2).normal(size=(280, 2))
+BLOBS = np.arange(7).repeat(40)[:, None] * [30.0, 0] + np.random.default_rng(2).normal(
+    size=(280, 2)
+)
 
 
 def ratio(a, b):
@@ -33,7 +37,10 @@ def loss(distances, medoids, weights):
 
 
 def best_slot(distances, medoids, j, weights):
-    return min((loss(distances, [*medoids[:i], j, *medoids[i + 1 :]], weights), i) for i in range(len(medoids)))
+    return min(
+        (loss(distances, [*medoids[:i], j, *medoids[i + 1 :]], weights), i)
+        for i in range(len(medoids))
+    )
 
 
 def climb(distances, medoids, order, weights):
@@ -54,12 +61,20 @@ def climb(distances, medoids, order, weights):
 
 
 def steepest(distances, medoids, weights):
-    """PAMMEDSIL: the best of all swaps each time; ties go to the lowest candidate, then to the lowest slot."""
+    """PAMMEDSIL: the best of all swaps each time; ties go to the lowest candidate, then to the
+    lowest slot.
+    """
     medoids, swaps = list(medoids), []
     while True:
-        options = [(*best_slot(distances, medoids, j, weights), j) for j in range(len(distances)) if j not in medoids]
+        options = [
+            (*best_slot(distances, medoids, j, weights), j)
+            for j in range(len(distances))
+            if j not in medoids
+        ]
         now = loss(distances, medoids, weights)
-        after, slot, j = min(options, key=lambda option: (option[0], option[2]), default=(now, 0, 0))
+        after, slot, j = min(
+            options, key=lambda option: (option[0], option[2]), default=(now, 0, 0)
+        )
         if after >= now:
             return medoids, swaps
         swaps.append((j, medoids[slot], after))
@@ -68,7 +83,10 @@ def steepest(distances, medoids, weights):
 
 def swaps(result, weights):
     """The trace with losses as sums, in units of 2**-24."""
-    return [(added, removed, round(after * sum(weights) * 2**24)) for added, removed, after in result.trace.tolist()]
+    return [
+        (added, removed, round(after * sum(weights) * 2**24))
+        for added, removed, after in result.trace.tolist()
+    ]
 
 
 @settings(max_examples=50)
@@ -80,10 +98,16 @@ def test_blocks_of_one_are_fastermsc_and_one_block_is_pammedsil(problem, weighte
         (1, climb(distances.tolist(), init.tolist(), _swap.visiting_order(n).tolist(), plain)),
         (n, steepest(distances.tolist(), init.tolist(), plain)),
     ):
-        result = fastermsc(distances, k, init=init, block=block, sample_weight=weights if weighted else None)
+        result = fastermsc(
+            distances, k, init=init, block=block, sample_weight=weights if weighted else None
+        )
         assert (result.medoids.tolist(), swaps(result, plain)) == expected
-        assert result.loss == math.ldexp(loss(distances.tolist(), result.medoids.tolist(), plain), -24) / sum(plain)
-        assert result.labels.tolist() == [row.index(min(row)) for row in distances[:, result.medoids].tolist()]
+        assert result.loss == math.ldexp(
+            loss(distances.tolist(), result.medoids.tolist(), plain), -24
+        ) / sum(plain)
+        assert result.labels.tolist() == [
+            row.index(min(row)) for row in distances[:, result.medoids].tolist()
+        ]
 
 
 @pytest.mark.parametrize("k", [3, 25])
@@ -102,20 +126,31 @@ def test_fastermsc_ends_in_a_local_optimum(k):
 @given(reference.problems(fewest=2, most=12), st.booleans())
 def test_dynmsc_drops_the_medoid_that_costs_least(problem, weighted):
     distances, init, weights = problem
-    plain, order = weights.tolist() if weighted else [1] * len(distances), _swap.visiting_order(len(distances)).tolist()
+    plain, order = (
+        weights.tolist() if weighted else [1] * len(distances),
+        _swap.visiting_order(len(distances)).tolist(),
+    )
     medoids, found = init.tolist(), []
     while len(medoids) >= 2:
         medoids, _ = climb(distances.tolist(), medoids, order, plain)
         found.append((loss(distances.tolist(), medoids, plain), len(medoids), medoids))
         fewer = [[*medoids[:i], *medoids[i + 1 :]] for i in range(len(medoids))]
-        medoids = min(fewer, key=lambda some: loss(distances.tolist(), some, plain)) if len(medoids) > 2 else []
-    result = dynmsc(distances, len(init), init=init, block=1, sample_weight=weights if weighted else None)
+        medoids = (
+            min(fewer, key=lambda some: loss(distances.tolist(), some, plain))
+            if len(medoids) > 2
+            else []
+        )
+    result = dynmsc(
+        distances, len(init), init=init, block=1, sample_weight=weights if weighted else None
+    )
     lost = round(result.loss * sum(plain) * 2**24)
     assert (lost, len(result.medoids), result.medoids.tolist()) == min(found)
     assert result.scores["k"].tolist() == list(range(2, len(init) + 1))
     silhouettes = [1 - math.ldexp(lost, -24) / sum(plain) for lost, _, _ in reversed(found)]
     assert result.scores["silhouette"].tolist() == silhouettes
-    assert result.labels.tolist() == [row.index(min(row)) for row in distances[:, result.medoids].tolist()]
+    assert result.labels.tolist() == [
+        row.index(min(row)) for row in distances[:, result.medoids].tolist()
+    ]
 
 
 def test_dynmsc_finds_the_number_of_clusters():
@@ -123,7 +158,9 @@ def test_dynmsc_finds_the_number_of_clusters():
     assert len(result.medoids) == 7
     assert sorted(np.bincount(result.labels)) == [40] * 7
     assert len(set(result.labels[::40])) == 7
-    assert dynmsc(BLOBS, 20, k_min=9, metric="euclidean", random_state=0).scores["k"].tolist() == list(range(9, 21))
+    assert dynmsc(BLOBS, 20, k_min=9, metric="euclidean", random_state=0).scores[
+        "k"
+    ].tolist() == list(range(9, 21))
 
 
 def plain_silhouette(distances, labels):
@@ -146,7 +183,9 @@ def test_silhouette_is_that_of_the_textbook(problem):
     distances, _, weights = problem
     labels = weights.tolist()
     if len(set(labels)) > 1:
-        assert silhouette(distances, labels).tolist() == plain_silhouette(distances.tolist(), labels)
+        assert silhouette(distances, labels).tolist() == plain_silhouette(
+            distances.tolist(), labels
+        )
 
 
 @settings(max_examples=60)
@@ -154,7 +193,9 @@ def test_silhouette_is_that_of_the_textbook(problem):
 def test_medoid_silhouette_by_the_nearest_two(problem):
     distances, medoids, _ = problem
     nearest = [sorted(row[m] for m in medoids.tolist())[:2] for row in distances.tolist()]
-    assert medoid_silhouette(distances, medoids).tolist() == [1 - (a / b if b else 0) for a, b in nearest]
+    assert medoid_silhouette(distances, medoids).tolist() == [
+        1 - (a / b if b else 0) for a, b in nearest
+    ]
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
@@ -167,7 +208,9 @@ def test_silhouette_of_scikit_learn(metric):
 
 @pytest.mark.parametrize("k", [2, 3, 20])
 def test_the_package_kmedoids(k):
-    """On distances without ties; it does not round ratios, and visits objects as they are numbered."""
+    """On distances without ties; it does not round ratios, and visits objects as they are
+    numbered.
+    """
     peer = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
     points = np.random.default_rng(5).integers(0, 2**20, (300, 3))
     distances = np.abs(points[:, None] - points).sum(axis=-1).astype(np.float32)
@@ -187,8 +230,14 @@ def test_dynmsc_of_the_package_kmedoids():
     """It does not always drop the medoid that costs least; both find clusters that are there."""
     peer = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
     distances = np.linalg.norm(BLOBS[:, None] - BLOBS, axis=-1)
-    theirs, ours = peer.dynmsc(distances, np.arange(0, 280, 20, dtype=np.uint64)), dynmsc(distances, 14)
-    assert (theirs.bestk, theirs.loss) == (len(ours.medoids), pytest.approx(1 - ours.loss, abs=1e-6))
+    theirs, ours = (
+        peer.dynmsc(distances, np.arange(0, 280, 20, dtype=np.uint64)),
+        dynmsc(distances, 14),
+    )
+    assert (theirs.bestk, theirs.loss) == (
+        len(ours.medoids),
+        pytest.approx(1 - ours.loss, abs=1e-6),
+    )
 
 
 def same_on_all(comm, search, *arguments, **options):
@@ -203,8 +252,19 @@ def same_on_all(comm, search, *arguments, **options):
 @pytest.mark.parametrize("k", [2, 3, 12])
 def test_searches_on_any_number_of_ranks(comm, k):
     assert same_on_all(comm, fastermsc, POINTS, k, metric="euclidean", random_state=1).n_swap
-    same_on_all(comm, fastermsc, LATTICE, k, metric="manhattan", init="first", sample_weight=np.arange(150), threads=2)
-    same_on_all(comm, fastermsc, POINTS, k, metric="euclidean", init="build", memory="free", threads=2)
+    same_on_all(
+        comm,
+        fastermsc,
+        LATTICE,
+        k,
+        metric="manhattan",
+        init="first",
+        sample_weight=np.arange(150),
+        threads=2,
+    )
+    same_on_all(
+        comm, fastermsc, POINTS, k, metric="euclidean", init="build", memory="free", threads=2
+    )
     found = same_on_all(comm, dynmsc, POINTS, k, metric="euclidean", random_state=1)
     alone = dynmsc(POINTS, k, metric="euclidean", random_state=1)
     assert found.scores.tobytes() == alone.scores.tobytes()
@@ -216,7 +276,10 @@ def test_silhouettes_on_any_number_of_ranks(comm, metric):
     for n in (2, 3, 300):
         data = POINTS[:n] if metric == "euclidean" else np.random.default_rng(7).random((n, n))
         mine = slice(*partition.starts(n, comm.size)[comm.rank : comm.rank + 2])
-        for call, which in ((silhouette, np.arange(n) % 7), (medoid_silhouette, np.arange(0, n, n // 2))):
+        for call, which in (
+            (silhouette, np.arange(n) % 7),
+            (medoid_silhouette, np.arange(0, n, n // 2)),
+        ):
             alone = call(data, which, metric=metric).tobytes()
             assert call(data, which, metric=metric, comm=comm).tobytes() == alone
             slices = call(data[mine], which, metric=metric, comm=comm, threads=2, distributed=True)
@@ -237,12 +300,27 @@ def test_bad_input_is_one_error_on_all_ranks(comm):
     for call, message in (
         (lambda: fastermsc(POINTS, 1, metric="euclidean", comm=comm), "k=1 must be at least 2"),
         (lambda: dynmsc(POINTS, 1, metric="euclidean", comm=comm), "k_max=1 must be at least 2"),
-        (lambda: dynmsc(POINTS, 5, k_min=1, metric="euclidean", comm=comm), "k_min=1 must be at least 2"),
-        (lambda: dynmsc(POINTS, 5, k_min=6, metric="euclidean", comm=comm), "k_min=6 is above k_max=5"),
-        (lambda: silhouette(POINTS, np.zeros(300, int), metric="euclidean", comm=comm), "1 cluster"),
-        (lambda: silhouette(POINTS, [0, 1], metric="euclidean", comm=comm), r"labels have shape \(2,\)"),
+        (
+            lambda: dynmsc(POINTS, 5, k_min=1, metric="euclidean", comm=comm),
+            "k_min=1 must be at least 2",
+        ),
+        (
+            lambda: dynmsc(POINTS, 5, k_min=6, metric="euclidean", comm=comm),
+            "k_min=6 is above k_max=5",
+        ),
+        (
+            lambda: silhouette(POINTS, np.zeros(300, int), metric="euclidean", comm=comm),
+            "1 cluster",
+        ),
+        (
+            lambda: silhouette(POINTS, [0, 1], metric="euclidean", comm=comm),
+            r"labels have shape \(2,\)",
+        ),
         (lambda: silhouette(POINTS, np.zeros(300), metric="euclidean", comm=comm), "whole numbers"),
-        (lambda: medoid_silhouette(POINTS, [3], metric="euclidean", comm=comm), "k=1 must be at least 2"),
+        (
+            lambda: medoid_silhouette(POINTS, [3], metric="euclidean", comm=comm),
+            "k=1 must be at least 2",
+        ),
         (lambda: medoid_silhouette(POINTS, [3, 300], metric="euclidean", comm=comm), "300"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,6 @@
-"""Every algorithm x operation x dtype x awkward size, against results that each rank computes from all ranks' seeds."""
+"""Every algorithm x operation x dtype x awkward size, against results that each rank computes from
+all ranks' seeds.
+"""
 
 import os
 from contextlib import suppress
@@ -29,7 +31,9 @@ ALLOWED = {"?": ("LAND", "LOR")} | dict.fromkeys("FDG", COMPLEX) | dict.fromkeys
 
 
 def data(rank, n, dtype):
-    """Small whole numbers: no sum or product of eight ranks rounds or overflows, logical results are 0 and 1."""
+    """Small whole numbers: no sum or product of eight ranks rounds or overflows, logical results
+    are 0 and 1.
+    """
     values = np.random.default_rng(rank).integers(0, 3 if dtype.kind == "f" else 2, n)
     return values.astype(dtype)
 
@@ -59,7 +63,10 @@ def check_twice(comm, algorithm, n):
     result = expected(comm, n, np.dtype(float), np.add)
     mine = data(comm.rank, n, np.dtype(float))
     x, y, z = mine.copy(), np.empty(n), np.empty(n)
-    plans = [Allreduce(comm, x, algorithm=algorithm), Allreduce(comm, z, out=y, algorithm=algorithm)]
+    plans = [
+        Allreduce(comm, x, algorithm=algorithm),
+        Allreduce(comm, z, out=y, algorithm=algorithm),
+    ]
     for _ in range(2):
         x[:] = z[:] = mine
         for plan in plans:
@@ -123,7 +130,9 @@ def test_an_operation_that_does_not_commute(comm, algorithm):
 def test_commuting_algorithms_refuse_one_that_does_not(comm):
     op = MPI.Op.Create(lambda *_: None, commute=False)
     for algorithm in ("ring", "recursive_doubling", "rabenseifner", "tree", "hierarchical"):
-        with pytest.raises(ConfigError, match="does not commute: use native, star, oneshot, twoshot, shared"):
+        with pytest.raises(
+            ConfigError, match="does not commute: use native, star, oneshot, twoshot, shared"
+        ):
             Allreduce(comm, np.zeros(3), op=op, algorithm=algorithm)
     op.Free()
 
@@ -132,7 +141,12 @@ def test_commuting_algorithms_refuse_one_that_does_not(comm):
 @pytest.mark.parametrize("out", ["in place", "contiguous", "strided"])
 def test_any_memory_layout(comm, algorithm, out):
     whole = np.random.default_rng(comm.rank).integers(0, 9, (6, 8, 10)).astype(np.int64)
-    for view in (whole[::2, 1:5, ::-3], whole.transpose(2, 0, 1), np.asfortranarray(whole), whole[3, 4, 5]):
+    for view in (
+        whole[::2, 1:5, ::-3],
+        whole.transpose(2, 0, 1),
+        np.asfortranarray(whole),
+        whole[3, 4, 5],
+    ):
         x = np.asarray(view)
         before = whole.copy()
         result = comm.allreduce(x)
@@ -140,7 +154,11 @@ def test_any_memory_layout(comm, algorithm, out):
             y = x.copy(order="K") if x.flags.forc else x
             target = None
         else:
-            y = np.empty_like(x) if out == "contiguous" else np.empty((*x.shape, 2), x.dtype)[..., 0]
+            y = (
+                np.empty_like(x)
+                if out == "contiguous"
+                else np.empty((*x.shape, 2), x.dtype)[..., 0]
+            )
             target = y
         source = y if target is None else x
         kept = source.copy()
@@ -166,7 +184,9 @@ def test_chunks_are_sent_as_they_are_ready(comm, algorithm):
         with pytest.raises(HpckitError, match="chunk 2 is sent already"):
             plan.ready(2)
         plan.wait()
-        np.testing.assert_array_equal(x, sum(data(rank + repeat, n, x.dtype) for rank in range(comm.size)))
+        np.testing.assert_array_equal(
+            x, sum(data(rank + repeat, n, x.dtype) for rank in range(comm.size))
+        )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +201,10 @@ def test_chunks_are_sent_as_they_are_ready(comm, algorithm):
         ({"chunks": 0}, "chunks=0 must be"),
         ({"array": np.zeros((4, 4))[:, ::2], "chunks": 2}, "contiguous in memory"),
         ({"op": "sum"}, "op must be an MPI.Op"),
-        ({"array": np.zeros(3, complex), "op": MPI.MAX}, "does not define this operation for complex128"),
+        (
+            {"array": np.zeros(3, complex), "op": MPI.MAX},
+            "does not define this operation for complex128",
+        ),
     ],
 )
 def test_bad_input(comm, arguments, message):
@@ -192,7 +215,13 @@ def test_bad_input(comm, arguments, message):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
     "mine",
-    [{"array": np.zeros(4)}, {"array": np.zeros(3, "f4")}, {"op": MPI.MAX}, {"algorithm": "ring"}, {"chunks": 2}],
+    [
+        {"array": np.zeros(4)},
+        {"array": np.zeros(3, "f4")},
+        {"op": MPI.MAX},
+        {"algorithm": "ring"},
+        {"chunks": 2},
+    ],
 )
 def test_ranks_that_disagree_fail_together(comm, mine):
     arguments = {"array": np.zeros(3), "algorithm": "native"} | (mine if comm.rank == 1 else {})
@@ -208,7 +237,8 @@ def test_a_late_rank_is_named(comm, algorithm):
     if comm.rank == 0:
         plan.start()
         with pytest.raises(
-            HpckitError, match=r"waited 0\.2 s for .*rank|rank \d is late: waited 0\.2 s|MPI.s allreduce waited 0\.2 s"
+            HpckitError,
+            match=r"waited 0\.2 s for .*rank|rank \d is late: waited 0\.2 s|MPI.s allreduce waited 0\.2 s",
         ):
             plan.wait()
     comm.Barrier()
@@ -230,7 +260,8 @@ def test_the_function_keeps_its_plans(comm):
         for n in range(1, 20):
             x = np.full((n, 2), comm.rank + repeat)
             np.testing.assert_array_equal(
-                allreduce(comm, x, algorithm="native"), comm.size * (comm.size - 1) // 2 + comm.size * repeat
+                allreduce(comm, x, algorithm="native"),
+                comm.size * (comm.size - 1) // 2 + comm.size * repeat,
             )
             assert (x == comm.rank + repeat).all()
     assert len(Channel.of(comm).plans) == 16

@@ -1,4 +1,6 @@
-"""What plans refuse: results that overlap, ranks that differ, and what is no array, operation or communicator."""
+"""What plans refuse: results that overlap, ranks that differ, and what is no array, operation or
+communicator.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +33,10 @@ OVERLAPPING = {
     "reversed": lambda x: (x, x[::-1]),
     "strided": lambda x: (x[: N // 2], x[::2][: N // 2]),
     "transposed": lambda x: (x[:4900].reshape(70, 70), x[:4900].reshape(70, 70).T),
-    "another shape": lambda x: (x[:4900].reshape(70, 70)[:, :35], x[1:4901].reshape(70, 70)[:, :35]),
+    "another shape": lambda x: (
+        x[:4900].reshape(70, 70)[:, :35],
+        x[1:4901].reshape(70, 70)[:, :35],
+    ),
     "half": lambda x: (x[: N // 2 + 1], x[N // 2 - 1 : N]),
     "another type": lambda x: (x[:2], x.view("f4")[1:5].view("f8")),
     "union": lambda x: (lambda u: (u["a"], u["b"]))(x[: N // 2 * 2].view(UNION)),
@@ -56,7 +61,9 @@ def test_out_in_windows_and_in_chunks(comm, algorithm):
             Allreduce(comm, x[:-1], out=x[1:], algorithm=algorithm, chunks=chunks)
 
 
-@pytest.mark.parametrize("options", [{"compress": "fp16"}, {"compress": "topk:0.5"}, {"reproducible": True}])
+@pytest.mark.parametrize(
+    "options", [{"compress": "fp16"}, {"compress": "topk:0.5"}, {"reproducible": True}]
+)
 def test_out_of_other_ways(comm, options):
     x = np.zeros(N)
     with pytest.raises(ConfigError, match="overlaps the array in memory"):
@@ -97,7 +104,8 @@ def test_a_source_may_overlap_itself(comm):
     np.testing.assert_array_equal(result, np.broadcast_to(comm.size * np.arange(4.0), (3, 4)))
 
 
-# -- ranks that differ -------------------------------------------------------------------------------------------------
+# -- ranks that differ
+# -------------------------------------------------------------------------------------------------
 
 COMMUTING = MPI.Op.Create(lambda a, b, _: None, commute=True)
 ORDERED = MPI.Op.Create(lambda a, b, _: None, commute=False)
@@ -141,7 +149,9 @@ DIFFERENT = [
 def test_ranks_that_differ(comm, make, others):
     """One error, the same on all ranks, and the communicator goes on."""
     arguments = {"array": np.zeros(6)} | (others if comm.rank == comm.size - 1 else {})
-    with pytest.raises(ConfigError, match=r"must be the same on all ranks|of .* ranks failed") as error:
+    with pytest.raises(
+        ConfigError, match=r"must be the same on all ranks|of .* ranks failed"
+    ) as error:
         make(comm, **arguments)
     assert len(set(comm.allgather(str(error.value)))) == 1
     assert (allreduce(comm, np.ones(3)) == comm.size).all()
@@ -168,14 +178,17 @@ def test_a_plan_that_some_ranks_watch(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("others", [{"tau": 3}, {"rate": 0.5}, {"deadline": 5}, {"parameters": np.zeros(5)}])
+@pytest.mark.parametrize(
+    "others", [{"tau": 3}, {"rate": 0.5}, {"deadline": 5}, {"parameters": np.zeros(5)}]
+)
 def test_local_updates_that_differ(comm, others):
     arguments = {"parameters": np.zeros(6), "tau": 2} | (others if comm.rank else {})
     with pytest.raises(ConfigError, match="must be the same on all ranks"):
         LocalUpdates(comm, **arguments)
 
 
-# -- what is none ------------------------------------------------------------------------------------------------------
+# -- what is none
+# ------------------------------------------------------------------------------------------------------
 
 
 class Sparse:
@@ -236,7 +249,8 @@ def test_lists_and_numbers_are_summed(comm):
 
 
 @pytest.mark.parametrize(
-    "block", [np.ma.masked_array(np.zeros(3)), [1.0], None, np.zeros((4, 4)).T[::2], np.array([None])]
+    "block",
+    [np.ma.masked_array(np.zeros(3)), [1.0], None, np.zeros((4, 4)).T[::2], np.array([None])],
 )
 def test_blocks_that_do_not_travel(comm, block):
     with pytest.raises(ConfigError, match=r"masked|ring_map takes"):
@@ -307,7 +321,12 @@ USES = [
 def test_communicators_that_are_none(comm, use):
     freed = comm.Dup()
     freed.Free()
-    for none, message in ((MPI.COMM_NULL, "COMM_NULL"), (freed, "freed"), (None, "NoneType"), (3, "int")):
+    for none, message in (
+        (MPI.COMM_NULL, "COMM_NULL"),
+        (freed, "freed"),
+        (None, "NoneType"),
+        (3, "int"),
+    ):
         with pytest.raises(ConfigError, match=message):
             use(none)
 
@@ -323,7 +342,8 @@ def test_intercommunicators(comm):
     half.Free()
 
 
-# -- operations --------------------------------------------------------------------------------------------------------
+# -- operations
+# --------------------------------------------------------------------------------------------------------
 
 
 def operation(ufunc, commute=True):
@@ -360,16 +380,25 @@ def test_a_plan_whose_operation_is_freed(comm, algorithm):
                 call()
 
 
-# -- ring_map ----------------------------------------------------------------------------------------------------------
+# -- ring_map
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_function_keeps_of_a_block_stays(comm):
     own = np.full((4, 3), float(comm.rank))
-    keep = [lambda b: b, lambda b: b[1:], lambda b: [b.T], lambda b: {"x": b[::-1, 0]}, lambda b: memoryview(b)]
+    keep = [
+        lambda b: b,
+        lambda b: b[1:],
+        lambda b: [b.T],
+        lambda b: {"x": b[::-1, 0]},
+        lambda b: memoryview(b),
+    ]
     for kept in keep:
         parts = ring_map(comm, own, lambda block, _, kept=kept: kept(block))
         for rank, part in enumerate(parts):
-            found = part["x"] if isinstance(part, dict) else part[0] if isinstance(part, list) else part
+            found = (
+                part["x"] if isinstance(part, dict) else part[0] if isinstance(part, list) else part
+            )
             assert (np.asarray(found) == rank).all()
 
 
@@ -383,5 +412,7 @@ def test_a_block_is_for_reading(comm):
         ring_map(comm, own, write)
     assert (own == comm.rank).all() and own.flags.writeable
     records = np.zeros(3, [("a", "i4"), ("b", "f8", 2)])
-    assert ring_map(comm, records, lambda block, _: block.dtype == records.dtype) == [True] * comm.size
+    assert (
+        ring_map(comm, records, lambda block, _: block.dtype == records.dtype) == [True] * comm.size
+    )
     assert ring_map(comm, np.zeros((2, 0)), lambda block, _: block.shape) == [(2, 0)] * comm.size

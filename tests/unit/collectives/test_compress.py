@@ -1,4 +1,6 @@
-"""Compression of allreduce: stated bounds, error feedback, the same bits everywhere, and what is not finite."""
+"""Compression of allreduce: stated bounds, error feedback, the same bits everywhere, and what is
+not finite.
+"""
 
 import tracemalloc
 from itertools import pairwise
@@ -23,7 +25,11 @@ def gradient(rank, dtype, kind="random", shape=(30, 37)):
     x = rng.normal(size=shape)
     if kind == "spiky":
         x *= 1e4 ** rng.uniform(-1, 1, shape)
-    scale = {"zero": 0.0, "denormal": 3 * np.finfo(dtype).smallest_subnormal, "huge": np.finfo(dtype).max / 1e3}
+    scale = {
+        "zero": 0.0,
+        "denormal": 3 * np.finfo(dtype).smallest_subnormal,
+        "huge": np.finfo(dtype).max / 1e3,
+    }
     return (x * scale.get(kind, 1.0)).astype(dtype)
 
 
@@ -57,10 +63,14 @@ def test_stated_bounds_hold(comm, how, dtype, kind):
     plan, y = run(comm, terms[comm.rank], how)
     stated = sum(lost(how, term, comm.size) for term in terms) + 1.01 * lost(how, exact, comm.size)
     inside, y, exact = np.isfinite(stated), y.reshape(-1), exact.reshape(-1)
-    rounding = comm.size * np.finfo(dtype).eps * sum(abs(term.astype(float)) for term in terms).reshape(-1)
+    rounding = (
+        comm.size * np.finfo(dtype).eps * sum(abs(term.astype(float)) for term in terms).reshape(-1)
+    )
     error = np.abs(np.where(inside, y, 0) - np.where(inside, exact, 0))
     assert (error[inside] <= (stated + rounding)[inside]).all()
-    assert not np.isfinite(y[np.abs(exact) > 1e39]).any() or how == "int8"  # too large for the format, and so it says
+    assert (
+        not np.isfinite(y[np.abs(exact) > 1e39]).any() or how == "int8"
+    )  # too large for the format, and so it says
     if inside.all():
         assert (error <= plan.error_bound() + rounding).all()
 
@@ -104,7 +114,9 @@ def test_chunks_and_awkward_sizes(comm, how):
         x = np.full(n, 2.0 ** (comm.rank % 3))
         run_chunks(Allreduce(comm, x, compress=how, chunks=3))
         if not how.startswith("topk"):
-            np.testing.assert_allclose(x, sum(2.0 ** (rank % 3) for rank in range(comm.size)), rtol=0.01)
+            np.testing.assert_allclose(
+                x, sum(2.0 ** (rank % 3) for rank in range(comm.size)), rtol=0.01
+            )
 
 
 def run_chunks(plan):
@@ -134,12 +146,22 @@ def test_not_finite_on_one_rank_shows_on_all_and_is_forgotten(comm, how, wrong):
 @pytest.mark.parametrize("how", [*FORMS, "topk:0.1", "topk:1.0", "powersgd:2"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("wrong", ["overflow", "sum", "nan", "inf", "cancels"])
-def test_after_a_result_that_is_not_finite_the_bound_is_infinite_and_the_next_call_clean(comm, how, dtype, wrong):
-    """Of one element, of the first ten, or of all, too large or not numbers: nothing of them is added later."""
+def test_after_a_result_that_is_not_finite_the_bound_is_infinite_and_the_next_call_clean(
+    comm, how, dtype, wrong
+):
+    """Of one element, of the first ten, or of all, too large or not numbers: nothing of them is
+    added later.
+    """
     greatest = float(np.finfo(dtype).max)
     if wrong == "cancels" and comm.size % 2:
         return
-    values = {"overflow": greatest, "sum": 0.9 * greatest, "nan": np.nan, "inf": np.inf, "cancels": 0.9 * greatest}
+    values = {
+        "overflow": greatest,
+        "sum": 0.9 * greatest,
+        "nan": np.nan,
+        "inf": np.inf,
+        "cancels": 0.9 * greatest,
+    }
     value = values[wrong] * ((-1.0) ** comm.rank if wrong == "cancels" else 1.0)
     for many in (1, 10):
         x = np.ones((8, 8), dtype)
@@ -168,7 +190,9 @@ def test_calls_allocate_nothing(comm, how):
     plan = Allreduce(comm, x, compress=how)
     plan()
     peaks = []
-    for _ in range(5):  # Python itself, and other threads, may allocate something during one of them
+    for _ in range(
+        5
+    ):  # Python itself, and other threads, may allocate something during one of them
         tracemalloc.start()
         plan()
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -200,7 +224,9 @@ def test_top_k_sends_the_largest(comm):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_powersgd_finds_matrices_of_low_rank(comm, dtype, order):
-    """Sums of rank 2 are exact from the first call on; with common columns every contribution is."""
+    """Sums of rank 2 are exact from the first call on; with common columns every contribution
+    is.
+    """
     left = np.random.default_rng(1).normal(size=(40, 2))
     terms = [left @ np.random.default_rng(rank).normal(size=(2, 25)) for rank in range(comm.size)]
     x = np.asarray(terms[comm.rank], dtype, order=order)
@@ -209,7 +235,9 @@ def test_powersgd_finds_matrices_of_low_rank(comm, dtype, order):
     np.testing.assert_allclose(y, sum(terms), atol=10 * tolerance)
     assert plan.error_bound() < 20 * tolerance or order == "F"
     _, z = run(comm, gradient(comm.rank, dtype), "powersgd:99")
-    np.testing.assert_allclose(z, sum(gradient(rank, dtype) for rank in range(comm.size)), atol=10 * tolerance)
+    np.testing.assert_allclose(
+        z, sum(gradient(rank, dtype) for rank in range(comm.size)), atol=10 * tolerance
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e18])
@@ -250,4 +278,6 @@ def test_bytes(comm):
     exact = 2 * (comm.size - 1) / comm.size * array.nbytes
     for how, share in (("fp16", 1 / 2), ("int8", 1 / 4), ("powersgd:4", 4 * 320 / 16384)):
         assert sent_bytes(how, array, comm.size) == pytest.approx(share * exact, rel=0.05)
-    assert sent_bytes("topk:0.1", array, comm.size) == pytest.approx((comm.size - 1) * 1638 * 8, rel=0.01)
+    assert sent_bytes("topk:0.1", array, comm.size) == pytest.approx(
+        (comm.size - 1) * 1638 * 8, rel=0.01
+    )

@@ -26,7 +26,9 @@ def test_reduce_scatter_then_allgather_is_allreduce(comm, algorithm, even):
         scatter = ReduceScatter(comm, x, cuts=cuts, algorithm=algorithm)
         gather = Allgather(comm, x, cuts=cuts, algorithm=algorithm)
         total = sum(np.random.default_rng(rank).integers(0, 100, n) for rank in range(comm.size))
-        assert even or (scatter.owned.start, scatter.owned.stop) == tuple(cuts[comm.rank : comm.rank + 2])
+        assert even or (scatter.owned.start, scatter.owned.stop) == tuple(
+            cuts[comm.rank : comm.rank + 2]
+        )
         for _ in range(2):
             x[:] = np.random.default_rng(comm.rank).integers(0, 100, n)
             scatter()
@@ -51,8 +53,14 @@ def test_bcast_from_each_root_small_and_large(comm):
     [
         (lambda comm: ReduceScatter(comm, np.zeros((2, 2))), "one-dimensional"),
         (lambda comm: ReduceScatter(comm, np.zeros(4), cuts=[0, 9]), "rising offsets from 0 to 4"),
-        (lambda comm: ReduceScatter(comm, np.zeros(4), algorithm="tree"), "must be one of direct, ring"),
-        (lambda comm: ReduceScatter(comm, np.zeros(4, "F"), op=MPI.MAX), "not define this operation for complex64"),
+        (
+            lambda comm: ReduceScatter(comm, np.zeros(4), algorithm="tree"),
+            "must be one of direct, ring",
+        ),
+        (
+            lambda comm: ReduceScatter(comm, np.zeros(4, "F"), op=MPI.MAX),
+            "not define this operation for complex64",
+        ),
         (lambda comm: ReduceScatter(comm, [1, 2]), "got list"),
         (lambda comm: Allgather(comm, np.zeros(4)[::2]), "contiguous"),
         (lambda comm: Bcast(comm, np.zeros(4), root=comm.size), "must be a rank, 0 to"),
@@ -87,7 +95,11 @@ def test_halves_are_watched(comm, check):
 def test_halves_that_do_not_match_raise_on_every_rank(comm):
     x = np.zeros(6)
     with Watch(comm, check=True) as watched:
-        plans = [ReduceScatter(watched, x, op=MPI.MAX), Allgather(watched, x), Bcast(watched, x, root=1)]
+        plans = [
+            ReduceScatter(watched, x, op=MPI.MAX),
+            Allgather(watched, x),
+            Bcast(watched, x, root=1),
+        ]
         for others in (1, 2):
             with pytest.raises(
                 HpckitError, match="does not match, kind differs: rank 0: reduce-scatter plan 1"
@@ -95,5 +107,7 @@ def test_halves_that_do_not_match_raise_on_every_rank(comm):
                 plans[others if comm.rank else 0]()
             message = str(error.value)
             assert len(set(comm.allgather(message))) == 1
-            assert ("allgather plan 2(6 float64)", "bcast plan 3(6 float64, root 1)")[others - 1] in message
+            assert ("allgather plan 2(6 float64)", "bcast plan 3(6 float64, root 1)")[
+                others - 1
+            ] in message
         plans[1]()  # all ranks may go on

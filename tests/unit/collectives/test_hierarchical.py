@@ -1,4 +1,6 @@
-"""Reduction in levels; the nodes are imagined: parts of the ranks that share windows among themselves only."""
+"""Reduction in levels; the nodes are imagined: parts of the ranks that share windows among
+themselves only.
+"""
 
 import numpy as np
 import pytest
@@ -36,10 +38,14 @@ def test_levels(comm, nodes, grouping):
     ]
     channel = channel_of(comm, node)
     for n in (0, 1, 3, 1000, 20011):
-        terms = [np.random.default_rng(rank).integers(0, 1000, n).astype(float) for rank in range(comm.size)]
+        terms = [
+            np.random.default_rng(rank).integers(0, 1000, n).astype(float)
+            for rank in range(comm.size)
+        ]
         x, y = terms[comm.rank].copy(), np.empty(n)
         inside, outside = (
-            Hierarchical(channel, x, target, op, 20.0, groups) for target, op in ((x, MPI.SUM), (y, MPI.MAX))
+            Hierarchical(channel, x, target, op, 20.0, groups)
+            for target, op in ((x, MPI.SUM), (y, MPI.MAX))
         )
         for _ in range(2):
             x[:] = terms[comm.rank]

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from hpckit.collectives import Allgather, Allreduce, Bcast, LocalUpdates, ReduceScatter, Watch, ring_map
+from hpckit.collectives import (
+    Allgather,
+    Allreduce,
+    Bcast,
+    LocalUpdates,
+    ReduceScatter,
+    Watch,
+    ring_map,
+)
 from hpckit.collectives.ways import WAYS
 from hpckit.errors import HpckitError
 
@@ -115,9 +123,9 @@ def test_ring_map_that_is_interrupted(comm, error):
             ring_map(comm, np.full(N, 1.0), interrupted)
         others = [np.full(N, -1.0) for _ in range(5)]
         comm.Barrier()
-        assert [block.sum() for block in ring_map(comm, np.full(N, 1.0), lambda block, _: block.copy())] == [
-            N
-        ] * comm.size
+        assert [
+            block.sum() for block in ring_map(comm, np.full(N, 1.0), lambda block, _: block.copy())
+        ] == [N] * comm.size
         assert all((other == -1).all() for other in others)
 
 
@@ -148,7 +156,9 @@ def test_requests_of_the_users_collectives(comm):
         del requests
 
 
-@pytest.mark.parametrize("kind", ["ring", "native", "shared", "strided", "chunks", "reduce-scatter", "bcast"])
+@pytest.mark.parametrize(
+    "kind", ["ring", "native", "shared", "strided", "chunks", "reduce-scatter", "bcast"]
+)
 def test_a_call_in_a_call(comm, kind):
     x = np.full(N, 1.0)
     plan = PLANS[kind](comm, x)

@@ -31,7 +31,10 @@ def kept(errors, choice, bound):
 def test_cheapest_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     shape = rng.integers(1, 6), rng.integers(1, 5)
-    costs, errors = rng.integers(1, 50, shape).astype(float), rng.random(shape) * rng.choice([1, 100], (shape[0], 1))
+    costs, errors = (
+        rng.integers(1, 50, shape).astype(float),
+        rng.random(shape) * rng.choice([1, 100], (shape[0], 1)),
+    )
     bound = errors.min(axis=1).sum() + rng.random() * np.ptp(errors, axis=1).sum()
     chosen = cheapest(costs, errors, bound)
     assert kept(errors, chosen, bound)
@@ -44,7 +47,11 @@ def test_many_layers_keep_the_bound_and_beat_one_candidate_for_all():
     sizes = rng.integers(1e3, 1e7, 60)
     ranks = np.array([1, 2, 4, 8, 16, 32])
     costs = sizes[:, None] ** 0.5 * ranks
-    errors = sizes[:, None] * rng.lognormal(0, 3, (60, 1)) * ranks[None, :] ** -rng.uniform(0.2, 2, (60, 1))
+    errors = (
+        sizes[:, None]
+        * rng.lognormal(0, 3, (60, 1))
+        * ranks[None, :] ** -rng.uniform(0.2, 2, (60, 1))
+    )
     bound = errors[:, 2].sum()
     few, many = (cheapest(costs, errors, bound, states) for states in (1000, 10_000))
     for chosen in (few, many):
@@ -54,7 +61,9 @@ def test_many_layers_keep_the_bound_and_beat_one_candidate_for_all():
 
 
 def test_impossible_bound():
-    with pytest.raises(ConfigError, match="the least error of all layers together is 3, above the bound 2"):
+    with pytest.raises(
+        ConfigError, match="the least error of all layers together is 3, above the bound 2"
+    ):
         cheapest([[1, 2], [1, 2]], [[4, 1], [9, 2]], 2.0)
     with pytest.raises(ConfigError, match=r"must both be of \(layers, candidates\)"):
         cheapest([1, 2], [1, 2], 1.0)

@@ -1,4 +1,6 @@
-"""Local updates: plain averaging against NumPy, CO2's outer steps against its formulas, and convergence."""
+"""Local updates: plain averaging against NumPy, CO2's outer steps against its formulas, and
+convergence.
+"""
 
 import numpy as np
 import pytest
@@ -52,10 +54,14 @@ def test_without_overlap_it_is_plain_averaging(comm):
 
 @pytest.mark.parametrize("options", [{}, {"rate": 0.7, "momentum": 0.5, "clip": 0.05}])
 def test_outer_steps_follow_the_formulas(comm, options):
-    rate, momentum, clip = (options.get(name, default) for name, default in (("rate", 1), ("momentum", 0), ("clip", 9)))
+    rate, momentum, clip = (
+        options.get(name, default) for name, default in (("rate", 1), ("momentum", 0), ("clip", 9))
+    )
     starts, averages, m, farthest = [np.ones(N)], [], np.zeros(N), 0.0
     for t in range(8):
-        averages.append(np.mean([local_steps(starts[t], rank, 0.05) for rank in range(comm.size)], axis=0))
+        averages.append(
+            np.mean([local_steps(starts[t], rank, 0.05) for rank in range(comm.size)], axis=0)
+        )
         if t == 0:
             starts.append(starts[0])
             continue
@@ -95,7 +101,11 @@ def test_an_unfinished_round_is_dropped(comm):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"tau": 0}, "tau=0"), ({"tau": 1, "momentum": 1.0}, "momentum=1.0"), ({"tau": 1, "clip": 0.0}, "clip=0.0")],
+    [
+        ({"tau": 0}, "tau=0"),
+        ({"tau": 1, "momentum": 1.0}, "momentum=1.0"),
+        ({"tau": 1, "clip": 0.0}, "clip=0.0"),
+    ],
 )
 def test_bad_options(comm, options, message):
     with pytest.raises(ConfigError, match=message):

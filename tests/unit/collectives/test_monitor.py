@@ -23,12 +23,17 @@ def test_rank_0_that_answers_late_is_waited_for(comm, monkeypatch, caplog):
         assert watched.allreduce(1) == comm.size
     messages = [record.message for record in caplog.records if record.name == monitor.__name__]
     assert len(messages) == 2  # for the end of the watch, too
-    assert "rank 0 does not say whether all ranks come to collective 1 of the watch, for longer than" in messages[0]
+    assert (
+        "rank 0 does not say whether all ranks come to collective 1 of the watch, for longer than"
+        in messages[0]
+    )
 
 
 @pytest.mark.mpi(min_size=2)
 def test_all_are_answered_before_rank_0_goes_on(comm, monkeypatch):
-    """The first `allreduce` of a communicator blocks all threads of a rank until the others come."""
+    """The first `allreduce` of a communicator blocks all threads of a rank until the others
+    come.
+    """
     send = monitor.Stream.send
 
     def slowly(self, *message):

@@ -1,4 +1,6 @@
-"""All algorithms on more ranks than the suite runs on: an odd number, and one whose halves are even."""
+"""All algorithms on more ranks than the suite runs on: an odd number, and one whose halves are
+even.
+"""
 
 from pathlib import Path
 

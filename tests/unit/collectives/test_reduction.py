@@ -1,4 +1,6 @@
-"""One rule for NaN, infinities, zeros and truth, whatever the algorithm, the ranks, and the place in the array."""
+"""One rule for NaN, infinities, zeros and truth, whatever the algorithm, the ranks, and the place
+in the array.
+"""
 
 from functools import reduce
 
@@ -16,16 +18,32 @@ from hpckit.collectives.ways import IN_ORDER, WAYS, possible
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
-SUMS, EXTREMES, LOGICAL, BITS = ("SUM", "PROD"), ("MIN", "MAX"), ("LAND", "LOR", "LXOR"), ("BAND", "BOR", "BXOR")
+SUMS, EXTREMES, LOGICAL, BITS = (
+    ("SUM", "PROD"),
+    ("MIN", "MAX"),
+    ("LAND", "LOR", "LXOR"),
+    ("BAND", "BOR", "BXOR"),
+)
 FLOATS = {**dict.fromkeys("efdg", SUMS + EXTREMES), **dict.fromkeys("FDG", SUMS)}
-WHOLE = {"?": LOGICAL, "b": LOGICAL + BITS, "q": LOGICAL + BITS + EXTREMES + SUMS, "H": LOGICAL + BITS}
-CASES = [(name, code) for table in (FLOATS, WHOLE) for code, names in table.items() for name in names]
+WHOLE = {
+    "?": LOGICAL,
+    "b": LOGICAL + BITS,
+    "q": LOGICAL + BITS + EXTREMES + SUMS,
+    "H": LOGICAL + BITS,
+}
+CASES = [
+    (name, code) for table in (FLOATS, WHOLE) for code, names in table.items() for name in names
+]
 
 
 def floats(rng, n, dtype):
-    """Special values and a few whose sums and products are exact; every second number has a NaN with a payload."""
+    """Special values and a few whose sums and products are exact; every second number has a NaN
+    with a payload.
+    """
     word = {2: "u2", 4: "u4", 8: "u8"}.get(dtype.itemsize)
-    values = np.array([np.inf, -np.inf, 0.0, -0.0, 0.0, -0.0, 1.0, -1.0, 2.0, -0.5, np.nan, -np.nan], dtype)
+    values = np.array(
+        [np.inf, -np.inf, 0.0, -0.0, 0.0, -0.0, 1.0, -1.0, 2.0, -0.5, np.nan, -np.nan], dtype
+    )
     x = rng.choice(values, n)
     if word:
         bits = x.view(word)
@@ -42,7 +60,9 @@ def terms(ranks, n, dtype, seed=0):
     if dtype.kind == "c":
         return [floats(rng, 2 * n, np.dtype(dtype.char.lower())).view(dtype) for rng in rngs]
     if dtype.kind == "b":
-        return [(rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs]  # 2 is true, too
+        return [
+            (rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs
+        ]  # 2 is true, too
     return [(rng.integers(-5, 5, n) * rng.integers(0, 2, n)).astype(dtype) for rng in rngs]
 
 
@@ -51,18 +71,27 @@ def rule(name, arrays):
     dtype = arrays[0].dtype
     with np.errstate(all="ignore"):
         if name in LOGICAL:
-            truth = [np.ascontiguousarray(a).view("u1") != 0 if dtype.kind == "b" else a != 0 for a in arrays]
-            return reduce({"LAND": np.logical_and, "LOR": np.logical_or, "LXOR": np.logical_xor}[name], truth).astype(
-                dtype
-            )
+            truth = [
+                np.ascontiguousarray(a).view("u1") != 0 if dtype.kind == "b" else a != 0
+                for a in arrays
+            ]
+            return reduce(
+                {"LAND": np.logical_and, "LOR": np.logical_or, "LXOR": np.logical_xor}[name], truth
+            ).astype(dtype)
         if name in BITS:
-            return reduce({"BAND": np.bitwise_and, "BOR": np.bitwise_or, "BXOR": np.bitwise_xor}[name], arrays)
+            return reduce(
+                {"BAND": np.bitwise_and, "BOR": np.bitwise_or, "BXOR": np.bitwise_xor}[name], arrays
+            )
         ufunc = {"SUM": np.add, "PROD": np.multiply, "MIN": np.minimum, "MAX": np.maximum}[name]
         result = reduce(lambda a, b: ufunc(a, b).astype(dtype), arrays)
     if name in EXTREMES and dtype.kind == "f":
-        plus, minus = (np.any([(a == 0) & (np.signbit(a) == s) for a in arrays], axis=0) for s in (False, True))
+        plus, minus = (
+            np.any([(a == 0) & (np.signbit(a) == s) for a in arrays], axis=0) for s in (False, True)
+        )
         zero = result == 0
-        result = np.where(zero, np.where(plus if name == "MAX" else ~minus, 0.0, -0.0), result).astype(dtype)
+        result = np.where(
+            zero, np.where(plus if name == "MAX" else ~minus, 0.0, -0.0), result
+        ).astype(dtype)
     if name == "PROD" and dtype.kind == "c" and len(arrays) > 1:
         result = result + np.zeros(1, dtype)
         result[~np.all([np.isfinite(a) for a in arrays], axis=0)] = complex(np.nan, np.nan)
@@ -126,7 +155,11 @@ def test_one_nan_anywhere_from_any_rank(comm, algorithm):
         plan = Allreduce(comm, x, op=op, algorithm=algorithm)
         for where in range(comm.size):
             x[:] = 2.0
-            at = np.arange(n) % comm.size == where if n < 100 else np.array([0, n // 2 + where, n - 1])
+            at = (
+                np.arange(n) % comm.size == where
+                if n < 100
+                else np.array([0, n // 2 + where, n - 1])
+            )
             if comm.rank == where:
                 x[at] = -np.nan
             plan()
@@ -155,7 +188,14 @@ def test_one_rule_in_all_kinds_of_memory(comm, monkeypatch, where, small):
     channel, n = Channel.of(comm), 1003
     if comm.size == 1:
         return  # no memory is shared
-    for name, code in (("MAX", "d"), ("MIN", "f"), ("SUM", "e"), ("PROD", "D"), ("LXOR", "?"), ("MIN", "g")):
+    for name, code in (
+        ("MAX", "d"),
+        ("MIN", "f"),
+        ("SUM", "e"),
+        ("PROD", "D"),
+        ("LXOR", "?"),
+        ("MIN", "g"),
+    ):
         mine = terms(comm.size, n, np.dtype(code))
         x = channel.node.zeros((n,), code) if where == "window" else np.empty(n, code)
         x[:] = mine[comm.rank]
@@ -168,7 +208,11 @@ def test_one_rule_for_any_layout(comm, layout):
     for name in ("MIN", "SUM"):
         mine = [a.reshape(9, 7) for a in terms(comm.size, 63, np.dtype("f"))]
         memory = np.empty((18, 14), "f")
-        x = {"strided": memory[::2, ::2], "F": memory[:9, :7].copy(order="F"), "reversed": memory[:9, 6::-1]}[layout]
+        x = {
+            "strided": memory[::2, ::2],
+            "F": memory[:9, :7].copy(order="F"),
+            "reversed": memory[:9, 6::-1],
+        }[layout]
         x[:] = mine[comm.rank]
         Allreduce(comm, x, op=getattr(MPI, name), algorithm="native")()
         agreed(comm, x.copy(), rule(name, mine))
@@ -176,7 +220,14 @@ def test_one_rule_for_any_layout(comm, layout):
 
 @pytest.mark.parametrize("algorithm", ["direct", "ring"])
 def test_one_rule_for_halves(comm, algorithm):
-    for name, code in (("MAX", "d"), ("MIN", "e"), ("SUM", "F"), ("PROD", "f"), ("LAND", "q"), ("MAX", "g")):
+    for name, code in (
+        ("MAX", "d"),
+        ("MIN", "e"),
+        ("SUM", "F"),
+        ("PROD", "f"),
+        ("LAND", "q"),
+        ("MAX", "g"),
+    ):
         mine = terms(comm.size, 107, np.dtype(code))
         x = mine[comm.rank].copy()
         half = ReduceScatter(comm, x, op=getattr(MPI, name), algorithm=algorithm)
@@ -218,20 +269,28 @@ def test_operations_that_are_not_defined(comm, code, op, message):
             make(comm, np.zeros(4, code), op=op)
 
 
-# -- operations of the user ------------------------------------------------------------------------------------------
+# -- operations of the user
+# ------------------------------------------------------------------------------------------
 
 PRIME = 10007
 
 
 class Products:
-    """`unit` numbers are a matrix, or, where operands may change places, a polynomial modulo x^unit - 1."""
+    """`unit` numbers are a matrix, or, where operands may change places, a polynomial modulo x^unit
+    - 1.
+    """
 
     def __init__(self, unit, commute):
         self.unit, self.commute, self.wrong = unit, commute, []
         self.op = MPI.Op.Create(self, commute=commute)
 
     def __call__(self, a, b, datatype):
-        if len(a) != len(b) or len(a) % (8 * self.unit) or datatype.Get_size() != 8 * self.unit or not len(a):
+        if (
+            len(a) != len(b)
+            or len(a) % (8 * self.unit)
+            or datatype.Get_size() != 8 * self.unit
+            or not len(a)
+        ):
             self.wrong.append((len(a), datatype.Get_size()))
             return
         x, y = np.frombuffer(a, np.int64), np.frombuffer(b, np.int64)
@@ -243,11 +302,14 @@ class Products:
             x, y = (z.reshape(-1, side, side) for z in (x, y))
             return (x @ y % PRIME).ravel()
         x, y = (z.reshape(-1, self.unit) for z in (x, y))
-        return sum(x[:, i : i + 1] * np.roll(y, i, axis=1) for i in range(self.unit)).ravel() % PRIME
+        return (
+            sum(x[:, i : i + 1] * np.roll(y, i, axis=1) for i in range(self.unit)).ravel() % PRIME
+        )
 
     def check(self, comm, groups, run):
         mine = [
-            np.random.default_rng([groups, rank]).integers(0, PRIME, groups * self.unit) for rank in range(comm.size)
+            np.random.default_rng([groups, rank]).integers(0, PRIME, groups * self.unit)
+            for rank in range(comm.size)
         ]
         result = reduce(self.product, mine)
         run(mine[comm.rank].copy(), result)
@@ -306,9 +368,14 @@ def test_groups_in_halves_in_any_layout_and_in_the_function(comm):
 
 
 @pytest.mark.parametrize("make", [Allreduce, ReduceScatter, allreduce])
-@pytest.mark.parametrize(("n", "group"), [(10, 4), (10, 0), (10, -2), (10, 2.0), (10, True), (2, 4)])
+@pytest.mark.parametrize(
+    ("n", "group"), [(10, 4), (10, 0), (10, -2), (10, 2.0), (10, True), (2, 4)]
+)
 def test_numbers_that_are_no_whole_groups(comm, make, n, group):
-    with pytest.raises(ConfigError, match=rf"{n} numbers cannot be cut into groups of {group}|group={group} must be"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"{n} numbers cannot be cut into groups of {group}|group={group} must be",
+    ):
         make(comm, np.zeros(n), group=group)
 
 
@@ -327,7 +394,9 @@ def test_groups_that_differ_between_ranks(comm):
 
 @pytest.mark.parametrize("algorithm", WAYS)
 def test_ranks_agree_even_if_an_operation_does_not_quite_commute(comm, algorithm):
-    """It says that it does, as operations that round do; both partners of an exchange take the lower rank's first."""
+    """It says that it does, as operations that round do; both partners of an exchange take the
+    lower rank's first.
+    """
 
     def weighted(a, b, datatype):
         x, y = np.frombuffer(a), np.frombuffer(b)

@@ -1,4 +1,6 @@
-"""The same bits for every order of the ranks and every distribution of the data, and nearly the exact sum."""
+"""The same bits for every order of the ranks and every distribution of the data, and nearly the
+exact sum.
+"""
 
 import math
 from fractions import Fraction
@@ -42,8 +44,13 @@ def test_any_order_of_the_ranks_gives_the_same_bits(comm, dtype, way):
     assert len(seen) == 1
     error = np.abs(np.frombuffer(seen.pop(), dtype) - exact(terms))
     magnitudes = np.abs(np.array(terms, float))
-    left_out = {4: 4 * comm.size**2 * 2.0**-52, 8: 8 * comm.size**3 * 2.0**-104}[np.dtype(dtype).itemsize]
-    assert (error <= 0.5 * np.spacing(np.abs(exact(terms)).astype(dtype)) + left_out * magnitudes.max(axis=0)).all()
+    left_out = {4: 4 * comm.size**2 * 2.0**-52, 8: 8 * comm.size**3 * 2.0**-104}[
+        np.dtype(dtype).itemsize
+    ]
+    assert (
+        error
+        <= 0.5 * np.spacing(np.abs(exact(terms)).astype(dtype)) + left_out * magnitudes.max(axis=0)
+    ).all()
     if dtype == np.float64:
         assert (error <= 1e-15 * magnitudes.sum(axis=0)).all()
 
@@ -53,9 +60,17 @@ def test_any_order_of_the_ranks_gives_the_same_bits(comm, dtype, way):
 def test_on_one_node_and_between_nodes_the_bits_are_the_same(comm, dtype):
     dtype = np.dtype(dtype)
     for n in (0, 3, 2000):
-        x = data(comm.rank, 2 * n).view(complex)[:n] if dtype.kind == "c" else 10 * data(comm.rank, n)
+        x = (
+            data(comm.rank, 2 * n).view(complex)[:n]
+            if dtype.kind == "c"
+            else 10 * data(comm.rank, n)
+        )
         x = (x if dtype.kind in "fc" else np.arange(n)).astype(dtype)
-        window, strided, out = empty(comm, n, dtype), np.empty((n, 2), dtype)[:, 0], np.empty(n, dtype)
+        window, strided, out = (
+            empty(comm, n, dtype),
+            np.empty((n, 2), dtype)[:, 0],
+            np.empty(n, dtype),
+        )
         window[:], strided[:] = x, x
         for source, target in ((window, None), (strided, None), (x, out)):
             plan = Allreduce(comm, source, out=target, reproducible=True)
@@ -89,7 +104,10 @@ def test_special_values_are_summed_as_ieee_says(comm, way, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_only_zeros_that_are_all_negative_give_minus_zero(comm, way, dtype):
     least = np.finfo(dtype).smallest_subnormal
-    mine = [np.array([-0.0, 0.0, -0.0, -0.0 if rank else 0.0, -least if rank else least], dtype) for rank in (0, 1)]
+    mine = [
+        np.array([-0.0, 0.0, -0.0, -0.0 if rank else 0.0, -least if rank else least], dtype)
+        for rank in (0, 1)
+    ]
     x = mine[comm.rank % 2].copy()
     way(Channel.of(comm), x, x, MPI.SUM, None)()
     odd = comm.size % 2
@@ -105,7 +123,9 @@ def test_large_terms_that_cancel_do_not_overflow(comm):
     elif comm.rank == 1:
         x[1] *= -1
     Allreduce(comm, x, reproducible=True)()
-    np.testing.assert_array_equal(x, [0 if comm.size > 1 else HUGE, 0 if comm.size > 1 else 0.9 * HUGE, comm.size])
+    np.testing.assert_array_equal(
+        x, [0 if comm.size > 1 else HUGE, 0 if comm.size > 1 else 0.9 * HUGE, comm.size]
+    )
 
 
 @pytest.mark.mpi
@@ -148,7 +168,9 @@ def test_sums_at_the_limits(comm, values):
     if np.isfinite(values).all():
         fraction = sum(map(Fraction, values))
         limit = Fraction(2) ** 1024 - Fraction(2) ** 970
-        assert total == (float(fraction) if abs(fraction) < limit else INF if fraction > 0 else -INF)
+        assert total == (
+            float(fraction) if abs(fraction) < limit else INF if fraction > 0 else -INF
+        )
     else:
         np.testing.assert_equal(total, sum(values))
 
@@ -157,7 +179,10 @@ def test_sums_at_the_limits(comm, values):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"op": MPI.MAX}, "takes MPI.SUM of integers, float32, float64 .* not another operation of float64"),
+        (
+            {"op": MPI.MAX},
+            "takes MPI.SUM of integers, float32, float64 .* not another operation of float64",
+        ),
         ({"array": np.zeros(3, "f2")}, "not MPI.SUM of float16"),
         ({"algorithm": "ring"}, "leave out algorithm='ring'"),
         ({"compress": "int8"}, "leave out compress='int8'"),
@@ -166,7 +191,9 @@ def test_sums_at_the_limits(comm, values):
 def test_bad_arguments(comm, arguments, message):
     with pytest.raises(ConfigError, match=message):
         Allreduce(comm, **{"array": np.zeros(3)} | arguments, reproducible=True)
-    with pytest.raises(ConfigError, match="takes float32 or float64 in native byte order, not int64"):
+    with pytest.raises(
+        ConfigError, match="takes float32 or float64 in native byte order, not int64"
+    ):
         reproducible_sum(comm, np.zeros(3, int))
 
 

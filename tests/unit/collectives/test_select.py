@@ -24,12 +24,20 @@ def of_tables(alpha=ALPHA, beta=BETA, node_of=tuple(range(HOSTS))):
     return Links.of_tables(node_of, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
 
 
-TPI_LLM = of_tables()  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
+TPI_LLM = (
+    of_tables()
+)  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
 
 
 @pytest.mark.parametrize(
     ("algorithm", "milliseconds"),
-    [("star", 20.2), ("twoshot", 9.5), ("recursive_doubling", 14.6), ("rabenseifner", 25.5), ("ring", 57.5)],
+    [
+        ("star", 20.2),
+        ("twoshot", 9.5),
+        ("recursive_doubling", 14.6),
+        ("rabenseifner", 25.5),
+        ("ring", 57.5),
+    ],
 )
 def test_predictions_at_the_setting_of_the_paper(algorithm, milliseconds):
     assert 1e3 * predict(TPI_LLM, 32 * 1024)[algorithm] == pytest.approx(milliseconds, rel=0.02)
@@ -90,10 +98,14 @@ def test_thousands_of_nodes(nodes, racks):
     rack = np.minimum(rack, rack[-2]) if rack is not None else np.arange(nodes) % 16 % (nodes // 8)
     pairs = np.array([pair for each in pairings(nodes) for pair in each])
     assert len(pairs) < 7 * nodes and len(np.unique(pairs, axis=0)) == len(pairs)
-    alpha = np.where(rack[pairs[:, 0]] == rack[pairs[:, 1]], 1e-6, 9e-6) * rng.uniform(1, 1.2, len(pairs))
+    alpha = np.where(rack[pairs[:, 0]] == rack[pairs[:, 1]], 1e-6, 9e-6) * rng.uniform(
+        1, 1.2, len(pairs)
+    )
     ranks = np.repeat(np.arange(nodes), 2)
     beta = np.where((pairs == 5).any(axis=1), 4e-10, 1e-10)
-    links = Links({}, tuple(ranks.tolist()), pairs, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
+    links = Links(
+        {}, tuple(ranks.tolist()), pairs, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10
+    )
     assert links.groups() == rack[ranks].tolist()
     cuts = np.diff(shares(links, 10**7))
     assert cuts.sum() == 10**7 and set(np.flatnonzero(cuts < cuts.max() - 1)) == {10, 11}
@@ -107,8 +119,14 @@ def test_every_node_is_measured(nodes):
         flat = [node for pair in pairs for node in pair]
         assert len(set(flat)) == len(flat)
     every = {pair for pairs in rounds for pair in pairs}
-    assert every <= {(i, j) for j in range(nodes) for i in range(j)} and sum(map(len, rounds)) == len(every)
-    assert len(every) == nodes * (nodes - 1) // 2 if nodes <= 16 else every >= {(i, i + 1) for i in range(nodes - 1)}
+    assert every <= {(i, j) for j in range(nodes) for i in range(j)} and sum(
+        map(len, rounds)
+    ) == len(every)
+    assert (
+        len(every) == nodes * (nodes - 1) // 2
+        if nodes <= 16
+        else every >= {(i, i + 1) for i in range(nodes - 1)}
+    )
 
 
 @pytest.mark.mpi
@@ -131,16 +149,24 @@ def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
     Channel.of(comm).links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
     counts = []
     make = Channel.of(comm).comm.Send_init
-    watched = type("Watched", (MPI.Intracomm,), {"Send_init": lambda _, b, *to: counts.append(b[1]) or make(b, *to)})
+    watched = type(
+        "Watched",
+        (MPI.Intracomm,),
+        {"Send_init": lambda _, b, *to: counts.append(b[1]) or make(b, *to)},
+    )
     monkeypatch.setattr(Channel.of(comm), "comm", watched(Channel.of(comm).comm))
     for n in (1, 4097, 20_001):
         counts.clear()
         x = np.arange(n) + comm.rank
         Allreduce(comm, x, algorithm=algorithm)()
-        np.testing.assert_array_equal(x, comm.size * np.arange(n) + comm.size * (comm.size - 1) // 2)
+        np.testing.assert_array_equal(
+            x, comm.size * np.arange(n) + comm.size * (comm.size - 1) // 2
+        )
         assert max(counts, default=0) <= 4096  # of 8 bytes
     Allreduce(comm, np.zeros(2_000_000), algorithm=algorithm)
-    assert algorithm == "hierarchical" or max(counts, default=10**6) > 4096  # so long ones may wait for an answer
+    assert (
+        algorithm == "hierarchical" or max(counts, default=10**6) > 4096
+    )  # so long ones may wait for an answer
 
 
 @pytest.mark.mpi(min_size=2)
@@ -174,14 +200,20 @@ def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
         x = make(comm, n)
         plan = Allreduce(comm, x, chunks=chunks)
         for call in itertools.count():
-            if call >= 100 and plan.algorithm != "auto":  # the longest race is over, and so is a second one
+            if (
+                call >= 100 and plan.algorithm != "auto"
+            ):  # the longest race is over, and so is a second one
                 break
             x[:] = np.arange(n) + comm.rank + call
             plan()
             np.testing.assert_array_equal(
-                x, comm.size * (np.arange(n) + call) + comm.size * (comm.size - 1) // 2, err_msg=f"{plan.algorithm}"
+                x,
+                comm.size * (np.arange(n) + call) + comm.size * (comm.size - 1) // 2,
+                err_msg=f"{plan.algorithm}",
             )
-        assert call < 250 and plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+        assert (
+            call < 250 and plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+        )
         assert re.search(rf"{plan.algorithm} .*chosen", plan.explain())
     assert allreduce(comm, np.ones(3)).tolist() == [comm.size] * 3
 

@@ -1,4 +1,6 @@
-"""Allreduce in a node's memory: kernels against NumPy, protocols against sums that every rank computes itself."""
+"""Allreduce in a node's memory: kernels against NumPy, protocols against sums that every rank
+computes itself.
+"""
 
 import functools
 import itertools
@@ -24,19 +26,31 @@ UFUNCS = {
     "lor": np.logical_or,
 }
 KERNELS = [
-    *(f"{name}_{kind}" for name in ("sum", "prod") for kind in ("i1", "i2", "i4", "i8", "f2", "f4", "f8")),
-    *(f"{name}_{kind}" for name in ("min", "max") for kind in ("i1", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")),
+    *(
+        f"{name}_{kind}"
+        for name in ("sum", "prod")
+        for kind in ("i1", "i2", "i4", "i8", "f2", "f4", "f8")
+    ),
+    *(
+        f"{name}_{kind}"
+        for name in ("min", "max")
+        for kind in ("i1", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+    ),
     *(f"{name}_{kind}" for name in ("land", "lor") for kind in ("i1", "i2", "i4", "i8")),
     *("prod_c8", "prod_c16"),
 ]
 
 
 def values(seed: int, n: int, dtype) -> np.ndarray:
-    """Integers of any size, about half of them zero; floats of both signs, whole ones where complex, and NaN."""
+    """Integers of any size, about half of them zero; floats of both signs, whole ones where
+    complex, and NaN.
+    """
     dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
-        return rng.integers(info.min, info.max, n, dtype, endpoint=True) * rng.integers(0, 2, n, dtype)
+        return rng.integers(info.min, info.max, n, dtype, endpoint=True) * rng.integers(
+            0, 2, n, dtype
+        )
     result = rng.normal(size=n) if dtype.kind == "f" else rng.integers(-9, 9, (n, 2)) @ [1, 1j]
     result[rng.random(n) < 0.1] = np.nan
     return result.astype(dtype)
@@ -61,10 +75,13 @@ def combined(ufunc: np.ufunc, arrays: list[np.ndarray]) -> np.ndarray:
     dtype = arrays[0].dtype
     wide = np.float32 if dtype == np.float16 else dtype
     with np.errstate(all="ignore"):
-        return functools.reduce(lambda a, b: ufunc(a, b).astype(wide), [x.astype(wide) for x in arrays]).astype(dtype)
+        return functools.reduce(
+            lambda a, b: ufunc(a, b).astype(wide), [x.astype(wide) for x in arrays]
+        ).astype(dtype)
 
 
-# -- protocols ---------------------------------------------------------------------------------------------------------
+# -- protocols
+# ---------------------------------------------------------------------------------------------------------
 
 SIZES = (0, 1, 9, 130, 4099)
 WHERE = {"slots": "foreign", "direct": "window", "staged": "foreign"}
@@ -73,7 +90,9 @@ WHERE = {"slots": "foreign", "direct": "window", "staged": "foreign"}
 @pytest.fixture(params=WHERE)
 def protocol(request, monkeypatch):
     """Each protocol at all sizes, with pieces of some cache lines."""
-    monkeypatch.setattr(shared, "_SMALL", dict.fromkeys((True, False), 10**9 if request.param == "slots" else -1))
+    monkeypatch.setattr(
+        shared, "_SMALL", dict.fromkeys((True, False), 10**9 if request.param == "slots" else -1)
+    )
     monkeypatch.setattr(shared, "_PIECES", 5000)
     return request.param
 
@@ -106,7 +125,9 @@ def test_sums_have_the_bits_of_rank_order(comm, protocol, in_place):
 
 
 def test_many_in_flight(comm, protocol):
-    """Several at once, waited for in another order, polled and not; arrays that begin anywhere in their windows."""
+    """Several at once, waited for in another order, polled and not; arrays that begin anywhere in
+    their windows.
+    """
     channel, n = Channel.of(comm), 3000
     memory = array(channel, 4 * n, protocol)
     parts = [memory[i * n + comm.rank : (i + 1) * n + comm.rank - 9] for i in range(3)]
@@ -180,14 +201,18 @@ def test_halves(comm, protocol, in_place, owners):
         way.allgather.start()
         while not way.allgather.poll():
             pass
-        np.testing.assert_array_equal(y, expected * (np.searchsorted(cuts, np.arange(n), "right") + 1))
+        np.testing.assert_array_equal(
+            y, expected * (np.searchsorted(cuts, np.arange(n), "right") + 1)
+        )
         x[:] = own(comm.rank, turn, n)
         way()
         np.testing.assert_array_equal(y, expected)
 
 
 def test_arrays_in_windows_of_other_ranks_only(comm):
-    """One foreign array among them, or arrays of different windows: all ranks take the same protocol."""
+    """One foreign array among them, or arrays of different windows: all ranks take the same
+    protocol.
+    """
     channel, n = Channel.of(comm), 5000
     a, b = channel.node.zeros((n,)), channel.node.zeros((n,))
     lonely = np.zeros(n) if comm.rank == 0 else a
@@ -200,11 +225,14 @@ def test_arrays_in_windows_of_other_ranks_only(comm):
         np.testing.assert_array_equal(x, total(comm.size, 0, n))
 
 
-# -- waiting -----------------------------------------------------------------------------------------------------------
+# -- waiting
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_pending_message(comm, protocol):
-    """The others come only after a message that completes when rank 0, which waits for them, lets MPI progress."""
+    """The others come only after a message that completes when rank 0, which waits for them, lets
+    MPI progress.
+    """
     channel, n = Channel.of(comm), 100
     x, message = array(channel, n, protocol), np.zeros(comm.size)
     way = Shared(channel, x, x, MPI.SUM)
@@ -236,9 +264,13 @@ def test_late_rank_is_named(comm, protocol, polled):
     wait, again = (first, poll) if polled else (way, way.wait)
     while comm.rank < last:
         began = time.monotonic()
-        with pytest.raises(HpckitError, match=r"rank \d is late: waited 0.1 s for it in an allreduce") as error:
+        with pytest.raises(
+            HpckitError, match=r"rank \d is late: waited 0.1 s for it in an allreduce"
+        ) as error:
             wait()
-        if f"rank {last} is late" in str(error.value):  # others may be late too, on a busy machine, but come
+        if f"rank {last} is late" in str(
+            error.value
+        ):  # others may be late too, on a busy machine, but come
             assert time.monotonic() > began + 0.1 or wait is poll
             break
         wait = again

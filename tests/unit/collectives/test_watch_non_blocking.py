@@ -109,18 +109,28 @@ def test_patience_begins_when_somebody_waits(comm):
 @pytest.mark.parametrize("end", ["Wait", "Test"])
 def test_collectives_that_do_not_match_raise_on_every_rank(comm, end):
     with Watch(comm, check=True) as watched:
-        request = watched.Iallreduce(MPI.IN_PLACE, np.zeros(3), MPI.SUM if comm.rank == 0 else MPI.MAX)
+        request = watched.Iallreduce(
+            MPI.IN_PLACE, np.zeros(3), MPI.SUM if comm.rank == 0 else MPI.MAX
+        )
         for _ in range(2):
-            with pytest.raises(HpckitError, match=r"collective 1 .* op differs: .*SUM.*: Iallreduce.*MAX") as error:
+            with pytest.raises(
+                HpckitError, match=r"collective 1 .* op differs: .*SUM.*: Iallreduce.*MAX"
+            ) as error:
                 ENDS[end](request)
         MPI.Request.Wait(request)
     message = str(error.value)
-    assert len(set(comm.allgather(message))) == 1 and message.count("test_watch_non_blocking.py:") == 2
+    assert (
+        len(set(comm.allgather(message))) == 1 and message.count("test_watch_non_blocking.py:") == 2
+    )
 
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
-    ("end", "where"), [("Wait", r"in its collective 1, Ibarrier\(\) at test"), ("Test", "outside, after 2 .* in poll")]
+    ("end", "where"),
+    [
+        ("Wait", r"in its collective 1, Ibarrier\(\) at test"),
+        ("Test", "outside, after 2 .* in poll"),
+    ],
 )
 def test_a_rank_that_does_not_come_is_named(comm, monkeypatch, end, where):
     """What is waited for need not be the last that was called."""
@@ -130,7 +140,9 @@ def test_a_rank_that_does_not_come_is_named(comm, monkeypatch, end, where):
             while not all(comm.iprobe(source=rank) for rank in range(1, comm.size)):
                 time.sleep(0.01)
         requests = [watched.Ibarrier(), watched.Ibarrier()]
-        with pytest.raises(HpckitError, match=f"collective 1 .* for rank 0, longer than 1 s; .*: {where}"):
+        with pytest.raises(
+            HpckitError, match=f"collective 1 .* for rank 0, longer than 1 s; .*: {where}"
+        ):
             ENDS[end](requests[0])
         if comm.rank:
             comm.send(None, 0)
@@ -168,6 +180,8 @@ def test_what_waitall_completes_is_never_late(comm, check, caplog):
         MPI.Request.Waitall([watched.Ibarrier(), watched.Iallreduce(MPI.IN_PLACE, np.zeros(1))])
         time.sleep(0.5)
         number, text = watched.watch._where()
-        assert number == 2 and text.startswith("outside, after 2 collectives, at test_watch_non_blocking.py:")
+        assert number == 2 and text.startswith(
+            "outside, after 2 collectives, at test_watch_non_blocking.py:"
+        )
         comm.Barrier()
     assert not [record for record in caplog.records if record.name == monitor.__name__]

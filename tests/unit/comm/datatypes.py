@@ -1,4 +1,6 @@
-"""Random MPI datatypes: a hypothesis strategy over every combiner, nested, and the bytes that MPI itself visits."""
+"""Random MPI datatypes: a hypothesis strategy over every combiner, nested, and the bytes that MPI
+itself visits.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ import numpy as np
 from hypothesis import strategies as st
 from mpi4py import MPI
 
-# Not drawn, since MPI itself is wrong there. Open MPI 5.0.11: a stride of exactly -1 byte, which it takes for +1,
-# double complex at a stride that is no multiple of 16, a darray of empty types. MPICH 5.0.2: contiguous types nested
-# with a negative extent, an empty type in a struct (it divides by zero). So nothing is one byte wide, extents are even
-# and not negative, and `Made` leaves empty parts out.
+# Not drawn, since MPI itself is wrong there. Open MPI 5.0.11: a stride of exactly -1 byte, which it
+# takes for +1, double complex at a stride that is no multiple of 16, a darray of empty types. MPICH
+# 5.0.2: contiguous types nested with a negative extent, an empty type in a struct (it divides by
+# zero). So nothing is one byte wide, extents are even and not negative, and `Made` leaves empty
+# parts out.
 NAMED = (MPI.INT16_T, MPI.FLOAT, MPI.DOUBLE)
 COUNTS = st.sampled_from([0, 1, 1, 2, 2, 2, 3, 3, 4])
 ORDERS = st.sampled_from([MPI.ORDER_C, MPI.ORDER_F])
@@ -36,7 +39,9 @@ class Made:
         how, children, arguments = recipe
         parts = [self._make(child) if isinstance(child, tuple) else child for child in children]
         if how == "struct":
-            lengths = [n if part.Get_size() else 0 for n, part in zip(arguments[0], parts, strict=True)]
+            lengths = [
+                n if part.Get_size() else 0 for n, part in zip(arguments[0], parts, strict=True)
+            ]
             datatype = MPI.Datatype.Create_struct(lengths, arguments[1], parts)
         elif how == "dup" or (how == "darray" and not parts[0].Get_size()):
             datatype = parts[0].Dup()
@@ -49,7 +54,9 @@ class Made:
 @st.composite
 def recipes(draw: st.DrawFn, depth: int = 4) -> Recipe:
     """Draw a type of up to a few thousand bytes; most have a strided form, some have none."""
-    child = draw(st.sampled_from(NAMED) if depth == 1 else st.sampled_from(NAMED) | recipes(depth - 1))
+    child = draw(
+        st.sampled_from(NAMED) if depth == 1 else st.sampled_from(NAMED) | recipes(depth - 1)
+    )
     how = draw(st.sampled_from(sorted(_ARGUMENTS)))
     arguments = draw(_ARGUMENTS[how])
     if how != "struct":
@@ -63,7 +70,10 @@ def recipes(draw: st.DrawFn, depth: int = 4) -> Recipe:
 def _places(draw: st.DrawFn, size: int, unit: int) -> list[int]:
     """Draw displacements: mostly an arithmetic progression, of either sign."""
     if draw(st.integers(0, 3)) == 0:
-        return [unit * place for place in draw(st.lists(st.integers(-9, 9), min_size=size, max_size=size))]
+        return [
+            unit * place
+            for place in draw(st.lists(st.integers(-9, 9), min_size=size, max_size=size))
+        ]
     first, step = draw(st.integers(-4, 4)), draw(st.integers(-6, 6))
     return [unit * (first + i * step) for i in range(size)]
 
@@ -81,8 +91,19 @@ def _indexed(draw: st.DrawFn, *, block: bool, units: tuple[int, ...] = (1, 4, 8,
 
 @st.composite
 def _subarrays(draw: st.DrawFn) -> tuple:
-    dims = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 2)), min_size=1, max_size=4))
-    return [sum(dim) for dim in dims], [dim[1] for dim in dims], [dim[0] for dim in dims], draw(ORDERS)
+    dims = draw(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 2)),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    return (
+        [sum(dim) for dim in dims],
+        [dim[1] for dim in dims],
+        [dim[0] for dim in dims],
+        draw(ORDERS),
+    )
 
 
 @st.composite
@@ -90,11 +111,20 @@ def _darrays(draw: st.DrawFn) -> tuple:
     dims = []
     for _ in range(draw(st.integers(1, 3))):
         size = draw(st.integers(1, 7))
-        kind = draw(st.sampled_from([MPI.DISTRIBUTE_NONE, MPI.DISTRIBUTE_BLOCK, MPI.DISTRIBUTE_CYCLIC]))
+        kind = draw(
+            st.sampled_from([MPI.DISTRIBUTE_NONE, MPI.DISTRIBUTE_BLOCK, MPI.DISTRIBUTE_CYCLIC])
+        )
         parts = 1 if kind == MPI.DISTRIBUTE_NONE else draw(st.integers(1, 3))
         least = -(-size // parts) if kind == MPI.DISTRIBUTE_BLOCK else 1
         given = kind != MPI.DISTRIBUTE_NONE and draw(st.booleans())
-        dims.append((size, kind, draw(st.integers(least, least + 2)) if given else MPI.DISTRIBUTE_DFLT_DARG, parts))
+        dims.append(
+            (
+                size,
+                kind,
+                draw(st.integers(least, least + 2)) if given else MPI.DISTRIBUTE_DFLT_DARG,
+                parts,
+            )
+        )
     sizes, kinds, deals, parts = (list(numbers) for numbers in zip(*dims, strict=True))
     ranks = int(np.prod(parts))
     return ranks, draw(st.integers(0, ranks - 1)), sizes, kinds, deals, parts, draw(ORDERS)
@@ -105,7 +135,9 @@ _ARGUMENTS: dict[str, st.SearchStrategy[tuple]] = {
     "resized": st.tuples(st.integers(-16, 16), st.integers(0, 32).map(lambda half: 2 * half)),
     "contiguous": st.tuples(COUNTS),
     "vector": st.tuples(COUNTS, COUNTS, st.integers(-6, 6)),
-    "hvector": st.tuples(COUNTS, COUNTS, st.sampled_from([-64, -24, -8, -3, 0, 4, 8, 9, 16, 24, 40, 72])),
+    "hvector": st.tuples(
+        COUNTS, COUNTS, st.sampled_from([-64, -24, -8, -3, 0, 4, 8, 9, 16, 24, 40, 72])
+    ),
     "indexed": _indexed(block=False, units=(1,)),
     "hindexed": _indexed(block=False),
     "indexed_block": _indexed(block=True, units=(1,)),
@@ -119,7 +151,8 @@ _ARGUMENTS: dict[str, st.SearchStrategy[tuple]] = {
 class Objects:
     """`count` objects of a datatype in a buffer of their own, for MPI's Pack and Unpack.
 
-    memory : uint8, every byte that the objects may touch; its first byte lies `low` bytes from the objects' address.
+    memory : uint8, every byte that the objects may touch; its first byte lies `low` bytes from the
+        objects' address.
     """
 
     def __init__(self, datatype: MPI.Datatype, count: int) -> None:
@@ -129,11 +162,14 @@ class Objects:
         self.low = start + min(0, last)
         self.memory = np.zeros(reach + abs(last), np.uint8)
         self.nbytes = count * datatype.Get_size()
-        # Pack takes as many objects as fit the buffer's length; where extents run backwards, they become one object.
+        # Pack takes as many objects as fit the buffer's length; where extents run backwards, they
+        # become one object.
         moved = self._keep(datatype.Create_contiguous(count) if extent <= 0 else datatype.Dup())
         moved = self._keep(moved.Create_hindexed([1], [-self.low]))
         self._datatype = self._keep(moved.Create_resized(0, max(extent, 1))).Commit()
-        self._buffer = MPI.buffer.fromaddress(self.memory.ctypes.data, count * extent if extent > 0 else 1)
+        self._buffer = MPI.buffer.fromaddress(
+            self.memory.ctypes.data, count * extent if extent > 0 else 1
+        )
 
     def _keep(self, datatype: MPI.Datatype) -> MPI.Datatype:
         self._open.callback(datatype.Free)
@@ -154,7 +190,9 @@ class Objects:
         assert self._datatype.Unpack(packed, 0, self._buffer, MPI.COMM_SELF) == self.nbytes
 
     def bytes_visited(self) -> np.ndarray:
-        """Return the offset of each byte, in MPI's own order: (nbytes,) int64; packs the digits of the addresses."""
+        """Return the offset of each byte, in MPI's own order: (nbytes,) int64; packs the digits of
+        the addresses.
+        """
         address = np.arange(self.memory.size)
         visited = np.full(self.nbytes, self.low)
         for digit in range(3):
@@ -164,7 +202,9 @@ class Objects:
 
 
 def loops_of(visited: np.ndarray) -> tuple[Any, ...] | None:
-    """Return (start, counts, strides, row) of a list of visited bytes, found the slow and plain way; None: no nest."""
+    """Return (start, counts, strides, row) of a list of visited bytes, found the slow and plain
+    way; None: no nest.
+    """
     places, counts, strides = visited.tolist(), [], []
     step = 1
     while True:

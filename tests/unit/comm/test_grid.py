@@ -56,7 +56,11 @@ def test_neighbors_point_at_each_other(comm, periodic):
 def test_arrays_have_ghosts_where_asked(comm):
     grid = Grid(comm, (12, 8), width=((1, 2), (0, 3)))
     u = grid.zeros("f4", order="F")
-    assert u.shape == grid.local_shape == tuple(n + w for n, w in zip(grid.owned_shape(), (3, 3), strict=True))
+    assert (
+        u.shape
+        == grid.local_shape
+        == tuple(n + w for n, w in zip(grid.owned_shape(), (3, 3), strict=True))
+    )
     assert u.flags.f_contiguous and u.dtype == np.float32 and not u.any()
     u[grid.owned] = 1
     assert u.sum() == math.prod(grid.owned_shape())
@@ -98,7 +102,10 @@ def test_it_prints_itself(comm):
         ({"shape": (8, 8), "width": -1}, "non-negative"),
         ({"shape": (8, 8), "width": ((1, 2, 3), 1)}, "non-negative"),
         ({"shape": (8, 8), "width": 1.5}, "width 1.5 must be one value, or one per dimension"),
-        ({"shape": (8, 8), "process_shape": (5, 3)}, r"grid \(5, 3\) needs 15 ranks, but the communicator has \d: use"),
+        (
+            {"shape": (8, 8), "process_shape": (5, 3)},
+            r"grid \(5, 3\) needs 15 ranks, but the communicator has \d: use",
+        ),
         ({"shape": (8, 8), "process_shape": (0, 3)}, "at least 1 in every dimension"),
         ({"shape": (8, 8), "process_shape": 4}, r"grid \(4, 4\) needs 16 ranks"),
     ],
@@ -118,13 +125,19 @@ def test_more_ranks_than_cells(comm):
 
 @pytest.mark.mpi(min_size=2)
 def test_ranks_that_disagree_are_named(comm):
-    with pytest.raises(ConfigError, match=r"arguments of Grid must be the same on all ranks, but rank.*\(8, 9\)"):
+    with pytest.raises(
+        ConfigError, match=r"arguments of Grid must be the same on all ranks, but rank.*\(8, 9\)"
+    ):
         Grid(comm, (8, 8 + (comm.rank == 1)))
     with pytest.raises(ConfigError, match=r"rank 1: shape \(8, 0\)"):
         Grid(comm, (8, 8 * (comm.rank != 1)))
 
 
-@given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=4), width=st.integers(0, 2), periodic=st.booleans())
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    width=st.integers(0, 2),
+    periodic=st.booleans(),
+)
 def test_any_grid_works_or_says_why(comm, shape, width, periodic):
     try:
         grid = Grid(comm, shape, width=width, periodic=periodic)
@@ -207,7 +220,8 @@ def test_shared_memory_outlives_its_grid_and_communicator(comm):
 def test_shared_memory_that_is_not_there_is_refused(comm):
     grid = Grid(comm, (2**46,), width=0)
     with pytest.raises(
-        HpckitError, match=r"shared arrays of .* GB do not fit into this node's memory, of which .* free"
+        HpckitError,
+        match=r"shared arrays of .* GB do not fit into this node's memory, of which .* free",
     ):
         grid.zeros(shared=True)
 

@@ -23,7 +23,9 @@ def test_limits_of_control_groups_above_count(tmp_path, monkeypatch, group, fold
     (tmp_path / folder / "memory.stat").write_text("anon 500\ninactive_file 200\n")
     read = memory._read
     monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "_read", lambda path: group if path.name == "cgroup" else read(path))
+    monkeypatch.setattr(
+        memory, "_read", lambda path: group if path.name == "cgroup" else read(path)
+    )
     assert memory._of_cgroup() == 500
     assert memory.available() <= 500
 

@@ -10,8 +10,21 @@ from hpckit.comm.overlap import identical, overlap, overlaps_itself
 
 X = np.arange(4 * 6 * 8).reshape(4, 6, 8)
 PAIRS = np.zeros(9, [("a", "f8"), ("b", "f8")])
-UNION = np.zeros(9, np.dtype({"names": ["a", "b"], "formats": ["f8", "f8"], "offsets": [0, 4], "itemsize": 16}))
-VIEWS = [X, X[1:], X[:-1], X[::-1], X[:, ::2], X[:, 1::2], X[..., :4], X[..., 4:], X.T, X[::2, 1::3, ::-5]]
+UNION = np.zeros(
+    9, np.dtype({"names": ["a", "b"], "formats": ["f8", "f8"], "offsets": [0, 4], "itemsize": 16})
+)
+VIEWS = [
+    X,
+    X[1:],
+    X[:-1],
+    X[::-1],
+    X[:, ::2],
+    X[:, 1::2],
+    X[..., :4],
+    X[..., 4:],
+    X.T,
+    X[::2, 1::3, ::-5],
+]
 VIEWS += [X.view("i4"), X[0, 0], X[:0], X[2, 3, 4:5], np.diagonal(X[0])]
 VIEWS += [record[name] for record in (PAIRS, UNION) for name in "ab"]
 
@@ -19,7 +32,10 @@ VIEWS += [record[name] for record in (PAIRS, UNION) for name in "ab"]
 def places(array: np.ndarray) -> list[int]:
     """Addresses of all bytes, one by one."""
     first = array.__array_interface__["data"][0]
-    starts = (first + sum(i * s for i, s in zip(at, array.strides, strict=True)) for at in np.ndindex(array.shape))
+    starts = (
+        first + sum(i * s for i, s in zip(at, array.strides, strict=True))
+        for at in np.ndindex(array.shape)
+    )
     return [start + byte for start in starts for byte in range(array.itemsize)]
 
 
@@ -43,5 +59,9 @@ def test_a_view_of_itself(shape, strides):
 
 def test_what_slices_make_never_overlaps_itself():
     assert not any(map(overlaps_itself, VIEWS))
-    for made in (np.broadcast_to(1.0, (3,)), sliding_window_view(X, 2, 0), np.broadcast_to(X[0], X.shape)):
+    for made in (
+        np.broadcast_to(1.0, (3,)),
+        sliding_window_view(X, 2, 0),
+        np.broadcast_to(X[0], X.shape),
+    ):
         assert overlaps_itself(made)

@@ -31,11 +31,15 @@ def check_against_mpi(datatype: MPI.Datatype, count: int) -> None:
     with Objects(datatype, count) as objects:
         objects.memory[:] = noise(objects.memory.size)
         whole = datatype.Create_contiguous(count)
-        moved = whole.Create_hindexed([1], [-objects.low]).Commit()  # as seen from the first byte of the memory
+        moved = whole.Create_hindexed(
+            [1], [-objects.low]
+        ).Commit()  # as seen from the first byte of the memory
         packer, packed = Packer(moved), np.zeros(objects.nbytes, np.uint8)
         packer.pack(objects.memory, out=packed)
         np.testing.assert_array_equal(packed, objects.pack())
-        if len(np.unique(visited := objects.bytes_visited())) == visited.size:  # else the last writer is not defined
+        if (
+            len(np.unique(visited := objects.bytes_visited())) == visited.size
+        ):  # else the last writer is not defined
             packer.unpack(noise(objects.nbytes + 1)[:-1], ours := np.zeros_like(objects.memory))
             objects.memory[:] = 0
             objects.unpack(noise(objects.nbytes + 1)[:-1])
@@ -48,13 +52,20 @@ def check_against_mpi(datatype: MPI.Datatype, count: int) -> None:
 @given(
     shape=st.lists(st.integers(1, 7), min_size=1, max_size=6),
     cut=st.lists(
-        st.tuples(st.integers(0, 6), st.integers(1, 7), st.sampled_from([1, 2, -1, -2])), min_size=6, max_size=6
+        st.tuples(st.integers(0, 6), st.integers(1, 7), st.sampled_from([1, 2, -1, -2])),
+        min_size=6,
+        max_size=6,
     ),
-    dtype=st.sampled_from(["u1", "i2", "f4", "f8", "c16", "S3", "S5", "S24", "S40", "S100", "S200"]),
+    dtype=st.sampled_from(
+        ["u1", "i2", "f4", "f8", "c16", "S3", "S5", "S24", "S40", "S100", "S200"]
+    ),
 )
 def test_any_slice_as_numpy_copies_it(shape, cut, dtype):
     array = noise(int(np.prod(shape)) * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
-    index = tuple(slice(None, None, step) if step < 0 else slice(a, a + n, step) for a, n, step in cut[: len(shape)])
+    index = tuple(
+        slice(None, None, step) if step < 0 else slice(a, a + n, step)
+        for a, n, step in cut[: len(shape)]
+    )
     block = from_slice(array, index)
     packed = np.zeros(block.nbytes, np.uint8)
     pack(block, array, packed)
@@ -67,7 +78,10 @@ def test_any_slice_as_numpy_copies_it(shape, cut, dtype):
 
 def test_several_objects_of_several_layouts():
     a, b = np.arange(600.0).reshape(20, 30), np.arange(600, dtype="i4").reshape(2, 10, 30)
-    column, plane = from_slice(a[:4], (slice(None), 2)), from_slice(b[0], (slice(1, 3), slice(4, 8)))
+    column, plane = (
+        from_slice(a[:4], (slice(None), 2)),
+        from_slice(b[0], (slice(1, 3), slice(4, 8))),
+    )
     packer, packed = Packer(column, plane, count=2), np.zeros(8 * 8 + 16 * 4, np.uint8)
     assert packer.nbytes == packed.size
     packer.pack(a, b, out=packed)
@@ -81,7 +95,10 @@ def test_several_objects_of_several_layouts():
 
 def test_opposite_faces_are_moved_in_one_sweep():
     field = np.random.default_rng(0).random((12, 14, 16))
-    low, high = from_slice(field, np.s_[1:-1, 1:-1, 1:2]), from_slice(field, np.s_[1:-1, 1:-1, -2:-1])
+    low, high = (
+        from_slice(field, np.s_[1:-1, 1:-1, 1:2]),
+        from_slice(field, np.s_[1:-1, 1:-1, -2:-1]),
+    )
     packer, packed = Packer(low, high), np.zeros(2 * 120)
     packer.pack(field, field, out=packed)
     assert len(packer._bound["pack"][2]) == 1
@@ -92,7 +109,9 @@ def test_opposite_faces_are_moved_in_one_sweep():
 def test_more_loops_than_the_kernel_has():
     source, target = np.arange(2.0**7).reshape((2,) * 7), np.zeros((2,) * 7)
     strides = tuple(reversed(source.strides))
-    move = Move(source.shape, 8, native.address(source), source.strides, native.address(target), strides)
+    move = Move(
+        source.shape, 8, native.address(source), source.strides, native.address(target), strides
+    )
     Moves([move]).run()
     np.testing.assert_array_equal(target, source.transpose())
 

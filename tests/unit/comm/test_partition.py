@@ -40,7 +40,11 @@ def test_boxes_cover_each_cell_once(data, shape):
     assert partition.owned_cells(shape, processes).tolist() == cells
 
 
-@given(data=st.data(), shape=st.lists(st.integers(3, 12), min_size=1, max_size=3).map(tuple), corners=st.booleans())
+@given(
+    data=st.data(),
+    shape=st.lists(st.integers(3, 12), min_size=1, max_size=3).map(tuple),
+    corners=st.booleans(),
+)
 def test_halo_cells_are_the_ghosts_owned_by_others(data, shape, corners):
     """Count ghosts one by one: wrapped coordinates tell who owns each."""
     processes = tuple(data.draw(st.integers(1, n // 3)) for n in shape)
@@ -63,7 +67,10 @@ def test_halo_cells_are_the_ghosts_owned_by_others(data, shape, corners):
 
 
 def test_local_cells_count_ghosts():
-    assert partition.local_cells((5, 4), (2, 1), ((1, 2), (0, 1))).tolist() == [(3 + 3) * 5, (2 + 3) * 5]
+    assert partition.local_cells((5, 4), (2, 1), ((1, 2), (0, 1))).tolist() == [
+        (3 + 3) * 5,
+        (2 + 3) * 5,
+    ]
 
 
 @given(data=st.data(), shape=SHAPES, size=st.integers(1, 24))
@@ -107,7 +114,8 @@ def test_process_grids_one_expects(shape, size, periodic, best):
 
 def test_a_halo_thicker_than_the_blocks_does_not_fit():
     with pytest.raises(
-        ConfigError, match=r"4 ranks fits shape \(8,\): each block needs at least 3 cells .*use 2 ranks"
+        ConfigError,
+        match=r"4 ranks fits shape \(8,\): each block needs at least 3 cells .*use 2 ranks",
     ):
         partition.process_shape((8,), 4, (False,), ((3, 2),))
 
@@ -120,4 +128,6 @@ def test_thousands_of_ranks_are_planned_at_once():
     assert processes == (16, 16, 16)
     assert cells.shape == (4096,)
     assert (cells == 132**3 - 128**3).all()
-    assert time.process_time() - begin < 5  # ~20 ms on a quiet machine; what may not happen is minutes
+    assert (
+        time.process_time() - begin < 5
+    )  # ~20 ms on a quiet machine; what may not happen is minutes

@@ -8,7 +8,9 @@ from hpckit.comm.race import Race
 
 
 def look(race, times):
-    """One look; every call takes the time of its way, which may depend on the way's number of calls so far."""
+    """One look; every call takes the time of its way, which may depend on the way's number of calls
+    so far.
+    """
     calls = dict.fromkeys(times, 0)
     while not race.over:
         way = race.next()
@@ -95,7 +97,9 @@ def test_hopeless_ways_stay_away_until_all_is_forgotten(comm):
     race = Race(comm, ["a", "b", "c"])
     times = {"a": 1e-3, "b": 2e-3, "c": 5e-3}
     look(race, times)
-    assert again(race, times)["c"] == again(race, times)["c"] == 5  # once each round, until it is beaten
+    assert (
+        again(race, times)["c"] == again(race, times)["c"] == 5
+    )  # once each round, until it is beaten
     assert again(race, times)["c"] == 0
     assert again(race, times | {"a": 9e-3}, forget=True)["c"] > 5
 

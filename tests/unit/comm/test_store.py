@@ -39,7 +39,9 @@ def test_what_was_kept_is_read(path):
         lambda text: text.replace("512", "511"),
         lambda text: text.replace('"node"', '"mode"'),
         lambda text: json.dumps({**json.loads(text), "check": None}),
-        lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != "check"}),
+        lambda text: json.dumps(
+            {key: value for key, value in json.loads(text).items() if key != "check"}
+        ),
     ],
 )
 def test_a_damaged_file_is_none_and_replaced(path, damage):
@@ -53,7 +55,9 @@ def test_flipped_bits_change_no_number(path):
     content, rng = path.read_bytes(), random.Random(1)
     for _ in range(300):
         at = rng.randrange(len(content))
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :])
+        path.write_bytes(
+            content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        )
         assert store.read("kind", MACHINE) in (None, READ)  # READ: of a space or the like
 
 

@@ -180,7 +180,9 @@ def test_lines_that_are_none_of_ours_end_a_stream(line, monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         listener = Stream(ours)
-        thread = threading.Thread(target=lambda: (theirs.sendall(line + b"x" * 1001), theirs.close()), daemon=True)
+        thread = threading.Thread(
+            target=lambda: (theirs.sendall(line + b"x" * 1001), theirs.close()), daemon=True
+        )
         thread.start()
         received = 0
         while (messages := listener.receive()) is not None:

@@ -1,4 +1,5 @@
-"""A datatype's canonical block visits the very bytes that MPI packs, in its order; equal layouts are equal blocks.
+"""A datatype's canonical block visits the very bytes that MPI packs, in its order; equal layouts
+are equal blocks.
 
 No rank speaks to another here, so these tests are not marked `mpi`: they run once.
 """
@@ -72,7 +73,10 @@ def test_random_types_visit_the_bytes_that_mpi_packs(recipe, count):
 ELSEWHERE_WRONG = {
     "z face, width 1": (of(DOUBLE, "subarray", [18, 18, 18], [1, 16, 16], [16, 1, 1], C), 1),
     "y face, width 1": (of(DOUBLE, "subarray", [18, 18, 18], [16, 1, 16], [1, 1, 1], C), 1),
-    "y face, width 1, Fortran": (of(DOUBLE, "subarray", [18, 18, 18], [16, 1, 16], [1, 1, 1], F), 1),
+    "y face, width 1, Fortran": (
+        of(DOUBLE, "subarray", [18, 18, 18], [16, 1, 16], [1, 1, 1], F),
+        1,
+    ),
     "corner": (of(DOUBLE, "subarray", [18, 18, 18], [1, 1, 1], [16, 1, 16], C), 1),
     "1-D part, 2 objects": (of(DOUBLE, "subarray", [100], [1], [7], C), 2),
     "2-D full rows, 2 objects": (of(DOUBLE, "subarray", [10, 10], [3, 10], [2, 0], C), 2),
@@ -101,7 +105,9 @@ CYCLIC, DEFAULT = MPI.DISTRIBUTE_CYCLIC, MPI.DISTRIBUTE_DFLT_DARG
         of(PADDED, "indexed_block", 2, [0, 3, 6]),
         of(PADDED, "subarray", [4, 5], [2, 3], [1, 1], F),
         of(of([PADDED], "struct", [3], [8]), "contiguous", 2),
-        of(MPI.INT16_T, "darray", 2, 0, [3, 3], [CYCLIC, CYCLIC], [DEFAULT, 2], [2, 1], F),  # rows touch where it turns
+        of(
+            MPI.INT16_T, "darray", 2, 0, [3, 3], [CYCLIC, CYCLIC], [DEFAULT, 2], [2, 1], F
+        ),  # rows touch where it turns
         of(DOUBLE, "darray", 6, 4, [8, 9], [CYCLIC, MPI.DISTRIBUTE_BLOCK], [2, DEFAULT], [2, 3], C),
     ],
 )
@@ -126,7 +132,12 @@ def test_equal_layouts_are_equal_blocks():
         of(DOUBLE, "indexed", [1, 2, 2, 1, 3, 3], [98, 99, 154, 156, 210, 266]),
         of(DOUBLE, "indexed_block", 3, starts),
         of(of(three, "resized", 0, 1000), "hindexed_block", 1, bytes_),
-        of([three, DOUBLE, MPI.INT64_T, three, three], "struct", [1, 1, 2, 1, 1], [784, 1232, 1240, *bytes_[2:]]),
+        of(
+            [three, DOUBLE, MPI.INT64_T, three, three],
+            "struct",
+            [1, 1, 2, 1, 1],
+            [784, 1232, 1240, *bytes_[2:]],
+        ),
     ):
         assert block_of(recipe) == face
         assert hash(block_of(recipe)) == hash(face)
@@ -148,28 +159,59 @@ def test_extents_place_the_next_object():
     assert (one.repeat(3).extent, one.repeat(0).nbytes) == (120, 0)
     backwards = block_of(of(DOUBLE, "resized", 0, -8))
     assert backwards.repeat(3) == StridedBlock(0, (3,), (-8,), 8, 0)
-    assert backwards.repeat(3).extent == block_of(of(of(DOUBLE, "resized", 0, -8), "contiguous", 3)).extent == 8
+    assert (
+        backwards.repeat(3).extent
+        == block_of(of(of(DOUBLE, "resized", 0, -8), "contiguous", 3)).extent
+        == 8
+    )
 
 
 def test_named_types():
-    for name in ("BYTE", "CHAR", "INT", "INT64_T", "FLOAT", "DOUBLE", "C_DOUBLE_COMPLEX", "C_BOOL", "FLOAT_INT"):
+    for name in (
+        "BYTE",
+        "CHAR",
+        "INT",
+        "INT64_T",
+        "FLOAT",
+        "DOUBLE",
+        "C_DOUBLE_COMPLEX",
+        "C_BOOL",
+        "FLOAT_INT",
+    ):
         datatype = getattr(MPI, name)
         assert from_datatype(datatype) == StridedBlock(0, (), (), datatype.Get_size(), 0)
     assert from_datatype(MPI.DOUBLE_INT) == StridedBlock(0, (), (), 12, 16)
     assert from_datatype(MPI.DOUBLE_INT).repeat(2) == StridedBlock(0, (2,), (16,), 12, 32)
     assert from_datatype(MPI.Datatype.Create_f90_real(15, 300)).row == 8
-    with pytest.raises(NotStrided, match=r"contiguous: .*SHORT_INT has 2 B of padding inside; MPI.Datatype.Pack"):
+    with pytest.raises(
+        NotStrided, match=r"contiguous: .*SHORT_INT has 2 B of padding inside; MPI.Datatype.Pack"
+    ):
         block_of(of(MPI.SHORT_INT, "contiguous", 2))
 
 
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (of(DOUBLE, "indexed_block", 1, [0, 2, 4, 7]), "indexed_block: blocks 0 to 2 repeat every 16 B, block 3 of 4"),
-        (of(DOUBLE, "indexed_block", 1, [0, 1, 4, 5, 8]), "blocks 0 to 1 repeat every 8 B, block 4 of 5"),
-        (of(DOUBLE, "indexed", [2, 1], [0, 4]), "the contiguous run at byte 32 is 8 B long, those before it 16 B"),
-        (of(of([DOUBLE, MPI.INT], "struct", [1, 1], [0, 12]), "vector", 3, 1, 2), "vector: struct: the contiguous run"),
-        (of([of(MPI.BYTE, "vector", 1 << 20, 1, 2), DOUBLE], "struct", [1, 1], [0, -8]), "1048577 rows .* too many"),
+        (
+            of(DOUBLE, "indexed_block", 1, [0, 2, 4, 7]),
+            "indexed_block: blocks 0 to 2 repeat every 16 B, block 3 of 4",
+        ),
+        (
+            of(DOUBLE, "indexed_block", 1, [0, 1, 4, 5, 8]),
+            "blocks 0 to 1 repeat every 8 B, block 4 of 5",
+        ),
+        (
+            of(DOUBLE, "indexed", [2, 1], [0, 4]),
+            "the contiguous run at byte 32 is 8 B long, those before it 16 B",
+        ),
+        (
+            of(of([DOUBLE, MPI.INT], "struct", [1, 1], [0, 12]), "vector", 3, 1, 2),
+            "vector: struct: the contiguous run",
+        ),
+        (
+            of([of(MPI.BYTE, "vector", 1 << 20, 1, 2), DOUBLE], "struct", [1, 1], [0, -8]),
+            "1048577 rows .* too many",
+        ),
     ],
 )
 def test_irregular_types_say_why(recipe, why):
@@ -189,7 +231,9 @@ def test_empty_types_are_one_block():
         assert block_of(recipe) == NOTHING
     assert from_array(np.zeros((3, 0))) == NOTHING
     assert NOTHING.offsets().shape == (1,)
-    assert block_of(of([irregular, DOUBLE], "struct", [0, 1], [0, 24])) == StridedBlock(24, (), (), 8, 0)
+    assert block_of(of([irregular, DOUBLE], "struct", [0, 1], [0, 24])) == StridedBlock(
+        24, (), (), 8, 0
+    )
 
 
 def test_64_bit():
@@ -219,7 +263,9 @@ def test_slices_of_arrays(index, dtype):
         places = array.ctypes.data + np.add.outer(block.offsets(), np.arange(block.row)).ravel()
         low, high = np.lib.array_utils.byte_bounds(array)
         memory = np.frombuffer(MPI.buffer.fromaddress(low, high - low), np.uint8)
-        np.testing.assert_array_equal(memory[places - low], np.frombuffer(array[index_].tobytes(), np.uint8))
+        np.testing.assert_array_equal(
+            memory[places - low], np.frombuffer(array[index_].tobytes(), np.uint8)
+        )
 
 
 def test_slices_that_copy_have_no_block():
@@ -238,7 +284,10 @@ def test_a_field_of_a_record_is_strided():
 
 def test_blocks_read_well():
     cells = np.zeros((66, 66, 66))
-    assert str(from_slice(cells, np.s_[1:65, 1, 1:65])) == "64 rows of 512 B, every 34848 B, from byte 35384 (32.0 KiB)"
+    assert (
+        str(from_slice(cells, np.s_[1:65, 1, 1:65]))
+        == "64 rows of 512 B, every 34848 B, from byte 35384 (32.0 KiB)"
+    )
     assert str(from_slice(cells, np.s_[1:65, 1:65, 64])) == (
         "64 x 64 rows of 8 B, every 34848 x 528 B, from byte 35888 (32.0 KiB)"
     )

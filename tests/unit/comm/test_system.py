@@ -28,7 +28,9 @@ def test_between_points_times_are_interpolated_in_logarithms():
 
 def test_between_points_of_equal_times_is_their_time():
     for time in (1e-6, 3.3e-6, 7.7e-6):
-        assert {interpolate({8: [(512, time), (4096, time)]}, nbytes, 8) for nbytes in range(512, 4096)} == {time}
+        assert {
+            interpolate({8: [(512, time), (4096, time)]}, nbytes, 8) for nbytes in range(512, 4096)
+        } == {time}
 
 
 def test_beyond_the_points():
@@ -40,10 +42,18 @@ def test_beyond_the_points():
 
 @pytest.fixture
 def cache(shared_path, monkeypatch):
-    """An empty cache folder, the same on all ranks, and measuring of few points that never ends early."""
+    """An empty cache folder, the same on all ranks, and measuring of few points that never ends
+    early.
+    """
     native.load("hpckit.comm.moves")  # else it would be compiled again for the empty cache
     monkeypatch.setenv("HPCKIT_CACHE", str(shared_path))
-    settings = {"PATIENCE": 1e-9, "LIMIT": 1e9, "SIZES": (512, 4096), "MESSAGES": (64, 4096), "AREA": 1 << 19}
+    settings = {
+        "PATIENCE": 1e-9,
+        "LIMIT": 1e9,
+        "SIZES": (512, 4096),
+        "MESSAGES": (64, 4096),
+        "AREA": 1 << 19,
+    }
     for name, value in settings.items():
         monkeypatch.setattr(probe, name, value)
     return shared_path

@@ -1,4 +1,6 @@
-"""Ranks that disagree, fields that share memory, and what is no field: one `ConfigError` on every rank."""
+"""Ranks that disagree, fields that share memory, and what is no field: one `ConfigError` on every
+rank.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ def test_options_that_differ(comm, last, ours, theirs):
     grid = Grid(comm, (16, 12))
     options = theirs if last else ours
     name = next(iter(options))
-    refused(comm, rf"options of a Halo must be the same on all ranks, but .*'{name}': ", lambda: Halo(grid, **options))
+    refused(
+        comm,
+        rf"options of a Halo must be the same on all ranks, but .*'{name}': ",
+        lambda: Halo(grid, **options),
+    )
     fields = [np.zeros(grid.local_shape)]
     refused(comm, "must be the same on all ranks", lambda: Halo(grid, fields=fields, **options))
 
@@ -56,17 +62,31 @@ def test_options_that_differ(comm, last, ours, theirs):
 def test_fields_that_differ(comm, last):
     grid = Grid(comm, (16, 12))
     a, b, c = grid.zeros("f4"), grid.zeros("f8"), grid.zeros("f8")
-    for ours, theirs in ((None, [a]), ([a], [a, b]), ([a, b], [b, a]), ([], [a]), ([b], [grid.zeros(">f8")])):
+    for ours, theirs in (
+        (None, [a]),
+        ([a], [a, b]),
+        ([a, b], [b, a]),
+        ([], [a]),
+        ([b], [grid.zeros(">f8")]),
+    ):
         fields = theirs if last else ours
-        refused(comm, "must be the same on all ranks", lambda fields=fields: Halo(grid, fields=fields))
+        refused(
+            comm, "must be the same on all ranks", lambda fields=fields: Halo(grid, fields=fields)
+        )
     halo = Halo(grid)  # plans at the first exchange
-    refused(comm, "must be the same on all ranks", lambda: halo.exchange(*([b, c] if last else [b])))
+    refused(
+        comm, "must be the same on all ranks", lambda: halo.exchange(*([b, c] if last else [b]))
+    )
 
 
 def test_fields_of_which_some_are_shared(comm, last):
     grid = Grid(comm, (16, 12))
     mine, common = grid.zeros(), grid.zeros(shared=True)
-    refused(comm, "shared memory", lambda: Halo(grid, fields=[mine if last else common], method="direct"))
+    refused(
+        comm,
+        "shared memory",
+        lambda: Halo(grid, fields=[mine if last else common], method="direct"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +145,13 @@ def test_process_shapes_that_differ(comm, last):
 def test_what_is_no_intracommunicator(comm):
     freed = comm.Dup()
     freed.Free()
-    wrong = {"COMM_NULL": MPI.COMM_NULL, "it was freed": freed, "got None": None, "got 7": 7, "got 'world'": "world"}
+    wrong = {
+        "COMM_NULL": MPI.COMM_NULL,
+        "it was freed": freed,
+        "got None": None,
+        "got 7": 7,
+        "got 'world'": "world",
+    }
     for message, given in wrong.items():
         refused(comm, message, lambda given=given: Grid(given, (8, 8)))
     if comm.size > 1:
@@ -143,7 +169,10 @@ def pairs(shape: tuple[int, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Fields that overlap in part."""
     m, n = shape
     plane, records = np.zeros((m + 1, n + 1)), np.zeros(shape, [("a", "f8"), ("b", "f8")])
-    union = np.zeros(shape, np.dtype({"names": ["x", "y"], "formats": ["f8", "f4"], "offsets": [0, 4], "itemsize": 8}))
+    union = np.zeros(
+        shape,
+        np.dtype({"names": ["x", "y"], "formats": ["f8", "f4"], "offsets": [0, 4], "itemsize": 8}),
+    )
     vector, square = np.zeros((m, n, 3)), np.zeros((max(m, n), max(m, n)))
     complex_ = np.zeros(shape, complex)
     return {
@@ -153,12 +182,18 @@ def pairs(shape: tuple[int, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ),
         "reversed": (plane[:m, :n], plane[:m, :n][::-1, ::-1]),
         "transposed": (square[:m, :n], square.T[:m, :n]),
-        "a component and the whole": (vector[..., 0], as_strided(vector, shape, vector[..., 1].strides)),
+        "a component and the whole": (
+            vector[..., 0],
+            as_strided(vector, shape, vector[..., 1].strides),
+        ),
         "members over each other": (union["x"], union["y"]),
         "a record and a member": (records, records["a"]),
         "the real part": (complex_, complex_.real),
         "other dtype": (plane[:m, :n], plane[:m, :n].view("i8")),
-        "other strides": (plane.ravel()[: 1 * m * n].reshape(m, n), as_strided(plane, shape, plane.strides)),
+        "other strides": (
+            plane.ravel()[: 1 * m * n].reshape(m, n),
+            as_strided(plane, shape, plane.strides),
+        ),
     }
 
 
@@ -167,7 +202,9 @@ def test_fields_that_overlap_are_refused(comm):
     for name, (a, b) in pairs(grid.local_shape).items():
         if np.shares_memory(a, b):
             for fields in ([a, b], [b, a]):
-                refused(comm, "fields 0 and 1 overlap", lambda fields=fields: Halo(grid, fields=fields))
+                refused(
+                    comm, "fields 0 and 1 overlap", lambda fields=fields: Halo(grid, fields=fields)
+                )
         else:
             assert name == "shifted by a byte"
 
@@ -179,7 +216,9 @@ def test_where_it_is_too_hard_to_tell_fields_are_refused(comm, monkeypatch):
     grid = Grid(comm, (16, 12))
     fields = [grid.zeros(), grid.zeros()]
     monkeypatch.setattr(np, "shares_memory", too_hard)
-    refused(comm, "overlap in memory, or are too entangled to tell", lambda: Halo(grid, fields=fields))
+    refused(
+        comm, "overlap in memory, or are too entangled to tell", lambda: Halo(grid, fields=fields)
+    )
 
 
 def test_fields_beside_each_other_are_right(comm):
@@ -187,7 +226,14 @@ def test_fields_beside_each_other_are_right(comm):
     m, n = grid.local_shape
     vector, records = np.zeros((m, n, 3)), np.zeros((m, n), [("a", "f8"), ("b", "i2"), ("c", "f4")])
     complex_, rows = np.zeros((m, n), complex), np.zeros((2 * m, 3 * n))
-    fields = [vector[..., 2], vector[:, ::-1, 0], records["c"], records["a"], complex_.real, complex_.imag]
+    fields = [
+        vector[..., 2],
+        vector[:, ::-1, 0],
+        records["c"],
+        records["a"],
+        complex_.real,
+        complex_.imag,
+    ]
     fields += [rows[::2, ::3], rows[1::2, 2::3], rows[::-2, 1::3][::-1, ::-1]][:2]
     for number, field in enumerate(fields):
         field[grid.owned] = 10 * number + grid.rank
@@ -204,10 +250,18 @@ def test_a_field_that_overlaps_itself_is_refused(comm, shape):
     last, good = comm.rank == comm.size - 1, grid.zeros()
     m, n = grid.local_shape
     small = np.zeros((m if shape[0] > 1 else 1, n if shape[1] > 1 else 1))
-    wrong = [np.broadcast_to(small, (m, n)), as_strided(np.zeros(4 * m * n), (m, n), (8, 16)), np.zeros((m, n), "V0")]
+    wrong = [
+        np.broadcast_to(small, (m, n)),
+        as_strided(np.zeros(4 * m * n), (m, n), (8, 16)),
+        np.zeros((m, n), "V0"),
+    ]
     wrong[0] = as_strided(small, (m, n), wrong[0].strides)  # writable
     for field in wrong:
-        refused(comm, "overlaps itself|no bytes", lambda field=field: Halo(grid, fields=[field if last else good]))
+        refused(
+            comm,
+            "overlaps itself|no bytes",
+            lambda field=field: Halo(grid, fields=[field if last else good]),
+        )
 
 
 def test_members_of_records_alone_are_refused_and_padding_is_none(comm):
@@ -225,7 +279,9 @@ def test_members_of_records_alone_are_refused_and_padding_is_none(comm):
 def test_what_is_no_field(comm):
     grid = Grid(comm, (6 * comm.size, 6), width=2)
     last, good = comm.rank == comm.size - 1, grid.zeros()
-    sparse = type("csr_matrix", (), {"shape": grid.local_shape, "dtype": np.dtype(float), "ndim": 2})()
+    sparse = type(
+        "csr_matrix", (), {"shape": grid.local_shape, "dtype": np.dtype(float), "ndim": 2}
+    )()
     frozen = grid.zeros()
     frozen.flags.writeable = False
     wrong = {
@@ -235,19 +291,31 @@ def test_what_is_no_field(comm):
         "is a masked array, .*filled": np.ma.masked_less(good, 0),
         "read-only": frozen,
         "Python objects": good.astype(object),
-        r"pass each component as a field of its own, such as field\[:, :, 0\]": np.zeros((*grid.local_shape, 3)),
+        r"pass each component as a field of its own, such as field\[:, :, 0\]": np.zeros(
+            (*grid.local_shape, 3)
+        ),
         "owns .* cells": good[1:],
     }
     for message, field in wrong.items():
         refused(comm, message, lambda field=field: Halo(grid, fields=[field if last else good]))
         halo = Halo(grid)
-        refused(comm, message, lambda field=field, halo=halo: halo.exchange(field if last else good))
-    refused(comm, r"pass a list of arrays, such as fields=\[u\]", lambda: Halo(grid, fields=good if last else [good]))
+        refused(
+            comm, message, lambda field=field, halo=halo: halo.exchange(field if last else good)
+        )
+    refused(
+        comm,
+        r"pass a list of arrays, such as fields=\[u\]",
+        lambda: Halo(grid, fields=good if last else [good]),
+    )
 
 
 def test_a_narrow_halo_for_the_arrays_of_a_wider_grid(comm):
     grid = Grid(comm, (6 * comm.size, 6), width=2)
-    refused(comm, "shape of the grid's own width .*leave out width", lambda: Halo(grid, width=1, fields=[grid.zeros()]))
+    refused(
+        comm,
+        "shape of the grid's own width .*leave out width",
+        lambda: Halo(grid, width=1, fields=[grid.zeros()]),
+    )
 
 
 @pytest.mark.parametrize("dtype", [">f8", ">i4", "M8[s]", "S3", "?", "V5"])
@@ -255,10 +323,16 @@ def test_any_bytes_are_exchanged(comm, dtype):
     grid = Grid(comm, (6 * comm.size, 6), periodic=True, process_shape=(comm.size, 1))
     field = grid.zeros(dtype)
     field[grid.owned] = (
-        np.array(grid.rank).astype("i8").astype(dtype) if dtype != "V5" else np.void(b"%05d" % grid.rank)
+        np.array(grid.rank).astype("i8").astype(dtype)
+        if dtype != "V5"
+        else np.void(b"%05d" % grid.rank)
     )
     Halo(grid, fields=[field], method="packed").exchange(field)
-    theirs = comm.sendrecv(field[1, 1:-1].tobytes(), grid.neighbor((1, 0)), source=grid.neighbor((-1, 0)))
-    mine = comm.sendrecv(field[-2, 1:-1].tobytes(), grid.neighbor((1, 0)), source=grid.neighbor((-1, 0)))
+    theirs = comm.sendrecv(
+        field[1, 1:-1].tobytes(), grid.neighbor((1, 0)), source=grid.neighbor((-1, 0))
+    )
+    mine = comm.sendrecv(
+        field[-2, 1:-1].tobytes(), grid.neighbor((1, 0)), source=grid.neighbor((-1, 0))
+    )
     assert field[0, 1:-1].tobytes() == mine
     assert theirs

@@ -1,4 +1,6 @@
-"""Halo exchange against the definition: every ghost cell holds its cell's global number, or was never touched."""
+"""Halo exchange against the definition: every ghost cell holds its cell's global number, or was
+never touched.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,14 @@ RECORD = np.dtype([("mass", "f8"), ("kind", "i2"), ("at", "f4", (3,))])
 
 
 def numbered(grid: Grid, dtype="f8", stagger=0, order="C", shared=False) -> np.ndarray:
-    """A field whose owned cells hold their global number (starting at 100), its ghosts `UNTOUCHED`."""
+    """A field whose owned cells hold their global number (starting at 100), its ghosts
+    `UNTOUCHED`.
+    """
     field = grid.zeros(dtype, stagger, order, shared)
     field[...] = filled(np.full(field.shape, UNTOUCHED), field.dtype)
-    field[own(grid, stagger)] = filled(numbers(grid, grid.owned_shape(stagger), stagger, 0), field.dtype)
+    field[own(grid, stagger)] = filled(
+        numbers(grid, grid.owned_shape(stagger), stagger, 0), field.dtype
+    )
     return field
 
 
@@ -38,11 +44,15 @@ def filled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def own(grid: Grid, stagger=0) -> tuple[slice, ...]:
-    return tuple(slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(stagger), strict=True))
+    return tuple(
+        slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(stagger), strict=True)
+    )
 
 
 def numbers(grid: Grid, shape, stagger, ghosts: int) -> np.ndarray:
-    """Global number of each cell of the owned box, or (`ghosts` = 1) of the local array; periodic cells wrap."""
+    """Global number of each cell of the owned box, or (`ghosts` = 1) of the local array; periodic
+    cells wrap.
+    """
     extents = grid.global_shape(stagger)
     index = [
         (np.arange(n) - ghosts * lo + first) % extent
@@ -56,7 +66,9 @@ def expected(grid: Grid, field: np.ndarray, stagger, corners: bool) -> np.ndarra
     outside, real = np.zeros(field.shape, int), np.ones(field.shape, bool)
     for d, ((lo, _), n) in enumerate(zip(grid.width, grid.owned_shape(stagger), strict=True)):
         place = np.arange(field.shape[d]) - lo
-        inside = (place + grid.start[d] >= 0) & (place + grid.start[d] < grid.global_shape(stagger)[d])
+        inside = (place + grid.start[d] >= 0) & (
+            place + grid.start[d] < grid.global_shape(stagger)[d]
+        )
         along = tuple(-1 if e == d else 1 for e in range(field.ndim))
         outside += ((place < 0) | (place >= n)).reshape(along)
         real &= (inside | grid.periodic[d]).reshape(along)
@@ -98,7 +110,11 @@ def test_every_method_fills_every_ghost_and_nothing_else(comm, method, shape):
     sides=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=3, max_size=3),
     corners=st.booleans(),
     kinds=st.lists(
-        st.tuples(st.sampled_from(["u1", "i2", "f4", "f8", "c16", RECORD]), st.booleans(), st.sampled_from(["C", "F"])),
+        st.tuples(
+            st.sampled_from(["u1", "i2", "f4", "f8", "c16", RECORD]),
+            st.booleans(),
+            st.sampled_from(["C", "F"]),
+        ),
         min_size=1,
         max_size=3,
     ),
@@ -112,7 +128,9 @@ def test_any_fields_widths_and_borders(comm, shape, wrap, sides, corners, kinds,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_views_of_larger_arrays(comm, method):
-    """Components of a vector and of a record, reversed and transposed arrays: nothing between elements is touched."""
+    """Components of a vector and of a record, reversed and transposed arrays: nothing between
+    elements is touched.
+    """
     if method == "direct":
         pytest.skip("method direct reads whole arrays in shared windows only")
     grid = Grid(comm, (12, 10), periodic=True, width=(1, 2))
@@ -169,9 +187,13 @@ def test_interior_and_shell_make_the_owned_cells(comm, periodic):
     np.testing.assert_array_equal(seen[own(grid)], 1)
     assert seen.sum() == seen[own(grid)].sum()
     halo.start(field)
-    missing = expected(grid, field, 0, False) != field  # ghosts that other ranks fill, and nothing else
+    missing = (
+        expected(grid, field, 0, False) != field
+    )  # ghosts that other ranks fill, and nothing else
     halo.wait()
-    for d, (lo, hi) in enumerate(grid.width):  # a star-shaped stencil around the interior reaches none of them
+    for d, (lo, hi) in enumerate(
+        grid.width
+    ):  # a star-shaped stencil around the interior reaches none of them
         for step in range(-lo, hi + 1):
             box = list(halo.interior)
             box[d] = slice(box[d].start + step, box[d].stop + step)
@@ -192,7 +214,9 @@ def test_explain_names_the_choice(comm):
 
 
 def test_a_choice_is_kept_for_like_plans_alone(comm):
-    """Staggered fields look like the others except on the last rank, which must not be alone in racing."""
+    """Staggered fields look like the others except on the last rank, which must not be alone in
+    racing.
+    """
     grid = Grid(comm, (12, 11))
     for kind in (("f8", 0, "C"), ("f8", (1, 0), "C"), ("f8", 0, "C")):
         check(grid, "auto", False, [kind], rounds=ROUNDS)
@@ -234,18 +258,34 @@ def test_wrong_fields_are_refused_on_all_ranks(comm):
 def test_halo_wider_than_the_thinnest_block_is_refused(comm):
     if comm.size == 1:
         grid = Grid(comm, (4,), periodic=True)
-        refused(comm, "wider than the thinnest block of 4 cells", lambda: Halo(grid, width=5, fields=[np.zeros(14)]))
+        refused(
+            comm,
+            "wider than the thinnest block of 4 cells",
+            lambda: Halo(grid, width=5, fields=[np.zeros(14)]),
+        )
     else:
         grid = Grid(comm, (4 * comm.size,))
-        refused(comm, "wider than the thinnest block of 4 cells", lambda: Halo(grid, 5, [np.zeros(4 + 10)]))
+        refused(
+            comm,
+            "wider than the thinnest block of 4 cells",
+            lambda: Halo(grid, 5, [np.zeros(4 + 10)]),
+        )
 
 
 def test_ranks_that_disagree_are_told(comm):
     if comm.size == 1:
         pytest.skip("one rank agrees with itself")
     grid = Grid(comm, (16, 12))
-    refused(comm, "same on all ranks", lambda: Halo(grid, fields=[grid.zeros("f8" if comm.rank else "f4")]))
-    refused(comm, "same on all ranks", lambda: Halo(grid, fields=[grid.zeros()], corners=bool(comm.rank)))
+    refused(
+        comm,
+        "same on all ranks",
+        lambda: Halo(grid, fields=[grid.zeros("f8" if comm.rank else "f4")]),
+    )
+    refused(
+        comm,
+        "same on all ranks",
+        lambda: Halo(grid, fields=[grid.zeros()], corners=bool(comm.rank)),
+    )
 
 
 def test_other_arrays_than_planned_are_refused(comm):

@@ -1,4 +1,6 @@
-"""What is between `start` and `wait` lives until it is complete, in whatever order, and whoever forgets it."""
+"""What is between `start` and `wait` lives until it is complete, in whatever order, and whoever
+forgets it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ FIXED = [method for method in METHODS if method != "auto"]
 
 
 def ring(comm, method: str, n: int = 8) -> tuple[Grid, np.ndarray]:
-    """A periodic line of blocks whose cells hold their rank, in shared memory where the method needs that."""
+    """A periodic line of blocks whose cells hold their rank, in shared memory where the method
+    needs that.
+    """
     grid = Grid(comm, (n * comm.size, 6), periodic=True, process_shape=(comm.size, 1))
     return grid, ranked(grid, method)
 
@@ -38,7 +42,9 @@ def filled(grid: Grid, field: np.ndarray, number: int = 0) -> bool:
 
 
 def landed(comm) -> None:
-    """All ranks complete what is adrift; the neighbours' halves have begun by now, so that it ends."""
+    """All ranks complete what is adrift; the neighbours' halves have begun by now, so that it
+    ends.
+    """
     comm.Barrier()
     while adrift:
         land()
@@ -53,7 +59,9 @@ def test_arrays_live_as_long_as_they_are_written(comm, method):
         field = ranked(grid, method)
         halo.start(field)
         del field
-        others = [np.full(grid.local_shape, -1.0) for _ in range(3)]  # take the place of what was freed
+        others = [
+            np.full(grid.local_shape, -1.0) for _ in range(3)
+        ]  # take the place of what was freed
         halo.wait()
         assert all((other == -1).all() for other in others)
     assert halo._flight is None
@@ -180,7 +188,10 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     for _ in range(before):
         halo.exchange(field)
     field[grid.owned] = grid.rank + 5
-    late, race = comm.size - 1, method == "auto"  # while a race is on, starting is everybody's business
+    late, race = (
+        comm.size - 1,
+        method == "auto",
+    )  # while a race is on, starting is everybody's business
     waits = race or comm.rank in (0, late - 1)
     clock.hurries = race
     if comm.rank != late and not race:
@@ -188,8 +199,12 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     comm.Barrier()
     if comm.rank != late and waits:
         clock.hurries = True
-        names = r"ranks? [\d, -]+" if race else f"rank {late}"  # in a race all wait for all, and some are slow
-        with pytest.raises(HpckitError, match=rf"{names} (is|are) late: waited 5 s for .* in a halo exchange"):
+        names = (
+            r"ranks? [\d, -]+" if race else f"rank {late}"
+        )  # in a race all wait for all, and some are slow
+        with pytest.raises(
+            HpckitError, match=rf"{names} (is|are) late: waited 5 s for .* in a halo exchange"
+        ):
             halo.exchange(field) if race else halo.wait()
     clock.hurries = False
     comm.Barrier()
@@ -208,7 +223,9 @@ def test_a_deadline_holds_for_planning_too(comm, clock):
     halo = Halo(grid, deadline=5)
     clock.hurries = comm.rank > 0
     if comm.rank > 0:
-        with pytest.raises(HpckitError, match=r"late: waited 5 s for .* in the planning of a halo exchange"):
+        with pytest.raises(
+            HpckitError, match=r"late: waited 5 s for .* in the planning of a halo exchange"
+        ):
             halo.exchange(field)
     comm.Barrier()
 
@@ -226,7 +243,9 @@ def test_no_communicators_or_memory_for_each_halo(comm):
 
 
 def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
-    """More rounds than MPI has communicators are in the reports; here it is enough that nothing is kept."""
+    """More rounds than MPI has communicators are in the reports; here it is enough that nothing is
+    kept.
+    """
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     for turn in range(6):
         part = comm.Split(0, comm.rank)

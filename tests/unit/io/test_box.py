@@ -20,7 +20,9 @@ def test_slabs_hold_the_rows_of_the_global_array(comm, data):
     shape = [data.draw(st.integers(4, 9)) for _ in range(ndim)]
     stagger = data.draw(st.tuples(*[st.integers(0, 1)] * ndim))
     grid = Grid(comm, shape, periodic=data.draw(st.booleans()), width=data.draw(st.integers(0, 1)))
-    dtype = np.dtype(data.draw(st.sampled_from(["f8", "u1", ">i4", [("a", "u1"), ("b", "f4", (2,))]])))
+    dtype = np.dtype(
+        data.draw(st.sampled_from(["f8", "u1", ">i4", [("a", "u1"), ("b", "f4", (2,))]]))
+    )
     extra = tuple(n - m for n, m in zip(grid.global_shape(stagger), grid.shape, strict=True))
     whole = np.arange(np.prod(grid.global_shape(stagger))).astype((dtype.fields and "u1") or dtype)
     whole = whole.reshape(grid.global_shape(stagger))
@@ -56,5 +58,9 @@ def test_foreign_arrays_are_refused_on_all_ranks(comm):
         staggering(grid, {"u": np.zeros(shape)})
     with pytest.raises(ConfigError, match="NumPy array of numbers or records, not list"):
         staggering(grid, {"u": [1.0]})
-    with pytest.raises(HpckitError, match="names of the fields") if comm.size > 1 else pytest.raises(ConfigError):
+    with (
+        pytest.raises(HpckitError, match="names of the fields")
+        if comm.size > 1
+        else pytest.raises(ConfigError)
+    ):
         staggering(grid, {f"u{comm.rank}": np.zeros(3)})

@@ -116,5 +116,7 @@ def test_missing_cells_need_a_type_with_nan():
     how = packing("u", {"_FillValue": 1}, np.dtype("i2"))
     out = np.empty(2, "i4")
     assert how.unpack(np.array([0, 2], "i2"), out) == 0
-    with pytest.raises(ConfigError, match=r"1 cells are missing .stored as 1., but int32 has no NaN"):
+    with pytest.raises(
+        ConfigError, match=r"1 cells are missing .stored as 1., but int32 has no NaN"
+    ):
         how.unpack(np.array([0, 1], "i2"), out)

@@ -1,4 +1,6 @@
-"""Checkpoints: any rank count reads them, damage is noticed, and a crash at any moment loses nothing."""
+"""Checkpoints: any rank count reads them, damage is noticed, and a crash at any moment loses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def make(comm, **options):
     from hpckit.comm.grid import Grid
 
     grid = Grid(comm, SHAPE, width=((1, 2), 1, 0), **options)
-    return grid, {k: grid.zeros(DTYPES[k], STAGGER[k], order="F" if k == "v" else "C") for k in STAGGER}
+    return grid, {
+        k: grid.zeros(DTYPES[k], STAGGER[k], order="F" if k == "v" else "C") for k in STAGGER
+    }
 
 
 def whole(grid, name, step):
@@ -70,7 +74,9 @@ def loaded(directory, comm, **options):
         assert np.array_equal(array[grid.owned], owned(grid, name, step))
         inside = np.zeros(array.shape, bool)
         inside[grid.owned] = True
-        assert np.array_equal(array[~inside], np.zeros_like(array[~inside]))  # ghosts are the caller's
+        assert np.array_equal(
+            array[~inside], np.zeros_like(array[~inside])
+        )  # ghosts are the caller's
     return step
 
 
@@ -173,7 +179,9 @@ def test_none_and_others(comm, shared_path):
         with pytest.raises(ConfigError, match=wrong):
             Checkpoint(shared_path, grid).load(other)
     larger = Grid(comm, (9, 8, 8))
-    with pytest.raises(ConfigError, match=r"of shape \(9, 8, 7\), but this run's has shape \(9, 8, 8\)"):
+    with pytest.raises(
+        ConfigError, match=r"of shape \(9, 8, 7\), but this run's has shape \(9, 8, 8\)"
+    ):
         Checkpoint(shared_path, larger).load({"u": larger.zeros()})
     with pytest.raises(HpckitError, match="what JSON can hold"):
         Checkpoint(shared_path, grid).save(2, 0.0, fields, {"a": np.float32(1)})
@@ -185,9 +193,13 @@ def test_none_and_others(comm, shared_path):
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-@pytest.mark.parametrize("damage", [damage_data, damage_length, damage_files, damage_time, damage_manifest])
+@pytest.mark.parametrize(
+    "damage", [damage_data, damage_length, damage_files, damage_time, damage_manifest]
+)
 def test_a_damaged_checkpoint_does_not_count_for_keep(comm, shared_path, caplog, damage, keep):
-    """With the newest damaged, saving once more keeps as many good ones as asked for, if there were so many."""
+    """With the newest damaged, saving once more keeps as many good ones as asked for, if there were
+    so many.
+    """
     grid, fields = make(comm)
     checkpoint = Checkpoint(shared_path, grid, keep)
     for step in range(4):
@@ -199,7 +211,11 @@ def test_a_damaged_checkpoint_does_not_count_for_keep(comm, shared_path, caplog,
         checkpoint.save(4, 0.5, fields, {})
     there = comm.bcast({int(file.stem[-6:]) for file in shared_path.glob("*.json")})
     assert there == {1: {5}, 2: {3, 4, 5}, 3: {2, 3, 4, 5}}[keep]  # 4 is the damaged one
-    assert comm.rank or keep == 1 or "checkpoint-000004 is damaged, the one before is kept" in caplog.text
+    assert (
+        comm.rank
+        or keep == 1
+        or "checkpoint-000004 is damaged, the one before is kept" in caplog.text
+    )
     assert checkpoint.load(fields)[0] == 4
     for step in range(5, 8):
         checkpoint.save(step, 0.5, fields, {})
@@ -230,10 +246,14 @@ def test_ranks_that_differ_fail_before_anything_is_written(comm, shared_path):
         for call in ("save", "load"):
             mine = theirs if last else {"u": u}
             with pytest.raises(ConfigError, match=r"same on all ranks|masked|local shape"):
-                getattr(Checkpoint(shared_path, grid), call)(*((2, 0.0, mine, {}) if call == "save" else (mine,)))
+                getattr(Checkpoint(shared_path, grid), call)(
+                    *((2, 0.0, mine, {}) if call == "save" else (mine,))
+                )
         assert comm.bcast(sorted(file.name for file in shared_path.iterdir())) == before
     for mine in ({"keep": 3}, {"directory": shared_path / "other"}):
-        with pytest.raises(ConfigError, match="the arguments of Checkpoint must be the same on all ranks"):
+        with pytest.raises(
+            ConfigError, match="the arguments of Checkpoint must be the same on all ranks"
+        ):
             Checkpoint(**{"directory": shared_path, "grid": grid} | (mine if last else {}))
     assert comm.bcast(not (shared_path / "other").exists())
     assert loaded(shared_path, comm) == 1
@@ -246,11 +266,20 @@ def test_what_json_would_change_is_refused(comm, shared_path):
     deep: list = []
     for _ in range(100_000):
         deep = [deep]
-    for extra in ({1: 2}, {"a": [{None: 1}]}, {"a": {1.5}}, {"a": deep}, {"a": 10**5000}, {"a": b"x"}):
+    for extra in (
+        {1: 2},
+        {"a": [{None: 1}]},
+        {"a": {1.5}},
+        {"a": deep},
+        {"a": 10**5000},
+        {"a": b"x"},
+    ):
         with pytest.raises(ConfigError, match="what JSON can hold"):
             Checkpoint(shared_path, grid).save(1, 0.0, {}, extra)
     for when in (np.nan, np.inf, -np.inf):
-        with pytest.raises(ConfigError, match=f"time {when} of a checkpoint: it must be a finite number"):
+        with pytest.raises(
+            ConfigError, match=f"time {when} of a checkpoint: it must be a finite number"
+        ):
             Checkpoint(shared_path, grid).save(1, when, {}, {})
     assert not Checkpoint(shared_path, grid).exists()
     fields = {"a/../b %\0 ü" * 50: grid.zeros(), "": grid.zeros("f4")}
@@ -278,7 +307,9 @@ def test_files_of_others_stay(comm, shared_path):
 
 
 def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
-    """A run that starts over takes nothing away: neither files of others nor the only checkpoints."""
+    """A run that starts over takes nothing away: neither files of others nor the only
+    checkpoints.
+    """
     folder, aside = shared_path / "checkpoint", shared_path / "checkpoint.old"
 
     def start_over():
@@ -323,7 +354,9 @@ def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
 @pytest.mark.parametrize("moment", range(4))
 @pytest.mark.parametrize("call", ["durable_replace", "_write_file"])
 def test_a_rank_that_fails_leaves_the_old_checkpoint(comm, shared_path, monkeypatch, call, moment):
-    """The disk of one rank fails at its n-th file; all ranks hear of it, and the old checkpoint stays good."""
+    """The disk of one rank fails at its n-th file; all ranks hear of it, and the old checkpoint
+    stays good.
+    """
     save(shared_path, comm, 1)
     calls, real = iter(range(100)), getattr(module, call)
 
@@ -353,7 +386,10 @@ def test_a_rank_that_fails_leaves_the_old_checkpoint(comm, shared_path, monkeypa
 
 def manifest() -> Manifest:
     fields = [Field("u", describe(RECORD), (0, 1))]
-    parts = [Part((0, 0), (2, 3), 6 * RECORD.itemsize, 1), Part((0, 3), (2, 5), 6 * RECORD.itemsize, 2)]
+    parts = [
+        Part((0, 0), (2, 3), 6 * RECORD.itemsize, 1),
+        Part((0, 3), (2, 5), 6 * RECORD.itemsize, 2),
+    ]
     return Manifest(3, 0.1, {"a": [1, None]}, (2, 5), fields, parts)
 
 
@@ -372,7 +408,9 @@ def test_damaged_manifests_are_refused(data):
     else:
         text[data.draw(st.integers(0, len(text) - 2))] ^= 1 << data.draw(st.integers(0, 7))
     with contextlib.suppress(HpckitError):
-        assert Manifest.from_json(bytes(text)) == manifest()  # such as a changed space between two keys
+        assert (
+            Manifest.from_json(bytes(text)) == manifest()
+        )  # such as a changed space between two keys
 
 
 @settings(max_examples=100)
@@ -387,7 +425,11 @@ def test_nonsense_with_a_good_checksum_is_refused(key, value):
     from hpckit.io.manifest import json_text
 
     content = json.loads(manifest().to_json())["checkpoint"] | {key: value}
-    outer = {"format": "hpckit checkpoint 1", "crc32": zlib.crc32(json_text(content).encode()), "checkpoint": content}
+    outer = {
+        "format": "hpckit checkpoint 1",
+        "crc32": zlib.crc32(json_text(content).encode()),
+        "checkpoint": content,
+    }
     try:
         Manifest.from_json(json.dumps(outer).encode())
     except HpckitError:
@@ -398,14 +440,36 @@ def test_nonsense_with_a_good_checksum_is_refused(key, value):
 def everywhere(value, path=()):
     """Every place within JSON, with what is there."""
     yield path, value
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, each in inner:
         yield from everywhere(each, (*path, key))
 
 
 @pytest.mark.parametrize(
     "other",
-    [None, True, -1, 2**70, 0.5, float("nan"), float("inf"), "", "x", [], [[]], {}, {"x": 1}, [1, "2"], [None]],
+    [
+        None,
+        True,
+        -1,
+        2**70,
+        0.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        [],
+        [[]],
+        {},
+        {"x": 1},
+        [1, "2"],
+        [None],
+    ],
     ids=repr,
 )
 def test_every_value_of_every_other_type_is_refused_or_the_same(other):
@@ -435,12 +499,18 @@ def test_every_value_of_every_other_type_is_refused_or_the_same(other):
             continue
         assert type(read.step) is int and type(read.time) is float and np.isfinite(read.time)
         assert type(read.extra) is dict and (read.shape, read.parts[0].start) == ((2, 5), (0, 0))
-        assert all(type(n) is int for part in read.parts for n in (*part.start, *part.stop, part.size, part.crc32))
+        assert all(
+            type(n) is int
+            for part in read.parts
+            for n in (*part.start, *part.stop, part.size, part.crc32)
+        )
         assert all(type(field.name) is str and field.dtype == RECORD for field in read.fields)
 
 
 def test_boxes_that_lie_upon_each_other_are_refused():
-    twice = [Part((0, 0), (2, 2), 4 * RECORD.itemsize, 1)] * 2 + [Part((0, 4), (2, 5), 2 * RECORD.itemsize, 1)]
+    twice = [Part((0, 0), (2, 2), 4 * RECORD.itemsize, 1)] * 2 + [
+        Part((0, 4), (2, 5), 2 * RECORD.itemsize, 1)
+    ]
     wrong = Manifest(3, 0.1, {}, (2, 5), [Field("u", describe(RECORD), (0, 0))], twice)
     with pytest.raises(HpckitError, match="lies upon another"):
         Manifest.from_json(wrong.to_json())
@@ -464,7 +534,9 @@ for step in range(100000):
 
 @pytest.mark.mpi
 def test_killed_at_any_moment(comm, shared_path):
-    """Five processes saving without pause, killed at random moments, each starting from what the last one left."""
+    """Five processes saving without pause, killed at random moments, each starting from what the
+    last one left.
+    """
     from hpckit.comm.grid import Grid
 
     if comm.rank == 0:
@@ -475,7 +547,10 @@ def test_killed_at_any_moment(comm, shared_path):
         delays = np.random.default_rng(3).uniform(0, 0.05, 5)
         for delay in delays:
             process = subprocess.Popen(
-                [sys.executable, "-c", SAVER, str(shared_path)], env=alone(), stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", SAVER, str(shared_path)],
+                env=alone(),
+                stdout=subprocess.PIPE,
+                text=True,
             )
             assert process.stdout.readline() == "saving\n"
             time.sleep(delay)
@@ -488,7 +563,21 @@ def test_killed_at_any_moment(comm, shared_path):
 
 def alone() -> dict[str, str]:
     """The environment of a process that is no rank of this job."""
-    launcher = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_", "OPAL_", "PRTE_", "SLURM_")
+    launcher = (
+        "PMI_",
+        "PMIX_",
+        "HYDI_",
+        "HYDRA_",
+        "MPI_LOCAL",
+        "OMPI_",
+        "OPAL_",
+        "PRTE_",
+        "SLURM_",
+    )
     root = str(Path(module.__file__).parents[2])
     clean = {k: v for k, v in os.environ.items() if not k.startswith(launcher)}
-    return clean | {"PYTHONPATH": root, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return clean | {
+        "PYTHONPATH": root,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }

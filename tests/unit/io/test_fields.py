@@ -38,7 +38,10 @@ def make(comm, shape=(7, 6), **options):
 
     grid = Grid(comm, shape, **{"width": 1} | options)
     orders = dict.fromkeys(FIELDS, "C") | {"small": "F"}
-    arrays = {k: grid.zeros(dtype, [s] + [0] * (grid.ndim - 1), order=orders[k]) for k, (dtype, s) in FIELDS.items()}
+    arrays = {
+        k: grid.zeros(dtype, [s] + [0] * (grid.ndim - 1), order=orders[k])
+        for k, (dtype, s) in FIELDS.items()
+    }
     return grid, arrays
 
 
@@ -89,7 +92,9 @@ def check(path, grid, steps=STEPS):
                 assert np.array_equal(data[step], whole(grid, name, step)), (name, step)
         if root:
             assert file["VTKHDF/Steps"].attrs["NSteps"] == steps
-            extent = [n for size in reversed(grid.shape) for n in (0, size)] + [0, 0] * (3 - grid.ndim)
+            extent = [n for size in reversed(grid.shape) for n in (0, size)] + [0, 0] * (
+                3 - grid.ndim
+            )
             assert list(file["VTKHDF"].attrs["WholeExtent"]) == extent
         else:
             assert "VTKHDF" not in file
@@ -117,7 +122,9 @@ def test_same_bytes_on_any_number_of_ranks(comm, shared_path, shape, layout):
     from mpi4py import MPI
 
     divided = {
-        d: [1] * d + [comm.size] + [1] * (len(shape) - d - 1) for d in range(len(shape)) if shape[d] >= comm.size
+        d: [1] * d + [comm.size] + [1] * (len(shape) - d - 1)
+        for d in range(len(shape))
+        if shape[d] >= comm.size
     }
     for processes in [None, *divided.values()]:
         grid, arrays = make(comm, shape, process_shape=processes)
@@ -127,7 +134,9 @@ def test_same_bytes_on_any_number_of_ranks(comm, shared_path, shape, layout):
             grid, arrays = make(MPI.COMM_SELF, shape)
             with new(shared_path / "one.vtkhdf", grid, arrays) as file:
                 write(file, grid, arrays)
-            assert (shared_path / "all.vtkhdf").read_bytes() == (shared_path / "one.vtkhdf").read_bytes()
+            assert (shared_path / "all.vtkhdf").read_bytes() == (
+                shared_path / "one.vtkhdf"
+            ).read_bytes()
         comm.Barrier()
 
 
@@ -161,7 +170,9 @@ def test_resumed_is_uninterrupted(comm, shared_path, layout, stop):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_steps_that_were_not_written_are_cut_off(comm, shared_path, layout):
     grid, arrays = make(comm)
-    with new(shared_path / "a.vtkhdf", grid, arrays, times=[0.0, 1.0, 2.0, 3.0, 4.0], layout=layout) as file:
+    with new(
+        shared_path / "a.vtkhdf", grid, arrays, times=[0.0, 1.0, 2.0, 3.0, 4.0], layout=layout
+    ) as file:
         write(file, grid, arrays, range(2))
     check(shared_path / "a.vtkhdf", grid, steps=2)
 
@@ -185,20 +196,28 @@ def test_bad_arguments_are_one_error_on_all_ranks(comm, shared_path):
     u = grid.zeros()
     path = shared_path / "a.vtkhdf"
     for error, make_it in {
-        "there is no folder .*/none": lambda: FieldFile(shared_path / "none" / "a.h5", grid, {"u": float}, 1),
+        "there is no folder .*/none": lambda: FieldFile(
+            shared_path / "none" / "a.h5", grid, {"u": float}, 1
+        ),
         "it is a folder": lambda: FieldFile(shared_path, grid, {"u": float}, 1),
         "cannot write /proc/a.h5": lambda: FieldFile("/proc/a.h5", grid, {"u": float}, 1),
         "at least one step": lambda: FieldFile(path, grid, {"u": float}, []),
-        "layout 'x' is not known: use one of mpi": lambda: FieldFile(path, grid, {"u": float}, 1, layout="x"),
+        "layout 'x' is not known: use one of mpi": lambda: FieldFile(
+            path, grid, {"u": float}, 1, layout="x"
+        ),
         "a name without '/'": lambda: FieldFile(path, grid, {"a/u": float}, 1),
         "field 'u' of object": lambda: FieldFile(path, grid, {"u": object}, 1),
-        r"spacing \[1, 2, 3\] must be": lambda: FieldFile(path, grid, {"u": float}, 1, spacing=[1, 2, 3]),
+        r"spacing \[1, 2, 3\] must be": lambda: FieldFile(
+            path, grid, {"u": float}, 1, spacing=[1, 2, 3]
+        ),
         "it needs 336000000000.00 GB, but": lambda: FieldFile(path, grid, {"u": float}, 10**18),
     }.items():
         with pytest.raises(ConfigError, match=error):
             make_it()
     if not h5py.get_config().mpi:
-        with pytest.raises(ConfigError, match='built with MPI, and this one is not: use layout="mpi"'):
+        with pytest.raises(
+            ConfigError, match='built with MPI, and this one is not: use layout="mpi"'
+        ):
             FieldFile(path, grid, {"u": float}, 1, layout="h5py")
     assert comm.bcast(not list(shared_path.iterdir()))
     with FieldFile(path, grid, {"u": float}, 1) as file:
@@ -218,7 +237,9 @@ def test_damaged_partial_file(comm, shared_path):
     if comm.rank == 0:
         (shared_path / "a.vtkhdf.partial").write_text("not HDF5")
     comm.Barrier()
-    with pytest.raises(ConfigError, match=r"cannot go on with .*a.vtkhdf.partial.*remove it to start anew"):
+    with pytest.raises(
+        ConfigError, match=r"cannot go on with .*a.vtkhdf.partial.*remove it to start anew"
+    ):
         new(shared_path / "a.vtkhdf", grid, arrays, resume=True)
     with new(shared_path / "a.vtkhdf", grid, arrays) as file:
         write(file, grid, arrays)
@@ -236,7 +257,10 @@ def test_a_disk_that_refuses_one_rank(comm, shared_path):
     try:
         if comm.rank == comm.size - 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
-        with pytest.raises(HpckitError, match=f"rank {comm.size - 1}: cannot write|^cannot write"), file:
+        with (
+            pytest.raises(HpckitError, match=f"rank {comm.size - 1}: cannot write|^cannot write"),
+            file,
+        ):
             file.write(1, 0.0, "u", u)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -244,7 +268,9 @@ def test_a_disk_that_refuses_one_rank(comm, shared_path):
 
 
 def values(path, name="u"):
-    """Times, and the one value of each step, of a file that `one` has written; on rank 0, for all."""
+    """Times, and the one value of each step, of a file that `one` has written; on rank 0, for
+    all.
+    """
     with h5py.File(path) as file:
         times = file["VTKHDF/Steps/Values"][:]
         assert file["VTKHDF/Steps"].attrs["NSteps"] == len(times)
@@ -255,7 +281,9 @@ def values(path, name="u"):
 
 
 def one(path, grid, steps, times, name="u", **options):
-    """A file of one field whose values are those of `steps` (step → value); the time is half the value."""
+    """A file of one field whose values are those of `steps` (step → value); the time is half the
+    value.
+    """
     u = grid.zeros()
     with FieldFile(path, grid, {name: float}, times, **options) as file:
         for step, value in steps.items():
@@ -292,7 +320,9 @@ def test_finished_files_are_gone_on_with_and_prolonged(comm, shared_path, layout
     comm.Barrier()
     if comm.rank == 0:  # in the end nobody can tell
         for file in [path, *path.parent.glob("a.vtkhdf.parts/*")]:
-            assert file.read_bytes() == (through.parent / file.relative_to(path.parent)).read_bytes()
+            assert (
+                file.read_bytes() == (through.parent / file.relative_to(path.parent)).read_bytes()
+            )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -337,14 +367,21 @@ def test_fields_that_a_step_lacks_are_nan_and_said(comm, shared_path, layout, ca
         file.write(1, 1.0, "n", n)
         comm.Barrier()
         if comm.rank == 0:
-            with h5py.File(file.partial, locking=False) as partial:  # a step that has its time has its data
-                assert np.array_equal(partial["VTKHDF/Steps/Values"], [0, np.nan, np.nan], equal_nan=True)
+            with h5py.File(
+                file.partial, locking=False
+            ) as partial:  # a step that has its time has its data
+                assert np.array_equal(
+                    partial["VTKHDF/Steps/Values"], [0, np.nan, np.nan], equal_nan=True
+                )
         comm.Barrier()
     comm.Barrier()
     if comm.rank == 0:
         with h5py.File(path) as result:
             assert np.array_equal(result["VTKHDF/Steps/Values"], [0, 1])
-            assert np.isnan(result["VTKHDF/CellData/u"][1]).all() and (result["VTKHDF/CellData/n"][:2] == 2).all()
+            assert (
+                np.isnan(result["VTKHDF/CellData/u"][1]).all()
+                and (result["VTKHDF/CellData/n"][:2] == 2).all()
+            )
         assert "not written, and NaN or 0 there: 'u' of step 1" in caplog.text
 
 
@@ -359,7 +396,8 @@ def test_a_step_at_another_time_does_away_with_those_after_it(comm, shared_path)
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("file", "name"), [("a.vtkhdf", "humidity %"), ("50%b.vtkhdf", "u"), ("a%%b.h5", "100%%"), ("ä %d", "%b%s%%b ü")]
+    ("file", "name"),
+    [("a.vtkhdf", "humidity %"), ("50%b.vtkhdf", "u"), ("a%%b.h5", "100%%"), ("ä %d", "%b%s%%b ü")],
 )
 def test_percent_signs_and_other_letters(comm, shared_path, layout, file, name):
     from hpckit.comm.grid import Grid
@@ -375,7 +413,17 @@ def test_times_that_make_no_sense(comm, shared_path):
 
     grid, path = Grid(comm, (8, 6)), shared_path / "a.vtkhdf"
     u = grid.zeros()
-    for times in ([0, np.nan], [0, np.inf], [1, 0], [0, 1, 1], "soon", 1.5, None, [[0, 1]], np.ma.array([0.0, 1.0])):
+    for times in (
+        [0, np.nan],
+        [0, np.inf],
+        [1, 0],
+        [0, 1, 1],
+        "soon",
+        1.5,
+        None,
+        [[0, 1]],
+        np.ma.array([0.0, 1.0]),
+    ):
         with pytest.raises(ConfigError, match=f"times of {path} must be"):
             FieldFile(path, grid, {"u": float}, times)
     with FieldFile(path, grid, {"u": float, "v": float}, np.int64(5)) as file:
@@ -431,12 +479,16 @@ def test_what_is_no_array_is_refused(comm, shared_path):
     file = FieldFile(path, grid, {"u": float}, 1)
     with pytest.raises(ConfigError, match="'u' is masked, and its mask would be lost"):
         file.write(0, 0.0, "u", np.ma.array(u))
-    with pytest.raises(ConfigError, match="'u' must be a NumPy array of numbers or records, not list"):
+    with pytest.raises(
+        ConfigError, match="'u' must be a NumPy array of numbers or records, not list"
+    ):
         file.write(0, 0.0, "u", u.tolist())
     file.write(0, 0.0, "u", u)
     file.close()
     file.close()
-    with pytest.raises(ConfigError, match="is closed: to write more, open it again with resume=True"):
+    with pytest.raises(
+        ConfigError, match="is closed: to write more, open it again with resume=True"
+    ):
         file.write(0, 0.0, "u", u)
 
 
@@ -458,14 +510,24 @@ def test_ranks_that_disagree_are_told(comm, shared_path):
         {"layout": "files"},
         {"resume": True},
     ):
-        with pytest.raises(ConfigError, match="the arguments of FieldFile must be the same on all ranks"):
-            FieldFile(**{"path": path, "grid": grid, "fields": {"u": float}, "times": 3} | (mine if last else {}))
+        with pytest.raises(
+            ConfigError, match="the arguments of FieldFile must be the same on all ranks"
+        ):
+            FieldFile(
+                **{"path": path, "grid": grid, "fields": {"u": float}, "times": 3}
+                | (mine if last else {})
+            )
     for wrong in ({"times": "x"}, {"fields": None}, {"path": None}, {"spacing": "x"}):
         with pytest.raises(HpckitError):  # on one rank alone
-            FieldFile(**{"path": path, "grid": grid, "fields": {"u": float}, "times": 3} | (wrong if last else {}))
+            FieldFile(
+                **{"path": path, "grid": grid, "fields": {"u": float}, "times": 3}
+                | (wrong if last else {})
+            )
     with FieldFile(path, grid, {"u": float, "v": float}, 3) as file:
         for step, time, name in ((1, 0.0, "u"), (0, 1.0, "u"), (0, 0.0, "v")):
-            with pytest.raises(ConfigError, match="step, time and name of a field must be the same on all ranks"):
+            with pytest.raises(
+                ConfigError, match="step, time and name of a field must be the same on all ranks"
+            ):
                 file.write(*((step, time, name) if last else (0, 0.0, "u")), u)
 
 
@@ -497,7 +559,9 @@ def test_only_what_is_ours_is_gone_on_with_or_removed(comm, shared_path):
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "h5py"])
 @pytest.mark.parametrize("limit", [100, 3000, 9000])
 def test_a_disk_that_is_full_at_once(comm, shared_path, layout, limit):
-    """Rank 0 may not even make the file: one error that names it, nothing half-written, the old result stays."""
+    """Rank 0 may not even make the file: one error that names it, nothing half-written, the old
+    result stays.
+    """
     from hpckit.comm.grid import Grid
 
     grid, path = Grid(comm, (64, 64)), shared_path / "a.vtkhdf"
@@ -535,7 +599,9 @@ def test_a_killed_run_leaves_a_readable_partial_file(mpirun, tmp_path):
     assert mpirun(2, "-c", KILLED, str(tmp_path / "a.vtkhdf")).returncode != 0
     assert [file.name for file in tmp_path.iterdir()] == ["a.vtkhdf.partial"]
     with h5py.File(tmp_path / "a.vtkhdf.partial") as file:
-        assert np.array_equal(file["VTKHDF/Steps/Values"], [0, 0.5, np.nan, np.nan, np.nan], equal_nan=True)
+        assert np.array_equal(
+            file["VTKHDF/Steps/Values"], [0, 0.5, np.nan, np.nan, np.nan], equal_nan=True
+        )
         assert (file["VTKHDF/CellData/u"][:2] == np.array([1, 2])[:, None, None]).all()
 
 
@@ -582,7 +648,9 @@ print([image.GetDimensions(), image.GetSpacing(), image.GetOrigin()])
 @pytest.mark.parametrize("shape", [*SHAPES[:3], (1, 4), (3, 1, 5)], ids=str)
 def test_vtk_reads_it(comm, shared_path, shape, layout):
     pytest.importorskip("vtkmodules.vtkIOHDF", reason="needs the vtk package (pip install vtk)")
-    grid, arrays = make(comm, shape, process_shape=[comm.size if n == max(shape) else 1 for n in shape])
+    grid, arrays = make(
+        comm, shape, process_shape=[comm.size if n == max(shape) else 1 for n in shape]
+    )
     path = shared_path / "a.vtkhdf"
     spacing, origin = [0.5, 0.25, 2.0][: grid.ndim], [3.0, 2.0, 1.0][: grid.ndim]
     with new(path, grid, arrays, times=5, spacing=spacing, origin=origin, layout=layout) as file:

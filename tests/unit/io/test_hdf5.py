@@ -1,4 +1,6 @@
-"""Arrays in HDF5 files of which something is not there: the right values, or an error that names what is missing."""
+"""Arrays in HDF5 files of which something is not there: the right values, or an error that names
+what is missing.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,11 @@ def nested(*high):
 
 def absolute(folder):
     halves(folder)
-    view(folder / "a.h5", (str(folder / "s0.h5"), "d", LOW, HALF), (str(folder / "s1.h5"), "d", HIGH, HALF))
+    view(
+        folder / "a.h5",
+        (str(folder / "s0.h5"), "d", LOW, HALF),
+        (str(folder / "s1.h5"), "d", HIGH, HALF),
+    )
 
 
 def in_itself(folder):
@@ -99,7 +105,13 @@ def numbered(*missing):
         space.select_hyperslab((0, 0), (1, no_end), (4, 2), (4, 2))
         properties.set_virtual(space, b"p%b.h5", b"d", h5py.h5s.create_simple((4, 2)))
         with h5py.File(folder / "a.h5", "w") as file:
-            h5py.h5d.create(file.id, b"v", h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple((4, 2), (4, no_end)), properties)
+            h5py.h5d.create(
+                file.id,
+                b"v",
+                h5py.h5t.IEEE_F64LE,
+                h5py.h5s.create_simple((4, 2), (4, no_end)),
+                properties,
+            )
 
     return write
 
@@ -119,14 +131,26 @@ def growing(rows):
             source.select_hyperslab((0, 0), (1, 1), None, (no_end, 3))
             properties.set_virtual(space, b"s.h5", b"d%d" % i, source)
         with h5py.File(folder / "a.h5", "w") as file:
-            h5py.h5d.create(file.id, b"v", h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple(SHAPE, (no_end, 6)), properties)
+            h5py.h5d.create(
+                file.id,
+                b"v",
+                h5py.h5t.IEEE_F64LE,
+                h5py.h5s.create_simple(SHAPE, (no_end, 6)),
+                properties,
+            )
 
     return write
 
 
 @pytest.mark.parametrize(
     "write",
-    [of_halves(("s1.h5", "d", HIGH, HALF)), nested(("s1.h5", "d", HIGH, HALF)), absolute, numbered(), growing(4)],
+    [
+        of_halves(("s1.h5", "d", HIGH, HALF)),
+        nested(("s1.h5", "d", HIGH, HALF)),
+        absolute,
+        numbered(),
+        growing(4),
+    ],
     ids=["halves", "nested", "absolute", "numbered", "growing"],
 )
 def test_views_show_their_sources(grid, shared_path, write):
@@ -183,7 +207,9 @@ def test_a_result_without_the_files_of_its_ranks(grid, shared_path):
     if grid.rank == 0:
         (shared_path / "u.vtkhdf.parts").rename(shared_path / "parts")
     grid.comm.Barrier()
-    with pytest.raises(ConfigError, match=r"u is a view of u.vtkhdf.parts/00000.h5:u, which is missing"):
+    with pytest.raises(
+        ConfigError, match=r"u is a view of u.vtkhdf.parts/00000.h5:u, which is missing"
+    ):
         read_field(path, grid, "VTKHDF/CellData/u")
 
 
@@ -240,7 +266,11 @@ def test_links(grid, shared_path):
     assert np.array_equal(read(grid, write, shared_path, "there"), mine(grid))
     for name in ("group/d", "soft"):
         assert np.array_equal(read_field(shared_path / "a.h5", grid, name), mine(grid))
-    for name, target in {"no file": "none.h5:/d", "no array": "b.h5:/none", "nowhere": "/none"}.items():
+    for name, target in {
+        "no file": "none.h5:/d",
+        "no array": "b.h5:/none",
+        "nowhere": "/none",
+    }.items():
         with pytest.raises(ConfigError, match=f"{name} is a link to {target}, which is missing"):
             read_field(shared_path / "a.h5", grid, name)
 
@@ -248,7 +278,12 @@ def test_links(grid, shared_path):
 def test_numbers_in_other_files(grid, shared_path, monkeypatch):
     def write(folder):
         (folder / "sub").mkdir()
-        for path, whole in {"raw": WHOLE, "sub/raw": WHOLE, "short": WHOLE[:3], "two": WHOLE[2:]}.items():
+        for path, whole in {
+            "raw": WHOLE,
+            "sub/raw": WHOLE,
+            "short": WHOLE[:3],
+            "two": WHOLE[2:],
+        }.items():
             whole.tofile(folder / path)
         with h5py.File(folder / "a.h5", "w") as file:
             for name, files in {
@@ -291,7 +326,9 @@ def test_types_that_memory_does_not_have(grid, shared_path):
 
 
 def test_packed_and_over_time(grid, shared_path):
-    """As netCDF-4 has it: coordinates beside the field, time first, numbers packed, each rank its own box."""
+    """As netCDF-4 has it: coordinates beside the field, time first, numbers packed, each rank its
+    own box.
+    """
     stored = np.stack([WHOLE, WHOLE + 1, WHOLE + 2]).astype("i2")
     stored[1, 3, 5] = -99
 
@@ -299,7 +336,9 @@ def test_packed_and_over_time(grid, shared_path):
         with h5py.File(folder / "a.h5", "w") as file:
             for layout, chunks in (("plain", None), ("chunked", (1, 3, 3))):
                 data = file.create_dataset(layout, data=stored, chunks=chunks)
-                data.attrs.update({"scale_factor": 0.5, "add_offset": 10.0, "_FillValue": np.int16(-99)})
+                data.attrs.update(
+                    {"scale_factor": 0.5, "add_offset": 10.0, "_FillValue": np.int16(-99)}
+                )
             file["z"] = stored[:1]
             file["lat"] = np.arange(4.0)
             file["lat"].make_scale()
@@ -309,13 +348,19 @@ def test_packed_and_over_time(grid, shared_path):
         path = shared_path / "a.h5"
         assert np.array_equal(read_field(path, grid, name, index=0), mine(grid, 10 + WHOLE / 2))
         assert np.array_equal(read_field(path, grid, name, index=-1), mine(grid, 11 + WHOLE / 2))
-        with pytest.raises(ConfigError, match=r"1 values of 24 are NaN or infinite, the first at \(3, 5\); missing"):
+        with pytest.raises(
+            ConfigError, match=r"1 values of 24 are NaN or infinite, the first at \(3, 5\); missing"
+        ):
             read_field(path, grid, name, index=1)
         values = 10.5 + WHOLE / 2
         values[3, 5] = np.nan
-        assert np.array_equal(read_field(path, grid, name, index=1, finite=False), mine(grid, values), equal_nan=True)
+        assert np.array_equal(
+            read_field(path, grid, name, index=1, finite=False), mine(grid, values), equal_nan=True
+        )
         for index in (None, 3, -4, (0, 0)):
-            with pytest.raises(ConfigError, match=r"has shape \(3, 4, 6\), .*index must be one of 0 to 2, not"):
+            with pytest.raises(
+                ConfigError, match=r"has shape \(3, 4, 6\), .*index must be one of 0 to 2, not"
+            ):
                 read_field(path, grid, name, index=index)
 
 

@@ -1,4 +1,6 @@
-"""Global arrays from .npy, .npz and HDF5 files: every rank gets its box, and bad files one clear error on all ranks."""
+"""Global arrays from .npy, .npz and HDF5 files: every rank gets its box, and bad files one clear
+error on all ranks.
+"""
 
 from __future__ import annotations
 
@@ -185,8 +187,18 @@ def test_rows_as_the_file_has_them_and_none_on_ranks_too_many(comm, shared_path)
 @pytest.mark.parametrize(
     ("name", "write", "columns", "message"),
     [
-        ("line.npy", lambda path: np.save(path, np.arange(3)), None, r"has shape \(3,\), but a table has rows"),
-        ("text.npy", lambda path: np.save(path, np.array([["a"]])), None, "but a table has real numbers"),
+        (
+            "line.npy",
+            lambda path: np.save(path, np.arange(3)),
+            None,
+            r"has shape \(3,\), but a table has rows",
+        ),
+        (
+            "text.npy",
+            lambda path: np.save(path, np.array([["a"]])),
+            None,
+            "but a table has real numbers",
+        ),
         ("t.npy", TABLES["t.npy"][0], (0, 1), "columns can be chosen of tables of text only"),
         ("t.csv", TABLES["t.csv"][0], None, "'n0'.*choose the columns that hold numbers"),
         ("short.csv", lambda path: path.write_text("1,2\n3\n"), None, "choose the columns"),
@@ -283,7 +295,10 @@ def test_packed_tables(comm, shared_path):
     for name in ("plain", "chunked"):
         rows = read_rows(shared_path / "t.h5", comm, name)
         assert np.array_equal(rows, TABLE[slice(*block(len(TABLE), comm.size, comm.rank))] / 2)
-        with pytest.raises(ConfigError, match=r"\d of 21 values are missing \(stored as -1\): a table needs them all"):
+        with pytest.raises(
+            ConfigError,
+            match=r"\d of 21 values are missing \(stored as -1\): a table needs them all",
+        ):
             read_rows(shared_path / "t.h5", comm, f"{name} with gaps")
 
 
@@ -322,28 +337,39 @@ def tiff(path):
 
 
 @pytest.mark.parametrize(
-    ("name", "write"), [("z.asc", ascii_grid), ("z.asc.gz", ascii_grid), ("z.nc", netcdf3), ("z.tif", tiff)]
+    ("name", "write"),
+    [("z.asc", ascii_grid), ("z.asc.gz", ascii_grid), ("z.nc", netcdf3), ("z.tif", tiff)],
 )
 def test_what_people_have(small, shared_path, name, write):
     """5 stands for no value in each of these, by the means of its format."""
     if write is not ascii_grid:
-        pytest.importorskip("scipy.io" if write is netcdf3 else "tifffile", reason="needs the extra geo")
+        pytest.importorskip(
+            "scipy.io" if write is netcdf3 else "tifffile", reason="needs the extra geo"
+        )
     path = written(small, shared_path / name, write)
     values = mine(small, np.where(GRID == 5, np.nan, GRID))
     assert np.array_equal(read_field(path, small, finite=False), values, equal_nan=True)
-    with pytest.raises(ConfigError, match=r"1 values of 12 are NaN or infinite, the first at \(1, 1\); missing are"):
+    with pytest.raises(
+        ConfigError, match=r"1 values of 12 are NaN or infinite, the first at \(1, 1\); missing are"
+    ):
         read_field(path, small)
 
 
 @pytest.mark.parametrize(("name", "module"), [("z.nc", "scipy"), ("z.tif", "tifffile")])
-def test_without_the_library_one_line_says_what_to_do(small, shared_path, monkeypatch, name, module):
+def test_without_the_library_one_line_says_what_to_do(
+    small, shared_path, monkeypatch, name, module
+):
     head = {"z.nc": b"CDF\x01\0\0\0\0", "z.tif": b"II*\0\x08\0\0\0"}[name]
     path = written(small, shared_path / name, lambda path: path.write_bytes(head))
-    for key in [key for key in sys.modules if key.split(".")[0] == module or key == "hpckit.io.geotiff"]:
+    for key in [
+        key for key in sys.modules if key.split(".")[0] == module or key == "hpckit.io.geotiff"
+    ]:
         monkeypatch.delitem(sys.modules, key)
     monkeypatch.delattr("hpckit.io.geotiff", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=f"pip install {module}, or (nccopy|gdal_translate) .*{name}"):
+    with pytest.raises(
+        ConfigError, match=f"pip install {module}, or (nccopy|gdal_translate) .*{name}"
+    ):
         read_field(path, small)
 
 
@@ -372,7 +398,9 @@ def test_masked_arrays_are_refused(small, shared_path):
     path = written(small, shared_path / "z.npy", lambda path: np.save(path, GRID))
     with pytest.raises(ConfigError, match=r"out is masked, and its mask would be lost"):
         read_field(path, small, out=np.ma.zeros(small.owned_shape()))
-    with pytest.raises(ConfigError, match="out must be a NumPy array of numbers or records, not list"):
+    with pytest.raises(
+        ConfigError, match="out must be a NumPy array of numbers or records, not list"
+    ):
         read_field(path, small, out=[1.0])
 
 

@@ -12,8 +12,13 @@ def alone(shape, **options):
 
 
 def mine(grid, whole):
-    """This rank's box of an array over the whole grid; faces at its upper ends belong to it where it is the last."""
-    stop = [n if b == cells else b for n, cells, b in zip(whole.shape, grid.shape, grid.stop, strict=True)]
+    """This rank's box of an array over the whole grid; faces at its upper ends belong to it where
+    it is the last.
+    """
+    stop = [
+        n if b == cells else b
+        for n, cells, b in zip(whole.shape, grid.shape, grid.stop, strict=True)
+    ]
     return whole[tuple(map(slice, grid.start, stop))]
 
 

@@ -31,14 +31,20 @@ def test_converges_with_second_order(comm, ndim, periodic, walls):
 
 
 def test_mixed_boundaries(comm):
-    heat = Heat(Grid(comm, (12, 16, 10), periodic=(False, True, False)), (0.1, 0.1, 0.2), walls=(0.0, 0.0, "insulated"))
+    heat = Heat(
+        Grid(comm, (12, 16, 10), periodic=(False, True, False)),
+        (0.1, 0.1, 0.2),
+        walls=(0.0, 0.0, "insulated"),
+    )
     heat.set("temperature", heat.exact(0))
     for _ in range(20):
         heat.step(0.5 * heat.dt_max)
     assert largest(comm, heat.fields["temperature"][heat.grid.owned] - heat.exact(heat.time)) < 0.01
 
 
-@pytest.mark.parametrize(("method", "dtype"), [("auto", np.float64), ("packed", np.float32), ("direct", np.float64)])
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("auto", np.float64), ("packed", np.float32), ("direct", np.float64)]
+)
 @pytest.mark.parametrize("shape", [(40,), (23, 17), (11, 12, 13), (9, 70, 600)])
 def test_ranks_threads_and_methods_give_the_same_bits(comm, shape, method, dtype):
     walls = [("insulated", 2.0), (1.0, -1.0), ("insulated", "insulated")][: len(shape)]
@@ -70,7 +76,10 @@ def test_streaming_stores_give_the_same_bits(comm, monkeypatch):
 
 def test_wide_ghosts_and_uneven_blocks(comm):
     whole = np.random.default_rng(2).standard_normal((14, 15))
-    narrow, wide = Heat(alone(whole.shape), 1.0), Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0)
+    narrow, wide = (
+        Heat(alone(whole.shape), 1.0),
+        Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0),
+    )
     for heat in (narrow, wide):
         heat.set("temperature", mine(heat.grid, whole))
         for _ in range(3):
@@ -100,7 +109,9 @@ def test_insulated_walls_keep_the_heat(comm):
 
 def test_the_limit_is_sharp(comm):
     heat = Heat(Grid(comm, (16, 16), periodic=True), 1.0)
-    row, column = np.ogrid[heat.grid.start[0] : heat.grid.stop[0], heat.grid.start[1] : heat.grid.stop[1]]
+    row, column = np.ogrid[
+        heat.grid.start[0] : heat.grid.stop[0], heat.grid.start[1] : heat.grid.stop[1]
+    ]
     checkerboard = (-1.0) ** (row + column)
     heat.set("temperature", checkerboard)
     for _ in range(10):
@@ -126,7 +137,9 @@ def test_a_step_allocates_no_field(comm):
         tracemalloc.stop()
         return most
 
-    least = min(peak() for _ in range(10))  # of several: threads and the interpreter allocate now and then
+    least = min(
+        peak() for _ in range(10)
+    )  # of several: threads and the interpreter allocate now and then
     assert least < 60_000  # two threads take 30,000, a field 128,000 and more
 
 
@@ -135,7 +148,9 @@ def test_values_that_are_not_finite_are_counted_and_placed(comm):
     whole = np.zeros((8, 9))
     whole[6, 2] = whole[3, 7] = np.nan
     whole[7, 0] = np.inf
-    with pytest.raises(ConfigError, match=r"temperature has 3 values .* first at global index \(3, 7\)"):
+    with pytest.raises(
+        ConfigError, match=r"temperature has 3 values .* first at global index \(3, 7\)"
+    ):
         heat.set("temperature", mine(heat.grid, whole))
 
 
@@ -177,16 +192,24 @@ def test_a_difference_on_one_rank_fails_on_all(comm):
 
 @pytest.mark.usefixtures("petsc")
 class TestImplicit:
-    @pytest.mark.parametrize(("ndim", "periodic", "walls"), [(1, True, 0.0), (3, False, "insulated")])
+    @pytest.mark.parametrize(
+        ("ndim", "periodic", "walls"), [(1, True, 0.0), (3, False, "insulated")]
+    )
     def test_crank_nicolson_converges_with_second_order(self, comm, ndim, periodic, walls):
         def make(*arguments, **options):
-            return ImplicitHeat(*arguments, scheme="crank-nicolson", options="-pc_type jacobi", **options)
+            return ImplicitHeat(
+                *arguments, scheme="crank-nicolson", options="-pc_type jacobi", **options
+            )
 
-        errors = [error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)]  # dt ~ dx
+        errors = [
+            error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)
+        ]  # dt ~ dx
         assert 3 < errors[0] / errors[1] < 5
 
     def test_backward_euler_is_its_own_decay(self, comm):
-        """A mode is an eigenvector of the discrete operator: one step divides it by 1 + dt kappa lambda."""
+        """A mode is an eigenvector of the discrete operator: one step divides it by 1 + dt kappa
+        lambda.
+        """
         n, dt = 12, 0.7
         heat = ImplicitHeat(Grid(comm, (n, n)), 1 / n, walls=0.0)
         start = heat.exact(0)
@@ -197,20 +220,30 @@ class TestImplicit:
         assert largest(comm, heat.fields["temperature"][heat.grid.owned] - expected) < 1e-10
         assert heat.iterations > 0
 
-    @pytest.mark.parametrize(("scheme", "dtype"), [("backward-euler", np.float64), ("crank-nicolson", np.float32)])
+    @pytest.mark.parametrize(
+        ("scheme", "dtype"), [("backward-euler", np.float64), ("crank-nicolson", np.float32)]
+    )
     def test_ranks_agree_to_the_solvers_tolerance(self, comm, scheme, dtype):
         shape, walls = (9, 10, 11), [(1.0, "insulated"), "insulated", (0.0, 2.0)]
         whole = np.random.default_rng(3).random(shape)
         results = []
         for grid in (alone(shape), Grid(comm, shape)):
             heat = ImplicitHeat(
-                grid, 0.1, source=0.5, walls=walls, scheme=scheme, dtype=dtype, options="-ksp_rtol 1e-12"
+                grid,
+                0.1,
+                source=0.5,
+                walls=walls,
+                scheme=scheme,
+                dtype=dtype,
+                options="-ksp_rtol 1e-12",
             )
             heat.set("temperature", mine(grid, whole))
             for dt in (0.05, 0.1):
                 heat.step(dt)
             results.append(heat.fields["temperature"][grid.owned])
-        assert largest(comm, mine(grid, results[0]) - results[1]) < (1e-9 if dtype == np.float64 else 1e-5)
+        assert largest(comm, mine(grid, results[0]) - results[1]) < (
+            1e-9 if dtype == np.float64 else 1e-5
+        )
 
     def test_the_steady_state_between_two_walls_is_a_line(self, comm):
         heat = ImplicitHeat(Grid(comm, (10,)), 0.1, walls=[(1.0, 3.0)])
@@ -220,10 +253,13 @@ class TestImplicit:
         assert largest(comm, heat.fields["temperature"][heat.grid.owned] - (1 + 2 * x)) < 1e-8
 
     def test_options_reach_the_solver(self, comm):
-        heat = ImplicitHeat(Grid(comm, (10, 10)), 0.1, options="-ksp_type cg -pc_type jacobi -ksp_max_it 2")
+        heat = ImplicitHeat(
+            Grid(comm, (10, 10)), 0.1, options="-ksp_type cg -pc_type jacobi -ksp_max_it 2"
+        )
         heat.set("temperature", np.random.default_rng(comm.rank).random(heat.grid.owned_shape()))
         with pytest.raises(
-            HpckitError, match=r"stopped after 2 iterations .*DIVERGED_(MAX_IT|ITS).*take smaller steps"
+            HpckitError,
+            match=r"stopped after 2 iterations .*DIVERGED_(MAX_IT|ITS).*take smaller steps",
         ):
             heat.step(10.0)
 

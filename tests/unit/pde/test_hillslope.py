@@ -15,18 +15,29 @@ pytestmark = pytest.mark.mpi
 def ridge(grid, height, h):
     """A sine across the first dimension, zero at both ends."""
     y = (np.arange(grid.start[0], grid.stop[0]) + 0.5) * h
-    return np.broadcast_to((height * np.sin(math.pi * y / (grid.shape[0] * h)))[:, None], grid.owned_shape())
+    return np.broadcast_to(
+        (height * np.sin(math.pi * y / (grid.shape[0] * h)))[:, None], grid.owned_shape()
+    )
 
 
 @pytest.mark.parametrize("critical_slope", [None, 1.2])
 def test_a_low_ridge_decays_exponentially(comm, critical_slope):
     n, h, k = 24, 10.0, 0.02
-    hill = Hillslope(Grid(comm, (n, 6)), h, diffusivity=k, critical_slope=critical_slope, walls=[0.0, "insulated"])
+    hill = Hillslope(
+        Grid(comm, (n, 6)),
+        h,
+        diffusivity=k,
+        critical_slope=critical_slope,
+        walls=[0.0, "insulated"],
+    )
     hill.set("elevation", ridge(hill.grid, 0.01, h))  # slopes of 1e-4: linear either way
     for _ in range(40):
         hill.step(hill.dt_max)
     decay = math.exp(-k * (math.pi / (n * h)) ** 2 * hill.time)
-    assert largest(comm, hill.fields["elevation"][hill.grid.owned] - decay * ridge(hill.grid, 0.01, h)) < 1e-3 * 0.01
+    assert (
+        largest(comm, hill.fields["elevation"][hill.grid.owned] - decay * ridge(hill.grid, 0.01, h))
+        < 1e-3 * 0.01
+    )
 
 
 def profile(grid, h, uplift, k, critical_slope):
@@ -49,7 +60,12 @@ def test_the_steady_profile_under_uplift(comm, critical_slope):
     """Started from the exact profile, it stays there: the change is that of the scheme's error."""
     n, h, k, uplift = 40, 2.5, 0.01, 2e-4
     hill = Hillslope(
-        Grid(comm, (n, 4)), h, diffusivity=k, uplift=uplift, critical_slope=critical_slope, walls=[0.0, "insulated"]
+        Grid(comm, (n, 4)),
+        h,
+        diffusivity=k,
+        uplift=uplift,
+        critical_slope=critical_slope,
+        walls=[0.0, "insulated"],
     )
     exact = profile(hill.grid, h, uplift, k, critical_slope)[:, None]
     hill.set("elevation", np.broadcast_to(exact, hill.grid.owned_shape()))
@@ -66,7 +82,11 @@ def test_steeper_slopes_creep_faster(comm):
     lost = {}
     for critical_slope in (None, 0.8):
         hill = Hillslope(
-            Grid(comm, (20, 20)), 1.0, diffusivity=1.0, critical_slope=critical_slope, walls=[0.0, "insulated"]
+            Grid(comm, (20, 20)),
+            1.0,
+            diffusivity=1.0,
+            critical_slope=critical_slope,
+            walls=[0.0, "insulated"],
         )
         hill.set("elevation", ridge(hill.grid, 4.0, 1.0))
         for _ in range(40):

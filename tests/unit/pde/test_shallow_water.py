@@ -30,7 +30,9 @@ def standing_wave(comm, n):
     length, depth = 1000.0, 10.0
     water = ShallowWater(Grid(comm, (n, n)), depth, length / n, border="closed")
     k = math.pi / length
-    mode = np.cos(k * centres(water.grid, 0, length / n))[:, None] * np.cos(k * centres(water.grid, 1, length / n))
+    mode = np.cos(k * centres(water.grid, 0, length / n))[:, None] * np.cos(
+        k * centres(water.grid, 1, length / n)
+    )
     water.set("eta", mode)
     omega = math.sqrt(2 * GRAVITY * depth) * k
     time = 0.625 * 2 * math.pi / omega
@@ -47,7 +49,9 @@ def test_a_standing_wave_converges_with_second_order(comm):
 
 
 def test_a_wave_travels_with_the_square_root_of_g_times_depth(comm):
-    """A quarter of the way around a channel; the step is the largest that is stable in one dimension: exact there."""
+    """A quarter of the way around a channel; the step is the largest that is stable in one
+    dimension: exact there.
+    """
     n, h, depth = 32, 1000.0, 4000.0
     water = ShallowWater(Grid(comm, (8, n), periodic=True), depth, (1e6, h))
     speed = math.sqrt(GRAVITY * depth)
@@ -73,7 +77,9 @@ def test_a_closed_basin_keeps_its_water(comm, options):
         water.step(water.dt_max)
     assert before > 0
     assert water.volume() == pytest.approx(before, rel=1e-13)
-    assert not water.fields["eta"][grid.owned][mine(grid, islands(shape)) <= 0].any()  # dry land stays dry
+    assert not water.fields["eta"][grid.owned][
+        mine(grid, islands(shape)) <= 0
+    ].any()  # dry land stays dry
     assert largest(comm, water.fields["eta"][grid.owned]) < 2
 
 
@@ -100,7 +106,9 @@ def test_an_open_border_lets_the_waves_out(comm):
 
 
 @pytest.mark.parametrize("periodic", [(False, False), (False, True)])
-@pytest.mark.parametrize(("method", "dtype"), [("auto", np.float64), ("packed", np.float32), ("direct", np.float64)])
+@pytest.mark.parametrize(
+    ("method", "dtype"), [("auto", np.float64), ("packed", np.float32), ("direct", np.float64)]
+)
 def test_ranks_and_threads_give_the_same_bits(comm, periodic, method, dtype):
     shape = (37, 700)
     results = []
@@ -111,12 +119,20 @@ def test_ranks_and_threads_give_the_same_bits(comm, periodic, method, dtype):
     ):
         grid = make(shape, periodic=periodic)
         water = ShallowWater(
-            grid, mine(grid, islands(shape)), 0.1, south=45.0, dtype=dtype, threads=threads, method=method
+            grid,
+            mine(grid, islands(shape)),
+            0.1,
+            south=45.0,
+            dtype=dtype,
+            threads=threads,
+            method=method,
         )
         water.set("eta", mine(grid, hump(shape)))
         for _ in range(6):
             water.step(water.dt_max)
-        results.append((water.dt_max, {name: field[grid.owned] for name, field in water.fields.items()}, grid))
+        results.append(
+            (water.dt_max, {name: field[grid.owned] for name, field in water.fields.items()}, grid)
+        )
     (limit, serial, _), *others = results
     for other_limit, fields, grid in others:
         assert other_limit == limit
@@ -147,7 +163,8 @@ def test_peaks_and_arrivals(comm):
 def test_a_restart_goes_on_as_if_nothing_had_happened(comm):
     shape = (18, 19)
     straight, first, second = (
-        ShallowWater(Grid(comm, shape), mine(Grid(comm, shape), islands(shape)), 100.0) for _ in range(3)
+        ShallowWater(Grid(comm, shape), mine(Grid(comm, shape), islands(shape)), 100.0)
+        for _ in range(3)
     )
     dt = 0.8 * straight.dt_max
     for water, steps in ((straight, 8), (first, 5)):
@@ -160,7 +177,9 @@ def test_a_restart_goes_on_as_if_nothing_had_happened(comm):
     for _ in range(3):
         second.step(dt)
     for name, field in straight.fields.items():
-        assert np.array_equal(field[straight.grid.owned], second.fields[name][second.grid.owned]), name
+        assert np.array_equal(field[straight.grid.owned], second.fields[name][second.grid.owned]), (
+            name
+        )
 
 
 @pytest.mark.parametrize(
