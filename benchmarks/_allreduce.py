@@ -22,13 +22,13 @@ import numpy as np
 from mpi4py import MPI
 
 from benchmarks.allreduce import PRODUCER
-from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
-from hpckit.apps._report import binary
+from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.collectives import Allreduce, empty
 from hpckit.collectives.algorithms import ALGORITHMS
 from hpckit.collectives.channel import Channel
-from hpckit.comm.links import Links
-from hpckit.comm.store import mpi_library
+from hpckit.machine.links import Links
+from hpckit.machine.store import mpi_library
+from hpckit.program.report import binary
 
 NODE = (8, 64, 512, 4096, 16384, *(32768 << k for k in range(12)))  # bytes: ... 32 KiB to 64 MiB
 NODE_QUICK = (8, 32768, 1 << 20)

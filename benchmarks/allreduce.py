@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import Report, _environment, _mpirun, print_table
-from hpckit.apps._report import binary, period
+from hpckit.program.report import binary, period
 
 ROOT = Path(__file__).parents[1]
 DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
@@ -431,7 +431,7 @@ def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[st
 
     mpi4py.rc.initialize = False  # the formulas need none
     from hpckit.collectives.cost import predict
-    from hpckit.comm.links import Links
+    from hpckit.machine.links import Links
 
     alpha, beta = (np.full((2, 2), value) for value in (latency, per_byte))
     links, lines = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10), {}

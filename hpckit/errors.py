@@ -5,6 +5,7 @@ causes.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from array import array
@@ -236,3 +237,8 @@ def by_rank(texts: Sequence[str | None]) -> str:
     return "; ".join(
         f"rank{'s' if len(at) > 1 else ''} {ranges(at)}: {text}" for text, at in groups.items()
     )
+
+
+def meet(comm: MPI.Intracomm) -> None:
+    """A barrier that sleeps (collective): MPI's own would spin, on cores that others need."""
+    all_come(comm, math.inf)

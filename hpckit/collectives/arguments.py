@@ -8,8 +8,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.reduction import defined, name_of
-from hpckit.comm.overlap import identical, overlap, overlaps_itself
 from hpckit.errors import ConfigError
+from hpckit.machine.overlap import identical, overlap, overlaps_itself
 
 _KINDS = "biufc"  # of dtypes that are numbers
 

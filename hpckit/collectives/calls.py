@@ -29,7 +29,13 @@ _OPERATIONS = (
     "MAXLOC",
 )
 _INSIDE = __file__.rpartition("/collectives/")[0]
-_OURS = (f"{_INSIDE}/collectives/", f"{_INSIDE}/comm/", f"{_INSIDE}/errors.py", contextlib.__file__)
+_OURS = (
+    f"{_INSIDE}/collectives/",
+    f"{_INSIDE}/comm/",
+    f"{_INSIDE}/machine/",
+    f"{_INSIDE}/errors.py",
+    contextlib.__file__,
+)
 
 
 class Kind(NamedTuple):

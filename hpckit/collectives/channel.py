@@ -12,11 +12,11 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike
 
-from hpckit.comm.lifetime import free_with
-from hpckit.comm.links import Links
-from hpckit.comm.shared import NodeMemory, kept_by
 from hpckit.errors import ConfigError, HpckitError, check_comm, together
 from hpckit.log import get_logger
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.links import Links
+from hpckit.machine.node_memory import NodeMemory, kept_by
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31

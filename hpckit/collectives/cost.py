@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from hpckit.comm.links import Links
+from hpckit.machine.links import Links
 
 
 def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, float]:

@@ -17,8 +17,8 @@ from hpckit import native
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.reduction import Reduction, datatype, grouped
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Round, Schedule, scratch_size
-from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, ranges
+from hpckit.machine.lifetime import free_with
 
 _PARTS = 32  # short messages instead of one: what is longer takes so long that a handshake does not matter
 

@@ -32,8 +32,8 @@ from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
 from hpckit.collectives.schedule import Schedule, rotated
 from hpckit.collectives.watch import recorder
 from hpckit.comm.partition import starts
-from hpckit.comm.spin import check_deadline
 from hpckit.errors import ConfigError, HpckitError, same, together
+from hpckit.machine.spin import check_deadline
 
 _TREE = (
     1 << 16

@@ -22,8 +22,8 @@ from mpi4py import MPI
 from hpckit.collectives.arguments import check_array, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.collectives.plan import Allreduce
-from hpckit.comm.spin import check_deadline, is_number
 from hpckit.errors import ConfigError, HpckitError, same, together
+from hpckit.machine.spin import check_deadline, is_number
 
 
 class LocalUpdates:

@@ -27,10 +27,10 @@ from typing import Any
 from mpi4py import MPI
 
 from hpckit.collectives.calls import Call, disagreement
-from hpckit.comm.shared import NodeMemory
 from hpckit.comm.stream import Stream, let_in, listen, reach
 from hpckit.errors import HpckitError, by_rank, ranges, together
 from hpckit.log import get_logger
+from hpckit.machine.node_memory import NodeMemory
 
 _ANSWER = 1.0  # seconds that a rank has to say where it is
 _NEVER = float("inf")

@@ -9,8 +9,8 @@ from hpckit import native
 from hpckit.collectives.channel import LIMIT, Channel
 from hpckit.collectives.engine import Stages, Way, Work, in_time
 from hpckit.collectives.reduction import KERNELS, Reduction, datatype, grouped
-from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError
+from hpckit.machine.lifetime import free_with
 
 
 def by_mpi(

@@ -33,12 +33,12 @@ from hpckit.collectives.reproducible import reproduced
 from hpckit.collectives.select import Choice, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
-from hpckit.comm.overlap import identical
 from hpckit.comm.pack_host import Packer
 from hpckit.comm.partition import starts
-from hpckit.comm.spin import check_deadline
 from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, HpckitError, same, together
+from hpckit.machine.overlap import identical
+from hpckit.machine.spin import check_deadline
 
 _KEPT = 16  # plans of `allreduce`
 

@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hpckit.comm.spin_kernels import get, put
+from hpckit.machine.spin_kernels import get, put
 from hpckit.native import export
 
 BLOCK = 256  # elements of all ranks that are added at a time: they stay in the first-level cache

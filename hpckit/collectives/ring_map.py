@@ -13,8 +13,8 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.collectives.arguments import check_unmasked
 from hpckit.collectives.channel import Channel
-from hpckit.comm.lifetime import Flight
 from hpckit.errors import ConfigError, agree, same, together
+from hpckit.machine.lifetime import Flight
 
 T = TypeVar("T")
 

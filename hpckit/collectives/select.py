@@ -14,9 +14,9 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.cost import predict
-from hpckit.comm.links import Links
-from hpckit.comm.race import Race
 from hpckit.log import get_logger
+from hpckit.machine.links import Links
+from hpckit.machine.race import Race
 
 _RACERS = 3  # beside MPI's own
 _LOOK = 64  # calls from one look at what they cost to the next

@@ -22,7 +22,7 @@ from hpckit import native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.reduction import KERNELS, Reduction
 from hpckit.comm import partition
-from hpckit.comm.spin import Watch, crowded, patience
+from hpckit.machine.spin import Watch, crowded, patience
 
 _REDUCE = (
     2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done

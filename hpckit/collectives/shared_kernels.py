@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from hpckit.collectives.fold_kernels import REGISTERS, fold
 from hpckit.comm.moves import copy_bytes
-from hpckit.comm.spin_kernels import get, put, reaches, release
+from hpckit.machine.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 DONE, LATE, REDUCE = 0, 1, 2

@@ -31,9 +31,9 @@ from hpckit.collectives.calls import (
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.engine import Way
 from hpckit.collectives.monitor import Line
-from hpckit.comm.lifetime import outlive
-from hpckit.comm.spin import is_number
 from hpckit.errors import ConfigError, same, together
+from hpckit.machine.lifetime import outlive
+from hpckit.machine.spin import is_number
 
 _clock = time.monotonic
 _NEVER = float("inf")

@@ -11,9 +11,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm import partition
-from hpckit.comm.lifetime import free_with
-from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, same, together
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.node_memory import NodeMemory
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

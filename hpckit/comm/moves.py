@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from hpckit.comm.spin_kernels import get, put, reaches, release
+from hpckit.machine.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
 MOVE = 17

@@ -17,9 +17,9 @@ from mpi4py import MPI
 from numpy.lib.array_utils import byte_bounds
 
 from hpckit import native
-from hpckit.comm.lifetime import free_with
 from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
 from hpckit.errors import HpckitError
+from hpckit.machine.lifetime import free_with
 
 _LOOPS, _WORDS = 4, 17  # of one line of the table
 _TWIN_ROW = 128  # twins pay where rows are shorter than this: longer ones share few cache lines

@@ -11,11 +11,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
-from hpckit.comm.shared import NodeMemory
 from hpckit.errors import HpckitError
 from hpckit.log import get_logger
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.node_memory import NodeMemory
 
 Table = dict[
     int, list[tuple[int, float]]

@@ -22,9 +22,10 @@ from typing import Any
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm import probe, store
+from hpckit.comm import probe
 from hpckit.comm.probe import Table
-from hpckit.errors import all_come
+from hpckit.errors import meet
+from hpckit.machine import store
 
 VERSION = 1  # of the file: change it with whatever changes the meaning of the numbers
 
@@ -241,8 +242,3 @@ def _measure(comm: MPI.Intracomm, nodes: Sequence[int]) -> dict[str, Table]:
             pair.Free()
         meet(comm)
     return comm.bcast(tables)
-
-
-def meet(comm: MPI.Intracomm) -> None:
-    """A barrier that sleeps (collective): MPI's own would spin, on cores that other ranks need."""
-    all_come(comm, math.inf)

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.race import Race
-from hpckit.comm.spin import Meeting
 from hpckit.comm.system import System
 from hpckit.errors import HpckitError
 from hpckit.halo.packed import DOING, MEETING, Bound, NotBegun
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
 from hpckit.log import get_logger
+from hpckit.machine.race import Race
+from hpckit.machine.spin import Meeting
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves, simplify
-from hpckit.comm.spin import complete, waiter
 from hpckit.halo.packed import DOING, Bound
 from hpckit.halo.plan import Plan
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.spin import complete, waiter
 
 # A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly
 # whose strides are no multiples of the word, and takes a stride of -1 byte for +1

@@ -11,7 +11,6 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.grid import WidthLike, widths
-from hpckit.comm.spin import Meeting, check_deadline
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.choose import Auto
@@ -19,6 +18,7 @@ from hpckit.halo.packed import MEETING, TAGS, Bound, NotBegun
 from hpckit.halo.plan import Plan, Width
 from hpckit.halo.shared import can_read_directly
 from hpckit.halo.ways import WAYS, Way
+from hpckit.machine.spin import Meeting, check_deadline
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from mpi4py import MPI
 
-from hpckit.comm.lifetime import free_with
 from hpckit.errors import HpckitError, together
 from hpckit.halo.packed import Packed, PackedBuffers
 from hpckit.halo.plan import Plan
+from hpckit.machine.lifetime import free_with
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

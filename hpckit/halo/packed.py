@@ -11,11 +11,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.lifetime import free_with
 from hpckit.comm.pack_host import Move, Moves
-from hpckit.comm.spin import complete, waiter
 from hpckit.errors import HpckitError
 from hpckit.halo.plan import ALIGN, Link, Plan
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.spin import complete, waiter
 
 DOING = "a halo exchange"  # in errors
 TAGS = 8  # of one halo, beginning with the one that ways are given

@@ -18,9 +18,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.overlap import overlap, overlaps_itself
 from hpckit.comm.pack_host import Move, dense_strides, simplify
 from hpckit.errors import ConfigError, same, together
+from hpckit.machine.overlap import overlap, overlaps_itself
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

@@ -18,11 +18,11 @@ import numpy as np
 
 from hpckit import native
 from hpckit.comm.pack_host import Moves
-from hpckit.comm.spin import Watch, patience
 from hpckit.errors import ConfigError
 from hpckit.halo.adrift import help_others
 from hpckit.halo.packed import DOING, Bound, Packed
 from hpckit.halo.plan import Plan
+from hpckit.machine.spin import Watch, patience
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid

@@ -13,7 +13,7 @@ from benchmarks.allreduce import Regret, ratio, without_netlab
 @pytest.mark.parametrize("n", [1, 7, 1000])
 def test_peers_sum(comm, name, n):
     from benchmarks import _allreduce
-    from hpckit.apps._allreduce_timing import Numbers
+    from hpckit.apps.allreduce.timing import Numbers
 
     numbers = Numbers(comm, np.zeros(n))
     for call in (1, 2):
@@ -26,7 +26,7 @@ def test_peers_sum(comm, name, n):
 @pytest.mark.mpi
 def test_native_leaves_its_input_alone(comm):
     from benchmarks._allreduce import natives
-    from hpckit.apps._allreduce_timing import Numbers
+    from hpckit.apps.allreduce.timing import Numbers
 
     for call in natives(comm, Numbers(comm, np.zeros(5))).values():
         call.numbers.write(3)

@@ -311,9 +311,9 @@ def test_compiled_beforehand_without_mpi(mpirun, tmp_path):
     code = f"""
 import sys
 from hpckit import native
-from hpckit.apps import _kernels
+from hpckit.apps.doctor import kernels as compiled
 native.modules = lambda: [{SMALL!r}]
-sys.exit(_kernels.compile_all(1) or _kernels.compile_all(1) or "mpi4py" in sys.modules)
+sys.exit(compiled.compile_all(1) or compiled.compile_all(1) or "mpi4py" in sys.modules)
 """
     job = mpirun(None, "-c", code, HPCKIT_CACHE=str(tmp_path), MPI4PY_LIBMPI="/nonexistent")
     assert job.returncode == 0, job.stdout

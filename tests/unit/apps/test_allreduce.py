@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from hpckit.apps import _allreduce_timing
-from hpckit.apps._allreduce_estimate import buffers, estimate
-from hpckit.apps._allreduce_job import Row, best
-from hpckit.apps._allreduce_pictures import curves
-from hpckit.apps._allreduce_timing import Call, Numbers, Start, interleaved
-from hpckit.apps._report import binary, period
-from hpckit.apps.allreduce import Config, main
+from hpckit.apps.allreduce import timing
+from hpckit.apps.allreduce.config import Config, main
+from hpckit.apps.allreduce.estimate import buffers, estimate
+from hpckit.apps.allreduce.job import Row, best
+from hpckit.apps.allreduce.pictures import curves
+from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.program.report import binary, period
 
 
 def _case(folder: Path, **more) -> Config:
@@ -76,7 +76,7 @@ def test_only_what_is_asked_for(comm, shared_path):
 
 @pytest.mark.mpi
 def test_saving_measures_the_links_again(comm, shared_path, monkeypatch):
-    from hpckit.comm.links import Links
+    from hpckit.machine.links import Links
 
     asked = []
     measure = Links.load_or_measure
@@ -118,7 +118,7 @@ def test_a_wrong_result_is_an_error(comm):
 def test_times_are_the_slowest_ranks_and_the_ways_take_turns(comm, monkeypatch):
     """By a clock that only the calls move."""
     numbers, order, now = Numbers(comm, np.zeros(1)), [], [0.0]
-    monkeypatch.setattr(_allreduce_timing, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def call(name, seconds):
         def run():
@@ -236,9 +236,9 @@ def test_the_picture(tmp_path):
 
 @pytest.mark.mpi
 def test_what_is_impossible_here_is_refused(comm, shared_path, monkeypatch):
-    from hpckit.apps import _allreduce_job
+    from hpckit.apps.allreduce import job
 
-    monkeypatch.setattr(_allreduce_job, "possible", lambda *_: ["native", "ring"])
+    monkeypatch.setattr(job, "possible", lambda *_: ["native", "ring"])
     with pytest.raises(
         ConfigError, match="'shared' needs all ranks on one node: use one of native, ring, auto"
     ):

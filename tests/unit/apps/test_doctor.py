@@ -3,8 +3,9 @@ import mmap
 
 import pytest
 
-from hpckit.apps import _shm, doctor
-from hpckit.apps.doctor import Place
+from hpckit.apps.doctor import job as doctor
+from hpckit.apps.doctor.job import Place
+from hpckit.program import shm as node_shm
 
 GOOD = Place("node", (0, 1), 2, 16 * 10**9, 8 * 10**9, 0)
 
@@ -63,7 +64,7 @@ def test_what_is_off_is_told(places, threads, advice):
 @pytest.fixture
 def shm(tmp_path, monkeypatch):
     """A folder in place of /dev/shm."""
-    monkeypatch.setattr(_shm, "FOLDER", tmp_path)
+    monkeypatch.setattr(node_shm, "FOLDER", tmp_path)
     return tmp_path
 
 
@@ -77,18 +78,18 @@ def test_segments_of_dead_jobs_are_found(shm):
     ]
     for name in [*names, "somebody_else_s"]:
         (shm / name).write_bytes(bytes(4096))
-    assert sorted(path.name for path in _shm.left()) == sorted(names)
+    assert sorted(path.name for path in node_shm.left()) == sorted(names)
     with (shm / names[0]).open("r+b") as file, mmap.mmap(file.fileno(), 4096):
-        assert sorted(path.name for path in _shm.left()) == sorted(names[1:])  # it is in use
+        assert sorted(path.name for path in node_shm.left()) == sorted(names[1:])  # it is in use
     with (shm / names[0]).open("r+b") as file, mmap.mmap(file.fileno(), 4096):
         (shm / names[0]).unlink()
-        assert sorted(path.name for path in _shm.left()) == sorted(names[1:])
+        assert sorted(path.name for path in node_shm.left()) == sorted(names[1:])
 
 
 def test_a_missing_folder_is_no_error(shm, monkeypatch):
-    monkeypatch.setattr(_shm, "FOLDER", shm / "missing")
-    assert _shm.free() == 0
-    assert _shm.left() == []
+    monkeypatch.setattr(node_shm, "FOLDER", shm / "missing")
+    assert node_shm.free() == 0
+    assert node_shm.left() == []
 
 
 @pytest.mark.parametrize(
@@ -97,22 +98,22 @@ def test_a_missing_folder_is_no_error(shm, monkeypatch):
 def test_programs_warn_before_mpi_dies_for_want_of_shared_memory(
     shm, monkeypatch, capsys, room, ranks, told
 ):
-    monkeypatch.setattr(_shm, "free", lambda: room << 20)
-    monkeypatch.setattr(_shm, "speaks", lambda: True)
+    monkeypatch.setattr(node_shm, "free", lambda: room << 20)
+    monkeypatch.setattr(node_shm, "speaks", lambda: True)
     monkeypatch.delenv("OMPI_COMM_WORLD_SIZE", raising=False)
-    _shm.warn("hpckit.apps.halo", ranks)
+    node_shm.warn("hpckit.apps.halo", ranks)
     said = capsys.readouterr().err
     assert bool(said) == told
     if told:
         assert "--shm-size" in said
         assert "UCX_POSIX_DIR" in said
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")  # Open MPI finds its own words
-    _shm.warn("hpckit.apps.halo", ranks)
+    node_shm.warn("hpckit.apps.halo", ranks)
     assert not capsys.readouterr().err
 
 
 def test_compile_knows_its_flags(capsys, monkeypatch):
-    monkeypatch.setattr(doctor._kernels, "compile_all", lambda ranks: 7)
+    monkeypatch.setattr(doctor.compiled, "compile_all", lambda ranks: 7)
     assert doctor.compile_kernels(["--compile"]) == 7
     assert doctor.compile_kernels(["--compile", "--bogus"]) == 2
     assert "unknown flag --bogus" in capsys.readouterr().err

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit.apps._halo_estimate import estimate, layout
-from hpckit.apps._halo_job import marks, schedule
-from hpckit.apps.halo import Config, Heat, Place, Source, Tsunami, main
+from hpckit.apps.halo.config import Config, Heat, Place, Source, Tsunami, main
+from hpckit.apps.halo.estimate import estimate, layout
+from hpckit.apps.halo.job import marks, schedule
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 from hpckit.pde.heat import Heat as Heat_
 

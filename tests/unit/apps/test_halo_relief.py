@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpckit.apps._halo_relief import Bounds, refine
+from hpckit.apps.halo.relief import Bounds, refine
 
 
 def test_planes_stay_planes():

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit.apps._kmedoids_data import distances, generate, points
-from hpckit.apps._kmedoids_estimate import estimate
-from hpckit.apps._kmedoids_pictures import plane
-from hpckit.apps.kmedoids import Config, Generate, main
+from hpckit.apps.kmedoids.config import Config, Generate, main
+from hpckit.apps.kmedoids.data import distances, generate, points
+from hpckit.apps.kmedoids.estimate import estimate
+from hpckit.apps.kmedoids.pictures import plane
 from hpckit.cluster import _search, fasterpam
 from hpckit.errors import Checkpointed, ConfigError
 

@@ -13,8 +13,8 @@ from hpckit.collectives import engine, native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.plan import Allreduce, allreduce
 from hpckit.collectives.ways import WAYS
-from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.machine.node_memory import NodeMemory
 
 pytestmark = pytest.mark.mpi
 DTYPES = [np.dtype(code) for code in "?bBhHiIlLqQefdgFDG"]

@@ -8,8 +8,8 @@ from mpi4py import MPI
 
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.hierarchical import Hierarchical
-from hpckit.comm.links import Links
-from hpckit.comm.shared import NodeMemory
+from hpckit.machine.links import Links
+from hpckit.machine.node_memory import NodeMemory
 
 pytestmark = pytest.mark.mpi
 NODES = {

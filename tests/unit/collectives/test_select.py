@@ -14,7 +14,7 @@ from hpckit.collectives.channel import Channel
 from hpckit.collectives.cost import predict, root, shares
 from hpckit.collectives.select import Choice
 from hpckit.collectives.ways import WAYS
-from hpckit.comm.links import Links, pairings
+from hpckit.machine.links import Links, pairings
 
 HOSTS = 8
 ALPHA, BETA = np.full((HOSTS, HOSTS), 4e-3), np.full((HOSTS, HOSTS), 8 / 300e6)

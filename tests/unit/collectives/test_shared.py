@@ -14,8 +14,8 @@ from hpckit import native
 from hpckit.collectives import shared
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.shared import Shared
-from hpckit.comm import spin
 from hpckit.errors import HpckitError
+from hpckit.machine import spin
 
 UFUNCS = {
     "sum": np.add,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpi4py import MPI
 
-from hpckit.comm import shared
 from hpckit.comm.grid import Grid
-from hpckit.comm.shared import NodeMemory
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.machine import node_memory as shared
+from hpckit.machine.node_memory import NodeMemory
 
 pytestmark = pytest.mark.mpi
 

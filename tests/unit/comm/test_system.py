@@ -9,9 +9,9 @@ import pytest
 
 from hpckit import native
 from hpckit.comm import probe
-from hpckit.comm.shared import NodeMemory
 from hpckit.comm.system import System, interpolate
 from hpckit.errors import HpckitError
+from hpckit.machine.node_memory import NodeMemory
 
 TABLE = {8: [(100, 1e-6), (10_000, 4e-6)], 32: [(100, 1e-6), (10_000, 1e-6)]}
 

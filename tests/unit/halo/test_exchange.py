@@ -154,7 +154,7 @@ def test_views_of_larger_arrays(comm, method):
 @pytest.mark.parametrize("method", ["shared", "direct"])
 def test_neighbours_on_other_nodes_get_messages(comm, method):
     """Two ranks a node, as far as the halo can see."""
-    from hpckit.comm.shared import NodeMemory
+    from hpckit.machine.node_memory import NodeMemory
 
     grid = Grid(comm, (12, 13, 9), periodic=True)
     node = grid.comm.Split(grid.rank // 2, grid.rank)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpckit.comm import spin
 from hpckit.comm.grid import Grid
 from hpckit.errors import HpckitError
 from hpckit.halo import METHODS, Halo
 from hpckit.halo.adrift import adrift, land
 from hpckit.halo.neighbor import _graphs
+from hpckit.machine import spin
 
 pytestmark = pytest.mark.mpi
 FIXED = [method for method in METHODS if method != "auto"]

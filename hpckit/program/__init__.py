@@ -1,0 +1,18 @@
+"""What all programs share; see `hpckit.apps`."""
+
+import os
+import signal
+import sys
+
+# Before NumPy and MPI are imported. Ranks fill the cores already: a BLAS that starts a thread per
+# core in each of them only costs memory. And Open MPI's UCX windows print errors where there is no
+# such network; ours are on-node anyway.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+
+# What ends a run early is held from the first line of a program (`python -m hpckit.apps.halo`
+# imports this file before the program's own) until MPI has started and `_stop.listen` takes note of
+# it. A script that imports us holds nothing.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+if sys.argv[:1] == ["-m"] and any(word.startswith("hpckit.apps") for word in sys.orig_argv[1:]):
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

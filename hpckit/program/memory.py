@@ -1,0 +1,34 @@
+"""Whether a run fits into the memory that its nodes have left: asked before the first large array
+is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpckit.errors import ConfigError, together
+from hpckit.machine.memory import available
+from hpckit.program.report import amount
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
+    """Raise `ConfigError` on all ranks where the ranks of a node need more than it has
+    (collective).
+
+    need : bytes of this rank; keys : what to make smaller
+    """
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    total, ranks = node.allreduce(float(need)), node.size
+    node.Free()
+    with together(comm):
+        if total > available():
+            raise ConfigError(
+                f"this run needs about {amount(total)} on a node of {ranks} "
+                f"rank{'s' * (ranks > 1)}, which has"
+                f" {amount(available())} left: use more nodes, or smaller {keys}"
+            )
