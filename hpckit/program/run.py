@@ -35,7 +35,7 @@ from hpckit.errors import (
     writing,
 )
 from hpckit.machine.store import mpi_library
-from hpckit.program import shm, stop
+from hpckit.program import cases, shm, stop
 from hpckit.program.options import Options, help_text, parse, to_toml
 from hpckit.program.stop import StopSignal
 
@@ -64,7 +64,7 @@ def run(
         for it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help", "--version", "--dry-run"} & set(words):
+    if {"-h", "--help", "--version", "--cases", "--dry-run"} & set(words):
         stop.release()
         sys.exit(_explain(config_type, dry_run, program, words))
     code = _compute(config_type, main, program, words)
@@ -155,9 +155,7 @@ def _launched(what: str) -> int:
 def _explain(
     config_type: type[C], dry_run: Callable[[C, int], str] | None, program: str, words: list[str]
 ) -> int:
-    """`--help`, `--version`, `--dry-run`: no MPI, so the launcher's environment must tell who
-    prints.
-    """
+    """What needs no MPI, and does not start it: the launcher's environment must tell who prints."""
     try:
         if _launched("RANK") <= 0:
             print(_explanation(config_type, dry_run, program, words), flush=True)
@@ -178,7 +176,9 @@ def _explanation(
         return help_text(config_type, program)
     if "--version" in words:
         return f"{program}, hpckit {version()}"
-    options, config = parse(config_type, words)
+    options, config = parse(config_type, words, cases.folder(program))
+    if options.cases:
+        return cases.listing(cases.folder(program))
     if dry_run is None:
         raise ConfigError("this program has no --dry-run")
     return dry_run(config, options.ranks or launched_ranks() or 1)
@@ -202,7 +202,7 @@ def _compute(
     stop.listen(apart, program)
     stdout = sys.stdout
     try:
-        options, config = _parse_together(comm, config_type, words)
+        options, config = _parse_together(comm, config_type, program, words)
         StopSignal(comm).check()
         with contextlib.redirect_stdout(sys.stderr if options.json else stdout):
             log.configure(comm)
@@ -222,13 +222,15 @@ def _compute(
 
 
 def _parse_together(
-    comm: MPI.Intracomm, config_type: type[C], words: list[str]
+    comm: MPI.Intracomm, config_type: type[C], program: str, words: list[str]
 ) -> tuple[Options, C]:
     """Rank 0 parses; all ranks get the result, or its error (collective)."""
     message, failure = b"", None
     if comm.rank == 0:
         try:
-            message = msgspec.msgpack.encode((None, *parse(config_type, words)))
+            message = msgspec.msgpack.encode(
+                (None, *parse(config_type, words, cases.folder(program)))
+            )
         except Exception as error:
             message, failure = msgspec.msgpack.encode((_line(error), None, None)), error
     length = array("q", [len(message)])

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from hpckit.program.options import note
+
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-def _note(text: str, **limits: Any) -> Any:
-    return msgspec.Meta(description=text, **limits)
 
 
 Algorithm = Literal[
@@ -37,31 +35,31 @@ Bytes = Annotated[int, msgspec.Meta(ge=8, multiple_of=8)]
 class Config(msgspec.Struct):
     """What an allreduce of float64 arrays costs by each algorithm, and which one hpckit chooses."""
 
-    sizes: Annotated[tuple[Bytes, ...], _note("bytes of each rank's array", min_length=1)] = (
+    sizes: Annotated[tuple[Bytes, ...], note("bytes of each rank's array", min_length=1)] = (
         8,
         1024,
         65536,
         1048576,
     )
     algorithms: Annotated[
-        tuple[Algorithm, ...], _note("beside MPI's own; none: all that make sense here")
+        tuple[Algorithm, ...], note("beside MPI's own; none: all that make sense here")
     ] = ()
     arrays: Annotated[
         tuple[Literal["numpy", "window"], ...],
-        _note(
+        note(
             "where they lie: in a rank's own memory, or in memory that the ranks of a node share",
             min_length=1,
         ),
     ] = ("numpy", "window")
-    seconds: Annotated[float, _note("to measure each size", gt=0)] = 1.0
+    seconds: Annotated[float, note("to measure each size", gt=0)] = 1.0
     buffers: Annotated[
-        int, _note("bytes per rank that one algorithm may take; else it is left out", ge=0)
+        int, note("bytes per rank that one algorithm may take; else it is left out", ge=0)
     ] = 1 << 30
-    save: Annotated[bool, _note("measure the links afresh and keep them, for every later run")] = (
+    save: Annotated[bool, note("measure the links afresh and keep them, for every later run")] = (
         False
     )
-    output: Annotated[str, _note("folder for results and the picture")] = "results/allreduce"
-    pictures: Annotated[bool, _note("draw the results")] = True
+    output: Annotated[str, note("folder for results and the picture")] = "results/allreduce"
+    pictures: Annotated[bool, note("draw the results")] = True
 
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from hpckit.program.options import InputFile
+
 if TYPE_CHECKING:
     import numpy as np
     from mpi4py import MPI
@@ -117,7 +119,8 @@ class Config(msgspec.Struct):
     ] = ()
     periodic: Annotated[bool, _note("the grid wraps around")] = False
     input: Annotated[
-        str, _note("initial field (heat) or elevation: .npy, .npz, HDF5, netCDF, GeoTIFF, .asc")
+        InputFile,
+        _note("initial field (heat) or elevation: .npy, .npz, HDF5, netCDF, GeoTIFF, .asc"),
     ] = ""
     variable: Annotated[str, _note("which array in the input; none: the only one")] = ""
     index: Annotated[

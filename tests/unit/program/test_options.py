@@ -193,7 +193,7 @@ def test_what_is_required_is_asked_for():
 
 def test_help_tells_types_defaults_and_units():
     text = help_text(Config, "hpckit.apps.heat")
-    assert "python -m hpckit.apps.heat [case.toml]" in text
+    assert "python -m hpckit.apps.heat [case]" in text
     assert "Heat in a box." in text
     assert "--shape int,...\n        cells per dimension (default: 64, 64)" in text
     assert "--way auto|packed" in text
