@@ -49,8 +49,9 @@ class StopSignal:
 
     def requested(self) -> bool:
         """Whether to save and stop: asked again and again between steps, the same on all ranks."""
-        self.obey(self._largest(self.wish()))
-        return bool(_asked)
+        code = self._largest(self.wish())
+        self.obey(code)
+        return bool(code)  # what was agreed: `_asked` may have changed on this rank since
 
     def wish(self) -> int:
         """The exit code that this rank was asked for, 0: none; for a loop, which asks all ranks for
@@ -67,8 +68,9 @@ class StopSignal:
 
     def check(self) -> None:
         """Raise `Checkpointed` on all ranks if one was asked to stop and there is nothing to save."""
-        self.obey(self._largest(_asked))
-        if _asked:
+        code = self._largest(_asked)
+        self.obey(code)
+        if code:
             raise Checkpointed("stopped, there was nothing to save: run it again")
 
     def finish(self) -> None:

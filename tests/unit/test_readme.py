@@ -75,8 +75,10 @@ def test_make_commands_have_a_target(arguments):
 
 
 @pytest.mark.parametrize("arguments", _commands("sbatch"), ids=" ".join)
-def test_sbatch_commands_name_files_that_exist(arguments):
-    assert all((ROOT / name).is_file() for name in arguments if not name.startswith("-"))
+def test_sbatch_commands_name_jobs_and_cases_that_exist(arguments):
+    job, case = [word for word in arguments if not word.startswith("-")][:2]
+    assert (ROOT / job).is_file()
+    assert (ROOT / "apps" / Path(job).stem / f"{case}.toml").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

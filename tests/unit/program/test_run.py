@@ -96,7 +96,7 @@ def test_json_is_one_line(program, tmp_path):
 def test_help_and_dry_run_start_no_mpi_and_print_once(program):
     job = program(2, "--help")
     assert job.returncode == 0
-    assert job.stdout.count("usage: mpirun -n N python -m demo [case.toml]") == 1
+    assert job.stdout.count("usage: mpirun -n N python -m demo [case]") == 1
     assert "A program that fails as it is told." in job.stdout
     assert program(None, "--dry-run", "--ranks", "4096").stdout == "4096 ranks, MPI False\n"
     assert program(2, "--dry-run").stdout == "2 ranks, MPI False\n"
