@@ -22,6 +22,7 @@ from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
 from hpckit.errors import Checkpointed, ConfigError, HpckitError, same, together
+from hpckit.files import durable_replace
 from hpckit.io import vtkhdf
 from hpckit.io.box import Extra, check_array, check_shape, field_box, staggering
 from hpckit.io.outputs import OUTPUTS, Times
@@ -154,7 +155,7 @@ class FieldFile:
             if self._grid.rank == 0:
                 try:
                     skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
-                    vtkhdf.durable_replace(self.partial, self.path)
+                    durable_replace(self.partial, self.path)
                 except OSError as error:
                     raise HpckitError(
                         f"cannot write {self.path}: {error}; {self.partial} is left"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpckit.errors import ConfigError
+from hpckit.files import durable_replace
 from hpckit.io.overlay import changed, copy, write
 
 if TYPE_CHECKING:
@@ -215,20 +216,6 @@ def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[in
             if plan.is_image:
                 f[STEPS].attrs["NSteps"] = np.int64(len(kept))
     return len(moves) and moves[-1][1] - moves[-1][0]
-
-
-def durable_replace(source: Path, target: Path) -> None:
-    """Sync `source`, rename it to `target`, and make the renaming itself survive a power
-    failure.
-    """
-    for path, flags in [(source, os.O_RDWR), (target.parent, os.O_RDONLY)]:
-        if path == target.parent:
-            source.replace(target)
-        descriptor = os.open(path, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _new(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
