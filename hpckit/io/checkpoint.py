@@ -133,13 +133,14 @@ class Checkpoint:
         self._clean(number)
 
     def load(self, arrays: Mapping[str, np.ndarray | None]) -> tuple[int, float, dict[str, Any]]:
-        """Fill the arrays, of fields the owned cells, from the newest good checkpoint; returns step,
-        time and extra.
+        """Fill the arrays, of fields the owned cells, from the newest good checkpoint.
 
         None instead of an array that is no field asks for a new one, which takes its place in
         `arrays`, as where its number of rows is not known. A checkpoint that is damaged is passed
-        over with a warning. Raises `HpckitError` when none is good, and `ConfigError` when it holds
-        another grid, other arrays, or arrays by other rules.
+        over with a warning. Returns step, time and extra.
+
+        Raises `HpckitError` when none is good, and `ConfigError` when it holds another grid, other
+        arrays, or arrays by other rules.
         """
         fields, others = self._sorted(arrays)
         staggered = self._staggered(fields)

@@ -46,7 +46,7 @@ class Field:
 class SavedArray:
     """An array that lives on no grid: `rule` says how the ranks held it, see `hpckit.io.rules`.
 
-    shapes : of what each part has of it; of the rule "same" only that of the first, which has it all
+    shapes : of what each part has of it; with "same" only that of the first, which has all
     """
 
     name: str
@@ -191,7 +191,7 @@ class Manifest:
         return part.start, tuple(b + (more if b == n else 0) for b, n, more in ends)
 
     def offset(self, number: int, record: Field | SavedArray | None = None) -> int:
-        """Where a field or an array begins in the file of a part; without one, where the file ends."""
+        """Where a record begins in the file of a part; without one, where the file ends."""
         part, at = self.parts[number], 0
         for each in self.fields:
             if each is record:

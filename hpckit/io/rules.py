@@ -3,9 +3,9 @@
 | rule | the ranks hold | any number of ranks gets |
 | --- | --- | --- |
 | `"grid"` | a field with ghosts on the checkpoint's grid | its boxes, on any process grid |
-| `"rows"` | blocks of rows of one array, in the order of the ranks | `partition.block` of the rows |
+| `"rows"` | blocks of rows of one array, rank after rank | its block as `partition` divides them |
 | `"same"` | the same array | the same array; rank 0 saves it |
-| `"per rank"` | an array each, of any shape | that of its rank; only as many ranks as saved it |
+| `"per rank"` | an array each, of any shape | nothing: only as many ranks as saved it |
 
 The first is `checkpoint`'s own business; here are the other three.
 """

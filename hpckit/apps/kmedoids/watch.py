@@ -16,7 +16,7 @@ from mpi4py import MPI
 from hpckit.comm.grid import Grid
 from hpckit.errors import Checkpointed, ConfigError, together
 from hpckit.io.checkpoint import Checkpoint
-from hpckit.log import PATIENCE
+from hpckit.log import INTERVAL
 from hpckit.program.stop import StopSignal
 from hpckit.trace import span
 
@@ -102,7 +102,7 @@ class Watch:
             self.candidates, self.seconds = self.candidates + block, now - self._first
 
     def _tell(self, search: Search, now: float) -> None:
-        if self._comm.rank == 0 and now > self._told + PATIENCE:
+        if self._comm.rank == 0 and now > self._told + INTERVAL:
             self._told = now
             print(f"{_place(search)}, {search.n_swap} swaps, loss {search.loss:.8g}", flush=True)
 
