@@ -23,7 +23,7 @@ from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.io import checkpoint_folder as folder
 from hpckit.io import rules as by_rule
-from hpckit.io.box import Extra, field_box, staggering
+from hpckit.io.box import Stagger, field_box, staggering
 from hpckit.io.manifest import Field, Manifest, Part, SavedArray, describe, json_text
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Checkpoint:
             )
         return rule
 
-    def _staggered(self, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]:
+    def _staggered(self, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
         return staggering(self._grid, fields) if self._grid else {}
 
     def _write_part(

@@ -19,7 +19,7 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, same, together
 from hpckit.io.box import check_array, field_box
-from hpckit.io.formats import Found, Place, find
+from hpckit.io.formats import FileArray, Location, find
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -72,7 +72,7 @@ def read_field(
         if grid.rank == 0:
             found = _chosen(path, find(path, name), grid.shape, chosen)
             _check_type(path, found, kind)
-    where: Place = comm.bcast(found and found.place)
+    where: Location = comm.bcast(found and found.location)
     with together(comm):
         out = _target(grid, out, kind)
         if where.offset is not None:
@@ -107,7 +107,7 @@ def read_rows(
             found = find(path, name, columns)
             _check_table(path, found)
             found.check(())
-    where: Place = comm.bcast(found and found.place)
+    where: Location = comm.bcast(found and found.location)
     parts = [(slice(*block(where.shape[0], comm.size, rank)),) for rank in range(comm.size)]
     mine = parts[comm.rank]
     plain, dtype = where.offset is not None and where.packing is None, _with_nan(where)
@@ -127,10 +127,10 @@ def read_rows(
 
 
 def _chosen(
-    path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, ...] | None
-) -> Found:
+    path: Path, found: FileArray, shape: tuple[int, ...], index: tuple[int, ...] | None
+) -> FileArray:
     """The array with the entry of its first dimensions that is meant, checked to be there."""
-    its = found.place.shape
+    its = found.location.shape
     more, rest = its[: len(its) - len(shape)], its[max(0, len(its) - len(shape)) :]
     if rest != shape:
         raise ConfigError(f"{path}: {found.name} has shape {its}, but the grid has shape {shape}")
@@ -147,19 +147,19 @@ def _chosen(
         )
     lead = tuple(i % n for i, n in zip(lead, more, strict=True))
     found.check(lead)
-    return replace(found, place=replace(found.place, lead=lead))
+    return replace(found, location=replace(found.location, lead=lead))
 
 
-def _check_type(path: Path, found: Found, dtype: np.dtype) -> None:
-    its = found.place.meant
+def _check_type(path: Path, found: FileArray, dtype: np.dtype) -> None:
+    its = found.location.meant
     if not np.can_cast(its, dtype, "same_kind"):
         raise ConfigError(
             f"{path}: {found.name} is {its}, which cannot become {dtype} without loss"
         )
 
 
-def _check_table(path: Path, found: Found) -> None:
-    shape, dtype = found.place.shape, found.place.meant
+def _check_table(path: Path, found: FileArray) -> None:
+    shape, dtype = found.location.shape, found.location.meant
     if len(shape) != 2 or 0 in shape:
         raise ConfigError(
             f"{path}: {found.name} has shape {shape}, but a table has rows and columns"
@@ -184,20 +184,20 @@ def _slices(grid: Grid, rank: int) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in zip(*field_box(grid, rank, (0,) * grid.ndim), strict=True))
 
 
-def _mapped(path: Path, where: Place) -> np.ndarray:
+def _mapped(path: Path, where: Location) -> np.ndarray:
     return np.memmap(path, where.dtype, "r", where.offset or 0, where.shape, where.order)
 
 
-def _shape(part: tuple[slice, ...], where: Place) -> tuple[int, ...]:
+def _shape(part: tuple[slice, ...], where: Location) -> tuple[int, ...]:
     return (*(each.stop - each.start for each in part), *where.shape[len(where.lead) + len(part) :])
 
 
-def _with_nan(where: Place) -> np.dtype:
+def _with_nan(where: Location) -> np.dtype:
     """The type of values of which some may be missing."""
     return where.meant if where.packing is None or where.meant.kind == "f" else np.dtype(float)
 
 
-def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
+def _fill(out: np.ndarray, numbers: np.ndarray, where: Location) -> int:
     """Write the values that these numbers stand for; returns how many are missing."""
     if where.packing:
         return where.packing.unpack(numbers, out)
@@ -208,8 +208,8 @@ def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
 def _scatter(
     path: Path,
     comm: MPI.Intracomm,
-    found: Found | None,
-    where: Place,
+    found: FileArray | None,
+    where: Location,
     parts: Sequence[tuple],
     out: np.ndarray,
 ) -> int:
@@ -243,7 +243,7 @@ def _bytes(box: np.ndarray) -> list:
     return [box, box.size // box.shape[-1], row]
 
 
-def _check_finite(path: Path, grid: Grid, where: Place, values: np.ndarray) -> None:
+def _check_finite(path: Path, grid: Grid, where: Location, values: np.ndarray) -> None:
     """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where
     the first is.
     """

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.io.box import Extra
+from hpckit.io.box import Stagger
 
 _FAMILY = "hpckit checkpoint"
 _FIELDS_ONLY = f"{_FAMILY} 1"  # on a grid
@@ -30,12 +30,12 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 @dataclass(frozen=True)
 class Field:
     """A saved field: `descr` is its dtype as in the header of a .npy file, `extra` see
-    `hpckit.io.box.Extra`.
+    `hpckit.io.box.Stagger`.
     """
 
     name: str
     descr: str
-    extra: Extra
+    extra: Stagger
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -205,7 +205,7 @@ class Manifest:
         return at
 
     def check(
-        self, grid: Grid, fields: Mapping[str, np.ndarray], staggered: Mapping[str, Extra]
+        self, grid: Grid, fields: Mapping[str, np.ndarray], staggered: Mapping[str, Stagger]
     ) -> None:
         """Raise `ConfigError` unless the checkpoint holds all `fields`, on this grid."""
         if self.shape != grid.shape:

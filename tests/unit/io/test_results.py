@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from hpckit import ConfigError, FieldFile, Grid, Results
 pytest.importorskip("h5py")
 
 
-def write(comm, path, shape, layout="mpi", **place):
+def write(comm, path, shape, layout: Any, **place):
     """Three steps of a field, and of a staggered one, whose values are numbers of their cells."""
     grid = Grid(comm, shape)
     u, v = grid.zeros(), grid.zeros("i4", stagger=(1,) + (0,) * (len(shape) - 1))
@@ -52,9 +54,9 @@ def test_what_was_written_is_read(comm, shared_path, shape, layout):
                 assert np.array_equal(found, wanted)
                 assert np.array_equal(results.read(name, step, np.s_[::2]), wanted[::2])
         assert results.read("v").dtype == np.int32
-        for wrong, said in ((("w",), "has no field 'w', only u, v"), (("u", 3), "steps 0 to 2")):
+        for name, step, said in (("w", 0, "has no field 'w', only u, v"), ("u", 3, "steps 0 to 2")):
             with pytest.raises(ConfigError, match=said):
-                results.read(*wrong)
+                results.read(name, step)
     comm.Barrier()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of arrays that live on no grid: each rule restarts on the numbers of ranks it should."""
+"""Checkpoints of arrays without a grid: each rule restarts on the numbers of ranks it should."""
 
 from __future__ import annotations
 
