@@ -1,5 +1,4 @@
-"""Files that may be lost: written whole or not at all, and believed only where nobody else can have
-written them.
+"""Files that may be lost: written whole or not at all, believed only where they are ours.
 
 Nothing here waits for a lock of a file system, and whoever is killed leaves at most a folder
 `build-...` that the next one removes.

@@ -93,8 +93,7 @@ def span(name: str, bytes: int = 0) -> _Span | _Off:
 
 
 def enable(comm: MPI.Intracomm, events: bool = True) -> None:
-    """Start to record, forgetting what was recorded; the barrier's end is time zero on all ranks
-    (collective).
+    """Start to record, from a barrier on, and forget what was recorded (collective).
 
     events : keep every span for `save`, about 200 bytes each; else only the sums for `table`.
     """
@@ -129,8 +128,7 @@ def table(comm: MPI.Intracomm) -> str:
 
 
 def save(comm: MPI.Intracomm, path: str | os.PathLike[str]) -> None:
-    """Write all spans for Perfetto (https://ui.perfetto.dev) or chrome://tracing, one track per
-    rank (collective).
+    """Write all spans for Perfetto (ui.perfetto.dev), one track per rank (collective).
 
     Rank 0 writes it, whole or not at all. Raises `HpckitError` on all ranks where it cannot.
     """

@@ -1,6 +1,4 @@
-"""Which part of a field is whose: recognise staggering, cut global arrays into boxes, regroup boxes
-into slabs.
-"""
+"""Which part of a field is whose: staggering, boxes of global arrays, slabs of boxes."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.arguments import refuse_masked
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, same, together
@@ -21,8 +20,7 @@ Stagger = tuple[
 
 
 def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
-    """The `Stagger` of each field, recognised from the shapes of the local arrays (ghosts included;
-    collective).
+    """The `Stagger` of each field, known from the shapes of the local arrays (collective).
 
     Raises `ConfigError` on all ranks when an array does not belong to the grid.
     """
@@ -41,9 +39,7 @@ def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Stagge
 
 
 def check_shape(grid: Grid, name: str, array: np.ndarray, stagger: Stagger) -> None:
-    """Raise `ConfigError` unless `array` has the shape of this rank's block of the field, ghosts
-    included.
-    """
+    """Raise `ConfigError` unless it has the shape of this rank's block, ghosts included."""
     expected = tuple(
         lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(stagger), grid.width, strict=True)
     )
@@ -114,16 +110,10 @@ class Slabs:
 
 
 def check_array(what: str, array: object) -> None:
-    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file
-    would lose.
-    """
+    """Raise `ConfigError` unless it is an array of numbers or records, without a mask."""
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.dtype.itemsize:
         raise ConfigError(f"{what} must be a NumPy array of numbers or records, not {_kind(array)}")
-    if isinstance(array, np.ma.MaskedArray):
-        raise ConfigError(
-            f"{what} is masked, and its mask would be lost: give values to what is masked, as "
-            ".filled(np.nan)"
-        )
+    refuse_masked(what, array)
 
 
 def _kind(array: object) -> str:

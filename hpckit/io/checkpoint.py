@@ -1,6 +1,4 @@
-"""Checkpoints that survive a crash at any moment and can be read on any number of ranks; see
-docs/io.md.
-"""
+"""Checkpoints that survive a crash at any moment, for any number of ranks; see docs/io.md."""
 
 from __future__ import annotations
 
@@ -92,8 +90,7 @@ class Checkpoint:
     def save(
         self, step: int, time: float, arrays: Mapping[str, np.ndarray], extra: Mapping[str, Any]
     ) -> None:
-        """Save the arrays, of fields the owned cells; `step`, `time` and `extra` (JSON) are rank
-        0's.
+        """Save the arrays, of fields the owned cells; `step`, `time` and `extra` are rank 0's.
 
         Raises `ConfigError` for what cannot be saved and `HpckitError` when writing fails: the
         checkpoints that were there are still good then.
@@ -213,9 +210,7 @@ class Checkpoint:
         return Part(start, stop, size, crc)
 
     def _clean(self, new: int) -> None:
-        """Remove what is older than the newest `keep` whole checkpoints; `new` has just been
-        written (collective).
-        """
+        """Remove what is older than the newest `keep` whole ones, of which `new` is the last."""
         older, whole = [number for number in self._saved() if number < new], 1
         for i, number in enumerate(older):
             if whole == self._keep:
@@ -228,9 +223,7 @@ class Checkpoint:
                 whole += self._is_whole(number)
 
     def _is_whole(self, number: int) -> bool:
-        """Whether the checkpoint is good: as we wrote it, files untouched, or else read again
-        (collective).
-        """
+        """Whether the checkpoint is good: files as we wrote them, or else read again."""
         known = self._whole.get(number)
         untouched = known is not None and all(
             folder.state(file) == state for file, state in known.items()
@@ -244,9 +237,7 @@ class Checkpoint:
         return True
 
     def _saved(self) -> list[int]:
-        """The numbers of the checkpoints that are there, good or bad, the newest first
-        (collective).
-        """
+        """The numbers of the checkpoints that are there, good or bad, the newest first."""
         found: set[int] = set()
         with together(self._comm):
             if self._comm.rank == 0:
@@ -258,9 +249,7 @@ class Checkpoint:
             _log.warning("%s/checkpoint-%06d %s: %s", self.directory, number, what, error)
 
     def _verified(self, number: int) -> Manifest:
-        """The manifest, once the ranks together have read every file of the checkpoint and found it
-        whole.
-        """
+        """The manifest, once the ranks together have found every file of it whole."""
         manifest = None
         with together(self._comm):
             if self._comm.rank == 0:
@@ -313,9 +302,7 @@ def _records(
 
 
 def _common(mine, other) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:
-    """The cells that two boxes share, counted within the first and within the second; None if there
-    are none.
-    """
+    """The cells that two boxes share, counted within each; None where there are none."""
     start = [max(a, b) for a, b in zip(mine[0], other[0], strict=True)]
     stop = [min(a, b) for a, b in zip(mine[1], other[1], strict=True)]
     if any(a >= b for a, b in zip(start, stop, strict=True)):

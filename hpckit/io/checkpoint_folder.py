@@ -43,8 +43,7 @@ def make_folder(directory: Path) -> None:
 
 
 def set_aside(directory: Path) -> None:
-    """Move the checkpoints in a folder to the folder beside it called as it and ".old", in one
-    step.
+    """Move a folder's checkpoints to the one beside it with ".old" to its name, in one step.
 
     Those that were set aside before go; what is not a checkpoint stays where it is.
     """
@@ -80,9 +79,7 @@ def next_number(directory: Path) -> int:
 
 
 def ours(directory: Path) -> Iterator[tuple[Path, int, bool]]:
-    """The files of checkpoints, their numbers, and whether each is a manifest: it has our head, or
-    our data.
-    """
+    """The files of checkpoints, their numbers, and whether each is a manifest."""
     named = [(file, number, match[2]) for file, number, match in _named(directory) if not match[3]]
     data = {number for _, number, ending in named if ending != ".json"}
     for file, number, ending in named:
@@ -141,9 +138,7 @@ def read_manifest(file: Path) -> bytes:
 
 
 def verify(file: Path, part: Part) -> None:
-    """Raise `HpckitError` unless the file has the size and the CRC that it had when it was
-    written.
-    """
+    """Raise `HpckitError` unless the file has the size and the CRC that it was written with."""
     size, crc = 0, 0
     try:
         with file.open("rb") as data:

@@ -1,6 +1,4 @@
-"""Fields over time in one HDF5 file that ParaView opens, written by all ranks at once; see
-docs/io.md.
-"""
+"""Fields over time in one HDF5 file that ParaView opens, written by all ranks; see docs/io.md."""
 
 from __future__ import annotations
 
@@ -42,6 +40,13 @@ class FieldFile:
     Until `close` the file is called `path` + ".partial", and `path` stays as it was. As a context
     manager it closes at the end of the block; after an error it leaves the `.partial` file, which
     is a complete HDF5 file: the times of steps that do not have all their fields are NaN.
+
+    ::
+
+        with FieldFile("out.vtkhdf", grid, {"h": float}, times=100, spacing=50.0) as file:
+            for step in range(100):
+                advance(h)
+                file.write(step, step * dt, "h", h)
 
     Parameters
     ----------
@@ -128,9 +133,7 @@ class FieldFile:
                 self._times.write(step, time)
 
     def sync(self) -> None:
-        """Put all that was written on the disk; do it before the checkpoint from which the run
-        would go on.
-        """
+        """Put all that was written on the disk: before the checkpoint that belongs to it."""
         with together(self._comm):
             self._output.sync()
             if self._times:
@@ -146,9 +149,7 @@ class FieldFile:
                 self._times.close()
 
     def close(self) -> None:
-        """Sync, leave out the steps that were never written, and give the file its name; a second
-        time is nothing.
-        """
+        """Sync, leave out the steps that were never written, and give the file its name."""
         if not self._drop.alive:
             return
         lacking = self._steps.lacking
@@ -189,9 +190,7 @@ class FieldFile:
     def _make(
         self, contents: vtkhdf.Contents, resume: bool
     ) -> tuple[vtkhdf.Contents, vtkhdf.Offsets]:
-        """Rank 0 creates the file, or finds the one to go on with, and tells how large it is and
-        where the data go.
-        """
+        """Rank 0 creates the file, or finds the one to go on with, and tells where data go."""
         made = None
         with together(self._comm):
             if self._grid.rank == 0:
@@ -293,9 +292,7 @@ def _need_parallel_h5py() -> None:
 def _prepare(
     path: Path, partial: Path, contents: vtkhdf.Contents, resume: bool
 ) -> tuple[int, vtkhdf.Offsets]:
-    """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its
-    data.
-    """
+    """Rank 0: a new file, or the one to go on with; its room and where its data lie."""
     try:
         if not path.parent.is_dir():
             raise ConfigError(
@@ -318,9 +315,7 @@ def _prepare(
 
 
 def _go_on(old: Path, partial: Path, contents: vtkhdf.Contents) -> vtkhdf.Contents:
-    """Make `partial` of the file `old`, with room for the steps of the contents and for all that it
-    has.
-    """
+    """Make `partial` of the file `old`, with room for all steps that it has or shall have."""
     room, times = vtkhdf.found(old, contents)
     written = np.flatnonzero(np.isfinite(times))
     contents = replace(contents, steps=max(contents.steps, *(written[-1:] + 1), 1))
@@ -334,9 +329,7 @@ def _go_on(old: Path, partial: Path, contents: vtkhdf.Contents) -> vtkhdf.Conten
 
 
 def _make_room(path: Path, partial: Path, contents: vtkhdf.Contents) -> None:
-    """Remove what an earlier run left unfinished, and make sure that the new result fits on the
-    disk.
-    """
+    """Remove what an earlier run left unfinished, and make sure that the result fits."""
     partial.unlink(missing_ok=True)
     if contents.parts:
         path.unlink(missing_ok=True)  # it would show the new data under the old times
@@ -352,9 +345,8 @@ def _check_space(path: Path, contents: vtkhdf.Contents) -> None:
     free = shutil.disk_usage(path.parent).free
     if contents.nbytes > free:
         raise ConfigError(
-            f"cannot write {path}: it needs {contents.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB "
-            "are free:"
-            " write fewer steps or fields, or write elsewhere"
+            f"cannot write {path}: it needs {contents.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} "
+            "GB are free: write fewer steps or fields, or write elsewhere"
         )
 
 

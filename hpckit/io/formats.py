@@ -1,6 +1,4 @@
-"""Find an array in a file, recognised by its first bytes: NumPy's, HDF5 and netCDF, GeoTIFF, and
-numbers as text.
-"""
+"""Find an array in a file, whose format its first bytes tell."""
 
 from __future__ import annotations
 
@@ -62,9 +60,7 @@ class Location:
 
 @dataclass(frozen=True)
 class FileArray:
-    """An array in a file; `data` can be indexed with slices, `check(lead)` raises where what is
-    wanted is not there.
-    """
+    """An array in a file: `data` takes slices, `check(lead)` raises where what is wanted lacks."""
 
     name: str
     data: Any
@@ -73,8 +69,7 @@ class FileArray:
 
 
 def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -> FileArray:
-    """The array of that name, or the only one there is; raises `ConfigError` where the file is
-    missing or damaged.
+    """The array of that name, or the only one; `ConfigError` for missing or damaged files.
 
     columns : first column, and the one after the last, to read of a table of text
     """

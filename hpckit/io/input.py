@@ -1,6 +1,4 @@
-"""Read a global array from a file, each rank its own part; see `hpckit.io.formats` for what is
-read.
-"""
+"""Read a global array from a file, each rank its own part; `hpckit.io.formats` says which files."""
 
 from __future__ import annotations
 
@@ -37,6 +35,11 @@ def read_field(
     index: int | Sequence[int] | None = None,
 ) -> np.ndarray:
     """This rank's box of a global array of shape `grid.shape` (collective).
+
+    ::
+
+        u = grid.zeros()
+        read_field("relief.nc", grid, "elevation", out=u[grid.owned])
 
     Plain arrays (.npy, contiguous HDF5 datasets) are mapped into memory and each rank reads its
     box; what is compressed or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends
@@ -91,6 +94,10 @@ def read_rows(
     columns: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """This rank's block of the rows of a table, (m, columns), none on ranks too many (collective).
+
+    ::
+
+        points = read_rows("iris.csv", comm, columns=(0, 4))
 
     Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory
     until looked at. Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first
@@ -213,9 +220,7 @@ def _scatter(
     parts: Sequence[tuple],
     out: np.ndarray,
 ) -> int:
-    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file;
-    see `_fill`.
-    """
+    """Rank 0 reads part after part and sends each to its rank, as the file has it."""
     error, box = None, np.empty(out.shape, where.dtype)
     if found is not None:
         for rank in reversed(range(comm.size)):
@@ -244,9 +249,7 @@ def _bytes(box: np.ndarray) -> list:
 
 
 def _check_finite(path: Path, grid: Grid, where: Location, values: np.ndarray) -> None:
-    """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where
-    the first is.
-    """
+    """Raise `ConfigError` on all ranks unless all values are finite; says where they are not."""
     if values.dtype.kind not in "fc":
         return
     bad = ~np.isfinite(values)

@@ -102,9 +102,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> Manifest:
-        """Raises `HpckitError` unless the text is what `to_json` wrote, and describes boxes that
-        fill the grid.
-        """
+        """Raises `HpckitError` unless `to_json` wrote it, and its boxes fill the grid."""
         try:
             outer = json.loads(text)
             inner = outer["checkpoint"]
@@ -240,9 +238,7 @@ def json_text(content: Any) -> str:
 
 
 def _check_keys(content: Any, depth: int = 0) -> None:
-    """JSON would turn other keys into text without a word, and what is nested too deep cannot be
-    read again.
-    """
+    """Refuse what JSON would change, keys that are no text, or not read again, too deep nests."""
     if depth > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} deep")
     if isinstance(content, dict):

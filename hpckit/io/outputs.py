@@ -1,5 +1,4 @@
-"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync`, `close`
-and `drop`.
+"""How data of a `FieldFile` reach the disk: per layout a class with write, sync, close, drop.
 
 `write` is collective; `drop` lets go of the file on one rank after an error.
 """
@@ -167,9 +166,7 @@ def _flush(action: Callable[[], object], file: Path) -> None:
 
 
 def _open(file: Path) -> MPI.File:
-    """Open for this rank alone: ranks write apart from each other, and a failing rank leaves nobody
-    waiting.
-    """
+    """Open for this rank alone: a rank that fails leaves nobody waiting."""
     try:
         return MPI.File.Open(MPI.COMM_SELF, str(file), MPI.MODE_WRONLY)
     except MPI.Exception as error:

@@ -30,9 +30,7 @@ Arrays = Mapping[str, tuple[str, np.ndarray | None]]  # name to rule and array
 
 
 def check(comm: MPI.Intracomm, arrays: Arrays) -> None:
-    """Raise `ConfigError` on all ranks unless they hold these arrays as their rules say
-    (collective).
-    """
+    """Raise `ConfigError` on all ranks unless they hold the arrays as the rules say."""
     with together(comm):
         for name, (rule, array) in arrays.items():
             if array is not None:
@@ -64,8 +62,7 @@ def held(arrays: Arrays, rank: int) -> list[Any]:
 def load(
     manifest: Manifest, file: Callable[[int], Path], comm: MPI.Intracomm, arrays: Arrays
 ) -> dict[str, np.ndarray]:
-    """This rank's arrays: those that were given, filled, and new ones where None was (no
-    communication).
+    """This rank's arrays: those that were given, filled, and new ones in place of None.
 
     file : the file of each part of the manifest
 

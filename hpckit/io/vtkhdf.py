@@ -1,5 +1,4 @@
-"""The HDF5 side of a `FieldFile`; called on rank 0 alone, so that the other ranks need not import
-h5py.
+"""The HDF5 side of a `FieldFile`; on rank 0 alone, so that the others need not import h5py.
 
 Layout (VTKHDF 2.0, ImageData): `/VTKHDF/CellData/NAME` has shape (steps, nz, ny, nx),
 `/VTKHDF/Steps/Values` the times. Our values are means over cells or sit at their centres, so they
@@ -97,8 +96,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file
-    that holds data.
+    """Bytes from a file's start to the times and to step 0 of each field, a dict per data file.
 
     times : (steps,) float64, as they are in the file, NaN where a step is not there.
     """
@@ -152,8 +150,7 @@ def create(file: Path, contents: Contents, old: Path | None = None) -> None:
 
 
 def found(file: Path, contents: Contents) -> tuple[int, np.ndarray]:
-    """For how many steps a file has room, and the times that are in it; raises `ConfigError` unless
-    it fits the contents.
+    """How many steps a file has room for, and its times; `ConfigError` unless all fits.
 
     A file that was closed before it was full has fewer times than room.
     """
@@ -198,8 +195,7 @@ def locate(file: Path, contents: Contents) -> Offsets:
 def finish(
     file: Path, contents: Contents, times: np.ndarray, lacking: Sequence[tuple[int, str]]
 ) -> int:
-    """Leave out the steps that were never written, so that later ones move up; returns how many
-    such steps.
+    """Leave out the steps that were never written: later ones move up; returns how many.
 
     times : (steps,) of what was written; lacking : steps and fields that were not, though others of
         the step were
@@ -240,9 +236,7 @@ def _fill_gaps(
     lacking: Sequence[tuple[int, str]],
     moves: Sequence[tuple[int, int]],
 ) -> None:
-    """Write NaN, or 0 where a type has none, for fields that lack, then move steps: the data before
-    their time.
-    """
+    """Write NaN, or 0 where a type has none, for what lacks, then move steps; data come first."""
     offsets = locate(file, contents)
     boxes = [part.boxes for part in contents.parts] or [{}]
     with contextlib.ExitStack() as stack:
