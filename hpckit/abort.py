@@ -22,15 +22,20 @@ from hpckit.errors import ConfigError, all_come, ranges
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PATIENCE = (
-    5.0  # seconds that a failing rank waits for the others to fail too, before it ends the job
-)
+TIMEOUT = 5.0  # seconds that a failing rank waits for the others to fail too, then it ends the job
 
 _job: _Job | None = None
 
 
 def abort_on_exception(comm: MPI.Intracomm) -> None:
     """End the whole job as soon as a rank ends by an error (collective).
+
+    ::
+
+        from mpi4py import MPI
+        import hpckit
+
+        hpckit.abort_on_exception(MPI.COMM_WORLD)  # the first line of a script
 
     That is an exception that nobody catches, in the main thread or another, or `sys.exit` with
     anything but 0. Its traceback is printed with the rank; where all ranks fail within a few
@@ -56,10 +61,8 @@ class _Job:
     def __init__(self, comm: MPI.Intracomm) -> None:
         from mpi4py import MPI
 
-        self._mpi, self._apart = (
-            MPI,
-            comm.Dup(),
-        )  # where failing ranks meet: nothing else is ever sent there
+        self._mpi = MPI
+        self._apart = comm.Dup()  # where failing ranks meet: nothing else is ever sent there
         self._whole = comm.size == MPI.COMM_WORLD.size
         self._main = _outermost()
         self._leaving: SystemExit | None = None
@@ -84,12 +87,8 @@ class _Job:
             show(kind, error, at)
         else:
             code = 130 if isinstance(error, KeyboardInterrupt) else 1
-            self._end(
-                f"{kind.__name__}: {error}",
-                partial(show, kind, error, at),
-                code,
-                together=self._whole,
-            )
+            what = f"{kind.__name__}: {error}"
+            self._end(what, partial(show, kind, error, at), code, together=self._whole)
 
     def _in_thread(self, show: Callable[..., object], args: Any) -> None:
         if args.exc_type is SystemExit or hasattr(sys, "ps1") or not self._alive():
@@ -115,15 +114,14 @@ class _Job:
         """Print the error; end the job, unless all ranks come here too and so end it themselves."""
         sys.stdout.flush()
         rank, size = self._apart.rank, self._apart.size
-        if together and all_come(self._apart, PATIENCE):
+        if together and all_come(self._apart, TIMEOUT):
             everyone = self._apart.allgather(what)
             same = [other for other, theirs in enumerate(everyone) if theirs == what]
             if show and same[0] == rank:
                 _print(f"rank{'s' * (len(same) > 1)} {ranges(same)} of {size} failed:", show)
             return
-        _print(
-            f"rank {rank} of {size} failed, which ends the job:{'' if show else f' {what}'}", show
-        )
+        why = "" if show else f" {what}"
+        _print(f"rank {rank} of {size} failed, which ends the job:{why}", show)
         self._apart.Abort(code)
 
     def _alive(self) -> bool:

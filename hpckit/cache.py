@@ -1,5 +1,4 @@
-"""Files that may be lost: written whole or not at all, and believed only where nobody else can have
-written them.
+"""Files that may be lost: written whole or not at all, believed only where they are ours.
 
 Nothing here waits for a lock of a file system, and whoever is killed leaves at most a folder
 `build-...` that the next one removes.
@@ -19,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpckit.files import sync
 from hpckit.log import get_logger, speaks
 
 _LARGEST = 1 << 26  # bytes: whatever is larger is none of ours
@@ -50,9 +50,7 @@ def home() -> Path | None:
 
 
 def read(path: Path) -> bytes | None:
-    """What is in it; None where there is no regular file that only we, or root, can have
-    written.
-    """
+    """What is in it; None where it is no regular file that only we, or root, can have written."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -68,9 +66,8 @@ def write(path: Path, content: bytes) -> None:
         draft = folder / "draft"
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        sync(draft, os.O_RDWR)
+        draft.replace(path)  # the folder is not synced: what is here may be lost, but not cut short
 
 
 def digest(name: str, content: bytes) -> bytes:
@@ -80,9 +77,7 @@ def digest(name: str, content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder within `folder`, gone afterwards; what killed processes of this host left is
-    removed first.
-    """
+    """An empty folder within `folder`, gone afterwards, as is what killed processes here left."""
     prefix = f"build-{platform.node()}-"
     for left in [entry for entry in os.scandir(folder) if entry.name.startswith(prefix)]:
         with Turn(left.path) as turn:
@@ -99,8 +94,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 class Turn:
-    """A name that one process of this host can take at a time; given back at the end of the block,
-    or of the process.
+    """A name that one process of this host can take at a time, until the block or the process ends.
 
     It is that of a socket without a file: nothing is left behind, and no file server has a part in
     it.
@@ -109,15 +103,13 @@ class Turn:
     def __init__(self, name: str) -> None:
         import socket
 
-        self._address = (
-            f"\0hpckit-{hashlib.sha256(f'{os.geteuid()} {name}'.encode()).hexdigest()[:32]}"
-        )
-        self._socket, self._taken = socket.socket(socket.AF_UNIX), False
+        digest = hashlib.sha256(f"{os.geteuid()} {name}".encode()).hexdigest()
+        self._address = f"\0hpckit-{digest[:32]}"
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._taken = False
 
     def taken(self) -> bool:
-        """Whether it is ours, from now on if it was nobody's; True too where there are no such
-        names.
-        """
+        """Whether it is ours, from now on if it was nobody's; True where no names are."""
         if not self._taken:
             try:
                 self._socket.bind(self._address)
@@ -135,7 +127,8 @@ class Turn:
 
 
 def _wanted() -> Iterator[Path]:
-    named, base = os.environ.get("HPCKIT_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
+    named = os.environ.get("HPCKIT_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if named:
         yield Path(named).absolute()
     elif base.is_absolute():

@@ -1,6 +1,4 @@
-"""Fail together: if one rank fails, all ranks raise the same error, naming the ranks and their
-causes.
-"""
+"""Fail together: if one rank fails, all raise the same error, naming ranks and causes."""
 
 from __future__ import annotations
 
@@ -24,17 +22,13 @@ class HpckitError(Exception):
 
 
 class ConfigError(HpckitError, ValueError):
-    """The user asked for something impossible: the arguments, the case file or the input are
-    wrong.
-    """
+    """The user asked for the impossible: arguments, case file or input are wrong."""
 
     exit_code = 2
 
 
 class Checkpointed(HpckitError):
-    """The run was stopped, with a checkpoint where there was something to save: run it again (75 is
-    EX_TEMPFAIL).
-    """
+    """The run was stopped, its state saved: run it again (75 is EX_TEMPFAIL)."""
 
     exit_code = 75
 
@@ -69,6 +63,11 @@ _BUILT_IN: dict[str, type[HpckitError]] = {
 def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
     """Raise on all ranks if any rank failed (collective).
 
+    ::
+
+        error = None if path.exists() else ConfigError(f"there is no file {path}")
+        agree(comm, error)
+
     One allreduce of a flag when all is well. Else all ranks raise the same `HpckitError`: a
     `ConfigError` or `Checkpointed` when every cause is one, and a `ValueError`, `TypeError`,
     `OSError` or `MemoryError` too when every cause is one and none is ours, so that it is caught as
@@ -88,8 +87,12 @@ def agree(comm: MPI.Intracomm, error: BaseException | None) -> None:
 
 @contextmanager
 def together(comm: MPI.Intracomm) -> Iterator[None]:
-    """Run a block that may fail on some ranks, then `agree` (collective): `with together(comm):
-    check(...)`.
+    """Run a block that may fail on some ranks, then `agree` (collective).
+
+    ::
+
+        with together(comm):
+            rows = np.loadtxt(f"part-{comm.rank}.txt")
 
     The block itself must not communicate: a rank that fails in it skips the rest. Raises
     `ConfigError` where `comm` is no communicator of one group of ranks, or was freed.
@@ -139,11 +142,10 @@ def same(comm: MPI.Intracomm, what: str, value: object) -> None:
         )
 
 
-def all_come(comm: MPI.Intracomm, patience: float) -> bool:
-    """Whether all ranks get here within so many seconds (collective); where not, nothing else can
-    use `comm`.
-    """
-    request, limit = comm.Ibarrier(), time.monotonic() + patience
+def all_come(comm: MPI.Intracomm, deadline: float) -> bool:
+    """Whether all ranks get here within `deadline` seconds (collective); if not, `comm` is lost."""
+    request = comm.Ibarrier()
+    limit = time.monotonic() + deadline
     while not request.Test():
         if time.monotonic() > limit:
             return False
@@ -153,8 +155,7 @@ def all_come(comm: MPI.Intracomm, patience: float) -> bool:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an `OSError` of a block that writes this file into one line with its path: systems do
-    not name full disks.
+    """Make an `OSError` of a block that writes this file one line with its path.
 
     Raises `HpckitError`.
     """
@@ -165,9 +166,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def no_mpi(error: Exception) -> ConfigError | None:
-    """What to say of an error that came when MPI was imported; None where it is about something
-    else.
-    """
+    """What to say of an error in importing MPI; None where it is about something else."""
     reason = next(iter(str(error).splitlines()), "").strip()
     if not any(word in reason for word in ("MPI library", "libmpi", "mpi4py")):
         return None
@@ -199,9 +198,7 @@ def _joint(exit_code: int, built_in: str) -> type[HpckitError]:
 
 
 def _repr(value: Any) -> str:
-    """Its repr, but of arrays and numbers of NumPy what is in them, and of an array no more than a
-    digest.
-    """
+    """Its repr, but of arrays and numbers of NumPy what is in them, of large ones a digest."""
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_repr, value))})"
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):

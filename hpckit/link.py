@@ -18,12 +18,13 @@ from typing import NamedTuple
 from hpckit import cache
 from hpckit.errors import HpckitError
 
-REMEDY = "install a C compiler that links (Debian, Ubuntu: apt install build-essential), or name one by CC"
-_LIBRARIES = (
-    ("-lm",),
-    ("-nostdlib", "-l:libm.so.6", "-lgcc"),
-)  # the second way needs no development files of libc
-_PATIENCE = 20.0  # seconds that a linker may take; they need hundredths
+REMEDY = (
+    "install a C compiler that links (Debian, Ubuntu: apt install build-essential), "
+    "or name one by CC"
+)
+# The second way needs no development files of libc.
+_LIBRARIES = (("-lm",), ("-nostdlib", "-l:libm.so.6", "-lgcc"))
+_TIMEOUT = 20.0  # seconds that a linker may take; they need hundredths
 _TRIAL = """
 declare double @exp(double)
 define double @trial(double %x) {
@@ -57,7 +58,8 @@ class Linker(NamedTuple):
     def _link(self, objects: Sequence[bytes], folder: Path) -> bytes:
         import subprocess  # only where something is compiled
 
-        files, library = [folder / f"{i}.o" for i in range(len(objects))], folder / "library.so"
+        files = [folder / f"{i}.o" for i in range(len(objects))]
+        library = folder / "library.so"
         for file, content in zip(files, objects, strict=True):
             file.write_bytes(content)
         try:
@@ -68,17 +70,16 @@ class Linker(NamedTuple):
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_PATIENCE,
+                timeout=_TIMEOUT,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise LinkError(f"{self.command[0]}: no answer in {_PATIENCE:g} s") from None
+            raise LinkError(f"{self.command[0]}: no answer in {_TIMEOUT:g} s") from None
         except OSError as error:
             raise LinkError(f"{self.command[0]}: {error.strerror}") from None
         if done.returncode or not library.is_file():
-            said = (
-                done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-            ).splitlines()[0]
+            code = f"exit code {done.returncode}"
+            said = (done.stderr.strip() or done.stdout.strip() or code).splitlines()[0]
             raise LinkError(f"{self.command[0]}: {said[:200]}")
         return library.read_bytes()
 
@@ -119,9 +120,8 @@ def find() -> Found:
                 failures.append(str(error))
             else:
                 return Found(linker, tuple(failures) if _named() not in ((), command) else ())
-        del failures[
-            -1
-        ]  # the way without development files is the second choice: what the first said counts
+        # Without development files is the second choice: what the first said counts.
+        del failures[-1]
     return Found(None, tuple(failures))
 
 
@@ -146,9 +146,8 @@ def open_image(image: bytes) -> ctypes.CDLL:
     Were it loaded from its file, whoever cuts or overwrites that later would end this process with
     SIGBUS.
     """
-    descriptor = os.memfd_create(
-        "hpckit"
-    )  # never closed: another library under its number would be taken for this one
+    # Never closed: another library under its number would be taken for this one.
+    descriptor = os.memfd_create("hpckit")
     with open(descriptor, "wb", closefd=False) as file:
         file.write(image)
     return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
@@ -156,9 +155,8 @@ def open_image(image: bytes) -> ctypes.CDLL:
 
 def _commands() -> list[tuple[str, ...]]:
     paths = [path for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
-    return list(
-        dict.fromkeys([command for command in (_named(), *((path,) for path in paths)) if command])
-    )
+    commands = [_named(), *((path,) for path in paths)]
+    return list(dict.fromkeys(filter(None, commands)))
 
 
 def _named() -> tuple[str, ...]:

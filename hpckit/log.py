@@ -1,6 +1,4 @@
-"""Logging that knows its rank, and progress in whole lines (stdout under mpirun and srun is no
-terminal).
-"""
+"""Logging that knows its rank, and progress in whole lines: under mpirun stdout is no terminal."""
 
 from __future__ import annotations
 
@@ -11,38 +9,42 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from hpckit.errors import ConfigError
+from hpckit.units import duration
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 RANK = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")  # as launchers tell it
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-PATIENCE = 5.0  # seconds between two lines of progress
+INTERVAL = 5.0  # seconds between two lines of progress
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger `hpckit.name`, or `name` itself where it says hpckit already (`__name__`)."""
+    """The logger `hpckit.name`, or `name` itself where it says hpckit already.
+
+    ::
+
+        _log = get_logger(__name__)
+        _log.warning("%d cells are dry", count)
+    """
     return logging.getLogger(name if name.partition(".")[0] == "hpckit" else f"hpckit.{name}")
 
 
 def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
-    """Send hpckit's log to stderr, each line with its rank; programs call this once, libraries
-    never.
+    """Send hpckit's log to stderr, each line with its rank; for programs, not for libraries.
 
     level : DEBUG, INFO, WARNING or ERROR; by default `HPCKIT_LOG`, else WARNING. At INFO the other
-        ranks than 0 stay at
-    WARNING, so that nothing is told `size` times; DEBUG is for all.
+        ranks than 0 stay at WARNING, so that nothing is told `size` times; DEBUG is for all.
+
+    Raises `ConfigError` for another level.
     """
     wanted = (level or os.environ.get("HPCKIT_LOG") or "WARNING").upper()
     if wanted not in LEVELS:
         raise ConfigError(f"log level {wanted!r} (HPCKIT_LOG) must be one of {', '.join(LEVELS)}")
     handler = logging.StreamHandler()
     digits = len(str(comm.size - 1))
-    handler.setFormatter(
-        logging.Formatter(
-            f"%(asctime)s rank {comm.rank:{digits}} %(levelname)s %(name)s: %(message)s", "%H:%M:%S"
-        )
-    )
+    line = f"%(asctime)s rank {comm.rank:{digits}} %(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(line, "%H:%M:%S"))
     logger = logging.getLogger("hpckit")
     logger.handlers[:] = [handler]
     logger.propagate = False
@@ -50,9 +52,7 @@ def configure(comm: MPI.Intracomm, level: str | None = None) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process is the first of its job, who tells what concerns all; known without
-    MPI.
-    """
+    """Whether this process is the first of its job, who speaks for all; known without MPI."""
     return next((os.environ[name] for name in RANK if name in os.environ), "0") == "0"
 
 
@@ -74,17 +74,19 @@ class progress:
         comm: MPI.Intracomm | None = None,
         file: TextIO | None = None,
     ) -> None:
-        self.total, self.unit, self.done = total, unit, 0
+        self.total = total
+        self.unit = unit
+        self.done = 0
         self._file = file
         self._silent = comm is not None and comm.rank > 0
         self._begin = time.monotonic()
-        self._next = self._begin + PATIENCE
+        self._next = self._begin + INTERVAL
 
     def __call__(self, count: int = 1) -> None:
         """Say that `count` more are done."""
         self.done += count
         if not self._silent and time.monotonic() >= self._next:
-            self._next = time.monotonic() + PATIENCE
+            self._next = time.monotonic() + INTERVAL
             self._print(f"{self._so_far()}, {duration(self._left())} left")
 
     def __enter__(self) -> progress:
@@ -109,18 +111,3 @@ class progress:
         file = self._file or sys.stdout
         file.write(line + "\n")
         file.flush()
-
-
-def duration(seconds: float) -> str:
-    """`7 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    return (
-        f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
-        if seconds < float("inf")
-        else "unknown time"
-    )

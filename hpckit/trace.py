@@ -1,5 +1,4 @@
-"""Where the time goes: `with span("halo", bytes=n): ...`, then a table over ranks, or a file for
-Perfetto.
+"""Where the time goes: `with span("halo", bytes=n): ...`, then a table over ranks, or a file.
 
 Off, a span costs one call and one branch, about 0.2 µs. On, it costs about a microsecond.
 """
@@ -10,12 +9,12 @@ import json
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from hpckit.errors import together, writing
+from hpckit.files import replacing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -46,9 +45,8 @@ class _Span:
         self._name, self._bytes = name, bytes
 
     def __enter__(self) -> None:
-        _totals.setdefault(
-            self._name, [0, 0, 0]
-        )  # here, so that the table lists outer spans before inner ones
+        # Here already, so that the table lists outer spans before inner ones.
+        _totals.setdefault(self._name, [0, 0, 0])
         self._begin = time.perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
@@ -80,15 +78,22 @@ _totals: dict[str, list[int]] = {}  # name to calls, ns, bytes
 
 
 def span(name: str, bytes: int = 0) -> _Span | _Off:
-    """Time a block of code under `name`; spans may nest. bytes : what the block moves, for the rate
-    in the table.
+    """Time a block of code under `name`; spans may nest, and cost next to nothing until `enable`.
+
+    ::
+
+        trace.enable(comm)
+        with span("assemble", bytes=matrix.nbytes):
+            assemble(matrix)
+        print(trace.table(comm))
+
+    bytes : what the block moves, for the rate in the table
     """
     return _Span(name, bytes) if _on else _OFF
 
 
 def enable(comm: MPI.Intracomm, events: bool = True) -> None:
-    """Start to record, forgetting what was recorded; the barrier's end is time zero on all ranks
-    (collective).
+    """Start to record, from a barrier on, and forget what was recorded (collective).
 
     events : keep every span for `save`, about 200 bytes each; else only the sums for `table`.
     """
@@ -112,9 +117,7 @@ def seconds(name: str) -> float:
 
 
 def table(comm: MPI.Intracomm) -> str:
-    """Per span name: calls, and seconds as min, mean and max over the ranks; GB/s of the slowest
-    rank (collective).
-    """
+    """Per name: calls, seconds over the ranks, GB/s of the slowest (collective)."""
     totals = comm.gather(_totals)
     if totals is None:
         return ""
@@ -125,21 +128,16 @@ def table(comm: MPI.Intracomm) -> str:
 
 
 def save(comm: MPI.Intracomm, path: str | os.PathLike[str]) -> None:
-    """Write all spans for Perfetto (https://ui.perfetto.dev) or chrome://tracing, one track per
-    rank (collective).
+    """Write all spans for Perfetto (ui.perfetto.dev), one track per rank (collective).
 
-    Rank 0 writes the whole file, then gives it its name. Raises `HpckitError` on all ranks where it
-    cannot.
+    Rank 0 writes it, whole or not at all. Raises `HpckitError` on all ranks where it cannot.
     """
     everything = comm.gather(_chrome(comm.rank))
     with together(comm):
         if everything is not None:
-            partial = Path(f"{os.fspath(path)}.partial")
-            with writing(path):
-                partial.write_text(
-                    json.dumps({"traceEvents": [e for rank in everything for e in rank]}) + "\n"
-                )
-                partial.replace(path)
+            events = [event for rank in everything for event in rank]
+            with writing(path), replacing(path) as draft:
+                draft.write_text(json.dumps({"traceEvents": events}) + "\n")
 
 
 _HEADER = f"{'span':<20} {'calls':>8} {'min s':>10} {'mean s':>10} {'max s':>10} {'GB/s':>8}"
@@ -161,9 +159,7 @@ def _line(name: str, ranks: list[list[int]]) -> str:
 
 
 def _chrome(rank: int) -> list[dict]:
-    """This rank's events in Chrome's trace format: microseconds, one process per rank, its threads
-    beneath.
-    """
+    """This rank's events as Chrome wants them: microseconds, one process per rank."""
     threads = {ident: n for n, ident in enumerate(dict.fromkeys(e.thread for e in _events))}
     label = {"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}}
     order = {"name": "process_sort_index", "ph": "M", "pid": rank, "args": {"sort_index": rank}}

@@ -1,6 +1,4 @@
-"""Which part of a field is whose: recognise staggering, cut global arrays into boxes, regroup boxes
-into slabs.
-"""
+"""Which part of a field is whose: staggering, boxes of global arrays, slabs of boxes."""
 
 from __future__ import annotations
 
@@ -11,41 +9,39 @@ from collections.abc import Mapping
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.arguments import refuse_masked
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, same, together
 
-Extra = tuple[
+Stagger = tuple[
     int, ...
 ]  # per dimension, 1 where the last rank owns one value more (staggered, not periodic)
 
 
-def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Extra]:
-    """The `Extra` of each field, recognised from the shapes of the local arrays (ghosts included;
-    collective).
+def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
+    """The `Stagger` of each field, known from the shapes of the local arrays (collective).
 
     Raises `ConfigError` on all ranks when an array does not belong to the grid.
     """
     kinds = {name: _kind(array) for name, array in fields.items()}
     same(grid.comm, "the names of the fields and their types", kinds)
-    extra = np.zeros((len(fields), grid.ndim), np.int64)
+    stagger = np.zeros((len(fields), grid.ndim), np.int64)
     with together(grid.comm):
-        for row, (name, array) in zip(extra, fields.items(), strict=True):
+        for row, (name, array) in zip(stagger, fields.items(), strict=True):
             row[:] = _excess(grid, name, array)
-    grid.comm.Allreduce(MPI.IN_PLACE, extra, op=MPI.MAX)
-    found = {name: tuple(map(int, row)) for name, row in zip(fields, extra, strict=True)}
+    grid.comm.Allreduce(MPI.IN_PLACE, stagger, op=MPI.MAX)
+    found = {name: tuple(map(int, row)) for name, row in zip(fields, stagger, strict=True)}
     with together(grid.comm):
         for name, array in fields.items():
             check_shape(grid, name, array, found[name])
     return found
 
 
-def check_shape(grid: Grid, name: str, array: np.ndarray, extra: Extra) -> None:
-    """Raise `ConfigError` unless `array` has the shape of this rank's block of the field, ghosts
-    included.
-    """
+def check_shape(grid: Grid, name: str, array: np.ndarray, stagger: Stagger) -> None:
+    """Raise `ConfigError` unless it has the shape of this rank's block, ghosts included."""
     expected = tuple(
-        lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(extra), grid.width, strict=True)
+        lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(stagger), grid.width, strict=True)
     )
     if array.shape != expected:
         raise ConfigError(
@@ -55,11 +51,11 @@ def check_shape(grid: Grid, name: str, array: np.ndarray, extra: Extra) -> None:
         )
 
 
-def field_box(grid: Grid, rank: int, extra: Extra) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def field_box(grid: Grid, rank: int, stagger: Stagger) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Start and stop of the values that `rank` owns, in the global array of the field."""
     start, stop = grid.box(rank)
     return start, tuple(
-        b + (more if b == n else 0) for b, n, more in zip(stop, grid.shape, extra, strict=True)
+        b + (more if b == n else 0) for b, n, more in zip(stop, grid.shape, stagger, strict=True)
     )
 
 
@@ -71,10 +67,10 @@ class Slabs:
     sender's box.
     """
 
-    def __init__(self, grid: Grid, extra: Extra, dtype: np.dtype) -> None:
+    def __init__(self, grid: Grid, stagger: Stagger, dtype: np.dtype) -> None:
         self._comm, self._dtype = grid.comm, dtype
-        shape = grid.global_shape(extra)
-        boxes = [field_box(grid, rank, extra) for rank in range(grid.size)]
+        shape = grid.global_shape(stagger)
+        boxes = [field_box(grid, rank, stagger) for rank in range(grid.size)]
         start, stop = boxes[grid.rank]
         # Where only the first dimension is divided, the boxes are slabs already.
         self._direct = grid.process_shape[0] == grid.size
@@ -114,16 +110,10 @@ class Slabs:
 
 
 def check_array(what: str, array: object) -> None:
-    """Raise `ConfigError` unless it is an array of numbers or records, without a mask, which a file
-    would lose.
-    """
+    """Raise `ConfigError` unless it is an array of numbers or records, without a mask."""
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.dtype.itemsize:
         raise ConfigError(f"{what} must be a NumPy array of numbers or records, not {_kind(array)}")
-    if isinstance(array, np.ma.MaskedArray):
-        raise ConfigError(
-            f"{what} is masked, and its mask would be lost: give values to what is masked, as "
-            ".filled(np.nan)"
-        )
+    refuse_masked(what, array)
 
 
 def _kind(array: object) -> str:

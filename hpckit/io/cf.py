@@ -1,5 +1,4 @@
-"""How stored numbers become values: attributes of netCDF files, by the conventions CF and NUG; no
-file is touched.
+"""How stored numbers become values: attributes of netCDF files, by the conventions CF and NUG.
 
 A cell is missing where the number that is stored, before anything is done to it, equals
 `_FillValue` or one of `missing_value`, or lies outside of `valid_min`, `valid_max` and
@@ -29,9 +28,7 @@ _DEFAULT |= {"f4": float(np.float32(9.969209968386869e36)), "f8": 9.969209968386
 
 @dataclass(frozen=True)
 class Packing:
-    """What the attributes of an array say; `stored` is the type that its numbers are meant to
-    have.
-    """
+    """What an array's attributes say; `stored` is the type its numbers are meant to have."""
 
     stored: np.dtype
     missing: tuple[Number, ...] = ()
@@ -154,9 +151,7 @@ def _meant(where: str, attributes: Mapping[str, Any], dtype: np.dtype) -> np.dty
 
 
 def _stored(number: Any, stored: np.dtype) -> tuple[Number, ...]:
-    """A number of an attribute as it would be stored; with another float type, both ways to read
-    it.
-    """
+    """A number of an attribute as it would be stored; with another float type, both ways."""
     if stored.kind == "f":
         exact = float(stored.type(number))
         return exact, float(stored.type(str(number)))

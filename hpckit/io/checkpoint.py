@@ -1,18 +1,14 @@
-"""Checkpoints that survive a crash at any moment and can be read on any number of ranks; see
-docs/io.md.
-"""
+"""Checkpoints that survive a crash at any moment, for any number of ranks; see docs/io.md."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import logging
 import math
 import os
-import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -23,87 +19,129 @@ from mpi4py import MPI
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, HpckitError, same, together
-from hpckit.io.box import Extra, field_box, staggering
-from hpckit.io.manifest import HEAD, Field, Manifest, Part, describe, json_text
-from hpckit.io.vtkhdf import durable_replace
+from hpckit.io import checkpoint_folder as folder
+from hpckit.io import rules as by_rule
+from hpckit.io.box import Stagger, field_box, staggering
+from hpckit.io.manifest import Field, Manifest, Part, SavedArray, describe, json_text
 
-_OURS = re.compile(r"checkpoint-(\d{6,})(\.json|\.\d{5,}\.bin)(\.tmp)?", re.ASCII)
-_CHUNK = 1 << 24  # bytes read at once to check a file
 _log = logging.getLogger(__name__)
 
 
 class Checkpoint:
     """Checkpoints in one folder, which is made if need be; collective in every method.
 
+    ::
+
+        checkpoint = Checkpoint("checkpoints", grid)  # of fields
+        checkpoint.save(step, time, {"h": h, "u": u}, {"seed": 1})
+        step, time, extra = checkpoint.load({"h": h, "u": u})
+
+        state = {"points": points, "poses": poses}  # without a grid
+        checkpoint = Checkpoint("model", comm, rules={"points": "rows", "poses": "same"})
+        checkpoint.save(step, time, state, {})
+
     A checkpoint is one file of raw values per rank, and a JSON manifest that is written last, when
     all files are on the disk. The newest `keep` that are whole are kept; an older one goes when the
     new one is complete.
 
+    Parameters
+    ----------
+    where : the grid on which the fields live, or a communicator where there is none.
+    rules : how the ranks hold each array, by name, or one rule for all: `"grid"`, a field with
+        ghosts (what has no rule, where there is a grid); `"rows"`, blocks of rows of one array, in
+        the order of the ranks; `"same"`, the same array on all ranks; `"per rank"`, arrays of their
+        own, which only as many ranks can load.
+
     Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], grid: Grid, keep: int = 2) -> None:
-        self._grid, self._comm = grid, grid.comm
-        self._whole: dict[
-            int, dict[Path, tuple[int, ...]]
-        ] = {}  # known to be good, with this rank's files and states
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        where: Grid | MPI.Intracomm,
+        keep: int = 2,
+        *,
+        rules: str | Mapping[str, str] | None = None,
+    ) -> None:
+        self._grid = where if isinstance(where, Grid) else None
+        self._comm: MPI.Intracomm = where.comm if isinstance(where, Grid) else where
+        # Those known to be good, with this rank's files and their states.
+        self._whole: dict[int, dict[Path, tuple[int, ...]]] = {}
         with together(self._comm):
-            self.directory, self._keep = Path(directory), index(keep)
+            self.directory = Path(directory)
+            self._keep = index(keep)
+            one = isinstance(rules, str)
+            self._rules: dict[str, str] = {} if one else dict(rules or {})
+            self._rule = rules if one else "grid" if self._grid else None  # of all other arrays
             if keep < 1:
                 raise ConfigError(f"keep {keep}: at least one checkpoint must be kept")
-        same(self._comm, "the arguments of Checkpoint", (self.directory, self._keep))
+            for rule in (rules,) if one else self._rules.values():
+                self._check_rule(rule)
+        said = (self.directory, self._keep, self._rule, self._rules)
+        same(self._comm, "the arguments of Checkpoint", said)
         with together(self._comm):
-            if grid.rank == 0:
-                _make_folder(self.directory)
+            if self._comm.rank == 0:
+                folder.make_folder(self.directory)
 
     def exists(self) -> bool:
         """Whether there is any checkpoint, good or bad."""
         return bool(self._saved())
 
     def save(
-        self, step: int, time: float, fields: Mapping[str, np.ndarray], extra: Mapping[str, Any]
+        self, step: int, time: float, arrays: Mapping[str, np.ndarray], extra: Mapping[str, Any]
     ) -> None:
-        """Save the owned cells of `fields` (arrays with ghosts); `step`, `time` and `extra` (JSON)
-        are rank 0's.
+        """Save the arrays, of fields the owned cells; `step`, `time` and `extra` are rank 0's.
 
         Raises `ConfigError` for what cannot be saved and `HpckitError` when writing fails: the
         checkpoints that were there are still good then.
         """
-        staggered = staggering(self._grid, fields)
+        fields, others = self._sorted(arrays)
+        staggered = self._staggered(fields)
+        by_rule.check(self._comm, others)
         text, number = "", 0
         with together(self._comm):
             if not math.isfinite(time):
                 raise ConfigError(f"time {time} of a checkpoint: it must be a finite number")
             text = json_text({"step": int(index(step)), "time": float(time), "extra": dict(extra)})
-            if self._grid.rank == 0:
-                _remove(_rubbish(self.directory))
-                number = max((number for _, number, _ in _named(self.directory)), default=0) + 1
+            if self._comm.rank == 0:
+                folder.remove(folder.rubbish(self.directory))
+                number = folder.next_number(self.directory)
         number = self._comm.bcast(number)
-        part = Part(*field_box(self._grid, self._grid.rank, (0,) * self._grid.ndim), 0, 0)
+        # What is the same everywhere, and JSON, are rank 0's to save.
+        writers = self._comm.size if self._grid or by_rule.is_held_by_all(others) else 1
+        part = None
         with together(self._comm):
-            part = self._write_part(number, part, fields)
-        parts = self._comm.gather(part)
+            if self._comm.rank < writers:
+                part = self._write_part(number, fields, others)
+        told = self._comm.gather((part, [array.shape for _, array in others.values()]))
         with together(self._comm):
-            if parts is not None:
-                records = [Field(k, describe(v.dtype), staggered[k]) for k, v in fields.items()]
+            if told is not None:
                 manifest = Manifest(
-                    **json.loads(text), shape=self._grid.shape, fields=records, parts=parts
+                    **json.loads(text),
+                    shape=self._grid.shape if self._grid else (),
+                    fields=[Field(k, describe(v.dtype), staggered[k]) for k, v in fields.items()],
+                    parts=[part for part, _ in told if part],
+                    arrays=_records(others, [shapes for _, shapes in told]),
                 )
-                _write_file(self._manifest(number), [manifest.to_json()])
-        mine = [self._file(number, self._grid.rank), self._manifest(number)][
-            : 2 if self._grid.rank == 0 else 1
-        ]
-        self._whole[number] = {file: _state(file) for file in mine}
+                folder.write_file(self._manifest(number), [manifest.to_json()])
+        mine = [self._file(number)] if part else []
+        mine += [self._manifest(number)] if self._comm.rank == 0 else []
+        self._whole[number] = {file: folder.state(file) for file in mine}
         self._clean(number)
 
-    def load(self, fields: Mapping[str, np.ndarray]) -> tuple[int, float, dict[str, Any]]:
-        """Fill the owned cells of `fields` from the newest good checkpoint; returns step, time and
-        extra.
+    def load(self, arrays: Mapping[str, np.ndarray | None]) -> tuple[int, float, dict[str, Any]]:
+        """Fill the arrays, of fields the owned cells, from the newest good checkpoint.
 
-        A checkpoint that is damaged is passed over with a warning. Raises `HpckitError` when none
-        is good, and `ConfigError` when it holds another grid or other fields.
+        None instead of an array that is no field asks for a new one, which takes its place in
+        `arrays`, as where its number of rows is not known. A checkpoint that is damaged is passed
+        over with a warning. Returns step, time and extra.
+
+        Raises `HpckitError` when none is good, and `ConfigError` when it holds another grid, other
+        arrays, or arrays by other rules.
         """
-        staggered = staggering(self._grid, fields)
+        fields, others = self._sorted(arrays)
+        staggered = self._staggered(fields)
+        by_rule.check_targets(self._comm, others)
         failures = []
         for number in self._saved():
             try:
@@ -113,40 +151,82 @@ class Checkpoint:
                 self._warn("is damaged, trying the one before", number, error)
                 continue
             with together(self._comm):
-                self._read(number, manifest, fields, staggered)
+                if self._grid:
+                    manifest.check(self._grid, fields, staggered)
+                file = partial(self._file, number)
+                made = by_rule.load(manifest, file, self._comm, others)
+                self._read_fields(number, manifest, fields)
+                for name, array in made.items():
+                    if arrays[name] is None:
+                        arrays[name] = array  # type: ignore[index]
             return manifest.step, manifest.time, manifest.extra
         found = "; ".join(failures) or "there is none"
         raise HpckitError(f"no good checkpoint in {self.directory}: {found}")
 
-    def _write_part(self, number: int, part: Part, fields: Mapping[str, np.ndarray]) -> Part:
-        pieces = (
-            np.ascontiguousarray(array[self._grid.owned]).reshape(-1).view(np.uint8)
-            for array in fields.values()
+    def _check_rule(self, rule: object) -> None:
+        if rule not in by_rule.RULES:
+            raise ConfigError(f"rule {rule!r} is not known: use one of {', '.join(by_rule.RULES)}")
+        if rule == "grid" and self._grid is None:
+            raise ConfigError('rule "grid" needs a grid: make it Checkpoint(directory, grid)')
+
+    def _sorted(self, arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields, and the other arrays with their rules (collective)."""
+        rules: dict[str, str] = {}
+        with together(self._comm):
+            for name in arrays:
+                rules[name] = self._rule_of(name)
+        same(self._comm, "the names of the arrays, with their rules,", rules)
+        fields = {name: arrays[name] for name, rule in rules.items() if rule == "grid"}
+        others = {n: (rule, arrays[n]) for n, rule in rules.items() if rule != "grid"}
+        return fields, others
+
+    def _rule_of(self, name: str) -> str:
+        rule = self._rules.get(name, self._rule)
+        if rule is None:
+            raise ConfigError(
+                f"array {name!r} needs a rule that says how the ranks hold it, such as "
+                f'rules={{{name!r}: "rows"}}: "rows", "same" or "per rank"'
+            )
+        return rule
+
+    def _staggered(self, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
+        return staggering(self._grid, fields) if self._grid else {}
+
+    def _write_part(
+        self, number: int, fields: Mapping[str, np.ndarray], others: by_rule.Arrays
+    ) -> Part:
+        """This rank's file: its cells of one field after the other, then its arrays."""
+        start = stop = ()
+        owned = ()
+        if self._grid:
+            start, stop = field_box(self._grid, self._grid.rank, (0,) * self._grid.ndim)
+            owned = self._grid.owned
+        cells = (array[owned] for array in fields.values())  # one copy at a time
+        pieces = itertools.chain(cells, by_rule.held(others, self._comm.rank))
+        size, crc = folder.write_file(
+            self._file(number),
+            (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in pieces),
         )
-        size, crc = _write_file(self._file(number, self._grid.rank), pieces)
-        return Part(part.start, part.stop, size, crc)
+        return Part(start, stop, size, crc)
 
     def _clean(self, new: int) -> None:
-        """Remove what is older than the newest `keep` whole checkpoints; `new` has just been
-        written (collective).
-        """
+        """Remove what is older than the newest `keep` whole ones, of which `new` is the last."""
         older, whole = [number for number in self._saved() if number < new], 1
         for i, number in enumerate(older):
             if whole == self._keep:
                 with together(self._comm):
-                    if self._grid.rank == 0:
-                        _remove(file for file, its, _ in _ours(self.directory) if its in older[i:])
+                    if self._comm.rank == 0:
+                        files = folder.ours(self.directory)
+                        folder.remove(file for file, its, _ in files if its in older[i:])
                 return
             if number != older[-1]:  # whether the oldest is whole decides nothing
                 whole += self._is_whole(number)
 
     def _is_whole(self, number: int) -> bool:
-        """Whether the checkpoint is good: as we wrote it, files untouched, or else read again
-        (collective).
-        """
+        """Whether the checkpoint is good: files as we wrote them, or else read again."""
         known = self._whole.get(number)
         untouched = known is not None and all(
-            _state(file) == state for file, state in known.items()
+            folder.state(file) == state for file, state in known.items()
         )
         if not self._comm.allreduce(int(untouched), MPI.MIN):
             try:
@@ -157,199 +237,72 @@ class Checkpoint:
         return True
 
     def _saved(self) -> list[int]:
-        """The numbers of the checkpoints that are there, good or bad, the newest first
-        (collective).
-        """
+        """The numbers of the checkpoints that are there, good or bad, the newest first."""
         found: set[int] = set()
         with together(self._comm):
-            if self._grid.rank == 0:
-                found = {number for _, number, is_manifest in _ours(self.directory) if is_manifest}
+            if self._comm.rank == 0:
+                found = folder.saved(self.directory)
         return sorted(self._comm.bcast(found), reverse=True)
 
     def _warn(self, what: str, number: int, error: HpckitError) -> None:
-        if self._grid.rank == 0:
+        if self._comm.rank == 0:
             _log.warning("%s/checkpoint-%06d %s: %s", self.directory, number, what, error)
 
     def _verified(self, number: int) -> Manifest:
-        """The manifest, once the ranks together have read every file of the checkpoint and found it
-        whole.
-        """
+        """The manifest, once the ranks together have found every file of it whole."""
         manifest = None
         with together(self._comm):
-            if self._grid.rank == 0:
-                manifest = Manifest.from_json(_read_manifest(self._manifest(number)))
+            if self._comm.rank == 0:
+                manifest = Manifest.from_json(folder.read_manifest(self._manifest(number)))
         manifest = self._comm.bcast(manifest)
         with together(self._comm):
-            for rank in range(*block(len(manifest.parts), self._grid.size, self._grid.rank)):
-                _verify(self._file(number, rank), manifest.parts[rank])
+            for rank in range(*block(len(manifest.parts), self._comm.size, self._comm.rank)):
+                folder.verify(self._file(number, rank), manifest.parts[rank])
         return manifest
 
-    def _read(
-        self,
-        number: int,
-        manifest: Manifest,
-        fields: Mapping[str, np.ndarray],
-        staggered: Mapping[str, Extra],
+    def _read_fields(
+        self, number: int, manifest: Manifest, fields: Mapping[str, np.ndarray]
     ) -> None:
-        manifest.check(self._grid, fields, staggered)
-        for rank, part in enumerate(manifest.parts):
-            offset = 0
-            for record in manifest.fields:
+        """Fill the owned cells from all files whose boxes meet them."""
+        for record in manifest.fields:
+            if self._grid is None or record.name not in fields:
+                continue
+            mine = field_box(self._grid, self._grid.rank, record.extra)
+            owned = fields[record.name][self._grid.owned]
+            for rank, part in enumerate(manifest.parts):
                 start, stop = manifest.box(part, record)
-                shape = tuple(b - a for a, b in zip(start, stop, strict=True))
-                dtype = record.dtype
-                if record.name in fields:
-                    mine = field_box(self._grid, self._grid.rank, record.extra)
-                    target, source = _common(mine, (start, stop))
-                    if target is not None:
-                        data = np.memmap(self._file(number, rank), dtype, "r", offset, shape)
-                        fields[record.name][self._grid.owned][target] = data[source]
-                offset += math.prod(shape) * dtype.itemsize
+                target, source = _common(mine, (start, stop))
+                if target is not None:
+                    shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+                    offset = manifest.offset(rank, record)
+                    data = np.memmap(self._file(number, rank), record.dtype, "r", offset, shape)
+                    owned[target] = data[source]
 
     def _manifest(self, number: int) -> Path:
-        return self.directory / f"checkpoint-{number:06}.json"
+        return folder.manifest_file(self.directory, number)
 
-    def _file(self, number: int, rank: int) -> Path:
-        return self.directory / f"checkpoint-{number:06}.{rank:05}.bin"
-
-
-def _make_folder(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / "checkpoint-000000.json.tmp"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write checkpoints to {directory}: {error}") from None
+    def _file(self, number: int, rank: int | None = None) -> Path:
+        """That of a rank, by default this one's."""
+        return folder.data_file(self.directory, number, self._comm.rank if rank is None else rank)
 
 
-def set_aside(directory: Path) -> None:
-    """Move the checkpoints in a folder to the folder beside it called as it and ".old", in one
-    step.
-
-    Those that were set aside before go; what is not a checkpoint stays where it is.
-    """
-    directory = Path(os.path.realpath(directory))  # a link stays one
-    if not directory.is_dir() or not any(is_manifest for _, _, is_manifest in _ours(directory)):
-        return
-    aside = directory.with_name(f"{directory.name}.old")
-    for n in itertools.count(2):
-        if aside.is_dir():
-            _remove(file for file, _, _ in _ours(aside))
-            with contextlib.suppress(OSError):  # what else is in it stays, and it too
-                aside.rmdir()
-        if not os.path.lexists(aside):
-            break
-        aside = directory.with_name(f"{directory.name}.old{n}")
-    ours = {file.name for file, _, _ in _named(directory)}
-    directory.rename(aside)
-    directory.mkdir()
-    for other in list(aside.iterdir()):
-        if other.name not in ours:
-            other.rename(directory / other.name)
-    _log.warning("the checkpoints in %s are now in %s: this run starts over", directory, aside)
-
-
-def _named(directory: Path) -> Iterator[tuple[Path, int, re.Match[str]]]:
-    """The files that are called as those of checkpoints, with their numbers."""
-    for file in list(directory.iterdir()):
-        match = _OURS.fullmatch(file.name)
-        if match and file.is_file():
-            yield file, int(match[1]), match
-
-
-def _ours(directory: Path) -> Iterator[tuple[Path, int, bool]]:
-    """The files of checkpoints, with their numbers, and whether it is the manifest: it has our
-    head, or our data.
-    """
-    named = [(file, number, match[2]) for file, number, match in _named(directory) if not match[3]]
-    data = {number for _, number, ending in named if ending != ".json"}
-    for file, number, ending in named:
-        if ending != ".json" or number in data or _head(file) == HEAD:
-            yield file, number, ending == ".json"
-
-
-def _rubbish(directory: Path) -> Iterator[Path]:
-    """What crashes left behind: files that were never renamed, and data without a manifest."""
-    good = {number for _, number, is_manifest in _ours(directory) if is_manifest}
-    return (
-        file
-        for file, number, match in _named(directory)
-        if match[3] or (number not in good and match[2] != ".json")
-    )
-
-
-def _remove(files: Iterable[Path]) -> None:
-    for file in sorted(
-        files, key=lambda file: file.suffix != ".json"
-    ):  # no manifest without its data
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-
-
-def _state(file: Path) -> tuple[int, ...]:
-    """What changes when a file is written to; nothing where it is gone."""
-    try:
-        its = file.stat()
-    except OSError:
-        return ()
-    return its.st_ino, its.st_size, its.st_mtime_ns, its.st_ctime_ns
-
-
-def _head(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(len(HEAD))
-
-
-def _write_file(file: Path, pieces: Iterator[Any] | list[bytes]) -> tuple[int, int]:
-    """Write the pieces so that `file` is there whole or not at all, also after a power failure; its
-    size and CRC.
-    """
-    draft = file.with_name(file.name + ".tmp")
-    size, crc = 0, 0
-    try:
-        with draft.open("wb") as out:
-            for piece in pieces:
-                crc = zlib.crc32(piece, crc)
-                size += out.write(piece)
-        durable_replace(draft, file)
-    except OSError as error:
-        raise HpckitError(f"cannot write {file}: {error}") from error
-    finally:  # whatever ended it, and there is none after a good end
-        with contextlib.suppress(OSError):
-            draft.unlink()
-    return size, crc
-
-
-def _read_manifest(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise HpckitError(f"cannot read {file}: {error}") from None
-
-
-def _verify(file: Path, part: Part) -> None:
-    """Raise `HpckitError` unless the file has the size and the CRC that it had when it was
-    written.
-    """
-    size, crc = 0, 0
-    try:
-        with file.open("rb") as data:
-            while chunk := data.read(_CHUNK):
-                size += len(chunk)
-                crc = zlib.crc32(chunk, crc)
-    except OSError as error:
-        raise HpckitError(f"cannot read {file.name}: {error.strerror}") from None
-    if size != part.size:
-        raise HpckitError(f"{file.name} has {size} of {part.size} bytes")
-    if crc != part.crc32:
-        raise HpckitError(f"{file.name} was changed: CRC-32 {crc:08x}, not {part.crc32:08x}")
+def _records(
+    others: Mapping[str, tuple[str, np.ndarray]], shapes: list[list[tuple[int, ...]]]
+) -> list[SavedArray]:
+    """What the manifest says of arrays; shapes : of each array, per rank."""
+    return [
+        SavedArray(
+            name,
+            describe(array.dtype),
+            rule,  # type: ignore[arg-type]
+            [each[i] for each in (shapes[:1] if rule == "same" else shapes)],
+        )
+        for i, (name, (rule, array)) in enumerate(others.items())
+    ]
 
 
 def _common(mine, other) -> tuple[tuple[slice, ...] | None, tuple[slice, ...]]:
-    """The cells that two boxes share, counted within the first and within the second; None if there
-    are none.
-    """
+    """The cells that two boxes share, counted within each; None where there are none."""
     start = [max(a, b) for a, b in zip(mine[0], other[0], strict=True)]
     stop = [min(a, b) for a, b in zip(mine[1], other[1], strict=True)]
     if any(a >= b for a, b in zip(start, stop, strict=True)):

@@ -1,6 +1,4 @@
-"""Fields over time in one HDF5 file that ParaView opens, written by all ranks at once; see
-docs/io.md.
-"""
+"""Fields over time in one HDF5 file that ParaView opens, written by all ranks; see docs/io.md."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
 from hpckit.errors import Checkpointed, ConfigError, HpckitError, same, together
+from hpckit.files import durable_replace
 from hpckit.io import vtkhdf
-from hpckit.io.box import Extra, check_array, check_shape, field_box, staggering
+from hpckit.io.box import Stagger, check_array, check_shape, field_box, staggering
 from hpckit.io.outputs import OUTPUTS, Times
 from hpckit.io.steps import Steps, planned
 
@@ -41,6 +40,13 @@ class FieldFile:
     Until `close` the file is called `path` + ".partial", and `path` stays as it was. As a context
     manager it closes at the end of the block; after an error it leaves the `.partial` file, which
     is a complete HDF5 file: the times of steps that do not have all their fields are NaN.
+
+    ::
+
+        with FieldFile("out.vtkhdf", grid, {"h": float}, times=100, spacing=50.0) as file:
+            for step in range(100):
+                advance(h)
+                file.write(step, step * dt, "h", h)
 
     Parameters
     ----------
@@ -91,17 +97,19 @@ class FieldFile:
             (self.path, kinds, steps, *sizes, layout, bool(resume)),
         )
         staggered = staggering(grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)})
-        self._extra: dict[str, Extra] = {
+        self._stagger: dict[str, Stagger] = {
             name: staggered.get(name, (0,) * grid.ndim) for name in fields
         }
         with together(self._comm):
             if layout == "h5py":
                 _need_parallel_h5py()
-            plan = _plan(grid, self.path, kinds, self._extra, steps, *sizes, layout)
-        self._plan, offsets = self._make(plan, resume)
+            contents = _contents(grid, self.path, kinds, self._stagger, steps, *sizes, layout)
+        self._contents, offsets = self._make(contents, resume)
         self._steps = Steps(self.path, fields, offsets.times)
         with together(self._comm):
-            self._output = OUTPUTS[layout](grid, self.partial, self._plan, self._extra, offsets)
+            self._output = OUTPUTS[layout](
+                grid, self.partial, self._contents, self._stagger, offsets
+            )
             self._times = Times(self.partial, offsets.values) if grid.rank == 0 else None
         self._drop = weakref.finalize(self, _drop, self._output, self._times)
 
@@ -125,9 +133,7 @@ class FieldFile:
                 self._times.write(step, time)
 
     def sync(self) -> None:
-        """Put all that was written on the disk; do it before the checkpoint from which the run
-        would go on.
-        """
+        """Put all that was written on the disk: before the checkpoint that belongs to it."""
         with together(self._comm):
             self._output.sync()
             if self._times:
@@ -143,9 +149,7 @@ class FieldFile:
                 self._times.close()
 
     def close(self) -> None:
-        """Sync, leave out the steps that were never written, and give the file its name; a second
-        time is nothing.
-        """
+        """Sync, leave out the steps that were never written, and give the file its name."""
         if not self._drop.alive:
             return
         lacking = self._steps.lacking
@@ -153,8 +157,10 @@ class FieldFile:
         with together(self._comm):
             if self._grid.rank == 0:
                 try:
-                    skipped = vtkhdf.finish(self.partial, self._plan, self._steps.times, lacking)
-                    vtkhdf.durable_replace(self.partial, self.path)
+                    skipped = vtkhdf.finish(
+                        self.partial, self._contents, self._steps.times, lacking
+                    )
+                    durable_replace(self.partial, self.path)
                 except OSError as error:
                     raise HpckitError(
                         f"cannot write {self.path}: {error}; {self.partial} is left"
@@ -181,16 +187,16 @@ class FieldFile:
         else:
             self._drop()
 
-    def _make(self, plan: vtkhdf.Plan, resume: bool) -> tuple[vtkhdf.Plan, vtkhdf.Offsets]:
-        """Rank 0 creates the file, or finds the one to go on with, and tells how large it is and
-        where the data go.
-        """
+    def _make(
+        self, contents: vtkhdf.Contents, resume: bool
+    ) -> tuple[vtkhdf.Contents, vtkhdf.Offsets]:
+        """Rank 0 creates the file, or finds the one to go on with, and tells where data go."""
         made = None
         with together(self._comm):
             if self._grid.rank == 0:
-                made = _prepare(self.path, self.partial, plan, resume)
+                made = _prepare(self.path, self.partial, contents, resume)
         steps, offsets = self._comm.bcast(made)
-        return replace(plan, steps=steps), offsets
+        return replace(contents, steps=steps), offsets
 
     def _checked(self, step: int, time: float, name: str, array: np.ndarray) -> np.ndarray:
         """The owned values, contiguous."""
@@ -198,16 +204,16 @@ class FieldFile:
             raise ConfigError(
                 f"{self.path} is closed: to write more, open it again with resume=True"
             )
-        field = next((field for field in self._plan.fields if field.name == name), None)
+        field = next((field for field in self._contents.fields if field.name == name), None)
         if field is None:
-            raise ConfigError(f"{self.path} has no field {name!r}, only {', '.join(self._extra)}")
+            raise ConfigError(f"{self.path} has no field {name!r}, only {', '.join(self._stagger)}")
         self._steps.check(step, time)
         check_array(f"field {name!r}", array)
         if array.dtype != field.dtype:
             raise ConfigError(
                 f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}"
             )
-        check_shape(self._grid, name, array, self._extra[name])
+        check_shape(self._grid, name, array, self._stagger[name])
         return np.ascontiguousarray(array[self._grid.owned])
 
 
@@ -240,25 +246,25 @@ def _kinds(fields: Mapping[str, Any]) -> dict[str, np.dtype]:
     return kinds
 
 
-def _plan(
+def _contents(
     grid: Grid,
     path: Path,
     kinds: Mapping[str, np.dtype],
-    extra: Mapping[str, Extra],
+    stagger: Mapping[str, Stagger],
     steps: int,
     spacing: tuple[float, ...],
     origin: tuple[float, ...],
     layout: str,
-) -> vtkhdf.Plan:
+) -> vtkhdf.Contents:
     stored = [
-        vtkhdf.Stored(name, dtype, grid.global_shape(extra[name]), any(extra[name]))
+        vtkhdf.StoredField(name, dtype, grid.global_shape(stagger[name]), any(stagger[name]))
         for name, dtype in kinds.items()
     ]
     parts = []
     for rank in range(grid.size if layout == "files" else 0):
-        boxes = {name: field_box(grid, rank, its) for name, its in extra.items()}
-        parts.append(vtkhdf.Part(path.with_name(path.name + ".parts") / f"{rank:05}.h5", boxes))
-    return vtkhdf.Plan(grid.shape, steps, tuple(stored), spacing, origin, tuple(parts))
+        boxes = {name: field_box(grid, rank, its) for name, its in stagger.items()}
+        parts.append(vtkhdf.RankFile(path.with_name(path.name + ".parts") / f"{rank:05}.h5", boxes))
+    return vtkhdf.Contents(grid.shape, steps, tuple(stored), spacing, origin, tuple(parts))
 
 
 def _per_dimension(grid: Grid, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
@@ -284,11 +290,9 @@ def _need_parallel_h5py() -> None:
 
 
 def _prepare(
-    path: Path, partial: Path, plan: vtkhdf.Plan, resume: bool
+    path: Path, partial: Path, contents: vtkhdf.Contents, resume: bool
 ) -> tuple[int, vtkhdf.Offsets]:
-    """Rank 0: an existing file when resuming, else a new one; then its room and the offsets of its
-    data.
-    """
+    """Rank 0: a new file, or the one to go on with; its room and where its data lie."""
     try:
         if not path.parent.is_dir():
             raise ConfigError(
@@ -299,55 +303,50 @@ def _prepare(
             raise ConfigError(f"cannot write {path}: it is a folder; choose another name")
         old = next((file for file in (partial, path) if resume and file.exists()), None)
         if old is None:
-            _make_room(path, partial, plan)
-            vtkhdf.create(partial, plan)
+            _make_room(path, partial, contents)
+            vtkhdf.create(partial, contents)
         else:
-            plan = _go_on(old, partial, plan)
+            contents = _go_on(old, partial, contents)
     except HpckitError:
         raise
     except Exception as error:  # h5py has many kinds for a full disk
         raise ConfigError(f"cannot write {path}: {error}") from error
-    return plan.steps, vtkhdf.locate(partial, plan)
+    return contents.steps, vtkhdf.locate(partial, contents)
 
 
-def _go_on(old: Path, partial: Path, plan: vtkhdf.Plan) -> vtkhdf.Plan:
-    """Make `partial` of the file `old`, with room for the steps of the plan and for all that it
-    has.
-    """
-    room, times = vtkhdf.found(old, plan)
+def _go_on(old: Path, partial: Path, contents: vtkhdf.Contents) -> vtkhdf.Contents:
+    """Make `partial` of the file `old`, with room for all steps that it has or shall have."""
+    room, times = vtkhdf.found(old, contents)
     written = np.flatnonzero(np.isfinite(times))
-    plan = replace(plan, steps=max(plan.steps, *(written[-1:] + 1), 1))
-    if room == len(times) == plan.steps:
+    contents = replace(contents, steps=max(contents.steps, *(written[-1:] + 1), 1))
+    if room == len(times) == contents.steps:
         if old != partial:
             old.replace(partial)
     else:  # closed before it was full, or another room is wanted
-        _check_space(partial, plan)
-        vtkhdf.create(partial, plan, old)
-    return plan
+        _check_space(partial, contents)
+        vtkhdf.create(partial, contents, old)
+    return contents
 
 
-def _make_room(path: Path, partial: Path, plan: vtkhdf.Plan) -> None:
-    """Remove what an earlier run left unfinished, and make sure that the new result fits on the
-    disk.
-    """
+def _make_room(path: Path, partial: Path, contents: vtkhdf.Contents) -> None:
+    """Remove what an earlier run left unfinished, and make sure that the result fits."""
     partial.unlink(missing_ok=True)
-    if plan.parts:
+    if contents.parts:
         path.unlink(missing_ok=True)  # it would show the new data under the old times
-        folder = plan.parts[0].file.parent
+        folder = contents.parts[0].file.parent
         folder.mkdir(exist_ok=True)
         for file in folder.glob("*.h5*"):
             if _PART.fullmatch(file.name):  # nothing that is not ours
                 file.unlink()
-    _check_space(path, plan)
+    _check_space(path, contents)
 
 
-def _check_space(path: Path, plan: vtkhdf.Plan) -> None:
+def _check_space(path: Path, contents: vtkhdf.Contents) -> None:
     free = shutil.disk_usage(path.parent).free
-    if plan.nbytes > free:
+    if contents.nbytes > free:
         raise ConfigError(
-            f"cannot write {path}: it needs {plan.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB "
-            "are free:"
-            " write fewer steps or fields, or write elsewhere"
+            f"cannot write {path}: it needs {contents.nbytes / 1e9:.2f} GB, but {free / 1e9:.2f} "
+            "GB are free: write fewer steps or fields, or write elsewhere"
         )
 
 

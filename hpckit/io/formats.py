@@ -1,6 +1,4 @@
-"""Find an array in a file, recognised by its first bytes: NumPy's, HDF5 and netCDF, GeoTIFF, and
-numbers as text.
-"""
+"""Find an array in a file, whose format its first bytes tell."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """What the ranks need to know.
 
     offset : bytes, where the array lies plainly in the file, else None
@@ -61,20 +59,17 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An array in a file; `data` can be indexed with slices, `check(lead)` raises where what is
-    wanted is not there.
-    """
+class FileArray:
+    """An array in a file: `data` takes slices, `check(lead)` raises where what is wanted lacks."""
 
     name: str
     data: Any
-    place: Place
+    location: Location
     check: Callable[[tuple[int, ...]], None] = lambda lead: None
 
 
-def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -> Found:
-    """The array of that name, or the only one there is; raises `ConfigError` where the file is
-    missing or damaged.
+def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -> FileArray:
+    """The array of that name, or the only one; `ConfigError` for missing or damaged files.
 
     columns : first column, and the one after the last, to read of a table of text
     """
@@ -104,7 +99,7 @@ def _damaged(path: Path, error: Exception) -> ConfigError:
     )
 
 
-def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] | None) -> Found:
+def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] | None) -> FileArray:
     if head.startswith(b"\x93NUMPY"):
         return _in_npy(path)
     if head.startswith(b"PK") and path.suffix != ".zip":
@@ -119,7 +114,7 @@ def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] |
         return _in_grid(path)
     if text.is_table(path):
         data = text.read_table(path, columns)
-        return Found(path.name, data, Place(data.shape, data.dtype))
+        return FileArray(path.name, data, Location(data.shape, data.dtype))
     foreign = next((hint for start, hint in _FOREIGN.items() if head.startswith(start)), None)
     if foreign:
         raise ConfigError(f"{path} is {foreign.replace('IN', str(path))}")
@@ -131,17 +126,17 @@ def _found(path: Path, head: bytes, name: str | None, columns: tuple[int, int] |
     )
 
 
-def _in_npy(path: Path) -> Found:
+def _in_npy(path: Path) -> FileArray:
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     order = "C" if data.flags.c_contiguous else "F"
-    return Found(path.name, data, Place(data.shape, data.dtype, data.offset, order))
+    return FileArray(path.name, data, Location(data.shape, data.dtype, data.offset, order))
 
 
-def _in_npz(path: Path, name: str | None) -> Found:
+def _in_npz(path: Path, name: str | None) -> FileArray:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         chosen = _choose(path, name, list(arrays.files))
         data = arrays[chosen]
-    return Found(chosen, data, Place(data.shape, data.dtype))
+    return FileArray(chosen, data, Location(data.shape, data.dtype))
 
 
 def _begins_later(path: Path) -> bool:
@@ -149,25 +144,25 @@ def _begins_later(path: Path) -> bool:
         return any(file.seek(at) == at and file.read(8) == _HDF5 for at in _USER_BLOCKS)
 
 
-def _in_hdf5(path: Path, name: str | None) -> Found:
+def _in_hdf5(path: Path, name: str | None) -> FileArray:
     from hpckit.io import hdf5
 
     data = hdf5.open_dataset(path, name, _choose)
     how = hdf5.read_packing(path, data)
     if data.external:
-        return Found(
-            str(data.name), hdf5.external(data), Place(data.shape, data.dtype, packing=how)
+        return FileArray(
+            str(data.name), hdf5.external(data), Location(data.shape, data.dtype, packing=how)
         )
-    place = Place(data.shape, data.dtype, hdf5.plain_offset(path, data), packing=how)
-    return Found(
+    location = Location(data.shape, data.dtype, hdf5.plain_offset(path, data), packing=how)
+    return FileArray(
         str(data.name),
         data,
-        place,
+        location,
         lambda lead: hdf5.check_written(data, lead, how.missing if how else ()),
     )
 
 
-def _in_netcdf3(path: Path, name: str | None) -> Found:
+def _in_netcdf3(path: Path, name: str | None) -> FileArray:
     try:
         from scipy.io import netcdf_file
     except ImportError:
@@ -185,10 +180,10 @@ def _in_netcdf3(path: Path, name: str | None) -> Found:
         how = packing(
             f"{path}: {chosen}", variable._attributes, data.dtype, default_fill(data.dtype)
         )
-    return Found(chosen, data, Place(data.shape, data.dtype, packing=how))
+    return FileArray(chosen, data, Location(data.shape, data.dtype, packing=how))
 
 
-def _in_tiff(path: Path) -> Found:
+def _in_tiff(path: Path) -> FileArray:
     try:
         from hpckit.io import geotiff
     except ImportError:
@@ -196,17 +191,17 @@ def _in_tiff(path: Path) -> Found:
             f"{path} is a TIFF: pip install tifffile, or gdal_translate -of netCDF {path} OUT.nc"
         ) from None
     data, attributes = geotiff.read(path)
-    return Found(
+    return FileArray(
         path.name,
         data,
-        Place(data.shape, data.dtype, packing=packing(str(path), attributes, data.dtype)),
+        Location(data.shape, data.dtype, packing=packing(str(path), attributes, data.dtype)),
     )
 
 
-def _in_grid(path: Path) -> Found:
+def _in_grid(path: Path) -> FileArray:
     data, nothing = text.read_grid(path)
     how = packing(str(path), {"_FillValue": nothing}, data.dtype)
-    return Found(path.name, data, Place(data.shape, data.dtype, packing=how))
+    return FileArray(path.name, data, Location(data.shape, data.dtype, packing=how))
 
 
 def _choose(path: Path, name: str | None, names: list[str]) -> str:

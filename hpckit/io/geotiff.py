@@ -15,9 +15,7 @@ _REDUCED, _MASK = 1, 4  # bits of a page's NewSubfileType: smaller copies, and m
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The image, (rows, columns), or (bands, rows, columns) of several, and its attributes as CF
-    calls them.
-    """
+    """The image, (rows, columns) or (bands, rows, columns), and its attributes as CF has them."""
     with tifffile.TiffFile(path) as file:
         pages: list[Any] = [page for page in file.pages if not _subfile(page) & (_REDUCED | _MASK)]
         if len(pages) != 1:

@@ -49,9 +49,7 @@ def open_dataset(path: Path, name: str | None, choose: Callable[..., str]) -> h5
 
 
 def plain_offset(path: Path, data: h5py.Dataset) -> int | None:
-    """Where in the file the numbers lie as they are in memory, one after the other; None where they
-    do not.
-    """
+    """Where in the file the numbers lie as they are in memory; None where they do not."""
     import h5py
 
     plain = data.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and not data.external
@@ -105,9 +103,7 @@ def check_written(
 
 
 def _follow(path: Path, file: h5py.File, name: str) -> bool:
-    """Whether there is a dataset of that name; raises `ConfigError` where a link to it leads
-    nowhere.
-    """
+    """Whether there is a dataset of that name; `ConfigError` where a link leads nowhere."""
     import h5py
 
     words = name.split("/")
@@ -170,9 +166,7 @@ def _chunks(data: h5py.Dataset, lead: Lead) -> tuple[int, int]:
 
 
 def external(data: h5py.Dataset) -> np.ndarray:
-    """The numbers of a dataset that lie in other files, all of them beside the HDF5 file (HDF5
-    looks where we are).
-    """
+    """The numbers of a dataset that lie in other files, all beside the HDF5 file."""
     import h5py
 
     where = f"{data.file.filename}: {data.name}"
@@ -241,9 +235,7 @@ def _wanted(box: tuple[slice, ...], lead: Lead) -> bool:
 
 
 def _boxes(space: Any, shape: tuple[int, ...], units: int | None) -> Iterator[tuple[slice, ...]]:
-    """The boxes that a selection consists of; in an unlimited dimension, as many as there is room,
-    or `units`.
-    """
+    """The boxes of a selection; in an unlimited dimension, as many as have room, or `units`."""
     import h5py
 
     if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS:
@@ -263,9 +255,7 @@ def _boxes(space: Any, shape: tuple[int, ...], units: int | None) -> Iterator[tu
 def _runs(
     start: int, stride: int, count: int, block: int, n: int, units: int | None
 ) -> list[slice]:
-    """The ranges that a regular selection takes in one dimension of n; units : numbers, or blocks,
-    that there are.
-    """
+    """The ranges that a regular selection takes in one dimension of n; `units` are there."""
     limit = _unlimited()
     if block == limit:  # one block without an end
         return [slice(start, n if units is None else min(n, start + units))]
@@ -284,9 +274,7 @@ def _unlimited() -> int:
 
 
 def _units(part: Any, shape: tuple[int, ...]) -> int | None:
-    """How many blocks, or numbers, a source has in its unlimited dimension; None where it has no
-    such.
-    """
+    """How many blocks, or numbers, a source has in its unlimited dimension, if it has one."""
     import h5py
 
     if part.get_select_type() != h5py.h5s.SEL_HYPERSLABS or not part.is_regular_hyperslab():
@@ -300,9 +288,7 @@ def _units(part: Any, shape: tuple[int, ...]) -> int | None:
 
 
 def _check_size(where: str, source: h5py.Dataset, part: Any, space: Any) -> None:
-    """The source must be as large as the view takes it to be; unlimited dimensions are looked at
-    elsewhere.
-    """
+    """The source must be as large as the view takes it to be, where that is limited."""
     import h5py
 
     if part.get_select_type() != h5py.h5s.SEL_HYPERSLABS:  # all of it
@@ -343,9 +329,7 @@ def _source(data: h5py.Dataset, file: str, name: str) -> Any:
 
 
 def _places(data: h5py.Dataset, file: str) -> Iterator[Path]:
-    """Where HDF5 looks for a source: as it is called if that is absolute, else beside the view and
-    where we are.
-    """
+    """Where HDF5 looks for a source: its absolute name, beside the view, where we are."""
     own = Path(data.file.filename)
     if Path(file).is_absolute():
         yield Path(file)
@@ -362,9 +346,7 @@ def _is_series(file: str, name: str) -> bool:
 
 
 def _check_series(data: h5py.Dataset, file: str, name: str) -> None:
-    """Of numbered sources, HDF5 reads those before the first that is missing: there must be none
-    after it.
-    """
+    """HDF5 reads numbered sources up to a gap: there must be none after it."""
     count = 0
     while _source(data, _numbered(file, count), _numbered(name, count)) is not None:
         count += 1

@@ -1,6 +1,4 @@
-"""Read a global array from a file, each rank its own part; see `hpckit.io.formats` for what is
-read.
-"""
+"""Read a global array from a file, each rank its own part; `hpckit.io.formats` says which files."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
 from hpckit.errors import ConfigError, same, together
 from hpckit.io.box import check_array, field_box
-from hpckit.io.formats import Found, Place, find
+from hpckit.io.formats import FileArray, Location, find
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -37,6 +35,11 @@ def read_field(
     index: int | Sequence[int] | None = None,
 ) -> np.ndarray:
     """This rank's box of a global array of shape `grid.shape` (collective).
+
+    ::
+
+        u = grid.zeros()
+        read_field("relief.nc", grid, "elevation", out=u[grid.owned])
 
     Plain arrays (.npy, contiguous HDF5 datasets) are mapped into memory and each rank reads its
     box; what is compressed or chunked (.npz, other HDF5 datasets) is read by rank 0, which sends
@@ -72,7 +75,7 @@ def read_field(
         if grid.rank == 0:
             found = _chosen(path, find(path, name), grid.shape, chosen)
             _check_type(path, found, kind)
-    where: Place = comm.bcast(found and found.place)
+    where: Location = comm.bcast(found and found.location)
     with together(comm):
         out = _target(grid, out, kind)
         if where.offset is not None:
@@ -92,6 +95,10 @@ def read_rows(
 ) -> np.ndarray:
     """This rank's block of the rows of a table, (m, columns), none on ranks too many (collective).
 
+    ::
+
+        points = read_rows("iris.csv", comm, columns=(0, 4))
+
     Read as by `read_field`, but with the file's type, and mapped rows stay so: they take no memory
     until looked at. Tables of text (.csv, .tsv, .txt, .data) are float64, and columns, their first
     and the one after their last, may be chosen. Raises `ConfigError` on all ranks as `read_field`
@@ -107,7 +114,7 @@ def read_rows(
             found = find(path, name, columns)
             _check_table(path, found)
             found.check(())
-    where: Place = comm.bcast(found and found.place)
+    where: Location = comm.bcast(found and found.location)
     parts = [(slice(*block(where.shape[0], comm.size, rank)),) for rank in range(comm.size)]
     mine = parts[comm.rank]
     plain, dtype = where.offset is not None and where.packing is None, _with_nan(where)
@@ -127,10 +134,10 @@ def read_rows(
 
 
 def _chosen(
-    path: Path, found: Found, shape: tuple[int, ...], index: tuple[int, ...] | None
-) -> Found:
+    path: Path, found: FileArray, shape: tuple[int, ...], index: tuple[int, ...] | None
+) -> FileArray:
     """The array with the entry of its first dimensions that is meant, checked to be there."""
-    its = found.place.shape
+    its = found.location.shape
     more, rest = its[: len(its) - len(shape)], its[max(0, len(its) - len(shape)) :]
     if rest != shape:
         raise ConfigError(f"{path}: {found.name} has shape {its}, but the grid has shape {shape}")
@@ -147,19 +154,19 @@ def _chosen(
         )
     lead = tuple(i % n for i, n in zip(lead, more, strict=True))
     found.check(lead)
-    return replace(found, place=replace(found.place, lead=lead))
+    return replace(found, location=replace(found.location, lead=lead))
 
 
-def _check_type(path: Path, found: Found, dtype: np.dtype) -> None:
-    its = found.place.meant
+def _check_type(path: Path, found: FileArray, dtype: np.dtype) -> None:
+    its = found.location.meant
     if not np.can_cast(its, dtype, "same_kind"):
         raise ConfigError(
             f"{path}: {found.name} is {its}, which cannot become {dtype} without loss"
         )
 
 
-def _check_table(path: Path, found: Found) -> None:
-    shape, dtype = found.place.shape, found.place.meant
+def _check_table(path: Path, found: FileArray) -> None:
+    shape, dtype = found.location.shape, found.location.meant
     if len(shape) != 2 or 0 in shape:
         raise ConfigError(
             f"{path}: {found.name} has shape {shape}, but a table has rows and columns"
@@ -184,20 +191,20 @@ def _slices(grid: Grid, rank: int) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in zip(*field_box(grid, rank, (0,) * grid.ndim), strict=True))
 
 
-def _mapped(path: Path, where: Place) -> np.ndarray:
+def _mapped(path: Path, where: Location) -> np.ndarray:
     return np.memmap(path, where.dtype, "r", where.offset or 0, where.shape, where.order)
 
 
-def _shape(part: tuple[slice, ...], where: Place) -> tuple[int, ...]:
+def _shape(part: tuple[slice, ...], where: Location) -> tuple[int, ...]:
     return (*(each.stop - each.start for each in part), *where.shape[len(where.lead) + len(part) :])
 
 
-def _with_nan(where: Place) -> np.dtype:
+def _with_nan(where: Location) -> np.dtype:
     """The type of values of which some may be missing."""
     return where.meant if where.packing is None or where.meant.kind == "f" else np.dtype(float)
 
 
-def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
+def _fill(out: np.ndarray, numbers: np.ndarray, where: Location) -> int:
     """Write the values that these numbers stand for; returns how many are missing."""
     if where.packing:
         return where.packing.unpack(numbers, out)
@@ -208,14 +215,12 @@ def _fill(out: np.ndarray, numbers: np.ndarray, where: Place) -> int:
 def _scatter(
     path: Path,
     comm: MPI.Intracomm,
-    found: Found | None,
-    where: Place,
+    found: FileArray | None,
+    where: Location,
     parts: Sequence[tuple],
     out: np.ndarray,
 ) -> int:
-    """Rank 0 reads part after part and sends each to its rank, as the bytes that are in the file;
-    see `_fill`.
-    """
+    """Rank 0 reads part after part and sends each to its rank, as the file has it."""
     error, box = None, np.empty(out.shape, where.dtype)
     if found is not None:
         for rank in reversed(range(comm.size)):
@@ -243,10 +248,8 @@ def _bytes(box: np.ndarray) -> list:
     return [box, box.size // box.shape[-1], row]
 
 
-def _check_finite(path: Path, grid: Grid, where: Place, values: np.ndarray) -> None:
-    """Raise `ConfigError` on all ranks unless all values are finite: how many are not, and where
-    the first is.
-    """
+def _check_finite(path: Path, grid: Grid, where: Location, values: np.ndarray) -> None:
+    """Raise `ConfigError` on all ranks unless all values are finite; says where they are not."""
     if values.dtype.kind not in "fc":
         return
     bad = ~np.isfinite(values)

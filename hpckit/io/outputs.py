@@ -1,5 +1,4 @@
-"""How the data of a `FieldFile` reach the disk: one class per layout, with `write`, `sync`, `close`
-and `drop`.
+"""How data of a `FieldFile` reach the disk: per layout a class with write, sync, close, drop.
 
 `write` is collective; `drop` lets go of the file on one rank after an error.
 """
@@ -17,7 +16,7 @@ from mpi4py import MPI
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.io import vtkhdf
-from hpckit.io.box import Extra, Slabs, field_box
+from hpckit.io.box import Slabs, Stagger, field_box
 
 _LONGEST = 1 << 30  # bytes per MPI call: Open MPI 5 counts in 32 bits
 
@@ -29,19 +28,19 @@ class OneFile:
         self,
         grid: Grid,
         file: Path,
-        plan: vtkhdf.Plan,
-        extra: Mapping[str, Extra],
+        contents: vtkhdf.Contents,
+        stagger: Mapping[str, Stagger],
         offsets: vtkhdf.Offsets,
     ) -> None:
         self._comm, self._file, self._handle = grid.comm, file, _open(file)
         self._slabs = {
-            field.name: Slabs(grid, extra[field.name], field.dtype) for field in plan.fields
+            field.name: Slabs(grid, stagger[field.name], field.dtype) for field in contents.fields
         }
         # New memory for every step would cost more than the exchange.
         self._scratch = np.empty(
             (2, max((slabs.nbytes for slabs in self._slabs.values()), default=0)), np.uint8
         )
-        self._stride = {field.name: field.step_bytes for field in plan.fields}
+        self._stride = {field.name: field.step_bytes for field in contents.fields}
         self._offset = offsets.fields[0]
 
     def write(self, step: int, name: str, box: np.ndarray) -> None:
@@ -72,11 +71,11 @@ class OwnFiles:
         self,
         grid: Grid,
         _file: Path,
-        plan: vtkhdf.Plan,
-        _extra: Mapping[str, Extra],
+        contents: vtkhdf.Contents,
+        _stagger: Mapping[str, Stagger],
         offsets: vtkhdf.Offsets,
     ) -> None:
-        self._comm, self._file = grid.comm, plan.parts[grid.rank].file
+        self._comm, self._file = grid.comm, contents.parts[grid.rank].file
         self._handle, self._offset = _open(self._file), offsets.fields[grid.rank]
 
     def write(self, step: int, name: str, box: np.ndarray) -> None:
@@ -99,15 +98,15 @@ class ParallelHDF5:
         self,
         grid: Grid,
         file: Path,
-        plan: vtkhdf.Plan,
-        extra: Mapping[str, Extra],
+        contents: vtkhdf.Contents,
+        stagger: Mapping[str, Stagger],
         _offsets: vtkhdf.Offsets,
     ) -> None:
         import h5py
 
         self._comm, self._handle = grid.comm, h5py.File(file, "r+", driver="mpio", comm=grid.comm)
-        self._path = {field.name: field.path for field in plan.fields}
-        boxes = {name: field_box(grid, grid.rank, its) for name, its in extra.items()}
+        self._path = {field.name: field.path for field in contents.fields}
+        boxes = {name: field_box(grid, grid.rank, its) for name, its in stagger.items()}
         self._box = {
             name: tuple(slice(a, b) for a, b in zip(*box, strict=True))
             for name, box in boxes.items()
@@ -167,9 +166,7 @@ def _flush(action: Callable[[], object], file: Path) -> None:
 
 
 def _open(file: Path) -> MPI.File:
-    """Open for this rank alone: ranks write apart from each other, and a failing rank leaves nobody
-    waiting.
-    """
+    """Open for this rank alone: a rank that fails leaves nobody waiting."""
     try:
         return MPI.File.Open(MPI.COMM_SELF, str(file), MPI.MODE_WRONLY)
     except MPI.Exception as error:

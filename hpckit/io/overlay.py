@@ -1,6 +1,4 @@
-"""Change an HDF5 file without a write that fails within HDF5, which may end the process by a
-segmentation fault.
-"""
+"""Change an HDF5 file so that a full disk cannot end the process by a fault within HDF5."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ _PIECE = 1 << 24  # bytes that are copied at once
 
 @contextlib.contextmanager
 def changed(path: Path, mode: Literal["w", "r+"], **options: Any) -> Iterator[h5py.File]:
-    """An HDF5 file to make or to change; what is written reaches the disk at the end of the block,
-    if all went well.
+    """An HDF5 file to make or to change; it reaches the disk at the end, if all went well.
 
     It is held in memory until then: for the structure of a file, not for large data. Raises
     `OSError` where the disk is full.
@@ -109,9 +106,7 @@ class _Overlay:
             write(self._descriptor, page[: max(0, self._size - start)], start)
 
     def _parts(self, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """The pages that the next bytes lie in: number, start and stop there, and start in those
-        bytes.
-        """
+        """The pages the next bytes lie in: number, start and stop there, start in those bytes."""
         at = 0
         while at < length:
             number, low = divmod(self._at + at, _PAGE)

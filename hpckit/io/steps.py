@@ -91,9 +91,7 @@ class Steps:
 
 
 def planned(path: object, times: int | Sequence[float]) -> int:
-    """For how many steps there must be room; raises `ConfigError` where the planned times make no
-    sense.
-    """
+    """For how many steps there must be room; `ConfigError` for times without sense."""
     try:
         steps = index(times)  # type: ignore[arg-type]
     except TypeError:

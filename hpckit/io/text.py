@@ -105,9 +105,7 @@ def read_table(path: Path, columns: tuple[int, int] | None) -> np.ndarray:
 
 
 def read_grid(path: Path) -> tuple[np.ndarray, float]:
-    """An ESRI ASCII grid, float64 (rows, columns) from north to south, and the number that stands
-    for no value.
-    """
+    """An ESRI ASCII grid, float64 from north to south, and the number for no value."""
     with _opened(path, _encoding(path)) as file:
         words = file.read().split()
     head: dict[str, float] = {}
@@ -127,9 +125,7 @@ def read_grid(path: Path) -> tuple[np.ndarray, float]:
 def _decimal_points(
     path: Path, lines: Iterable[str], mark: str | None, low: int, high: int
 ) -> Iterator[str]:
-    """Lines with points for the commas in numbers; raises `ConfigError` where both are used, as for
-    thousands.
-    """
+    """Lines with points for the commas in numbers; `ConfigError` where both are used."""
     seen = ""
     for line in lines:
         if "," in line or not seen:
@@ -160,9 +156,7 @@ def _opened(path: Path, encoding: str) -> IO[str]:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8, with or without a mark at its beginning, UTF-16 with one, or else one that knows every
-    byte.
-    """
+    """UTF-8, with a mark or without, UTF-16 with one, or else one that knows every byte."""
     with _opened(path, "latin-1") as file:
         head = file.read(_SNIFFED).encode("latin-1")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -1,5 +1,4 @@
-"""The HDF5 side of a `FieldFile`; called on rank 0 alone, so that the other ranks need not import
-h5py.
+"""The HDF5 side of a `FieldFile`; on rank 0 alone, so that the others need not import h5py.
 
 Layout (VTKHDF 2.0, ImageData): `/VTKHDF/CellData/NAME` has shape (steps, nz, ny, nx),
 `/VTKHDF/Steps/Values` the times. Our values are means over cells or sit at their centres, so they
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpckit.errors import ConfigError
+from hpckit.files import durable_replace
 from hpckit.io.overlay import changed, copy, write
 
 if TYPE_CHECKING:
@@ -29,9 +29,18 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 4096  # bytes: no page of the file holds data of two datasets
 
+# Where things lie in the file, of which only this module and `results` know.
+IMAGE = "VTKHDF"  # the group that VTK reads
+CELLS = f"{IMAGE}/CellData"  # fields that an image can hold
+OTHERS = "fields"  # fields that it cannot
+FOLDERS = (CELLS, OTHERS)
+STEPS = f"{IMAGE}/Steps"
+TIMES = (f"{STEPS}/Values", "Steps/Values")  # with an image, and without one
+MOST_DIMENSIONS = 3  # of an image
+
 
 @dataclass(frozen=True)
-class Stored:
+class StoredField:
     """One field as it lies in the file; `shape` of one step."""
 
     name: str
@@ -44,8 +53,8 @@ class Stored:
         number = self.dtype.kind in "iu" or (
             self.dtype.kind == "f" and self.dtype.itemsize in (4, 8)
         )
-        shown = len(self.shape) <= 3 and not self.staggered and number
-        return f"VTKHDF/CellData/{self.name}" if shown else f"fields/{self.name}"
+        shown = len(self.shape) <= MOST_DIMENSIONS and not self.staggered and number
+        return f"{CELLS if shown else OTHERS}/{self.name}"
 
     @property
     def step_bytes(self) -> int:
@@ -53,7 +62,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Part:
+class RankFile:
     """A file of one rank (`layout="files"`): its name, and the box of each field that it holds."""
 
     file: Path
@@ -61,19 +70,24 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Contents:
     """Everything that decides the bytes of the file's metadata."""
 
     shape: tuple[int, ...]
     steps: int
-    fields: tuple[Stored, ...]
+    fields: tuple[StoredField, ...]
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
-    parts: tuple[Part, ...] = ()
+    parts: tuple[RankFile, ...] = ()
 
     @property
     def values(self) -> str:
-        return "VTKHDF/Steps/Values" if len(self.shape) <= 3 else "Steps/Values"
+        return TIMES[0] if self.is_image else TIMES[1]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether VTK can show anything of it."""
+        return len(self.shape) <= MOST_DIMENSIONS
 
     @property
     def nbytes(self) -> int:
@@ -82,8 +96,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Bytes from the start of the file to the times and to step 0 of each field, one dict per file
-    that holds data.
+    """Bytes from a file's start to the times and to step 0 of each field, a dict per data file.
 
     times : (steps,) float64, as they are in the file, NaN where a step is not there.
     """
@@ -93,41 +106,41 @@ class Offsets:
     times: np.ndarray
 
 
-def create(file: Path, plan: Plan, old: Path | None = None) -> None:
+def create(file: Path, contents: Contents, old: Path | None = None) -> None:
     """Make the file, complete but for the data: space for all steps, times NaN; atomic and synced.
 
     old : a file of the same fields, perhaps for another number of steps, whose data it gets.
     """
     drafts: list[tuple[Path, Path]] = []
-    names, paths = ([getattr(field, key) for field in plan.fields] for key in ("name", "path"))
+    names, paths = ([getattr(field, key) for field in contents.fields] for key in ("name", "path"))
     try:
-        times: Any = np.full(plan.steps, np.nan)
+        times: Any = np.full(contents.steps, np.nan)
         if old:
-            before = found(old, plan)[1][: plan.steps]
+            before = found(old, contents)[1][: contents.steps]
             times[: len(before)] = before
-        for part in plan.parts:
+        for part in contents.parts:
             drafts.append((_draft(part.file), part.file))
             with _new(drafts[-1][0]) as f:
-                for field in plan.fields:
+                for field in contents.fields:
                     _contiguous(
                         f,
                         field.name,
-                        (plan.steps, *_extent(part.boxes[field.name])),
+                        (contents.steps, *_extent(part.boxes[field.name])),
                         field.dtype,
-                        plan,
+                        contents,
                     )
             if old:
                 _copy(part.file, drafts[-1][0], names, times)
         drafts.append((_draft(file), file))
         with _new(drafts[-1][0]) as f:
-            f.create_dataset(plan.values, data=times)
-            if len(plan.shape) <= 3:
-                _describe(f, plan)
-            for field in plan.fields:
-                (_virtual if plan.parts else _contiguous)(
-                    f, field.path, (plan.steps, *field.shape), field.dtype, plan
+            f.create_dataset(contents.values, data=times)
+            if contents.is_image:
+                _describe(f, contents)
+            for field in contents.fields:
+                (_virtual if contents.parts else _contiguous)(
+                    f, field.path, (contents.steps, *field.shape), field.dtype, contents
                 )
-        if old and not plan.parts:
+        if old and not contents.parts:
             _copy(old, drafts[-1][0], paths, times)
         for draft, target in drafts:
             durable_replace(draft, target) if old or target == file else draft.replace(target)
@@ -136,19 +149,18 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
             draft.unlink(missing_ok=True)
 
 
-def found(file: Path, plan: Plan) -> tuple[int, np.ndarray]:
-    """For how many steps a file has room, and the times that are in it; raises `ConfigError` unless
-    it fits the plan.
+def found(file: Path, contents: Contents) -> tuple[int, np.ndarray]:
+    """How many steps a file has room for, and its times; `ConfigError` unless all fits.
 
     A file that was closed before it was full has fewer times than room.
     """
     with _opened(file) as f:
-        times: Any = f.get(plan.values)
+        times: Any = f.get(contents.values)
         its: dict[str, Any] = {path: _signature(f.get(path)) for path in _fields_of(f)}
         room = {signature[0][0] for signature in its.values()} or {
             0 if times is None else len(times)
         }
-        wanted = {field.path: ((max(room), *field.shape), field.dtype) for field in plan.fields}
+        wanted = {field.path: ((max(room), *field.shape), field.dtype) for field in contents.fields}
         for path in its.keys() | wanted.keys():
             if its.get(path) != wanted.get(path):
                 raise ConfigError(
@@ -156,33 +168,34 @@ def found(file: Path, plan: Plan) -> tuple[int, np.ndarray]:
                     f"{wanted.get(path)}"
                 )
         data: Any = [f[path] for path in wanted]
-        if any(each.is_virtual is not bool(plan.parts) for each in data):
-            its_layout = "one file" if plan.parts else '"files"'
+        if any(each.is_virtual is not bool(contents.parts) for each in data):
+            its_layout = "one file" if contents.parts else '"files"'
             raise ConfigError(f"cannot go on with {file}: its layout is {its_layout}")
         if times is None or times.dtype != np.float64 or times.ndim != 1 or len(times) > max(room):
-            raise ConfigError(f"cannot go on with {file}: {plan.values} is {_signature(times)}")
-        if len(plan.shape) <= 3:
-            _check_place(file, f, plan)
+            raise ConfigError(f"cannot go on with {file}: {contents.values} is {_signature(times)}")
+        if contents.is_image:
+            _check_place(file, f, contents)
         return max(room), times[:]
 
 
-def locate(file: Path, plan: Plan) -> Offsets:
-    """Offsets of the data in a file that `create` made for this plan."""
-    times = found(file, plan)[1]
+def locate(file: Path, contents: Contents) -> Offsets:
+    """Offsets of the data in a file that `create` made for these contents."""
+    times = found(file, contents)[1]
     with _opened(file) as f:
-        values: Any = f[plan.values]
+        values: Any = f[contents.values]
         offset = values.id.get_offset()
-        if not plan.parts:
-            fields: Any = {field.name: f[field.path] for field in plan.fields}
+        if not contents.parts:
+            fields: Any = {field.name: f[field.path] for field in contents.fields}
             return Offsets(
                 offset, [{name: data.id.get_offset() for name, data in fields.items()}], times
             )
-    return Offsets(offset, [_locate_part(part, plan) for part in plan.parts], times)
+    return Offsets(offset, [_locate_part(part, contents) for part in contents.parts], times)
 
 
-def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[int, str]]) -> int:
-    """Leave out the steps that were never written, so that later ones move up; returns how many
-    such steps.
+def finish(
+    file: Path, contents: Contents, times: np.ndarray, lacking: Sequence[tuple[int, str]]
+) -> int:
+    """Leave out the steps that were never written: later ones move up; returns how many.
 
     times : (steps,) of what was written; lacking : steps and fields that were not, though others of
         the step were
@@ -190,31 +203,17 @@ def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[in
     kept = np.flatnonzero(np.isfinite(times))
     moves = [(to, int(step)) for to, step in enumerate(kept) if to < step]
     if lacking or moves:
-        _fill_gaps(file, plan, times, lacking, moves)
-    if len(kept) < plan.steps:
+        _fill_gaps(file, contents, times, lacking, moves)
+    if len(kept) < contents.steps:
         with changed(file, "r+") as f:  # VTK reads as many values as there are steps
-            for path in [plan.values, *_offset_paths(plan)]:
+            for path in [contents.values, *_offset_paths(contents)]:
                 del f[path]
                 f[path] = (
-                    times[kept] if path == plan.values else np.arange(len(kept), dtype=np.int64)
+                    times[kept] if path == contents.values else np.arange(len(kept), dtype=np.int64)
                 )
-            if len(plan.shape) <= 3:
-                f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(kept))
+            if contents.is_image:
+                f[STEPS].attrs["NSteps"] = np.int64(len(kept))
     return len(moves) and moves[-1][1] - moves[-1][0]
-
-
-def durable_replace(source: Path, target: Path) -> None:
-    """Sync `source`, rename it to `target`, and make the renaming itself survive a power
-    failure.
-    """
-    for path, flags in [(source, os.O_RDWR), (target.parent, os.O_RDONLY)]:
-        if path == target.parent:
-            source.replace(target)
-        descriptor = os.open(path, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _new(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
@@ -232,23 +231,21 @@ def _opened(file: Path) -> h5py.File:
 
 def _fill_gaps(
     file: Path,
-    plan: Plan,
+    contents: Contents,
     times: np.ndarray,
     lacking: Sequence[tuple[int, str]],
     moves: Sequence[tuple[int, int]],
 ) -> None:
-    """Write NaN, or 0 where a type has none, for fields that lack, then move steps: the data before
-    their time.
-    """
-    offsets = locate(file, plan)
-    boxes = [part.boxes for part in plan.parts] or [{}]
+    """Write NaN, or 0 where a type has none, for what lacks, then move steps; data come first."""
+    offsets = locate(file, contents)
+    boxes = [part.boxes for part in contents.parts] or [{}]
     with contextlib.ExitStack() as stack:
         main, *others = (
-            _writable(stack, each) for each in [file, *(part.file for part in plan.parts)]
+            _writable(stack, each) for each in [file, *(part.file for part in contents.parts)]
         )
         targets = others or [main]
         for descriptor, starts, box in zip(targets, offsets.fields, boxes, strict=True):
-            for field in plan.fields:
+            for field in contents.fields:
                 count = math.prod(_extent(box[field.name]) if box else field.shape)
                 start, stride = starts[field.name], count * field.dtype.itemsize
                 for step in (step for step, name in lacking if name == field.name):
@@ -262,7 +259,7 @@ def _fill_gaps(
             write(main, np.float64(times[step]).tobytes(), offsets.values + 8 * step)
         for to, step in moves:
             for descriptor, starts, box in zip(targets, offsets.fields, boxes, strict=True):
-                for field in plan.fields:
+                for field in contents.fields:
                     count = math.prod(_extent(box[field.name]) if box else field.shape)
                     start, stride = starts[field.name], count * field.dtype.itemsize
                     copy(descriptor, start + step * stride, descriptor, start + to * stride, stride)
@@ -293,7 +290,7 @@ def _copy(old: Path, new: Path, paths: Sequence[str], times: np.ndarray) -> None
 
 
 def _fields_of(f: h5py.File) -> list[str]:
-    folders: Any = {path: f.get(path) for path in ("VTKHDF/CellData", "fields")}
+    folders: Any = {path: f.get(path) for path in FOLDERS}
     return [
         f"{path}/{name}"
         for path, folder in folders.items()
@@ -302,20 +299,20 @@ def _fields_of(f: h5py.File) -> list[str]:
     ]
 
 
-def _check_place(file: Path, f: h5py.File, plan: Plan) -> None:
-    for key, value in _place(plan).items():
-        its: Any = f["VTKHDF"].attrs.get(key)
+def _check_place(file: Path, f: h5py.File, contents: Contents) -> None:
+    for key, value in _place(contents).items():
+        its: Any = f[IMAGE].attrs.get(key)
         if not np.array_equal(its, value):
             raise ConfigError(
                 f"cannot go on with {file}: its {key} is {its}, but this run's is {value}"
             )
 
 
-def _place(plan: Plan) -> dict[str, np.ndarray]:
+def _place(contents: Contents) -> dict[str, np.ndarray]:
     """The attributes that say where an image lies, in VTK's order: x is our last dimension."""
-    fill = [None] * (3 - len(plan.shape))
+    fill = [None] * (3 - len(contents.shape))
     backwards: Any = {
-        key: [*reversed(getattr(plan, key)), *fill] for key in ("shape", "spacing", "origin")
+        key: [*reversed(getattr(contents, key)), *fill] for key in ("shape", "spacing", "origin")
     }
     return {
         "WholeExtent": np.array([[0, n or 0] for n in backwards["shape"]], np.int64).ravel(),
@@ -328,26 +325,26 @@ def _draft(file: Path) -> Path:
     return file.with_name(file.name + ".tmp")
 
 
-def _describe(f: h5py.File, plan: Plan) -> None:
-    group = f.require_group("VTKHDF")
+def _describe(f: h5py.File, contents: Contents) -> None:
+    group = f.require_group(IMAGE)
     group.attrs["Version"] = np.array([2, 0], np.int64)
     group.attrs["Type"] = np.bytes_("ImageData")
-    for key, value in _place(plan).items():
+    for key, value in _place(contents).items():
         group.attrs[key] = value
     group.attrs["Direction"] = np.eye(3).ravel()
-    group["Steps"].attrs["NSteps"] = np.int64(plan.steps)
+    group["Steps"].attrs["NSteps"] = np.int64(contents.steps)
     group.require_group("CellData")
-    for path in _offset_paths(plan):
-        group.file[path] = np.arange(plan.steps, dtype=np.int64)
+    for path in _offset_paths(contents):
+        group.file[path] = np.arange(contents.steps, dtype=np.int64)
 
 
-def _offset_paths(plan: Plan) -> list[str]:
-    shown = [field.name for field in plan.fields if field.path.startswith("VTKHDF")]
-    return [f"VTKHDF/Steps/CellDataOffsets/{name}" for name in shown]
+def _offset_paths(contents: Contents) -> list[str]:
+    shown = [field.name for field in contents.fields if field.path.startswith(CELLS)]
+    return [f"{STEPS}/CellDataOffsets/{name}" for name in shown]
 
 
 def _contiguous(
-    f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, _plan: Plan
+    f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, _contents: Contents
 ) -> None:
     """A dataset whose bytes have their place in the file from the start, without being written."""
     import h5py
@@ -359,7 +356,9 @@ def _contiguous(
     _dataset(f, path, shape, dtype, properties)
 
 
-def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, plan: Plan) -> None:
+def _virtual(
+    f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, contents: Contents
+) -> None:
     """A dataset whose values lie in the files of the ranks; their names are relative to this file.
 
     In names of sources, HDF5 takes %b for the number of a block, and %% for a percent sign.
@@ -368,9 +367,9 @@ def _virtual(f: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype, p
 
     name, space = path.rpartition("/")[2], h5py.h5s.create_simple(shape)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    for part in plan.parts:
+    for part in contents.parts:
         start, stop = part.boxes[name]
-        box = (plan.steps, *_extent((start, stop)))
+        box = (contents.steps, *_extent((start, stop)))
         space.select_hyperslab((0, *start), (1,) * len(box), block=box)
         source = f"{part.file.parent.name}/{part.file.name}"
         names = (each.replace("%", "%%").encode() for each in (source, name))
@@ -390,21 +389,21 @@ def _dataset(
     h5py.h5d.create(parent.id, name.encode(), stored, h5py.h5s.create_simple(shape), properties)
 
 
-def _locate_part(part: Part, plan: Plan) -> dict[str, int]:
+def _locate_part(part: RankFile, contents: Contents) -> dict[str, int]:
     with _opened(part.file) as f:
-        for field in plan.fields:
+        for field in contents.fields:
             wanted = _extent(part.boxes[field.name])
             data: Any = f.get(field.name)
             if (
                 data is None
                 or data.dtype != field.dtype
                 or data.shape[1:] != wanted
-                or len(data) < plan.steps
+                or len(data) < contents.steps
             ):
                 raise ConfigError(
                     f"cannot go on with {part.file}: it was not written on this process grid"
                 )
-        fields: Any = {field.name: f[field.name] for field in plan.fields}
+        fields: Any = {field.name: f[field.name] for field in contents.fields}
         return {name: data.id.get_offset() for name, data in fields.items()}
 
 

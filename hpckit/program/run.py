@@ -78,7 +78,7 @@ def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: b
     A run that starts over sets the checkpoints of the one before aside, in `checkpoint.old`. Raises
     `ConfigError` on all ranks where nothing can be written.
     """
-    from hpckit.io.checkpoint import set_aside
+    from hpckit.io.checkpoint_folder import set_aside
 
     with together(comm):
         if comm.rank == 0:

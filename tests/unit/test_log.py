@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from hpckit import log
+from hpckit import log, units
 from hpckit.errors import ConfigError
 
 
@@ -68,7 +68,7 @@ def test_nothing_to_do_is_done_at_once(clock):
     ],
 )
 def test_durations_read_well(seconds, text):
-    assert log.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 @pytest.mark.mpi

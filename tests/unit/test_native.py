@@ -263,7 +263,7 @@ def test_no_compiler(compiler):
 
 
 def test_a_compiler_that_does_not_answer(compiler, monkeypatch):
-    monkeypatch.setattr(link, "_PATIENCE", 0.2)
+    monkeypatch.setattr(link, "_TIMEOUT", 0.2)
     assert "no answer in 0.2 s" in compiler("[ $# = 0 ] || exec sleep 20").fault
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
-from hpckit.log import duration
 from hpckit.program.offline import offline
 from hpckit.program.report import COPIED, PROCESS, amount, period
+from hpckit.units import duration
 
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config

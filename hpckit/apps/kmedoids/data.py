@@ -29,7 +29,9 @@ def shape(config: Config, ranks: int) -> tuple[int, int]:
 
     from hpckit.io.formats import find
 
-    rows, *columns = find(Path(config.input), config.variable or None, config.columns).place.shape
+    rows, *columns = find(
+        Path(config.input), config.variable or None, config.columns
+    ).location.shape
     return rows, math.prod(columns)
 
 

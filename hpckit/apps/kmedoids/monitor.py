@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
 
-from hpckit.comm.grid import Grid
 from hpckit.errors import together
 from hpckit.io.checkpoint import Checkpoint
-from hpckit.log import PATIENCE
+from hpckit.log import INTERVAL
 from hpckit.program.loop import Every, Loop, When, check_case
 from hpckit.program.stop import StopSignal
 from hpckit.trace import span
@@ -63,8 +62,7 @@ class Monitor:
         )
         with together(comm):
             if comm.rank == 0:
-                no_grid = Grid(MPI.COMM_SELF, (1,))  # no field lives on it
-                self._checkpoint = Checkpoint(folder, no_grid)
+                self._checkpoint = Checkpoint(folder, MPI.COMM_SELF)
 
     def resumed(self) -> dict[str, Any] | None:
         """What the newest good checkpoint says, if there is one: a search's argument `resume`."""
@@ -94,7 +92,7 @@ class Monitor:
 
     def _tell(self) -> None:
         now = time.monotonic()
-        if self._comm.rank == 0 and now > self._told + PATIENCE:
+        if self._comm.rank == 0 and now > self._told + INTERVAL:
             self._told = now
             search = self._search
             print(f"{_place(search)}, {search.n_swap} swaps, loss {search.loss:.8g}", flush=True)

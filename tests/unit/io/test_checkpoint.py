@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpckit import files
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.io import checkpoint as module
+from hpckit.io import checkpoint_folder as module
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.manifest import Field, Manifest, Part, describe
 
@@ -254,7 +255,7 @@ def test_ranks_that_differ_fail_before_anything_is_written(comm, shared_path):
         with pytest.raises(
             ConfigError, match="the arguments of Checkpoint must be the same on all ranks"
         ):
-            Checkpoint(**{"directory": shared_path, "grid": grid} | (mine if last else {}))
+            Checkpoint(**{"directory": shared_path, "where": grid} | (mine if last else {}))
     assert comm.bcast(not (shared_path / "other").exists())
     assert loaded(shared_path, comm) == 1
 
@@ -352,20 +353,24 @@ def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
 
 
 @pytest.mark.parametrize("moment", range(4))
-@pytest.mark.parametrize("call", ["durable_replace", "_write_file"])
-def test_a_rank_that_fails_leaves_the_old_checkpoint(comm, shared_path, monkeypatch, call, moment):
+@pytest.mark.parametrize(
+    ("where", "call"), [(files, "durable_replace"), (module, "write_file")], ids=["rename", "write"]
+)
+def test_a_rank_that_fails_leaves_the_old_checkpoint(
+    comm, shared_path, monkeypatch, where, call, moment
+):
     """The disk of one rank fails at its n-th file; all ranks hear of it, and the old checkpoint
     stays good.
     """
     save(shared_path, comm, 1)
-    calls, real = iter(range(100)), getattr(module, call)
+    calls, real = iter(range(100)), getattr(where, call)
 
     def fails(*arguments):
         if comm.rank == moment % comm.size and next(calls) >= moment // comm.size:
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(module, call, fails)
+    monkeypatch.setattr(where, call, fails)
     grid, fields = make(comm)
     said = ""
     try:
