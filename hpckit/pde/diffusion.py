@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpckit.errors import ConfigError, same, together
-from hpckit.halo import Halo
 from hpckit.pde import walls as boundary
 from hpckit.pde.solver import Solver, positive, spacings
 from hpckit.pde.sweep import Sweep
@@ -55,6 +54,8 @@ class Diffusion(Solver):
         threads: int,
         method: str,
     ) -> None:
+        from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
+
         super().__init__(grid, dtype, threads, method)
         with together(grid.comm):
             if grid.ndim > 3:
@@ -80,8 +81,9 @@ class Diffusion(Solver):
         self._sweeps = [self._sweep(*self._arrays[::-1]), self._sweep(*self._arrays)]
 
     def step(self, dt: float) -> None:
-        """Advance by `dt`. Raises `ConfigError` beyond `dt_max`. `fields[name]` is another array
-        afterwards.
+        """Advance by `dt`, after which `fields[name]` is another array.
+
+        Raises `ConfigError` beyond `dt_max`.
         """
         self._check_step(dt)
         self._advance(self._arguments(dt))
@@ -106,14 +108,12 @@ class Diffusion(Solver):
         self.fields[self.name] = self._arrays[0]
 
     def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
-        """Problems with fewer dimensions than the kernel have leading ones of extent 1 and stride
-        0.
-        """
-        missing = (1,) * (3 - new.ndim)
-        whole = (slice(0, 1),) * len(missing)
-        boxes = [(*whole, *box) for box in (self.halo.interior, *self.halo.shell)]
-        arrays = [a[(None,) * len(missing)] for a in (new, old)]
-        return Sweep(self._team, self._kernel("diffuse"), arrays, boxes[0], boxes[1:])
+        """Dimensions that the problem lacks come first, with extent 1 and stride 0."""
+        missing = 3 - new.ndim
+        whole = (slice(0, 1),) * missing
+        interior, *shell = ((*whole, *box) for box in (self.halo.interior, *self.halo.shell))
+        arrays = [a[(None,) * missing] for a in (new, old)]
+        return Sweep(self._team, self._kernel("diffuse"), arrays, interior, shell)
 
     def _arguments(self, dt: float) -> tuple:
         """What the kernel takes after the extents: strides, coefficients, how to walk."""
