@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hpckit.io.checkpoint import Checkpoint
     from hpckit.io.fields import FieldFile
     from hpckit.io.input import read_field
+    from hpckit.io.results import Results
     from hpckit.log import get_logger, progress
     from hpckit.trace import span
 
@@ -51,6 +52,7 @@ _MAP = {
     "Halo": "hpckit.halo",
     "HpckitError": "hpckit.errors",
     "KMedoids": "hpckit.cluster.estimators",
+    "Results": "hpckit.io.results",
     "StridedBlock": "hpckit.comm.strided",
     "abort_on_exception": "hpckit.abort",
     "agree": "hpckit.errors",

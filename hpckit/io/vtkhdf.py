@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 4096  # bytes: no page of the file holds data of two datasets
 
+# Where things lie in the file, of which only this module and `results` know.
+IMAGE = "VTKHDF"  # the group that VTK reads
+CELLS = f"{IMAGE}/CellData"  # fields that an image can hold
+OTHERS = "fields"  # fields that it cannot
+FOLDERS = (CELLS, OTHERS)
+STEPS = f"{IMAGE}/Steps"
+TIMES = (f"{STEPS}/Values", "Steps/Values")  # with an image, and without one
+MOST_DIMENSIONS = 3  # of an image
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -44,8 +53,8 @@ class Stored:
         number = self.dtype.kind in "iu" or (
             self.dtype.kind == "f" and self.dtype.itemsize in (4, 8)
         )
-        shown = len(self.shape) <= 3 and not self.staggered and number
-        return f"VTKHDF/CellData/{self.name}" if shown else f"fields/{self.name}"
+        shown = len(self.shape) <= MOST_DIMENSIONS and not self.staggered and number
+        return f"{CELLS if shown else OTHERS}/{self.name}"
 
     @property
     def step_bytes(self) -> int:
@@ -73,7 +82,12 @@ class Plan:
 
     @property
     def values(self) -> str:
-        return "VTKHDF/Steps/Values" if len(self.shape) <= 3 else "Steps/Values"
+        return TIMES[0] if self.is_image else TIMES[1]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether VTK can show anything of it."""
+        return len(self.shape) <= MOST_DIMENSIONS
 
     @property
     def nbytes(self) -> int:
@@ -121,7 +135,7 @@ def create(file: Path, plan: Plan, old: Path | None = None) -> None:
         drafts.append((_draft(file), file))
         with _new(drafts[-1][0]) as f:
             f.create_dataset(plan.values, data=times)
-            if len(plan.shape) <= 3:
+            if plan.is_image:
                 _describe(f, plan)
             for field in plan.fields:
                 (_virtual if plan.parts else _contiguous)(
@@ -161,7 +175,7 @@ def found(file: Path, plan: Plan) -> tuple[int, np.ndarray]:
             raise ConfigError(f"cannot go on with {file}: its layout is {its_layout}")
         if times is None or times.dtype != np.float64 or times.ndim != 1 or len(times) > max(room):
             raise ConfigError(f"cannot go on with {file}: {plan.values} is {_signature(times)}")
-        if len(plan.shape) <= 3:
+        if plan.is_image:
             _check_place(file, f, plan)
         return max(room), times[:]
 
@@ -198,8 +212,8 @@ def finish(file: Path, plan: Plan, times: np.ndarray, lacking: Sequence[tuple[in
                 f[path] = (
                     times[kept] if path == plan.values else np.arange(len(kept), dtype=np.int64)
                 )
-            if len(plan.shape) <= 3:
-                f["VTKHDF/Steps"].attrs["NSteps"] = np.int64(len(kept))
+            if plan.is_image:
+                f[STEPS].attrs["NSteps"] = np.int64(len(kept))
     return len(moves) and moves[-1][1] - moves[-1][0]
 
 
@@ -293,7 +307,7 @@ def _copy(old: Path, new: Path, paths: Sequence[str], times: np.ndarray) -> None
 
 
 def _fields_of(f: h5py.File) -> list[str]:
-    folders: Any = {path: f.get(path) for path in ("VTKHDF/CellData", "fields")}
+    folders: Any = {path: f.get(path) for path in FOLDERS}
     return [
         f"{path}/{name}"
         for path, folder in folders.items()
@@ -304,7 +318,7 @@ def _fields_of(f: h5py.File) -> list[str]:
 
 def _check_place(file: Path, f: h5py.File, plan: Plan) -> None:
     for key, value in _place(plan).items():
-        its: Any = f["VTKHDF"].attrs.get(key)
+        its: Any = f[IMAGE].attrs.get(key)
         if not np.array_equal(its, value):
             raise ConfigError(
                 f"cannot go on with {file}: its {key} is {its}, but this run's is {value}"
@@ -329,7 +343,7 @@ def _draft(file: Path) -> Path:
 
 
 def _describe(f: h5py.File, plan: Plan) -> None:
-    group = f.require_group("VTKHDF")
+    group = f.require_group(IMAGE)
     group.attrs["Version"] = np.array([2, 0], np.int64)
     group.attrs["Type"] = np.bytes_("ImageData")
     for key, value in _place(plan).items():
@@ -342,8 +356,8 @@ def _describe(f: h5py.File, plan: Plan) -> None:
 
 
 def _offset_paths(plan: Plan) -> list[str]:
-    shown = [field.name for field in plan.fields if field.path.startswith("VTKHDF")]
-    return [f"VTKHDF/Steps/CellDataOffsets/{name}" for name in shown]
+    shown = [field.name for field in plan.fields if field.path.startswith(CELLS)]
+    return [f"{STEPS}/CellDataOffsets/{name}" for name in shown]
 
 
 def _contiguous(
