@@ -113,7 +113,11 @@ def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path
 @pytest.mark.usefixtures("petsc")
 def test_implicit_steps(comm, shared_path):
     config = Config(
-        shape=(8, 8), heat=heat.Options(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r")
+        shape=(8, 8),
+        heat=heat.Options(implicit=True),
+        dt=1e-3,
+        steps=5,
+        output=str(shared_path / "r"),
     )
     assert "halo share, % of the steps" not in main(comm, config)
 
