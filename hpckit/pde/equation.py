@@ -100,6 +100,7 @@ class Equation(Generic[S, O]):
     ----------------
     Options : its section of a case file: keys, defaults, limits and help.
     unit : of time.
+    width : of the ghosts that the solver needs.
     on_map : whether it needs an input, a 2-D map of elevation with `bounds`.
 
     Attributes
@@ -111,6 +112,7 @@ class Equation(Generic[S, O]):
 
     Options: ClassVar[type[msgspec.Struct]]
     unit: ClassVar[str] = "s"
+    width: ClassVar[int] = 1
     on_map: ClassVar[bool] = False
     solver: S
     spacing: tuple[float, ...]

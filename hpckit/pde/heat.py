@@ -136,10 +136,10 @@ class ImplicitHeat(Heat):
         self._check_step(dt)
         if dt != self._dt:
             self._assemble(dt)
-        before = self._arrays[0][self.grid.owned]
+        before = self.fields[self.name][self.grid.owned]
         if self._theta < 1:
             self._advance(self._arguments((1 - self._theta) * dt))
-        after = self._arrays[0][self.grid.owned]
+        after = self.fields[self.name][self.grid.owned]
         np.add(after, self._inflow, out=self._system.rhs)
         self.iterations = self._system.solve(before, after)
         self.time += dt

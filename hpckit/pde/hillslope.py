@@ -73,7 +73,7 @@ class Hillslope(Diffusion):
             if critical_slope is not None and grid.ndim != 2:
                 raise ConfigError(f"a critical slope needs a grid of 2 dimensions, not {grid.ndim}")
         same(grid.comm, "critical_slope", critical_slope)
-        self._corners = critical_slope is not None
+        self.corners = critical_slope is not None
         super().__init__(
             grid, "elevation", spacing, diffusivity, uplift, walls, dtype, threads, method
         )
@@ -81,16 +81,16 @@ class Hillslope(Diffusion):
             # dq/dS at the bound: K (1 + s) / (1 - s)^2 with s = _STEEPEST
             self.dt_max *= (1 - _STEEPEST) ** 2 / (1 + _STEEPEST)
 
-    def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
+    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
         if not self.critical_slope:
             return super()._sweep(new, old)
         boxes = self.halo.interior, self.halo.shell
-        return Sweep(self._team, self._kernel("creep"), (new, old), *boxes)
+        return Sweep(self._team, self._kernel("creep"), (*new, *old), *boxes)
 
     def _arguments(self, dt: float) -> tuple:
         if not self.critical_slope:
             return super()._arguments(dt)
-        array = self._arrays[0]
+        array = self.fields[self.name]
         y, x = (1 / h for h in self.spacing)
         critical = self.critical_slope**2
         rate = dt * self.kappa * critical

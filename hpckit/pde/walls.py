@@ -56,7 +56,9 @@ def sides(grid: Grid) -> list[tuple[int, int]]:
 
 
 class Fill:
-    """Fills the ghosts beside this rank's walls in one array; dimension by dimension, so corners too.
+    """Fills the ghosts beside this rank's walls; dimension by dimension, so corners too.
+
+    arrays : local arrays of one shape.
 
     ::
 
@@ -64,15 +66,18 @@ class Fill:
         fill()
     """
 
-    def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
+    def __init__(self, grid: Grid, walls: Walls, *arrays: np.ndarray) -> None:
         self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []
         for d, side in sides(grid):
             wall = walls[d][side]
-            edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
-            ghost = edge - 1 if side == 0 else edge + 1
-            near, beyond = (array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost))
-            twice = None if wall == INSULATED else array.dtype.type(2 * float(wall))
-            self._order.append((beyond, near, twice))
+            for array in arrays:
+                edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
+                ghost = edge - 1 if side == 0 else edge + 1
+                cells, beyond = (
+                    array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost)
+                )
+                twice = None if wall == INSULATED else array.dtype.type(2 * float(wall))
+                self._order.append((beyond, cells, twice))
 
     def __call__(self) -> None:
         for ghost, cell, twice in self._order:  # twice the value on the wall; None: insulated

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpckit.apps.halo.layout import WIDTH, layout, times
+from hpckit.apps.halo.layout import ghosts, layout, times
 from hpckit.apps.halo.schedule import SAFE, STEPS
 from hpckit.comm import partition
 from hpckit.log import duration
@@ -30,7 +30,7 @@ _FILES = 25e6  # bytes of rank 0, which alone needs HDF5
 def memory(config: Config, ranks: int) -> np.ndarray:
     """(ranks,) float64, bytes that each rank of a run will have at its peak."""
     shape, processes = layout(config, ranks)
-    item, width = np.dtype(config.dtype).itemsize, ((WIDTH, WIDTH),) * len(shape)
+    item, width = np.dtype(config.dtype).itemsize, ghosts(config)
     array = np.resize(partition.local_cells(shape, processes, width), ranks) * float(item)
     cost = _cost(config)
     kept = cost.kept * array
@@ -55,7 +55,7 @@ def _cost(config: Config) -> Cost:
 def estimate(config: Config, ranks: int) -> str:
     """What a run on so many ranks would be like, for people."""
     shape, processes = layout(config, ranks)
-    width, item = ((WIDTH, WIDTH),) * len(shape), np.dtype(config.dtype).itemsize
+    width, item = ghosts(config), np.dtype(config.dtype).itemsize
     owned = partition.owned_cells(shape, processes)
     halo = partition.halo_cells(shape, processes, (config.periodic,) * len(shape), width)
     halo = halo * item * _cost(config).exchanged

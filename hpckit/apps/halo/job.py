@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 from hpckit.apps.halo.estimate import memory
 from hpckit.apps.halo.input import read_input
-from hpckit.apps.halo.layout import WIDTH, layout
+from hpckit.apps.halo.layout import ghosts, layout
 from hpckit.apps.halo.schedule import marks, schedule
 from hpckit.comm.grid import Grid
 from hpckit.errors import HpckitError, together
@@ -49,7 +49,9 @@ def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
 def equation(comm: MPI.Intracomm, config: Config) -> Equation[Any, Any]:
     """The equation of a case, with its solver, on these ranks (collective)."""
     shape, processes = layout(config, comm.size)
-    grid = Grid(comm, shape, periodic=config.periodic, process_shape=processes, width=WIDTH)
+    grid = Grid(
+        comm, shape, periodic=config.periodic, process_shape=processes, width=ghosts(config)
+    )
     numerics = {"dtype": config.dtype, "threads": config.threads, "method": config.method}
     read = (lambda: read_input(grid, config)) if config.input else None
     return EQUATIONS[config.equation](Setup(grid, numerics, config.bounds, read), config.options)

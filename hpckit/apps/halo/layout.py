@@ -12,7 +12,6 @@ from hpckit.pde import EQUATIONS
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config
 
-WIDTH = 1  # ghost cells of all these solvers
 _LEAST_SPAN = 1e-9  # degrees of a cell: a tenth of a millimetre
 _MOST_CELLS = 2**60  # whose bytes, and those of a few arrays, still fit into 64 bits
 
@@ -32,7 +31,7 @@ def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]
         raise ConfigError(
             "per_rank = true has no input: its shape would have to grow with the ranks"
         )
-    how = (size, (config.periodic,) * ndim, ((WIDTH, WIDTH),) * ndim)
+    how = (size, (config.periodic,) * ndim, ghosts(config))
     cells = [n * config.refine for n in config.shape]
     if config.process_shape and (
         len(config.process_shape) != ndim or math.prod(config.process_shape) != size
@@ -76,6 +75,12 @@ def _check_numbers(config: Config, size: int) -> None:
                 f"bounds {list(config.bounds)} must be [west, east, south, north], the map's edges "
                 "in degrees, far enough apart for all cells"
             )
+
+
+def ghosts(config: Config) -> tuple[tuple[int, int], ...]:
+    """Their width, (low, high) per dimension."""
+    width = EQUATIONS[config.equation].width
+    return ((width, width),) * len(config.shape)
 
 
 def times(numbers: tuple[int, ...]) -> str:
