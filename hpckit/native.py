@@ -7,7 +7,8 @@ and every later process opens it with `ctypes` in about a millisecond. Calls rel
 library is loaded from a private copy in memory whose checksum was right, so that damaged files are
 only built again; where none can be kept, every process compiles its own.
 
-A *kernel module* is a file that imports numba, holds the sources and marks what is visible::
+A *kernel module* is a file that holds the sources and marks what is visible. It imports numba only
+where it needs more than plain functions, and may hold other things, such as an equation::
 
     @export("void(f8*, f8*, i8)", "void(f4*, f4*, i8)")   # kernels axpy_f8 and axpy_f4
     def axpy(y, x, n): ...
@@ -36,11 +37,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpckit import cache, link
 from hpckit.errors import HpckitError
@@ -50,6 +51,11 @@ PATIENCE = 30.0  # seconds until one more process compiles the same: the one bef
 QUIET = 2.0  # seconds of waiting for kernels after which the user is told
 _C_TYPES = {"void": None, "i8": ctypes.c_int64, "f8": ctypes.c_double, "f4": ctypes.c_float}
 _SIGNATURE = re.compile(r"(\w+)\((.*)\)$")
+_DOCSTRING = re.compile(r'\A""".*?"""', re.DOTALL)
+_MARGIN = re.compile(r"\n(?=[^\s)\]}#])")  # before a statement of a module; brackets end one
+_DEFINITION = re.compile(r"(?:def|class) (\w+)|(\w+)(?:: [^=\n]+)? = |from [\w.]+ import ([^#]*)")
+_IMPORT = re.compile(r"^from (hpckit\.[\w.]+) import (\([^)]*\)|.*)", re.MULTILINE)
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _SIGNATURES = "hpckit_signatures"  # the symbol by which a library tells what it holds
 _DIGEST = 32  # bytes at the end of an entry
 _SETTINGS = (  # of the environment that change what numba makes
@@ -142,10 +148,75 @@ def _entry(module: str) -> str:
 
 
 def _source(module: str) -> str:
-    """Its text, and that of the modules of hpckit that it imports from."""
+    """The text of its kernels and of all that they use, in other modules of hpckit too.
+
+    A file may hold more than kernels, such as an equation with its options and its pictures, and
+    imports much that kernels never see: none of that shall make them be compiled again. So start
+    from what is exported, and add the statements that define a word in what there is, until there
+    is nothing to add. A statement too many does no harm, and one whose names are not plain to see,
+    such as an `if`, is always there.
+    """
+    return chr(0).join(_used(module, None))
+
+
+def _used(module: str, wanted: Set[str] | None) -> Iterator[str]:
+    """The statements that define the names `wanted` (None: all exports), and what they use."""
     text = _text(module)
-    needed = re.findall(r"^from (hpckit\.[\w.]+) import", text, re.MULTILINE)
-    return chr(0).join([text, *(_source(name) for name in needed if name != __name__)])
+    if "\nclass " not in text:  # nothing but kernels: all of it, which is quicker to find out
+        yield text
+        for name, names in _IMPORT.findall(text):
+            if name != __name__:
+                yield from _used(name, set(_WORD.findall(names)))
+        return
+    waiting = _statements(text)
+    words = set(wanted or ())
+    imports: list[tuple[str, frozenset[str]]] = []
+    while True:
+        taken = [
+            statement
+            for statement in waiting
+            if not statement.names
+            or statement.names & words
+            or (wanted is None and "export(" in statement.text)
+        ]
+        if not taken:
+            break
+        waiting = [statement for statement in waiting if statement not in taken]
+        for statement in taken:
+            yield statement.text
+            origin = _IMPORT.match(statement.text)
+            if not origin:
+                words |= statement.words
+            elif origin[1] != __name__:
+                imports.append((origin[1], statement.names))
+    for name, names in imports:  # by now it is known which of them are used
+        yield from _used(name, names & words)
+
+
+class _Statement(NamedTuple):
+    """What stands at the left margin of a module, and the names that it defines: none, if that is
+    not plain to see.
+    """
+
+    text: str
+    names: frozenset[str]
+    words: frozenset[str]
+
+
+@functools.cache
+def _statements(text: str) -> list[_Statement]:
+    found: list[_Statement] = []
+    decorators = ""
+    for piece in _MARGIN.split(_DOCSTRING.sub("", text)):
+        if piece.startswith("@"):
+            decorators += f"{piece}\n"
+        elif not piece.startswith("if TYPE_CHECKING:"):
+            match = _DEFINITION.match(piece)
+            names = _WORD.findall(match[match.lastindex or 0]) if match else ()
+            whole = decorators + piece
+            found.append(_Statement(whole, frozenset(names), frozenset(_WORD.findall(whole))))
+            decorators = ""
+    return found
 
 
 def _text(module: str) -> str:
@@ -246,7 +317,8 @@ def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
             f"{error}"
         )
         return _in_memory(module)
-    _keep(entry, image)
+    if _entry(module) == entry:  # else it was edited meanwhile, and these may be of either text
+        _keep(entry, image)
     return namespace
 
 

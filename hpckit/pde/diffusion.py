@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpckit.errors import ConfigError, same, together
-from hpckit.halo import Halo
 from hpckit.pde import walls as boundary
-from hpckit.pde.solver import Solver, positive, spacings
+from hpckit.pde.explicit import Explicit
+from hpckit.pde.solver import positive, spacings
 from hpckit.pde.sweep import Sweep
-from hpckit.trace import span
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _TILE = 512 * 1024  # bytes of a plane's tile: three of them stay in a core's share of the caches
 
 
-class Diffusion(Solver):
+class Diffusion(Explicit):
     """A field that spreads; see the module for the scheme. The subclasses are the physics.
 
     Parameters
@@ -40,8 +39,6 @@ class Diffusion(Solver):
     dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see
         `Halo`.
     """
-
-    _corners = False  # whether the stencil needs the ghosts' edges and corners
 
     def __init__(
         self,
@@ -71,53 +68,19 @@ class Diffusion(Solver):
         self.name = name
         self._per_square = [1 / h**2 for h in self.spacing]
         self.dt_max = 1 / (2 * kappa * sum(self._per_square))
-        self._arrays = [self._zeros(), self._zeros()]  # the state, and the next one
-        self.fields[name] = self._arrays[0]
-        self.bytes_per_step = 2 * int(np.prod(grid.owned_shape())) * self.dtype.itemsize
-        self._stream = self._streams(2)
-        self.halo = Halo(grid, fields=self._arrays[:1], corners=self._corners, method=method)
-        self._fills = [boundary.Fill(grid, self.walls, array) for array in self._arrays]
-        self._sweeps = [self._sweep(*self._arrays[::-1]), self._sweep(*self._arrays)]
+        self._allocate([name], self.walls)
 
-    def step(self, dt: float) -> None:
-        """Advance by `dt`. Raises `ConfigError` beyond `dt_max`. `fields[name]` is another array
-        afterwards.
-        """
-        self._check_step(dt)
-        self._advance(self._arguments(dt))
-        self.time += dt
-
-    def _advance(self, arguments: tuple) -> None:
-        """One sweep, the interior while the halo travels, and the arrays change places."""
-        sweep, fill = self._sweeps[0], self._fills[0]
-        with span("halo start"):
-            self.halo.start(self._arrays[0])
-        with span("interior"):
-            fill()
-            sweep.interior(*arguments)
-        with span("halo wait"):
-            self.halo.wait()
-        with span("shell"):
-            if self._corners:  # where a wall meets a neighbour
-                fill()
-            sweep.shell(*arguments)
-        for pair in (self._arrays, self._fills, self._sweeps):
-            pair.reverse()
-        self.fields[self.name] = self._arrays[0]
-
-    def _sweep(self, new: np.ndarray, old: np.ndarray) -> Sweep:
-        """Problems with fewer dimensions than the kernel have leading ones of extent 1 and stride
-        0.
-        """
-        missing = (1,) * (3 - new.ndim)
-        whole = (slice(0, 1),) * len(missing)
-        boxes = [(*whole, *box) for box in (self.halo.interior, *self.halo.shell)]
-        arrays = [a[(None,) * len(missing)] for a in (new, old)]
-        return Sweep(self._team, self._kernel("diffuse"), arrays, boxes[0], boxes[1:])
+    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
+        """Dimensions that the problem lacks come first, with extent 1 and stride 0."""
+        missing = 3 - self.grid.ndim
+        whole = (slice(0, 1),) * missing
+        interior, *shell = ((*whole, *box) for box in (self.halo.interior, *self.halo.shell))
+        arrays = [a[(None,) * missing] for a in (*new, *old)]
+        return Sweep(self._team, self._kernel("diffuse"), arrays, interior, shell)
 
     def _arguments(self, dt: float) -> tuple:
         """What the kernel takes after the extents: strides, coefficients, how to walk."""
-        array = self._arrays[0]
+        array = self.fields[self.name]
         missing = 3 - array.ndim
         strides = [0] * missing + [s // array.itemsize for s in array.strides]
         weights = [0.0] * missing + [self.kappa * dt * w for w in self._per_square]

@@ -18,10 +18,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError, same, together
-from hpckit.halo import Halo
 from hpckit.pde import walls
 from hpckit.pde.solver import Solver, positive, spacings
 from hpckit.pde.sweep import Slices, Sweep
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 GRAVITY = 9.81  # m/s^2
-EARTH_RADIUS = 6_371_000.0  # m
-STAGGER = {"eta": (0, 0), "hu": (0, 1), "hv": (1, 0), "peak": (0, 0), "arrival": (0, 0)}
+_EARTH_RADIUS = 6_371_000.0  # m
+_STAGGER = {"eta": (0, 0), "hu": (0, 1), "hv": (1, 0), "peak": (0, 0), "arrival": (0, 0)}
 _BORDERS = ("open", "closed")
 
 
@@ -73,6 +71,8 @@ class ShallowWater(Solver):
         threads: int = 1,
         method: str = "auto",
     ) -> None:
+        from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
+
         super().__init__(grid, dtype, threads, method)
         with together(grid.comm):
             if grid.ndim != 2:
@@ -94,7 +94,7 @@ class ShallowWater(Solver):
             "the arguments of ShallowWater",
             (self.spacing, south, border, threshold, self.dtype),
         )
-        self.fields = {name: self._zeros(stagger) for name, stagger in STAGGER.items()}
+        self.fields = {name: self._zeros(stagger) for name, stagger in _STAGGER.items()}
         self.fields["arrival"][...] = np.inf
         self._cells = tuple(
             slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True)
@@ -102,6 +102,8 @@ class ShallowWater(Solver):
         self.depth = self._zeros()
         self._assign("depth", self.depth, depth)
         Halo(grid, fields=[self.depth], method=method).exchange(self.depth)
+        moving = [self.fields[name] for name in ("eta", "hu", "hv")]
+        self.halo = Halo(grid, fields=moving, method=method)
         weights = [self._weight(1), self._weight(0)]
         self._borders = self._open_borders() if border == "open" else []
         self.dt_max = self._stable_step(*weights)
@@ -123,9 +125,9 @@ class ShallowWater(Solver):
         suffices.
         """
         self._check_step(dt)
-        reach = (
-            dt if self.time > 0 else dt / 2
-        )  # transports are half a step behind the heights, but not at the start
+        # Transports live half a step before the heights; both start at time 0, so the first push
+        # is half as long.
+        reach = dt if self.time > 0 else dt / 2
         self.time += dt
         with span("halo start"):
             self.halo.start(*(self.fields[name] for name in ("eta", "hu", "hv")))
@@ -144,9 +146,7 @@ class ShallowWater(Solver):
             fill.interior(*layout, dt, self.time, self.threshold)
 
     def volume(self) -> float:
-        """Water above the level of rest in m^3, of all ranks (collective): constant in a closed
-        basin.
-        """
+        """Water above rest in m^3, of all ranks (collective): constant in a closed basin."""
         rows = self.fields["eta"][self._cells].sum(axis=1, dtype=float)
         return self.grid.comm.allreduce(float(rows @ self._metric.area[self._cells[0]]))
 
@@ -174,7 +174,10 @@ class ShallowWater(Solver):
         w^2 is bounded by twice the diagonal of -div(g h grad) (Gershgorin); r is the rate at which
         a cell radiates.
         """
-        metric, cells, (rows, _) = self._metric, self._cells, self._cells
+        from mpi4py import MPI
+
+        metric, cells = self._metric, self._cells
+        rows = cells[0]
         per_x, per_y, south = (a[rows, None] for a in (metric.per_x, metric.per_y, metric.shrink))
         north = metric.shrink[self._next(0)[0], None]
         across = (weight_u[cells] + weight_u[self._next(1)]) * per_x**2
@@ -200,11 +203,8 @@ class ShallowWater(Solver):
         return 2 / fastest
 
     def _plan(self, weight_u: np.ndarray, weight_v: np.ndarray) -> None:
-        """The halo and the sweeps, each with the strides that its kernel takes after the
-        extents.
-        """
+        """The sweeps, each with the strides that its kernel takes after the extents."""
         eta, hu, hv = (self.fields[name] for name in ("eta", "hu", "hv"))
-        self.halo = Halo(self.grid, fields=[eta, hu, hv], method=self.method)
         per_x, per_y, per_face, shrink = (
             np.broadcast_to(a.astype(self.dtype)[:, None], (a.size, eta.shape[1]))
             for a in self._metric[:4]
@@ -236,18 +236,13 @@ class ShallowWater(Solver):
             )
             speed = np.sqrt(GRAVITY * np.maximum(self.depth[cells], 0)).astype(self.dtype)
             flux = self.fields[("hv", "hu")[d]][faces]
-            borders.append(
-                _Border(
-                    d, outward, cells, flux, self.fields["eta"][cells], np.copysign(speed, outward)
-                )
-            )
+            height = self.fields["eta"][cells]
+            borders.append(_Border(d, outward, cells, flux, height, np.copysign(speed, outward)))
         return borders
 
 
 class _Border(NamedTuple):
-    """An open border: waves go out with their own speed, flux = outward c eta (Flather's condition,
-    calm outside).
-    """
+    """An open border: flux = outward c eta (Flather 1976, with a calm sea outside)."""
 
     dimension: int
     outward: int  # -1 or 1
@@ -280,11 +275,10 @@ def _sphere(grid: Grid, spacing: tuple[float, ...], south: float) -> _Metric:
             f"rows from {south} to {north} degrees, periodic={grid.periodic[0]}: must lie within "
             "[-90, 90]"
         )
-    dy, dx = (math.radians(h) * EARTH_RADIUS for h in spacing)
+    dy, dx = (math.radians(h) * _EARTH_RADIUS for h in spacing)
     row = np.arange(grid.local_shape[0] + 1) + (grid.start[0] - grid.width[0][0])
-    centre = np.cos(
-        np.radians(np.clip(south + (row + 0.5) * spacing[0], -89.999, 89.999))
-    )  # ghosts may lie beyond
+    latitude = np.clip(south + (row + 0.5) * spacing[0], -89.999, 89.999)  # ghosts may lie beyond
+    centre = np.cos(np.radians(latitude))
     face = np.cos(np.radians(south + row * spacing[0]))
     return _Metric(
         1 / (dx * centre), 1 / (dy * centre), np.full(row.size, 1 / dy), face, dx * dy * centre

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Solver:
         once.
     """
 
+    kernels: ClassVar[str] = "hpckit.pde.kernels"  # the module of its own, where it has one
     fields: dict[str, np.ndarray]
     halo: Halo
     dt_max: float
@@ -52,10 +53,12 @@ class Solver:
                     f"ghost width {grid.width} must be at least 1 on every side: make Grid(..., "
                     "width=1)"
                 )
-        self.grid, self.method, self.time = grid, method, 0.0
+        self.grid = grid
+        self.method = method
+        self.time = 0.0
         self.fields = {}
         self._team = Team(threads)
-        self._kernels = native.load("hpckit.pde.kernels")
+        self._kernels = native.load(self.kernels)
 
     def step(self, dt: float) -> None:
         """Advance by `dt`. Raises `ConfigError` beyond `dt_max`."""

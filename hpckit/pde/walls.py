@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError
 
@@ -44,6 +43,8 @@ def parse(walls: Wall | Sequence, ndim: int) -> Walls:
 
 def sides(grid: Grid) -> list[tuple[int, int]]:
     """(dimension, 0 or 1 for low or high) of the walls that this rank's block touches."""
+    from mpi4py import MPI
+
     found = []
     for d in range(grid.ndim):
         for side in (0, 1):
@@ -55,24 +56,31 @@ def sides(grid: Grid) -> list[tuple[int, int]]:
 
 
 class Fill:
-    """Fills the ghosts beside this rank's walls in one array, dimension by dimension: corners are
-    filled too.
+    """Fills the ghosts beside this rank's walls; dimension by dimension, so corners too.
+
+    arrays : local arrays of one shape.
+
+    ::
+
+        fill = Fill(grid, walls.parse([0.0, "insulated"], 2), temperature)
+        fill()
     """
 
-    def __init__(self, grid: Grid, walls: Walls, array: np.ndarray) -> None:
-        self._order: list[
-            tuple[np.ndarray, np.ndarray, np.generic | None]
-        ] = []  # ghosts, cells, 2 value
+    def __init__(self, grid: Grid, walls: Walls, *arrays: np.ndarray) -> None:
+        self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []
         for d, side in sides(grid):
             wall = walls[d][side]
-            edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
-            ghost = edge - 1 if side == 0 else edge + 1
-            near, beyond = (array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost))
-            twice = None if wall == INSULATED else array.dtype.type(2 * float(wall))
-            self._order.append((beyond, near, twice))
+            for array in arrays:
+                edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
+                ghost = edge - 1 if side == 0 else edge + 1
+                cells, beyond = (
+                    array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost)
+                )
+                twice = None if wall == INSULATED else array.dtype.type(2 * float(wall))
+                self._order.append((beyond, cells, twice))
 
     def __call__(self) -> None:
-        for ghost, cell, twice in self._order:
+        for ghost, cell, twice in self._order:  # twice the value on the wall; None: insulated
             if twice is None:
                 np.copyto(ghost, cell)
             else:

@@ -35,24 +35,12 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from hpckit.errors import ConfigError
+from hpckit.keys import BESIDE, note
 from hpckit.program.cases import find
 
 C = TypeVar("C", bound=msgspec.Struct)
 _LARGEST = 1 << 20  # bytes of a case file
 _SHOWN = 100  # characters of a value in an error
-_BESIDE = "beside the case file"
-
-
-def note(text: str, **limits: Any) -> Any:
-    """What a key means, and what it may be: `Annotated[int, note("time steps to take", ge=1)]`."""
-    return msgspec.Meta(description=text, **limits)
-
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-# A case file may name a file relative to its own folder; a flag, and a case that has no such file
-# beside it, mean the folder where the program was started.
-InputFile = Annotated[str, msgspec.Meta(extra={_BESIDE: True})]
 
 
 class Options(msgspec.Struct):
@@ -238,7 +226,7 @@ def _find_inputs(settings: dict[str, Any], struct: type[msgspec.Struct], folder:
 
 def _is_input(kind: Any) -> bool:
     notes = getattr(kind, "__metadata__", ())
-    return any(isinstance(each, msgspec.Meta) and _BESIDE in (each.extra or {}) for each in notes)
+    return any(isinstance(each, msgspec.Meta) and BESIDE in (each.extra or {}) for each in notes)
 
 
 def _check(
@@ -384,9 +372,9 @@ def _columns() -> int:
 
 def _description(kind: Any) -> str:
     """The first description in a type's annotations, the outermost first."""
-    for note in getattr(kind, "__metadata__", ()):
-        if isinstance(note, msgspec.Meta) and note.description:
-            return note.description
+    for each in getattr(kind, "__metadata__", ()):
+        if isinstance(each, msgspec.Meta) and each.description:
+            return each.description
     if get_origin(kind) not in (Annotated, Union, UnionType):
         return ""
     return next(filter(None, map(_description, get_args(kind))), "")

@@ -102,7 +102,8 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
     script.write_text(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "from hpckit.apps.halo.config import Config, main\n"
+        "from hpckit.apps.halo.config import Config\n"
+        "from hpckit.apps.halo.job import main\n"
         f"main(MPI.COMM_WORLD, Config(shape=(16, 16), output={str(tmp_path / 'r')!r}))\n"
         "if MPI.COMM_WORLD.rank == 1:\n"
         "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'petsc4py', 'PIL'} & "

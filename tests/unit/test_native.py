@@ -173,6 +173,68 @@ def test_libraries_of_other_machines_and_versions_have_other_names(monkeypatch):
     assert native._machine.__wrapped__() == native._machine()
 
 
+MIXED = '''"""An equation: "kernels", and more."""
+
+from hpckit.native import export
+from hpckit.pde.shallow_water import (
+    GRAVITY,
+    ShallowWater,
+)
+from hpckit.pde.solver import Solver
+
+WEIGHT = 2.0
+TITLE = "picture"
+
+def _scaled(x):
+    return WEIGHT * GRAVITY * x
+
+@export(
+    "void(f8*, i8)",
+)
+def scale(x, n):
+    for i in range(n):
+        x[i] = _scaled(x[i])
+
+
+class Scale(Solver):
+    """A solver."""
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "matters"),
+    [
+        ("WEIGHT = 2.0", "WEIGHT = 3.0", True),
+        ("WEIGHT * GRAVITY", "GRAVITY * WEIGHT", True),
+        ('"void(f8*, i8)"', '"void(f4*, i8)"', True),
+        ("_scaled(x[i])", "-_scaled(x[i])", True),
+        ('TITLE = "picture"', 'TITLE = "map"', False),
+        ("A solver.", "Our solver.", False),
+        ("from hpckit.pde.solver import Solver", "from hpckit.halo import Halo", False),
+        ("and more.", "and much more.", False),
+    ],
+)
+def test_kernels_have_another_name_where_what_they_use_changes(monkeypatch, before, after, matters):
+    text = native._text
+
+    def source(mixed):
+        monkeypatch.setattr(native, "_text", lambda name: mixed if name == "mixed" else text(name))
+        return native._source("mixed")
+
+    assert "GRAVITY = 9.81" in source(MIXED)
+    assert "self.depth" not in source(MIXED)
+    assert (source(MIXED) != source(MIXED.replace(before, after))) == matters
+
+
+def test_what_was_edited_while_it_was_compiled_is_not_kept(image, tmp_path, monkeypatch):
+    monkeypatch.setenv("HPCKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_compile", lambda module: {})
+    monkeypatch.setattr(native, "_objects", lambda kernels: [])
+    for entry in ("of the older text.so", native._entry(SMALL)):
+        assert works(native._build(SMALL, entry, lambda objects: image))
+    assert [path.name for path in tmp_path.iterdir()] == [native._entry(SMALL)]
+
+
 def test_all_modules_of_kernels_are_known():
     root = Path(hpckit.__path__[0])
     kernels = {path for path in root.rglob("*.py") if "export(" in path.read_text()} - {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from hpckit.program.options import note
+from hpckit.keys import note
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -1,6 +1,4 @@
-"""One run of `hpckit.apps.halo` from its start to its report: what to write when, and what to say
-at the end.
-"""
+"""One run of `hpckit.apps.halo` from its start to its report: what to do when, what to say at the end."""
 
 from __future__ import annotations
 
@@ -9,168 +7,204 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from mpi4py import MPI
 
-from hpckit.apps.halo.cases import Case, Results
-from hpckit.apps.halo.estimate import SAFE, STEPS
-from hpckit.apps.halo.march import March
-from hpckit.errors import ConfigError
+from hpckit.apps.halo.estimate import memory
+from hpckit.apps.halo.input import read_input
+from hpckit.apps.halo.layout import ghosts, layout
+from hpckit.apps.halo.schedule import marks, schedule
+from hpckit.comm.grid import Grid
+from hpckit.errors import HpckitError, together
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
+from hpckit.io.results import Results
+from hpckit.log import progress
+from hpckit.pde import EQUATIONS, Setup
+from hpckit.pde.planes import Planes
+from hpckit.program.figure import drawing
+from hpckit.program.loop import At, Every, If, Loop, check_case
+from hpckit.program.memory import check
 from hpckit.program.report import copy_rate, rounded
 from hpckit.program.run import patiently, prepare, say
 from hpckit.program.stop import StopSignal
-from hpckit.trace import span
+from hpckit.trace import seconds, span
 
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config
+    from hpckit.pde import Equation
 
-_MOST_STEPS = 10**15  # more would take longer than anyone waits
+
+def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
+    """Compute, write and draw one case; the results by name."""
+    need = 0.0
+    with together(comm):
+        need = memory(config, comm.size)[comm.rank]
+    check(comm, need, "--shape or --refine")
+    job = Job(comm, config, equation(comm, config))
+    job.compute()
+    return job.report() | job.draw()
+
+
+def equation(comm: MPI.Intracomm, config: Config) -> Equation[Any, Any]:
+    """The equation of a case, with its solver, on these ranks (collective)."""
+    shape, processes = layout(config, comm.size)
+    grid = Grid(
+        comm, shape, periodic=config.periodic, process_shape=processes, width=ghosts(config)
+    )
+    numerics = {"dtype": config.dtype, "threads": config.threads, "method": config.method}
+    read = (lambda: read_input(grid, config)) if config.input else None
+    return EQUATIONS[config.equation](Setup(grid, numerics, config.bounds, read), config.options)
 
 
 class Job:
-    """A case, its clock and its files. Everything that can be wrong is found before the first file
-    is touched.
+    """An equation, its time steps and its files.
+
+    Everything that can be wrong is found before the first file is touched.
     """
 
-    def __init__(self, comm: MPI.Intracomm, config: Config, case: Case[Any]) -> None:
-        self.comm, self.config, self.case = comm, config, case
-        self.stop, begin = StopSignal(comm), time.monotonic()
-        self.steps, self.dt = schedule(config, case.solver.dt_max)
+    def __init__(self, comm: MPI.Intracomm, config: Config, equation: Equation[Any, Any]) -> None:
+        self.comm = comm
+        self.config = config
+        self.equation = equation
+        self.solver = equation.solver
+        self.stop = StopSignal(comm)
+        begin = time.monotonic()
+        self.until = begin + config.max_seconds if config.max_seconds else math.inf
+        self.steps, self.dt = schedule(config, self.solver.dt_max)
+        self.snapshots = marks(self.steps, config.snapshots)
         with span("initial state"):
-            case.start()
+            equation.start()
         self.folder = Path(config.output)
-        self.results = self.folder / f"{config.equation}.vtkhdf"
+        self.path = self.folder / f"{config.equation}.vtkhdf"
         prepare(comm, config, self.folder, config.resume)
-        self.march = March(
-            case.solver,
-            self.steps,
-            self.dt,
-            Checkpoint(self.folder / "checkpoint", case.grid),
-            {"equation": config.equation, "dt": self.dt, "steps": self.steps},
-            case.show,
-            marks(self.steps, config.snapshots),
-            every=config.checkpoint_every,
-            until=begin + config.max_seconds if config.max_seconds else math.inf,
-        )
-        say(self.comm, case.grid, f"steps     {self.steps} of {self.dt:.4g} {case.unit}")
+        self.checkpoint = Checkpoint(self.folder / "checkpoint", equation.grid)
+        self.identity = {"equation": config.equation, "dt": self.dt, "steps": self.steps}
+        self.output: FieldFile | None = None
+        self.done = 0
+        self.counted = -1  # steps of this run but the first, which plans the exchange
+        self.seconds = 0.0  # that those took
+        self.halo_seconds = 0.0  # thereof, for halos
+        say(comm, equation.grid, f"steps     {self.steps} of {self.dt:.4g} {equation.unit}")
 
     def compute(self) -> None:
         """Take all steps; raises `Checkpointed` on all ranks when asked to stop before the end."""
         self.copying = self._copying()
-        if self.config.resume:
-            self.march.resume()
-        if not self.march.snapshots:
-            self.march.run(self.stop)
+        if self.config.resume and self.checkpoint.exists():
+            self.done, self.solver.time, identity = self.checkpoint.load(self.solver.fields)
+            check_case(self.checkpoint.directory, identity, self.identity)
+        if not self.snapshots:
+            self._march()
             return
-        times = [step * self.dt for step in self.march.snapshots]
-        fields = {name: array.dtype for name, array in self.case.show().items()}
-        how = {
-            "spacing": self.case.spacing,
-            "origin": self.case.origin,
-            "layout": self.config.layout,
-        }
+        times = [step * self.dt for step in self.snapshots]
+        fields = {name: array.dtype for name, array in self.equation.show().items()}
         with FieldFile(
-            self.results, self.case.grid, fields, times, resume=self.march.done > 0, **how
-        ) as output:
-            self.march.output = output
-            self.march.run(self.stop)
+            self.path,
+            self.equation.grid,
+            fields,
+            times,
+            spacing=self.equation.spacing,
+            origin=self.equation.origin,
+            layout=self.config.layout,
+            resume=self.done > 0,
+        ) as self.output:
+            self._march()
 
     def report(self) -> dict[str, Any]:
         """Was it right, was it fast (collective)."""
-        results: dict[str, Any] = {
-            name: rounded(value) for name, value in self.case.verdict().items()
-        }
-        steps, solver = self.march.counted, self.case.solver
-        if steps < 1:  # nothing but the first step, or all was done before
+        verdict = self.equation.verdict()
+        results: dict[str, Any] = {name: rounded(value) for name, value in verdict.items()}
+        if self.counted < 1:  # nothing but the first step, or all was done before
             return results
-        say(self.comm, solver.halo.explain())
-        seconds = self.comm.allreduce(self.march.seconds, MPI.MAX)
-        halo = self.comm.allreduce(
-            self.march.halo_seconds, MPI.MIN
-        )  # of the rank that the others wait for
-        results["cell updates, million/s"] = rounded(
-            math.prod(self.case.grid.shape) * steps / seconds / 1e6
-        )
+        say(self.comm, self.solver.halo.explain())
+        rate = self.counted / self.comm.allreduce(self.seconds, MPI.MAX)
+        cells = math.prod(self.equation.grid.shape)
+        results["cell updates, million/s"] = rounded(cells * rate / 1e6)
+        # Of the rank that waits least, because the others wait for it.
+        halo = self.comm.allreduce(self.halo_seconds, MPI.MIN)
         if halo:  # the implicit solver exchanges within PETSc
-            traffic = self.comm.allreduce(solver.bytes_per_step) * steps / seconds
+            traffic = self.comm.allreduce(self.solver.bytes_per_step) * rate
             limit = (self.copying + self._copying()) / 2  # before the steps, and after them
             results["memory traffic, GB/s"] = rounded(traffic / 1e9)
             results["memory traffic, % of copying"] = rounded(100 * traffic / limit)
-            results["halo share, % of the steps"] = rounded(100 * halo / seconds)
+            results["halo share, % of the steps"] = rounded(100 * halo * rate / self.counted)
         return results
-
-    def _copying(self) -> float:
-        return copy_rate(self.comm, next(iter(self.case.solver.fields.values())).nbytes)
 
     def draw(self) -> dict[str, Any]:
         """Pictures of the results, drawn by rank 0 (collective); the files that there are now."""
-        files = [self.folder / "config.toml", *([self.results] if self.march.snapshots else [])]
+        files = [self.folder / "config.toml", *([self.path] if self.snapshots else [])]
         with patiently(self.comm):
-            if self.march.snapshots and self.config.pictures and self.comm.rank == 0:
-                with span("pictures"), Results(self.results) as results:
-                    files += self.case.draw(results, self.folder)
+            if self.snapshots and self.config.pictures and self.comm.rank == 0:
+                with span("pictures"), Results(self.path) as results:
+                    for picture in self.equation.pictures(Planes(results)):
+                        files.append(self.folder / picture.name)
+                        with drawing(files[-1], picture.size) as figure:
+                            picture.paint(figure)
         return {"written": ", ".join(map(str, files))}
 
+    def _march(self) -> None:
+        """The steps that are left, and what happens between them."""
+        save = Every(steps=self.config.checkpoint_every, at_stop=True)
+        loop = Loop(
+            self.comm,
+            [
+                (If(self._is_broken), self._fail),
+                (At(self.snapshots), self._write),
+                (save, self._save),
+            ],
+            stop=self.stop,
+            stopped=self._stopped,
+            steps=self.steps,
+            done=self.done,
+            until=self.until,
+        )
+        with progress(self.steps, "steps", self.comm) as tell:
+            tell(self.done)
+            for count in loop:
+                self._advance(count)
+                tell(count)
 
-def schedule(config: Config, dt_max: float) -> tuple[int, float]:
-    """Number and length of the time steps; raises `ConfigError` where they contradict each other or
-    are unstable.
-    """
-    if None not in (config.steps, config.duration, config.dt):
-        raise ConfigError(
-            "steps, duration and dt are given, but two of them determine the third: leave one out"
+    def _advance(self, count: int) -> None:
+        begin, before, cold = time.perf_counter(), _halo_seconds(), self.counted < 0
+        with span("first step" if cold else "steps", count * self.solver.bytes_per_step):
+            for _ in range(count):
+                self.solver.step(self.dt)
+        self.done += count
+        self.counted += count
+        if not cold:
+            self.seconds += time.perf_counter() - begin
+            self.halo_seconds += _halo_seconds() - before
+
+    def _is_broken(self) -> bool:
+        owned = self.equation.grid.owned
+        return any(np.isnan(array[owned]).any() for array in self.solver.fields.values())
+
+    def _fail(self) -> None:
+        raise HpckitError(
+            f"the state holds NaN after {self.done} of {self.steps} steps of {self.dt:g}:"
+            " try a smaller time step (--dt) or look at the input"
         )
-    if not dt_max > 0:
-        raise ConfigError(
-            f"the largest stable time step is {dt_max:g} with {coefficient(config)}: choose one "
-            "that suits the size of"
-            " the cells"
-        )
-    steps, dt = config.steps or STEPS, config.dt or SAFE * dt_max
-    if config.duration is not None:
-        if config.steps is None and not config.duration / dt < _MOST_STEPS:
-            raise ConfigError(
-                f"duration {config.duration:g} takes {config.duration / dt:.3g} steps of {dt:g}: "
-                "too many"
-            )
-        steps = config.steps or max(1, math.ceil(config.duration / dt))
-        dt = config.duration / steps if config.steps or math.isfinite(dt) else dt
-    if math.isinf(dt):
-        raise ConfigError(
-            f"with {coefficient(config)} steps may have any length: give dt, or duration and steps"
-        )
-    if dt > dt_max:
-        raise ConfigError(
-            f"time step {dt:g} is unstable: the largest stable one is {dt_max:.6g}, so use --dt "
-            f"{SAFE * dt_max:.3g}"
-        )
-    if not math.isfinite(steps * dt) or dt == 0:
-        raise ConfigError(
-            f"{steps} steps of {dt:g} are no time that 64-bit numbers can tell: use others"
-        )
-    if config.snapshots > steps + 1:
-        raise ConfigError(
-            f"snapshots = {config.snapshots}, but {steps} steps have only {steps + 1} moments to "
-            "write"
-        )
-    return steps, dt
+
+    def _write(self) -> None:
+        """The snapshot that is due now."""
+        if self.output:
+            with span("snapshot"):
+                for name, array in self.equation.show().items():
+                    self.output.write(self.snapshots[self.done], self.solver.time, name, array)
+
+    def _save(self) -> None:
+        """A checkpoint, after what was written before it is on the disk."""
+        with span("checkpoint"):
+            if self.output:
+                self.output.sync()
+            self.checkpoint.save(self.done, self.solver.time, self.solver.fields, self.identity)
+
+    def _stopped(self) -> str:
+        return f"stopped after {self.done} of {self.steps} steps: run again with --resume to go on"
+
+    def _copying(self) -> float:
+        return copy_rate(self.comm, next(iter(self.solver.fields.values())).nbytes)
 
 
-def coefficient(config: Config) -> str:
-    """The key, and its value, on which the time step depends."""
-    return {
-        "heat": f"heat.kappa = {config.heat.kappa:g}",
-        "tsunami": f"tsunami.shallowest = {config.tsunami.shallowest:g} and the depths in the input",
-        "hillslope": f"hillslope.diffusivity = {config.hillslope.diffusivity:g}",
-    }[config.equation]
-
-
-def marks(steps: int, count: int) -> dict[int, int]:
-    """Step to number of the snapshot after it: evenly spaced, the last one at the end."""
-    if count == 1:
-        return {steps: 0}
-    return {
-        step: i
-        for i, step in enumerate(sorted({round(i * steps / (count - 1)) for i in range(count)}))
-    }
+def _halo_seconds() -> float:
+    return seconds("halo start") + seconds("halo wait")

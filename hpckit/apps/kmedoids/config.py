@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from hpckit.program.options import Count, InputFile, Positive, note
+from hpckit.keys import Count, InputFile, Positive, note
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -10,13 +10,17 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit.apps.halo.config import Config, Heat, Place, Source, Tsunami, main
-from hpckit.apps.halo.estimate import estimate, layout
-from hpckit.apps.halo.job import marks, schedule
+from hpckit.apps.halo.config import Config
+from hpckit.apps.halo.estimate import estimate
+from hpckit.apps.halo.job import main
+from hpckit.apps.halo.layout import layout
+from hpckit.apps.halo.schedule import marks, schedule
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
-from hpckit.pde.heat import Heat as Heat_
+from hpckit.pde import heat, tsunami
+from hpckit.pde.heat import Heat
+from hpckit.pde.tsunami import Place, Source
 
-SEA = Tsunami(
+SEA = tsunami.Options(
     source=Source(longitude=0.05, latitude=0.05, length=4, width=3),
     places=[Place("Town", 0.1, 0.1)],
 )
@@ -109,14 +113,18 @@ def test_heat_approaches_the_analytic_solution_in_second_order(comm, shared_path
 @pytest.mark.usefixtures("petsc")
 def test_implicit_steps(comm, shared_path):
     config = Config(
-        shape=(8, 8), heat=Heat(implicit=True), dt=1e-3, steps=5, output=str(shared_path / "r")
+        shape=(8, 8),
+        heat=heat.Options(implicit=True),
+        dt=1e-3,
+        steps=5,
+        output=str(shared_path / "r"),
     )
     assert "halo share, % of the steps" not in main(comm, config)
 
 
 @pytest.mark.mpi
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, monkeypatch):
-    step = Heat_.step
+    step = Heat.step
 
     def signalled(solver, dt):
         step(solver, dt)
@@ -124,7 +132,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, mon
             os.kill(os.getpid(), signal.SIGUSR1)
 
     config = _case("heat", shared_path)
-    monkeypatch.setattr(Heat_, "step", signalled)
+    monkeypatch.setattr(Heat, "step", signalled)
     with pytest.raises(Checkpointed, match="after 1 of 12 steps"):
         main(comm, config)
     assert list(Path(config.output).glob("checkpoint/*.json"))
@@ -234,7 +242,7 @@ def test_more_ranks_than_cells(comm, shared_path):
 @pytest.mark.mpi
 def test_a_state_that_explodes_ends_the_run(comm, shared_path, monkeypatch):
     config = Config(shape=(8, 8), output=str(shared_path / "r"))
-    monkeypatch.setattr(Heat_, "step", _spoil)
+    monkeypatch.setattr(Heat, "step", _spoil)
     with pytest.raises(HpckitError, match="the state holds NaN after 1 of 50 steps"):
         main(comm, config)
     assert not (shared_path / "r" / "heat.vtkhdf").exists()

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from hpckit.errors import ConfigError
+from hpckit.keys import InputFile
 from hpckit.program import cases
-from hpckit.program.options import InputFile, parse
+from hpckit.program.options import parse
 
 PROGRAMS = ("allreduce", "halo", "kmedoids")
 

@@ -1,9 +1,8 @@
 """Refining maps of elevation."""
 
 import numpy as np
-import pytest
 
-from hpckit.apps.halo.relief import Bounds, refine
+from hpckit.apps.halo.input import refine
 
 
 def test_planes_stay_planes():
@@ -22,13 +21,3 @@ def test_any_box_has_the_same_bits():
     coarse = np.random.default_rng(2).normal(size=(9, 11))
     whole = refine(coarse, 3, (0, 0), (27, 33))
     np.testing.assert_array_equal(refine(coarse, 3, (4, 7), (19, 33)), whole[4:19, 7:33])
-
-
-def test_bounds_know_where_and_how_large():
-    bounds = Bounds(-126.0, -122.0, 48.0, 50.0)
-    latitude, longitude = bounds.centres((4, 8))
-    np.testing.assert_allclose(latitude, [48.25, 48.75, 49.25, 49.75])
-    assert longitude[0] == -125.75
-    dy, dx = bounds.spacing((91, 120))
-    assert dy == pytest.approx(2444, abs=1)
-    assert dx == pytest.approx(2432, abs=1)

@@ -1,0 +1,28 @@
+"""What a key of a case file may be, and how it says so: for programs, and for the equations' sections.
+
+::
+
+    class Time(msgspec.Struct):
+        steps: Annotated[Count, note("time steps to take")] = 100
+        end: Annotated[float, note("end of the run, s", gt=0)] = 1.0
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+BESIDE = "beside the case file"  # how `InputFile` is told from other text
+
+
+def note(text: str, **limits: Any) -> Any:
+    """What a key means, and what it may be: `Annotated[int, note("time steps to take", ge=1)]`."""
+    return msgspec.Meta(description=text, **limits)
+
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+# A case file may name a file relative to its own folder; a flag, and a case that has no such file
+# beside it, mean the folder where the program was started.
+InputFile = Annotated[str, msgspec.Meta(extra={BESIDE: True})]

@@ -1,0 +1,87 @@
+"""Explicit schemes of two time levels: all fields at the next level from those at this one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hpckit.pde.solver import Solver
+from hpckit.pde.sweep import Sweep
+from hpckit.pde.walls import Fill, Walls
+from hpckit.trace import span
+
+
+class Explicit(Solver):
+    """Fields that a kernel computes into other arrays, which then take their places.
+
+    A subclass sets its coefficients and calls `_allocate`; its `_sweep` says which kernel reads and
+    writes what, and its `_arguments` what the kernel takes besides::
+
+        def _sweep(self, new, old):
+            boxes = self.halo.interior, self.halo.shell
+            return Sweep(self._team, self._kernel("react"), (*new, *old), *boxes)
+    """
+
+    corners: bool = False  # whether the stencil needs the ghosts' edges and corners
+
+    def step(self, dt: float) -> None:
+        """Advance by `dt`, after which `fields` holds other arrays.
+
+        Raises `ConfigError` beyond `dt_max`.
+        """
+        self._check_step(dt)
+        self._advance(self._arguments(dt))
+        self.time += dt
+
+    def _allocate(self, names: Sequence[str], walls: Walls) -> None:
+        """Both levels of the fields of these names, their halo and their sweeps (collective)."""
+        from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
+
+        old, new = ([self._zeros() for _ in names] for _ in range(2))
+        self.names = tuple(names)
+        self.fields = dict(zip(names, old, strict=True))
+        arrays = len(old) + len(new)
+        cells = math.prod(self.grid.owned_shape())
+        self.bytes_per_step = arrays * cells * self.dtype.itemsize
+        self._stream = self._streams(arrays)
+        self.halo = Halo(self.grid, fields=old, corners=self.corners, method=self.method)
+        self._levels = [
+            _Level(here, Fill(self.grid, walls, *here), self._sweep(there, here))
+            for here, there in ((old, new), (new, old))
+        ]
+
+    def _advance(self, arguments: tuple) -> None:
+        """One sweep, the interior while the halo travels, and the levels change places."""
+        arrays, fill, sweep = self._levels[0]
+        with span("halo start"):
+            self.halo.start(*arrays)
+        with span("interior"):
+            fill()
+            sweep.interior(*arguments)
+        with span("halo wait"):
+            self.halo.wait()
+        with span("shell"):
+            if self.corners:  # where a wall meets a neighbour
+                fill()
+            sweep.shell(*arguments)
+        self._levels.reverse()
+        self.fields.update(zip(self.names, self._levels[0].arrays, strict=True))
+
+    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
+        """What computes `new` from `old`, whose ghosts are filled."""
+        raise NotImplementedError
+
+    def _arguments(self, dt: float) -> tuple:
+        """What the kernel takes after addresses and extents."""
+        raise NotImplementedError
+
+
+class _Level(NamedTuple):
+    """The fields at one time."""
+
+    arrays: list[np.ndarray]
+    fill: Fill  # of their ghosts beside walls
+    sweep: Sweep  # from them into the other level
