@@ -36,8 +36,8 @@ def petsc() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"implicit solvers need petsc4py ({error}): pip install 'hpckit[mpich,petsc]' (Python "
-            "3.12 or newer), "
-            "or use your site's, built with the same MPI as mpi4py; the explicit solvers need none"
+            "3.12 or newer), or use your site's, built with the same MPI as mpi4py; the explicit"
+            " solvers need none"
         ) from error
     if np.dtype(PETSc.ScalarType).kind != "f":
         raise ConfigError(
@@ -48,9 +48,7 @@ def petsc() -> Any:
 
 
 def numbering(grid: Grid) -> np.ndarray:
-    """Row of each cell of the owned box and one layer around it, edges included; -1 beyond borders:
-    int64.
-    """
+    """Row of each cell of the owned box and one layer around it: int64, -1 beyond borders."""
     blocks, inside, extent = zip(*(_along(grid, d) for d in range(grid.ndim)), strict=True)
     sizes = partition.owned_cells(grid.shape, grid.process_shape)
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]]).reshape(grid.process_shape)
@@ -66,8 +64,7 @@ def numbering(grid: Grid) -> np.ndarray:
 def stencil(
     grid: Grid, offsets: Sequence[tuple[int, ...]], values: Sequence
 ) -> tuple[np.ndarray, ...]:
-    """Row pointers, columns and entries (CSR) of this rank's rows; entries that lead over a border
-    are left out.
+    """Row pointers, columns and entries (CSR) of this rank's rows, without those over a border.
 
     offsets : of the columns from the row's cell, each -1, 0 or 1 per dimension.
     values : per offset a number, or an array of the owned shape.
@@ -90,12 +87,17 @@ def stencil(
 
 
 class System:
-    """A x = b for a symmetric positive definite stencil, kept assembled and preconditioned for many
-    right-hand sides.
+    """A x = b for a symmetric positive definite stencil: assembled once, solved many times.
 
     Parameters (collective): those of `stencil`, and PETSc options, `"-ksp_type cg -pc_type
     jacobi"`, which come on top of CG with algebraic multigrid (GAMG) to a relative residual of
     1e-10. An option nobody reads is a `ConfigError`.
+
+    ::
+
+        system = System(grid, [(0,), (-1,), (1,)], [2.0, -1.0, -1.0])
+        system.rhs[...] = 1.0
+        iterations = system.solve(guess, x)
     """
 
     def __init__(
@@ -120,14 +122,13 @@ class System:
 
     @property
     def rhs(self) -> np.ndarray:
-        """The right-hand side to write to: PETSc's own memory, in the owned shape. Take it anew for
-        each solve.
-        """
+        """The right-hand side to write to, anew for each solve: PETSc's memory, owned shape."""
         return self._b.array_w.reshape(self._grid.owned_shape())
 
     def solve(self, guess: np.ndarray, x: np.ndarray) -> int:
-        """Solve for `rhs` into `x`, starting from `guess`: arrays of the owned shape, any strides,
-        maybe the same one.
+        """Solve for `rhs` into `x`, starting from `guess`.
+
+        guess, x : owned shape, float64, any strides, maybe the same array.
 
         Returns the iterations; raises `HpckitError` on all ranks where the solver diverges.
         """
@@ -139,8 +140,7 @@ class System:
             raise HpckitError(
                 f"the linear solver stopped after {iterations} iterations with residual "
                 f"{self._solver.getResidualNorm():.3g} ({self._reasons.get(reason, reason)}): take "
-                "smaller steps, "
-                "or other options, such as -ksp_max_it 1000 -pc_type jacobi"
+                "smaller steps, or other options, such as -ksp_max_it 1000 -pc_type jacobi"
             )
         x[...] = self._x.array_r.reshape(shape)
         return iterations
@@ -186,10 +186,9 @@ def _parse(options: str) -> dict[str, str | None]:
 
 
 def _along(grid: Grid, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For the owned cells of dimension d and one beyond each end: block (-1: none), place in the
-    block, its length.
-    """
-    n, starts = grid.shape[d], np.asarray(partition.starts(grid.shape[d], grid.process_shape[d]))
+    """Of each owned cell along d, and one beyond each end: block or -1, place in it, its length."""
+    n = grid.shape[d]
+    starts = np.asarray(partition.starts(n, grid.process_shape[d]))
     cell = np.arange(grid.start[d] - 1, grid.stop[d] + 1)
     if grid.periodic[d]:
         cell = cell % n

@@ -47,7 +47,7 @@ from hpckit import cache, link
 from hpckit.errors import HpckitError
 from hpckit.log import get_logger, speaks
 
-PATIENCE = 30.0  # seconds until one more process compiles the same: the one before may be stopped, or just slow
+PATIENCE = 30.0  # seconds until one more process compiles the same: the first may be stopped
 QUIET = 2.0  # seconds of waiting for kernels after which the user is told
 _C_TYPES = {"void": None, "i8": ctypes.c_int64, "f8": ctypes.c_double, "f4": ctypes.c_float}
 _SIGNATURE = re.compile(r"(\w+)\((.*)\)$")
@@ -335,7 +335,8 @@ def _explained(module: str) -> Iterator[None]:
     import ast
 
     purpose = (ast.get_docstring(ast.parse(_text(module))) or "").partition("\n")[0].rstrip(".")
-    text = f"compiling kernels, once for this machine and version: {module} ({purpose.removeprefix('Kernel source: ')})"
+    purpose = purpose.removeprefix("Kernel source: ")
+    text = f"compiling kernels, once for this machine and version: {module} ({purpose})"
     timer = threading.Timer(
         QUIET, _tell, [f"{text}; `python -m hpckit.apps.doctor --compile` makes all beforehand"]
     )

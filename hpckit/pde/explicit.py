@@ -41,7 +41,6 @@ class Explicit(Solver):
         from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
 
         old, new = ([self._zeros() for _ in names] for _ in range(2))
-        self.names = tuple(names)
         self.fields = dict(zip(names, old, strict=True))
         arrays = len(old) + len(new)
         cells = math.prod(self.grid.owned_shape())
@@ -49,13 +48,18 @@ class Explicit(Solver):
         self._stream = self._streams(arrays)
         self.halo = Halo(self.grid, fields=old, corners=self.corners, method=self.method)
         self._levels = [
-            _Level(here, Fill(self.grid, walls, *here), self._sweep(there, here))
+            _Level(
+                here,
+                Fill(self.grid, walls, *here),
+                self._sweep(there, here),
+                dict(zip(names, there, strict=True)),
+            )
             for here, there in ((old, new), (new, old))
         ]
 
     def _advance(self, arguments: tuple) -> None:
         """One sweep, the interior while the halo travels, and the levels change places."""
-        arrays, fill, sweep = self._levels[0]
+        arrays, fill, sweep, following = self._levels[0]
         with span("halo start"):
             self.halo.start(*arrays)
         with span("interior"):
@@ -68,7 +72,7 @@ class Explicit(Solver):
                 fill()
             sweep.shell(*arguments)
         self._levels.reverse()
-        self.fields.update(zip(self.names, self._levels[0].arrays, strict=True))
+        self.fields.update(following)
 
     def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
         """What computes `new` from `old`, whose ghosts are filled."""
@@ -85,3 +89,4 @@ class _Level(NamedTuple):
     arrays: list[np.ndarray]
     fill: Fill  # of their ghosts beside walls
     sweep: Sweep  # from them into the other level
+    following: dict[str, np.ndarray]  # the other level, by name

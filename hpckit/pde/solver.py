@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Solver:
-    """Fields on a grid that advance in steps.
+    """Fields on a grid that advance in steps: the base of all solvers.
+
+    ::
+
+        solver.set("temperature", 1.0)
+        while solver.time < 10.0:
+            solver.step(0.9 * solver.dt_max)
 
     Attributes
     ----------
@@ -50,8 +56,8 @@ class Solver:
                 raise ConfigError(f"threads={threads} must be at least 1")
             if min(min(w) for w in grid.width) < 1:
                 raise ConfigError(
-                    f"ghost width {grid.width} must be at least 1 on every side: make Grid(..., "
-                    "width=1)"
+                    f"ghost width {grid.width} must be at least 1 on every side: make"
+                    " Grid(..., width=1)"
                 )
         self.grid = grid
         self.method = method
@@ -65,8 +71,9 @@ class Solver:
         raise NotImplementedError
 
     def set(self, name: str, values: ArrayLike) -> None:
-        """Set the owned cells of a field (collective); `values` : a number, or an array of this
-        rank's owned shape.
+        """Set the owned cells of a field (collective).
+
+        values : a number, or an array of this rank's owned shape.
 
         Raises `ConfigError` on all ranks where there is no such field, the shape is wrong or a
         value is not finite.
@@ -89,9 +96,7 @@ class Solver:
         return getattr(self._kernels, f"{name}_f{self.dtype.itemsize}")
 
     def _zeros(self, stagger: int | Sequence[int] = 0) -> np.ndarray:
-        """A local array; where the halo reads neighbours' arrays directly it must lie in the node's
-        shared memory.
-        """
+        """A local array; in the node's memory where the halo reads neighbours' arrays directly."""
         if self.method == "direct":
             return self.grid.zeros(self.dtype, stagger, shared=True)
         shape = [
@@ -130,9 +135,7 @@ def positive(name: str, value: float) -> float:
 
 
 def _check_finite(grid: Grid, name: str, owned: np.ndarray) -> None:
-    """Raise on all ranks where a value is NaN or infinite, saying how many are and where the first
-    one is.
-    """
+    """Raise on all ranks where a value is NaN or infinite: how many, and where the first one is."""
     bad = np.flatnonzero(~np.isfinite(owned))
     place = np.unravel_index(bad[0], owned.shape) if bad.size else ()
     found = grid.comm.allgather(
@@ -143,8 +146,7 @@ def _check_finite(grid: Grid, name: str, owned: np.ndarray) -> None:
         first = min(index for each, index in found if each)
         raise ConfigError(
             f"{name} has {count} value{'s' * (count > 1)} that are NaN or infinite, the first at "
-            f"global index {first}: "
-            "fill the gaps in the input first"
+            f"global index {first}: fill the gaps in the input first"
         )
 
 

@@ -1,6 +1,4 @@
-"""One kernel over the boxes of a block: the interior while the halo travels, then the shell;
-threads share them.
-"""
+"""One kernel over the boxes of a block: the interior while the halo travels, then the shell."""
 
 from __future__ import annotations
 
@@ -31,6 +29,11 @@ class Sweep:
     arrays : what the kernel's pointers mean, as local arrays that all have the cell of index i at
         `array[i]`.
     interior, shell : boxes of cells, as slices of a local array, each box to be swept once.
+
+    ::
+
+        sweep = Sweep(Team(2), kernels.diffuse_f8, (new, old), halo.interior, halo.shell)
+        sweep.interior(*coefficients)
     """
 
     def __init__(
@@ -41,12 +44,11 @@ class Sweep:
         interior: Slices,
         shell: Sequence[Slices],
     ) -> None:
-        self._team, self._kernel = team, kernel
+        self._team = team
+        self._kernel = kernel
         self._arrays = list(arrays)  # calls hold addresses only
-        self._interior, self._shell = (
-            [_place(arrays, piece) for box in boxes for piece in _divide(box, team.threads)]
-            for boxes in ([interior], shell)
-        )
+        self._interior = self._places([interior])
+        self._shell = self._places(shell)
 
     def interior(self, *arguments: float) -> None:
         """Sweep the cells that need no ghosts."""
@@ -55,6 +57,10 @@ class Sweep:
     def shell(self, *arguments: float) -> None:
         """Sweep the rest."""
         self._team.run(self._kernel, self._shell, arguments)
+
+    def _places(self, boxes: Sequence[Slices]) -> list[tuple[int, ...]]:
+        pieces = (piece for box in boxes for piece in _divide(box, self._team.threads))
+        return [_place(self._arrays, piece) for piece in pieces]
 
 
 class Team:
@@ -76,9 +82,7 @@ class Team:
 
 
 def aligned(shape: Sequence[int], dtype: np.dtype, ghosts: int) -> np.ndarray:
-    """Zeros whose rows all start a cache line at element `ghosts`: vector loads and stores then
-    touch one line each.
-    """
+    """Zeros whose rows start a cache line at element `ghosts`: a vector then touches one line."""
     line = _LINE // dtype.itemsize
     pitch = -(-shape[-1] // line) * line
     room = np.zeros(int(np.prod(shape[:-1])) * pitch + line, dtype)
@@ -97,9 +101,7 @@ def _place(arrays: Sequence[np.ndarray], box: Slices) -> tuple[int, ...]:
 
 
 def _divide(box: Slices, threads: int) -> list[Slices]:
-    """The box in `threads` pieces along its slowest dimension that is long enough; no box, if it is
-    empty.
-    """
+    """The box in `threads` pieces along its slowest long enough dimension; none, if it is empty."""
     extents = [s.stop - s.start for s in box]
     if min(extents) <= 0:
         return []

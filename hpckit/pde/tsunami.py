@@ -213,7 +213,7 @@ def _height(chart: Chart, height: np.ndarray, figure: Any) -> None:
 
 
 def _waves(chart: Chart, waves: list, rows: int, columns: int, figure: Any) -> None:
-    """Snapshots of the sea level, each with its clock time; waves : [(seconds, (ny, nx) metres)]."""
+    """Snapshots of the sea level, and when they were; waves : [(seconds, (ny, nx) metres)]."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import SymLogNorm
     from matplotlib.ticker import MaxNLocator

@@ -66,7 +66,8 @@ def estimate(config: Config, ranks: int) -> str:
         "equation": config.equation,
         "grid": f"{times(shape)} = {math.prod(shape):,} cells on {ranks} ranks",
         "process grid": f"{times(processes)}, blocks of {owned.min():,} to {owned.max():,} cells",
-        "halo": f"{amount(halo.max())} received per rank and exchange at most, {amount(halo.sum())} by all ranks",
+        "halo": f"{amount(halo.max())} received per rank and exchange at most,"
+        f" {amount(halo.sum())} by all ranks",
         "memory": f"about {amount(need[0])} on rank 0{others}, {amount(need.sum())} in all",
         "results": f"{config.snapshots} snapshots, {amount(written)}",
         "time": _time(config, ranks, shape, int(owned.max()), int(halo.max())),

@@ -1,4 +1,4 @@
-"""One run of `hpckit.apps.halo` from its start to its report: what to do when, what to say at the end."""
+"""One run of `hpckit.apps.halo` from its start to its report: what to do when, what to say."""
 
 from __future__ import annotations
 
