@@ -26,7 +26,7 @@ from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.collectives import Allreduce, empty
 from hpckit.collectives.algorithms import ALGORITHMS
 from hpckit.collectives.channel import Channel
-from hpckit.machine.links import Links
+from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
 from hpckit.program.report import binary
 
@@ -225,10 +225,9 @@ def main(part: str, path: str, quick: bool) -> None:
     if 1 < comm.size <= len(cores) and part == "node":
         os.sched_setaffinity(0, {cores[comm.rank]})
     channel = Channel.of(comm)
-    nodes, emulated = comm.allgather(channel.node.ranks[0]), part != "node"
-    channel.links = Links.load_or_measure(
-        comm, nodes, fresh=emulated
-    )  # such links change, their names do not
+    emulated = part != "node"
+    # Emulated links change, their names do not.
+    channel.links = with_links(channel.comm, channel.node, fresh=emulated).links
     start = Start(comm, one_node=not emulated)
     cases = {}
     seconds = {"node": 3.0}.get(part, 12.0) * (0.05 if quick else 1.0)

@@ -30,13 +30,14 @@ from hpckit.collectives.compress import compressed
 from hpckit.collectives.engine import Way, in_time, while_it_lives
 from hpckit.collectives.lossy import Lossy
 from hpckit.collectives.reproducible import reproduced
-from hpckit.collectives.select import Choice, in_windows
+from hpckit.collectives.select import choose, in_windows
 from hpckit.collectives.watch import recorder
 from hpckit.collectives.ways import WAYS, bind, possible
-from hpckit.comm.pack_host import Packer
+from hpckit.comm.pack import Packer
 from hpckit.comm.partition import starts
 from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, HpckitError, same, together
+from hpckit.machine.choice import Choice
 from hpckit.machine.overlap import identical
 from hpckit.machine.spin import check_deadline
 
@@ -134,7 +135,7 @@ class Allreduce:
     def explain(self) -> str:
         """Why this algorithm: the links' model, and the predicted and measured time of each."""
         if self._choice is not None:
-            return self._choice.explain()
+            return f"{self._channel.links}\n{self._choice.explain('algorithm')}"
         lossy = isinstance(self._bound[self._name][0], Lossy)
         vain = lossy and self._channel.one_node
         return (
@@ -230,7 +231,7 @@ class Allreduce:
     def _choose(self, key: tuple) -> Choice:
         windows = in_windows(self._channel, self._source.values, self._target.values)
         allowed = possible(self._channel, self._op)
-        return Choice(self._channel, self._target.values.nbytes, (*key, windows), allowed)
+        return choose(self._channel, self._target.values.nbytes, (*key, windows), allowed)
 
     def _bind(self, name: str) -> list[Way]:
         source, target = self._source.values, self._target.values

@@ -22,7 +22,7 @@ from hpckit import native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.reduction import KERNELS, Reduction
 from hpckit.comm import partition
-from hpckit.machine.spin import Watch, crowded, patience
+from hpckit.machine.spin import Lookout, crowded, poll_limits
 
 _REDUCE = (
     2  # what a protocol returns when the reduction is the caller's; 1: it waits; 0: it is done
@@ -87,7 +87,7 @@ class _Turn:
     """
 
     def __init__(
-        self, plan: np.ndarray, reduction: Reduction, largest: int, watch: Watch, ranks: list[int]
+        self, plan: np.ndarray, reduction: Reduction, largest: int, watch: Lookout, ranks: list[int]
     ):
         self.watch = watch
         self._plan, self._op, self._type, self._ranks = plan, reduction.op, reduction.type, ranks
@@ -149,12 +149,12 @@ class Shared(Steps):
         self._cuts = np.array(ends) * target.itemsize
         self._keep: list[np.ndarray] = [source, target, self._cuts]
         self.protocol, words = self._choose(source, target, cuts is None)
-        polls, eager = patience(comm)
+        polls, eager = poll_limits(comm)
         reduction = Reduction(op, target.dtype, group)
         kernels, kernel = native.load(KERNELS), self._kernel(reduction, target.dtype)
         code = ctypes.cast(kernel, ctypes.c_void_p).value if kernel else 0
         plan = np.array([0, 0, 0, 0, 0, eager, comm.rank, comm.size, code, *words], dtype=np.int64)
-        watch = Watch(
+        watch = Lookout(
             channel.comm, self._node, self._node.ranks, "an allreduce in shared memory", deadline
         )
         turn = _Turn(plan, reduction, 0 if kernel else target.nbytes, watch, self._node.ranks)

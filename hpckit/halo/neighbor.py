@@ -1,4 +1,4 @@
-"""Way `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on
+"""Method `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on
 large machines.
 
 A persistent collective (MPI 4): several are in flight at once, and started and completed in any
@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpi4py import MPI
 
 from hpckit.errors import HpckitError, together
-from hpckit.halo.packed import Packed, PackedBuffers
+from hpckit.halo.packed import Packed, PackedBuffers, packed_cost
 from hpckit.halo.plan import Plan
 from hpckit.machine.lifetime import free_with
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
+    from hpckit.machine.model import Model
+
+_SLOWER = 1.2  # than messages of the same bytes: there is more to do inside MPI
 
 _graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = (
     weakref.WeakKeyDictionary()
@@ -33,17 +36,19 @@ class Neighbor(Packed):
     neighbouring ranks.
     """
 
+    name: ClassVar[str] = "neighbor"
+
+    @staticmethod
+    def cost(model: Model, plan: Plan) -> float:
+        return sum((_SLOWER * packed_cost(model, each) for each in plan.sizes), 0.0)
+
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
-        messages, (sends, receives) = (
-            self._buffers.messages(),
-            (self._buffers.send_offsets, self._buffers.receive_offsets),
-        )
-        send = [self._buffers.send, ([s.size for _, s, _ in messages], sends[:-1]), MPI.BYTE]
-        receive = [
-            self._buffers.receive,
-            ([r.size for _, _, r in messages], receives[:-1]),
-            MPI.BYTE,
-        ]
+        buffers = self._buffers
+        messages = buffers.messages()
+        sent = [s.size for _, s, _ in messages], buffers.send_offsets[:-1]
+        received = [r.size for _, _, r in messages], buffers.receive_offsets[:-1]
+        send = [buffers.send, sent, MPI.BYTE]
+        receive = [buffers.receive, received, MPI.BYTE]
         try:
             collective = _graph(self._plan).Neighbor_alltoallv_init(send, receive)
         except NotImplementedError:
@@ -51,7 +56,7 @@ class Neighbor(Packed):
                 f"{_library()} has no persistent collectives: use another method"
             ) from None
         requests = [(None, collective), *self._tokens(tag)]
-        _test(self._plan, self._buffers, [request for _, request in requests])
+        _test(self._plan, buffers, [request for _, request in requests])
         return requests
 
     def _tokens(self, tag: int) -> list[tuple[int, MPI.Prequest]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.pack_host import Move, dense_strides, simplify
+from hpckit.comm.pack import Move, dense_strides, simplify
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.overlap import overlap, overlaps_itself
 
@@ -44,6 +45,23 @@ class Link:
     rank: int
     sends: tuple[Box, ...]
     receives: tuple[Box, ...]
+
+
+class Sizes(NamedTuple):
+    """What one link moves, as the model of the machine sees it.
+
+    near : whether its rank shares this node's memory
+    sends, receives : (bytes, bytes of a contiguous row) of each box
+    """
+
+    near: bool
+    sends: list[tuple[int, int]]
+    receives: list[tuple[int, int]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to send."""
+        return sum(nbytes for nbytes, _ in self.sends)
 
 
 class Layout(NamedTuple):
@@ -74,7 +92,8 @@ class Plan:
     ----------
     links : one per neighbouring rank, without this one, by rank
     own : the link of this rank to itself (periodic dimensions of one rank), or one without boxes
-    deadline : seconds that the ways may wait for other ranks
+    in_node_memory : whether all fields are shared arrays of the grid, on this rank
+    deadline : seconds that the methods may wait for other ranks
     """
 
     def __init__(
@@ -85,8 +104,12 @@ class Plan:
         corners: bool,
         deadline: float | None = None,
     ) -> None:
-        self.grid, self.width, self.corners, self.deadline = grid, width, corners, deadline
+        self.grid = grid
+        self.width = width
+        self.corners = corners
+        self.deadline = deadline
         self.layouts = _agree_on_layouts(grid, width, fields, corners)
+        self.in_node_memory = all(grid.shared_peers(field) is not None for field in fields)
         ends: dict[int, tuple[list, list]] = {}
         offsets = [
             o
@@ -138,10 +161,16 @@ class Plan:
         """Packed size of some boxes, in bytes."""
         return sum(int(np.prod(b.shape)) * self.layouts[b.field].dtype.itemsize for b in boxes)
 
-    def pieces(self, boxes: Sequence[Box]) -> list[tuple[int, int]]:
-        """(bytes, bytes of a contiguous row) of each box: what the machine model predicts times
-        from.
-        """
+    @cached_property
+    def sizes(self) -> list[Sizes]:
+        """Of each link."""
+        near = set(self.grid.node_memory.ranks)
+        return [
+            Sizes(link.rank in near, self._pieces(link.sends), self._pieces(link.receives))
+            for link in self.links
+        ]
+
+    def _pieces(self, boxes: Sequence[Box]) -> list[tuple[int, int]]:
         zero = [0] * len(self.layouts)
         rows = [simplify(self._packed_move(zero, box, 0)).row for box in boxes]
         return [(self.nbytes([box]), row) for box, row in zip(boxes, rows, strict=True)]

@@ -40,11 +40,11 @@ def _key(_: object) -> int:
     return MPI.Comm.Create_keyval()
 
 
-def kept_by(comm: MPI.Intracomm, make: Callable[[MPI.Intracomm], _T]) -> _T:
-    """What `make(comm)` gave at the first call for this communicator (collective)."""
+def kept_by(comm: MPI.Intracomm, make: Callable[..., _T], *arguments: object) -> _T:
+    """What `make(comm, *arguments)` gave at the first call for this communicator (collective)."""
     kept: Any = comm.Get_attr(_key(make))
     if kept is None:
-        kept = make(comm)
+        kept = make(comm, *arguments)
         comm.Set_attr(_key(make), kept)
     return kept
 

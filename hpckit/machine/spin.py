@@ -3,7 +3,7 @@ takes long.
 
 A rank that only polls can wait for ever: a message that it has begun may need it to call MPI, and
 the rank that it waits for may need that message, or have died. So kernels poll a while, and then
-let `Watch.look` have a turn.
+let `Lookout.look` have a turn.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def crowded(node: MPI.Intracomm) -> bool:
     return len(cores) < node.size
 
 
-def patience(node: MPI.Intracomm) -> tuple[int, int]:
+def poll_limits(node: MPI.Intracomm) -> tuple[int, int]:
     """(polls before giving up, polls before yielding the core), for the ranks of this node
     (collective on the node).
 
@@ -58,7 +58,7 @@ def patience(node: MPI.Intracomm) -> tuple[int, int]:
     return eager + 1000, eager
 
 
-class Watch:
+class Lookout:
     """Looks after a rank that waits for others of its node (constructing is collective on the
     node).
 

@@ -72,13 +72,7 @@ def buffers(algorithm: str, rank: int, size: int, nbytes: int) -> int:
 
 def to_json(links: Links) -> dict[str, Any]:
     """The links as numbers and lists."""
-    numbers = {
-        name: getattr(links, name)
-        for name in ("pairs", "alpha", "beta", "overhead", "crowd", "gamma")
-    }
-    return {"node_of": links.node_of} | {
-        name: np.asarray(value).tolist() for name, value in numbers.items()
-    }
+    return {"node_of": links.node_of} | links.to_json()
 
 
 def _links(config: Config) -> tuple[Links, str]:
@@ -90,9 +84,9 @@ def _links(config: Config) -> tuple[Links, str]:
     path = Path(config.output) / "result.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["links"]
-        pairs = np.array(found.pop("pairs"), dtype=int).reshape(-1, 2)
-        alpha, beta = (np.array(found.pop(name), dtype=float) for name in ("alpha", "beta"))
-        measured = Links({}, tuple(found.pop("node_of")), pairs, alpha, beta, **found)
+        measured = Links.from_json(found, found["node_of"])
+        if measured is None:
+            raise ValueError("they are damaged")
         return measured, f"measured by the run in {config.output}"
     alpha, beta = np.full((2, 2), 2e-6), np.full((2, 2), 1e-10)
     usual = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10)

@@ -161,20 +161,20 @@ def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: 
     one node.
     """
     with offline():
-        from hpckit.comm.system import System
+        from hpckit.machine.model import Model
 
-        system = System.load_newest()
-        if system is None:
+        model = Model.newest()
+        if model is None:
             return (
                 "unknown, for this machine has no model yet: any run of this program on two "
                 "ranks measures one"
             )
         item = np.dtype(config.dtype).itemsize
         moved = cells * item * _MOVED[config.equation]
-        sweep = moved / _OF_COPYING[config.equation] / system.copying()
+        sweep = moved / _OF_COPYING[config.equation] / model.copying()
         exchange = (
-            (system.pack(halo, halo) + system.message(halo) if halo else 0.0)
-            if system.has_messages
+            (model.pack(halo, halo) + model.message(halo) if halo else 0.0)
+            if model.has_messages
             else 0.0
         )
     step, cores = _STEP + sweep + exchange, len(os.sched_getaffinity(0))
@@ -187,10 +187,10 @@ def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: 
     crowd = (
         f"; {ranks / cores:.3g} times that if all ranks share its {cores}" if ranks > cores else ""
     )
-    model = (
-        f"by the model of this machine ({system.machine['mpi']}) with a core for each rank{crowd}"
+    whose = (
+        f"by the model of this machine ({model.machine['mpi']}) with a core for each rank{crowd}"
     )
-    return f"about {period(step)} per step, {whole}, {model}"
+    return f"about {period(step)} per step, {whole}, {whose}"
 
 
 def _long(seconds: float) -> str:

@@ -2,16 +2,17 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpckit import native
-from hpckit.comm import probe
-from hpckit.comm.system import System, interpolate
+from hpckit.comm import measure
+from hpckit.comm.measure import with_steps
 from hpckit.errors import HpckitError
+from hpckit.machine.model import Model, with_links
 from hpckit.machine.node_memory import NodeMemory
+from hpckit.machine.steps import interpolate
 
 TABLE = {8: [(100, 1e-6), (10_000, 4e-6)], 32: [(100, 1e-6), (10_000, 1e-6)]}
 
@@ -48,54 +49,62 @@ def cache(shared_path, monkeypatch):
     native.load("hpckit.comm.moves")  # else it would be compiled again for the empty cache
     monkeypatch.setenv("HPCKIT_CACHE", str(shared_path))
     settings = {
-        "PATIENCE": 1e-9,
+        "TIME": 1e-9,
         "LIMIT": 1e9,
         "SIZES": (512, 4096),
         "MESSAGES": (64, 4096),
         "AREA": 1 << 19,
     }
     for name, value in settings.items():
-        monkeypatch.setattr(probe, name, value)
+        monkeypatch.setattr(measure, name, value)
     return shared_path
+
+
+def _model(comm) -> Model:
+    """As a program does that starts anew."""
+    again = comm.Dup()
+    model = with_steps(again, NodeMemory(again))
+    again.Free()
+    return model
 
 
 def _files(comm, cache: Path) -> list[Path]:
     comm.Barrier()
-    found = sorted(cache.glob("system-*"))
+    found = sorted(cache.glob("model-*"))
     comm.Barrier()
     return found
 
 
 @pytest.mark.mpi
 def test_all_ranks_get_the_same_numbers(comm, cache):
-    system = System.load_or_measure(comm)
-    assert comm.allgather(system) == [system] * comm.size
-    assert 0 < system.pack(1000, 8) < 1
-    assert 0 < system.unpack(1000, 8) < 1
+    model = _model(comm)
+    assert comm.allgather(model.steps) == [model.steps] * comm.size
+    assert 0 < model.pack(1000, 8) < 1
+    assert 0 < model.unpack(1000, 8) < 1
     steps = [
-        system.message(1000),
-        system.datatype(1000, 8),
-        system.flag(),
-        system.shared(1000, 8),
-        system.direct(1000, 8),
+        model.message(1000),
+        model.datatype(1000, 8),
+        model.flag(),
+        model.shared(1000, 8),
+        model.direct(1000, 8),
     ]
     assert all(0 < seconds < 1 for seconds in steps) if comm.size > 1 else steps == [math.inf] * 5
-    assert system.message(1000, same_node=False) == math.inf  # the tests run on one node
+    assert model.message(1000, same_node=False) == math.inf  # the tests run on one node
 
 
 @pytest.mark.mpi
 def test_more_bytes_take_no_less_time(comm, cache):
-    system = System.load_or_measure(comm)
+    model = _model(comm)
     for row in (8, 100, 4096):
-        times = [system.pack(nbytes, row) for nbytes in (64, 1000, 50_000, 3_000_000)]
+        times = [model.pack(nbytes, row) for nbytes in (64, 1000, 50_000, 3_000_000)]
         assert times == sorted(times)
 
 
 @pytest.mark.mpi
 def test_measured_once(comm, cache):
-    first = System.load_or_measure(comm)
+    first = _model(comm)
     assert len(_files(comm, cache)) == 1
-    assert System.load_or_measure(comm) == first
+    assert _model(comm).steps == first.steps
 
 
 @pytest.mark.mpi
@@ -107,19 +116,21 @@ def test_measured_once(comm, cache):
         lambda text: "[]",
         lambda text: text.replace('"pack"', '"park"'),
         lambda text: json.dumps(json.loads(text) | {"machine": {}}),
-        lambda text: json.dumps(json.loads(text) | {"content": {"pack": {"8": [[100, -1.0]]}}}),
+        lambda text: json.dumps(
+            json.loads(text) | {"content": {"steps": {"pack": {"8": [[100, -1.0]]}}}}
+        ),
     ],
 )
 def test_a_damaged_file_is_measured_again(comm, cache, damage):
-    first = System.load_or_measure(comm)
+    first = _model(comm)
     (path,) = _files(comm, cache)
     if comm.rank == 0:
         path.write_text(damage(path.read_text()))
     comm.Barrier()
-    again = System.load_or_measure(comm)
+    again = _model(comm)
     assert again.machine == first.machine
-    assert again.tables.keys() == first.tables.keys()
-    assert System.load_or_measure(comm) == again
+    assert again.steps.keys() == first.steps.keys()
+    assert _model(comm).steps == again.steps
 
 
 @pytest.mark.mpi
@@ -128,26 +139,52 @@ def test_too_little_shared_memory_is_told_and_not_kept(comm, cache, monkeypatch,
         raise HpckitError("there is no room")
 
     monkeypatch.setattr(NodeMemory, "zeros", none)
-    system = System.load_or_measure(comm)
-    assert system.shared(1000, 8) == system.direct(1000, 8) == system.flag() == math.inf
+    model = _model(comm)
+    assert model.shared(1000, 8) == model.direct(1000, 8) == model.flag() == math.inf
     assert bool(_files(comm, cache)) == (comm.size == 1)
     if comm.size > 1:
-        assert system.message(1000) < 1
+        assert model.message(1000) < 1
         assert any("there is no room" in text for text in comm.allgather(caplog.text))
 
 
 @pytest.mark.mpi
 def test_a_measurement_that_ended_early_is_not_kept(comm, cache, monkeypatch):
-    monkeypatch.setattr(probe, "LIMIT", 0.0)
-    system = System.load_or_measure(comm)
-    assert 0 < system.pack(1000, 8) < 1
+    monkeypatch.setattr(measure, "LIMIT", 0.0)
+    model = _model(comm)
+    assert 0 < model.pack(1000, 8) < 1
     assert not _files(comm, cache)
 
 
 @pytest.mark.mpi
 def test_printed_as_a_table(comm, cache):
-    system = System.load_or_measure(comm)
-    lines = str(system).splitlines()
+    model = _model(comm)
+    lines = str(model).splitlines()
     assert lines[0].startswith("host")
     assert any(line.startswith("unpack") for line in lines)
-    assert "inf" not in str(replace(system, tables={"pack": TABLE}))
+    assert "inf" not in str(Model(model.machine, (0,), {"pack": TABLE}))
+
+
+@pytest.mark.mpi
+def test_both_parts_are_in_one_file(comm, cache):
+    """Whichever is measured first, and by whichever communicator's model."""
+    first, second = comm.Dup(), comm.Dup()
+    models = [Model.of(each, NodeMemory(each)) for each in (first, second)]
+    assert [(model.steps, model.links) for model in models] == [({}, None)] * 2
+    with_links(first, NodeMemory(first))
+    with_steps(second, NodeMemory(second))
+    assert len(_files(comm, cache)) == 1
+    again = _model(comm)
+    assert again.links and again.links.to_json() == models[0].links.to_json()
+    assert again.steps == models[1].steps
+    for each in (first, second):
+        each.Free()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_steps_are_not_measured_again_for_other_ranks(comm, cache):
+    first = _model(comm)
+    alone = comm.Split(0 if comm.rank < 2 else 1, comm.rank)
+    if comm.rank < 2:
+        assert _model(alone).steps == first.steps
+    alone.Free()
+    assert len(_files(comm, cache)) == 1

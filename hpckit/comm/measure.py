@@ -1,5 +1,5 @@
-"""Measures what `hpckit.comm.system` keeps: a few milliseconds for each step, on one rank or a pair
-of ranks.
+"""Measures the steps of the machine's model: a few milliseconds for each, on one rank or a pair of
+ranks.
 """
 
 from __future__ import annotations
@@ -11,32 +11,65 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.pack_host import Move, Moves
-from hpckit.errors import HpckitError
+from hpckit.comm.pack import Move, Moves
+from hpckit.comm.tables import EXCHANGE, NEIGHBOUR
+from hpckit.errors import HpckitError, meet
 from hpckit.log import get_logger
 from hpckit.machine.lifetime import free_with
+from hpckit.machine.model import Model, partner, place
 from hpckit.machine.node_memory import NodeMemory
+from hpckit.machine.steps import Table
 
-Table = dict[
-    int, list[tuple[int, float]]
-]  # by bytes per contiguous row: (bytes, seconds), bytes ascending
 Step = Callable[[], object]
-Case = Callable[
-    [int, int, int], tuple[np.ndarray, Step]
-]  # bytes, row, stride -> what was just written, what is timed
+Case = Callable[[int, int, int], tuple[np.ndarray, Step]]
+"""bytes, row, stride -> what was just written, what is timed"""
 
 MESSAGES = tuple(64 * 4**k for k in range(9))
 SIZES = tuple(512 * 8**k for k in range(5))
 ROWS = (8, 32, 256, 4096)
 AREA = 1 << 23  # bytes that strided data may span
-PATIENCE = 7e-4  # seconds a point may take, after its first six samples
+TIME = 7e-4  # seconds a point may take, after its first six samples
 LIMIT = 0.06  # seconds a table may take; quiet machines need a third of it
-COUNTERS = 256
+_COUNTERS = 256
 
 
-def copies() -> dict[str, Table]:
+def with_steps(comm: MPI.Intracomm, node: NodeMemory) -> Model:
+    """The model of a communicator with its steps, measured if there is no file of them
+    (collective).
+
+    Measuring takes about a tenth of a second: two ranks work, the others sleep.
+    """
+    model = Model.of(comm, node)
+    if not model.steps:
+        steps = _measure(comm, model.node_of)
+        model.learn_steps(steps, keep=comm.rank == 0 and _is_whole(steps))
+    return model
+
+
+def _measure(comm: MPI.Intracomm, node_of: Sequence[int]) -> dict[str, Table]:
+    """Rank 0 alone, then with a rank of its node, then with one of another; the other ranks sleep
+    (collective).
+    """
+    native.load("hpckit.comm.moves")  # compile before the clock runs
+    tables = _copies() if comm.rank == 0 else {}
+    for same_node in (True, False):
+        other = partner(node_of, same_node)
+        takes_part = other is not None and comm.rank in (0, other)
+        pair = MPI.Intracomm(comm.Split(0 if takes_part else MPI.UNDEFINED, comm.rank))
+        if pair != MPI.COMM_NULL:
+            for step, table in _messages(pair).items():
+                tables[f"{step}, {place(same_node)}"] = table
+            if same_node:
+                tables |= _node_memory(pair)
+            pair.Free()
+        meet(comm)
+    return comm.bcast(tables)
+
+
+def _copies() -> dict[str, Table]:
     """`pack` and `unpack`: the pack kernels on this rank alone."""
-    flat, area = _bytes(SIZES[-1]), _bytes(AREA)
+    flat = _bytes(SIZES[-1])
+    area = _bytes(AREA)
 
     def pack(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
         rows = _rows(area, nbytes, row, stride)
@@ -52,9 +85,10 @@ def copies() -> dict[str, Table]:
     }
 
 
-def messages(pair: MPI.Intracomm) -> dict[str, Table]:
+def _messages(pair: MPI.Intracomm) -> dict[str, Table]:
     """`message` and `datatype`: a message each way between two ranks, by persistent requests."""
-    send, receive = _bytes(AREA), _bytes(AREA)
+    send = _bytes(AREA)
+    receive = _bytes(AREA)
 
     def message(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
         del row, stride
@@ -73,15 +107,15 @@ def messages(pair: MPI.Intracomm) -> dict[str, Table]:
     }
 
 
-def window(pair: MPI.Intracomm) -> dict[str, Table]:
+def _node_memory(pair: MPI.Intracomm) -> dict[str, Table]:
     """`flag`, `shared` and `direct`: memory of two ranks of one node; nothing where there is too
     little of it.
     """
     memory = NodeMemory(pair)
     try:
-        own = memory.zeros((COUNTERS + AREA,), np.uint8)
+        own = memory.zeros((_COUNTERS + AREA,), np.uint8)
     except HpckitError as error:
-        get_logger(__name__).warning("ways through shared memory are not measured: %s", error)
+        get_logger(__name__).warning("methods through shared memory are not measured: %s", error)
         return {}
     peers = memory.peers(own) or {}
     mine, theirs = peers[pair.rank], peers[1 - pair.rank]
@@ -97,7 +131,7 @@ def _reads(pair: MPI.Intracomm, mine: np.ndarray, theirs: np.ndarray) -> dict[st
     target = _bytes(AREA)
 
     def read(nbytes: int, row: int, stride: int, step: int) -> tuple[np.ndarray, Step]:
-        written, seen = (_rows(memory[COUNTERS:], nbytes, row, step) for memory in (mine, theirs))
+        written, seen = (_rows(memory[_COUNTERS:], nbytes, row, step) for memory in (mine, theirs))
         return written, _copy(seen, _rows(target, nbytes, row, stride))
 
     return {
@@ -114,12 +148,18 @@ def _flags(mine: np.ndarray, theirs: np.ndarray) -> Step:
     """One exchange by the counters of `hpckit.comm.moves`, without data."""
     kernels = native.load("hpckit.comm.moves")
     ours, other = native.address(mine), native.address(theirs)
-    link = np.array([other, other + 128, 0, 0, 0])
-    plan = np.array([ours, ours + 128, 1000, 1000, 0, 1, native.address(link), 0, 0, 0, 2])
+    neighbour = np.array([(other, other + 128, 0, 0, 0)], NEIGHBOUR)
+    table = np.zeros(1, EXCHANGE)
+    table["posted"] = ours
+    table["finished"] = ours + 128
+    table["polls"] = table["eager"] = 1000
+    table["neighbours"] = 1
+    table["table"] = native.address(neighbour)
+    table["lag"] = 2
 
-    def step(_needed: object = link) -> None:
+    def step(_needed: object = neighbour) -> None:
         for part in (kernels.post, kernels.collect):
-            while part(native.address(plan)):
+            while part(native.address(table)):
                 pass
 
     return step
@@ -135,9 +175,8 @@ def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Ca
         if table and pair.allreduce(time.perf_counter() > end, MPI.LOR):
             break
         written, step = case(nbytes, row, stride)
-        table.setdefault(row, []).append(
-            (nbytes, _best(pair, lambda written=written: written.fill(1), step))
-        )
+        seconds = _best(pair, lambda written=written: written.fill(1), step)
+        table.setdefault(row, []).append((nbytes, seconds))
     return {row: _rising(found) for row, found in table.items()}
 
 
@@ -162,7 +201,7 @@ def _best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
 
     sample()
     first = pair.allreduce(sample(), MPI.MAX)
-    samples = np.array([sample() for _ in range(int(np.clip(PATIENCE / first, 4, 30)))])
+    samples = np.array([sample() for _ in range(int(np.clip(TIME / first, 4, 30)))])
     pair.Allreduce(MPI.IN_PLACE, samples, MPI.MAX)
     return min(first, float(samples.min()))
 
@@ -178,7 +217,7 @@ def _layouts() -> list[tuple[int, int, int]]:
     ]
 
 
-def is_whole(tables: dict[str, Table]) -> bool:
+def _is_whole(tables: dict[str, Table]) -> bool:
     """Whether no table ended early, or is missing though two ranks of a node were measured."""
     points = {"message": len(MESSAGES), "flag": 1}
     return ("flag" in tables or "message, same node" not in tables) and all(

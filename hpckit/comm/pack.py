@@ -1,16 +1,17 @@
 """Pack and unpack strided blocks in host memory: everything is planned once and moved by one native
 call.
 
-Kernels and the meaning of the table: `hpckit.comm.moves`. Reached on rows of 256 bytes and more:
+Kernels: `hpckit.comm.moves`; their table: `hpckit.comm.tables`. Reached on rows of 256 bytes and more:
 the speed of memcpy.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -18,11 +19,13 @@ from numpy.lib.array_utils import byte_bounds
 
 from hpckit import native
 from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
+from hpckit.comm.tables import LOOPS, MOVE
 from hpckit.errors import HpckitError
 from hpckit.machine.lifetime import free_with
 
-_LOOPS, _WORDS = 4, 17  # of one line of the table
 _TWIN_ROW = 128  # twins pay where rows are shorter than this: longer ones share few cache lines
+
+_Row: Any = namedtuple("_Row", MOVE.names or ())
 
 
 class Move(NamedTuple):
@@ -50,20 +53,20 @@ class Moves:
     """
 
     def __init__(self, moves: Iterable[Move]) -> None:
-        lines: list[list[int]] = []
-        alone: dict[tuple, list[int]] = {}
+        rows: list[Any] = []  # `_Row`s
+        alone: dict[tuple, int] = {}  # rows that may still become twins
         for move in _fit(moves):
-            loops = _LOOPS - len(move.shape)
-            counts = (*(1,) * loops, *move.shape)
-            strides = (*(0,) * loops, *move.source_strides, *(0,) * loops, *move.target_strides)
+            idle = (0,) * (LOOPS - len(move.shape))
+            counts = (*(1,) * len(idle), *move.shape)
+            strides = (*idle, *move.source_strides), (*idle, *move.target_strides)
             key = (move.owner, move.row, counts, strides)
             twin = alone.pop(key, None) if move.row < _TWIN_ROW else None
-            if twin:
-                twin[2:4] = move.source, move.target
+            if twin is None:
+                alone[key] = len(rows)
+                rows.append(_Row(move.source, move.target, 0, 0, move.row, counts, *strides))
             else:
-                alone[key] = [move.source, move.target, 0, 0, move.row, *counts, *strides]
-                lines.append(alone[key])
-        self.table = np.array(lines, dtype=np.int64).reshape(-1, _WORDS)
+                rows[twin] = rows[twin]._replace(twin_source=move.source, twin_target=move.target)
+        self.table = np.array(rows, dtype=MOVE)
         self.address = native.address(self.table)
         kernel = native.load("hpckit.comm.moves").run
         self.run = (
@@ -84,7 +87,7 @@ def _fit(moves: Iterable[Move]) -> Iterable[Move]:
         move = simplify(given)
         if not move.row or 0 in move.shape:
             continue
-        outer = max(len(move.shape) - _LOOPS, 0)
+        outer = max(len(move.shape) - LOOPS, 0)
         for index in product(*map(range, move.shape[:outer])):
             yield move._replace(
                 shape=move.shape[outer:],

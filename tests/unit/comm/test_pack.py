@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.pack_host import Move, Moves, Packer, dense_strides, pack, unpack
+from hpckit.comm.pack import Move, Moves, Packer, dense_strides, pack, unpack
 from hpckit.comm.strided import NotStrided, from_datatype, from_slice
 from hpckit.errors import HpckitError
 
