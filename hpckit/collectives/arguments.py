@@ -123,8 +123,3 @@ def operation(op: MPI.Op) -> object:
         if op.is_predefined
         else f"the user's, which {'commutes' if op.is_commutative else 'does not'}"
     )
-
-
-def watched(comm: MPI.Intracomm) -> bool:
-    """Whether a `Watch` records what is done on this communicator: on all ranks, or on none."""
-    return getattr(comm, "watch", None) is not None

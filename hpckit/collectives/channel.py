@@ -20,10 +20,8 @@ from hpckit.machine.node_memory import NodeMemory, kept_by
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
-_FAR = (
-    5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
-)
-_WINDOW = 1 << 20  # bytes of each rank that ways through memory are sure to do with
+_FAR = 5e-4  # seconds of latency from which asking before sending costs more than cutting messages
+_ENOUGH = 1 << 20  # bytes of each rank that algorithms in shared memory are sure to do with
 _EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiver first
 
 
@@ -85,12 +83,12 @@ class Channel:
 
     @cached_property
     def shares_memory(self) -> bool:
-        """Whether the ranks of every node can have what ways through memory need (collective at the
+        """Whether the ranks of every node can have what algorithms in shared memory need (collective at the
         first use).
         """
         reason = None
         try:
-            self.node.zeros((_WINDOW,), np.uint8)
+            self.node.zeros((_ENOUGH,), np.uint8)
         except HpckitError as error:
             reason = error
         everywhere = self.comm.allreduce(reason is None, MPI.LAND)

@@ -4,40 +4,35 @@ broadcast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import (
-    Algorithm,
-    bcast,
-    direct_allgather,
-    direct_reduce_scatter,
-    direct_scatter,
-    ring_allgather,
-    ring_reduce_scatter,
-)
+from hpckit.collectives.algorithms.ring import ring_allgather, ring_reduce_scatter
+from hpckit.collectives.algorithms.tree import bcast
+from hpckit.collectives.algorithms.twoshot import direct_allgather, direct_reduce_scatter
 from hpckit.collectives.arguments import (
     check_array,
     check_group,
     check_operation,
     is_whole,
     operation,
-    watched,
 )
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
-from hpckit.collectives.schedule import Schedule, rotated
-from hpckit.collectives.watch import recorder
+from hpckit.collectives.messages import Messages
+from hpckit.collectives.persistent import Operands, Persistent, alone, while_it_lives
+from hpckit.collectives.recording import recording, watch_of
+from hpckit.collectives.schedule import Cuts, Message, Schedule, exchange, rotated, slice_of
 from hpckit.comm.partition import starts
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.spin import check_deadline
 
-_TREE = (
-    1 << 16
-)  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
+_TREE = 1 << 16  # bytes up to which a tree beats slices that all ranks pass on
+
+
+_Half = Callable[[int, int, Cuts], Schedule]
 
 
 class _Plan:
@@ -50,18 +45,16 @@ class _Plan:
         kind: str,
         schedule: Schedule,
         deadline: float | None,
-        op: MPI.Op | None = None,
+        op: MPI.Op = MPI.OP_NULL,
         root: int | None = None,
         group: int = 1,
     ) -> None:
-        way: Way = Messages(
-            Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group
-        )
+        operands = Operands(Channel.of(comm), array, array, op, deadline, group)
+        operation: Persistent = Messages(operands, schedule)
         if comm.size == 1 and op:
-            way = alone(array, array, op)
-        (self._way,) = recorder(comm, array, op, kind, root)(
-            [while_it_lives(op, way) if op else way]
-        )
+            operation = alone(operands)
+        operations = [while_it_lives(op, operation)]
+        (self._operation,) = recording(comm, kind, array, op or None, root)(operations)
         self._flying = False
 
     def start(self) -> None:
@@ -70,18 +63,18 @@ class _Plan:
             raise HpckitError(
                 "start() twice without wait(): call wait() first, or make a plan for each"
             )
-        self._way.start()
+        self._operation.start()
         self._flying = True
 
     def poll(self) -> bool:
         """Let messages travel on, without blocking; whether the call is complete."""
-        complete = self._way.poll()
+        complete = self._operation.poll()
         self._flying &= not complete
         return complete
 
     def wait(self) -> None:
         """Complete the call."""
-        self._way.wait()
+        self._operation.wait()
         self._flying = False
 
     def __call__(self) -> None:
@@ -90,10 +83,10 @@ class _Plan:
             raise HpckitError(
                 "a call between start() and wait() of the same plan: call wait() first, or make two"
             )
-        self._way()
+        self._operation()
 
 
-class _Half(_Plan):
+class _OfSlices(_Plan):
     """A collective on an array of slices: rank r's is `array[plan.owned]` there."""
 
     def __init__(
@@ -101,7 +94,7 @@ class _Half(_Plan):
         comm: MPI.Intracomm,
         array: np.ndarray,
         kind: str,
-        halves: dict[str, Algorithm],
+        halves: dict[str, _Half],
         algorithm: str,
         cuts: Sequence[int] | None,
         deadline: float | None,
@@ -129,20 +122,13 @@ class _Half(_Plan):
             *map(operation, operations),
             deadline,
             group,
-            watched(comm),
+            watch_of(comm) is not None,
         )
         same(comm, "kind, dtype, cuts, operation and options of a plan", (kind, *given))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
         schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
-        self._bind(
-            comm,
-            array,
-            kind,
-            schedule,
-            deadline,
-            operations[0] if operations else None,
-            group=group,
-        )
+        op = operations[0] if operations else MPI.OP_NULL
+        self._bind(comm, array, kind, schedule, deadline, op, group=group)
 
 
 def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
@@ -165,7 +151,7 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
     return list(map(int, edges))
 
 
-class ReduceScatter(_Half):
+class ReduceScatter(_OfSlices):
     """Rank r gets the reduction of slice r, `array[plan.owned]`, in place; the other slices are not
     defined then.
 
@@ -195,7 +181,7 @@ class ReduceScatter(_Half):
         )
 
 
-class Allgather(_Half):
+class Allgather(_OfSlices):
     """Everybody gets slice r, `array[plan.owned]` there, of every rank r; see `ReduceScatter`."""
 
     def __init__(
@@ -229,13 +215,20 @@ class Bcast(_Plan):
             check_deadline(deadline)
             if not is_whole(root) or not 0 <= root < comm.size:
                 raise ConfigError(f"root {root} must be a rank, 0 to {comm.size - 1}")
-        given = array.size, array.dtype.str, int(root), deadline, watched(comm)
+        given = array.size, array.dtype.str, int(root), deadline, watch_of(comm) is not None
         same(
             comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given)
         )
         place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
-        steps = [bcast] if array.nbytes < _TREE else [direct_scatter, direct_allgather]
+        steps = [bcast] if array.nbytes < _TREE else [_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
         self._bind(
             comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root)
         )
+
+
+def _scatter(rank: int, size: int, cuts: Cuts) -> Schedule:
+    """Rank 0 sends slice r of its data to rank r."""
+    if rank:
+        return [exchange([], [Message(0, slice_of(cuts, rank))])]
+    return [exchange([Message(peer, slice_of(cuts, peer)) for peer in range(1, size)], [])]

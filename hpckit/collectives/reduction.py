@@ -25,7 +25,7 @@ from mpi4py import MPI
 
 from hpckit import native
 
-KERNELS = "hpckit.collectives.shared_kernels"
+KERNELS = "hpckit.collectives.kernels.shared"
 _NAMES = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR")
 _DEFINED = {"b": _NAMES[4:7], "i": _NAMES, "u": _NAMES, "f": _NAMES[:4], "c": _NAMES[:2]}
 
@@ -59,7 +59,7 @@ class Reduction:
 
     @cached_property
     def kernel(self) -> Any:
-        """It reduces arrays in their order, see `shared_kernels`; None where there is none."""
+        """It reduces arrays in their order, see `hpckit.collectives.kernels.shared`; None where there is none."""
         return _kernel(self.name, self._dtype) if self.name else None
 
     @property
@@ -134,7 +134,6 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
 
 
 # -- in Python, for numbers that have no kernel, and where MPI's own does not keep the rule
-# ---------------------------
 
 
 @cache

@@ -61,13 +61,13 @@ def _estimate(config: Config, ranks: int) -> str:
 
 def buffers(algorithm: str, rank: int, size: int, nbytes: int) -> int:
     """Bytes that a rank needs beside its array; 0 where that is not ours to know."""
-    from hpckit.collectives.algorithms import ALGORITHMS
+    from hpckit.collectives.algorithms import BY_MESSAGES
     from hpckit.collectives.schedule import scratch_size
     from hpckit.comm.partition import starts
 
-    if algorithm not in ALGORITHMS:
+    if algorithm not in BY_MESSAGES:
         return 0
-    return scratch_size(ALGORITHMS[algorithm](rank, size, starts(nbytes, size)))
+    return scratch_size(BY_MESSAGES[algorithm].schedule(rank, size, starts(nbytes, size)))
 
 
 def to_json(links: Links) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives import Allreduce, allreduce, empty
-from hpckit.collectives.algorithms import ALGORITHMS
+from hpckit.collectives.algorithms import ALGORITHMS, BY_MESSAGES
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.cost import predict, root, shares
 from hpckit.collectives.select import choose
-from hpckit.collectives.ways import WAYS
 from hpckit.machine.links import Links, pairings
 
 HOSTS = 8
@@ -142,7 +141,7 @@ def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "hierarchical"])
+@pytest.mark.parametrize("algorithm", [*BY_MESSAGES, "hierarchical"])
 def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
     Channel.of(comm).links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
     counts = []
@@ -210,7 +209,9 @@ def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
                 err_msg=f"{plan.algorithm}",
             )
         assert (
-            call < 250 and plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+            call < 250
+            and plan.algorithm in ALGORITHMS
+            and len(set(comm.allgather(plan.algorithm))) == 1
         )
         assert re.search(rf"{plan.algorithm} .*chosen", plan.explain())
     assert allreduce(comm, np.ones(3)).tolist() == [comm.size] * 3
