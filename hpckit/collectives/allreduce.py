@@ -246,7 +246,7 @@ class Allreduce:
         self._name, self._operations = name, self._recorded(self._bound[name])
         if len(self._operations) > 1 or not (self._source.is_view and self._target.is_view):
             self._all = self.wait
-        elif self._choice and self._choice.watching:
+        elif self._choice and self._choice.watching and len(self._choice.names) > 1:
             self._all = partial(self._timed, self._choice)
         else:
             self._all = self._unwatched(

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, Literal
 
-import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives.arguments import is_whole
@@ -34,14 +34,55 @@ from hpckit.watch.calls import (
     where,
 )
 from hpckit.watch.monitor import Line
+from hpckit.watch.report import clock_offset, table
 
 _clock = time.monotonic
 _NEVER = float("inf")
-_PINGS = 5  # messages there and back from which a clock's offset is taken
-# A record: _LEFT is minus the time since when the rank is blocked, 0 while it is not, then the time
-# when it left; minus infinity while calls are compared, because then the monitor tells who is late.
-_KIND, _SIGNATURE, _CODE, _AT, _NUMBER, _AGREED, _ENTERED, _LEFT = range(8)
-_COMPLETE: list = [*[None] * _LEFT, 1.0]  # before there is any
+
+
+class Record:
+    """One call of a collective on this rank; made by assignment, for it may take but a moment.
+
+    code, at : the place in the program, an instruction of this code
+    number : of the calls, from 1 on
+    agreed : all ranks are known to make this call, or nobody asks
+    entered : when it began
+    left : when it was complete; minus the time since when the rank is blocked; 0 while neither;
+        minus infinity while calls are compared, because then the monitor tells who is late
+    """
+
+    __slots__ = ("agreed", "at", "code", "entered", "kind", "left", "number", "signature")
+    kind: str
+    signature: Signature
+    code: CodeType
+    at: int
+    number: int
+    agreed: bool
+    entered: float
+    left: float
+
+    @property
+    def call(self) -> Call:
+        """What the other ranks are told."""
+        return call(self.kind, self.signature, where(self.code, self.at))
+
+    @property
+    def title(self) -> tuple[str, str, int]:
+        """Kind, place in the program, and bytes."""
+        count, dtype, _, _ = self.signature
+        nbytes = count * dtype.itemsize if count is not None and dtype is not None else 0
+        return self.kind, where(self.code, self.at), nbytes
+
+
+def _complete() -> Record:
+    """What there is before the first call."""
+    record = Record()
+    record.left = 1.0
+    return record
+
+
+_new = Record.__new__
+_COMPLETE = _complete()
 
 
 class Watched(MPI.Intracomm):
@@ -84,18 +125,16 @@ class Watch:
                 )
         same(comm, "patience, check and keep of a Watch", ("watch", patience, bool(check), keep))
         channel = Channel.of(comm)
-        self._comm, self._private, self._patience, self._check = (
-            MPI.Intracomm(comm),
-            channel.comm,
-            patience,
-            check,
-        )
-        self._offset = _clock_offset(channel)
-        self._ring: list[list] = [[]] * keep
-        self._waits: list = (
-            _COMPLETE  # what was last waited for of those that did not block when they began
-        )
-        self._entered = self._plans = 0
+        self._comm = MPI.Intracomm(comm)
+        self._private = channel.comm
+        self._patience = patience
+        self._check = check
+        self._offset = clock_offset(channel)
+        self._keep = keep
+        self._ring = [_COMPLETE] * keep
+        self._waits = _COMPLETE  # the last of those that did not block when they began
+        self._entered = 0
+        self._plans = 0
         self._files: set[str] = set()  # known to be the user's
         self._line: Line | None = None
 
@@ -127,7 +166,7 @@ class Watch:
                 "has left the watch" + (f" by {type(error).__name__}: {error}" if error else "")
             )
 
-    def enter(self, kind: str, signature: Signature, frame: Any, wait: bool = True) -> list:
+    def enter(self, kind: str, signature: Signature, frame: Any, wait: bool = True) -> Record:
         """Record that a collective begins; wait : it blocks, and with `check` all ranks must
         come.
         """
@@ -136,50 +175,51 @@ class Watch:
             frame = caller(frame)
             code = frame.f_code
             self._files.add(code.co_filename)
-        number, now = self._entered, _clock()
-        record = [
-            kind,
-            signature,
-            code,
-            frame.f_lasti,
-            number + 1,
-            not self._check,
-            now,
-            -now if wait else 0.0,
-        ]
-        self._ring[number % len(self._ring)] = record
-        self._entered = number + 1
+        at = self._entered
+        number = at + 1
+        now = _clock()
+        record = _new(Record)
+        record.kind = kind
+        record.signature = signature
+        record.code = code
+        record.at = frame.f_lasti
+        record.number = number
+        record.agreed = not self._check
+        record.entered = now
+        record.left = -now if wait else 0.0
+        self._ring[at % self._keep] = record
+        self._entered = number  # last: the monitor's thread looks at it
         if self._check and self._line:
-            self._line.call(number + 1, _call(record))
+            self._line.call(number, record.call)
             if wait:
                 self.compare(record)
         return record
 
-    def compare(self, record: list, wait: bool = True) -> bool:
+    def compare(self, record: Record, wait: bool = True) -> bool:
         """Whether all ranks are known to make this collective, where it is compared; `HpckitError`
         if they do not.
 
         wait : until that is known; the rank blocks then
         """
-        if record[_LEFT] > 0:
+        if record.left > 0:
             return True
-        line = None if record[_AGREED] else self._line
+        line = None if record.agreed else self._line
         if wait:
             self._waits = record
         if line:
-            record[_LEFT] = -_NEVER if wait else 0.0
+            record.left = -_NEVER if wait else 0.0
             try:
-                record[_AGREED] = line.verdict(record[_NUMBER], wait)
+                record.agreed = line.verdict(record.number, wait)
             finally:
-                record[_LEFT] = 0.0
+                record.left = 0.0
         if wait:
-            record[_LEFT] = -_clock()
-        return record[_AGREED] or not line
+            record.left = -_clock()
+        return record.agreed or not line
 
-    def left(self, record: list) -> None:
+    def left(self, record: Record) -> None:
         """Record that it is complete."""
-        if record[_LEFT] <= 0:
-            record[_LEFT] = _clock()
+        if record.left <= 0:
+            record.left = _clock()
 
     def plan(self, kind: str, signature: Signature) -> Recording:
         """What makes the operations of a plan's chunks recorded; which of them comes first may
@@ -196,14 +236,14 @@ class Watch:
         A call's time begins with its last arrival; the wait before that, with its first. GB/s count
         the array once.
         """
-        records = self._ring[: self._entered] if self._entered < len(self._ring) else self._ring
+        records = self._ring[: self._entered] if self._entered < self._keep else self._ring
         mine = {
-            r[_NUMBER]: (_title(r), r[_ENTERED] + self._offset, r[_LEFT] + self._offset)
+            r.number: (r.title, r.entered + self._offset, r.left + self._offset)
             for r in records
-            if r[_LEFT] > 0
+            if r.left > 0
         }
         everyone = self._private.gather(mine)
-        return self._private.bcast(None if everyone is None else _table(everyone))
+        return self._private.bcast(None if everyone is None else table(everyone))
 
     def _recorded(self, kind: str) -> Callable[..., Any]:
         """The collective of that name."""
@@ -215,7 +255,7 @@ class Watch:
             try:
                 return function(*args, **kwargs)
             finally:
-                record[_LEFT] = _clock()
+                record.left = _clock()
 
         return collective
 
@@ -238,7 +278,7 @@ class Watch:
         number = self._entered
         record = self._blocked()
         if record:
-            return number, f"in its collective {record[_NUMBER]}, {_call(record)}"
+            return number, f"in its collective {record.number}, {record.call}"
         frame = caller(sys._current_frames()[self._thread])
         return (
             number,
@@ -247,14 +287,12 @@ class Watch:
 
     def _late(self) -> int | None:
         record = self._blocked()
-        return record[_NUMBER] if record and self._patience - _clock() < record[_LEFT] < 0 else None
+        return record.number if record and self._patience - _clock() < record.left < 0 else None
 
-    def _blocked(self) -> list | None:
+    def _blocked(self) -> Record | None:
         """The collective that this rank waits for."""
-        latest = self._ring[(self._entered - 1) % len(self._ring)]
-        return next(
-            (record for record in (latest, self._waits) if record and record[_LEFT] < 0), None
-        )
+        latest = self._ring[(self._entered - 1) % self._keep]
+        return next((record for record in (latest, self._waits) if record.left < 0), None)
 
 
 class _Recorded:
@@ -303,7 +341,7 @@ class _Request(MPI.Request):
     """
 
     watch: Watch
-    record: list
+    record: Record
     buffers: object = None
 
     def Wait(self, status: MPI.Status | None = None) -> Literal[True]:
@@ -330,68 +368,3 @@ class _Request(MPI.Request):
     ) -> None:
         if self != null:  # dropped before it is complete
             outlive([plain(self)], self.buffers)
-
-
-def _call(record: list) -> Call:
-    return call(record[_KIND], record[_SIGNATURE], where(record[_CODE], record[_AT]))
-
-
-def _title(record: list) -> tuple[str, str, int]:
-    """Kind, place in the program, and bytes."""
-    count, dtype, _, _ = record[_SIGNATURE]
-    return record[_KIND], where(record[_CODE], record[_AT]), count * dtype.itemsize if dtype else 0
-
-
-def _clock_offset(channel: Channel) -> float:
-    """Seconds to add to this rank's clock for rank 0's, by the fastest of a few messages
-    (collective).
-
-    The ranks of a node read the same clock, so only the first of each asks.
-    """
-    comm, node = channel.comm, channel.node
-    askers = sorted(set(comm.allgather(node.ranks[0])) - {0})
-    offset = 0.0
-    if comm.rank == 0:
-        for rank in np.repeat(askers, _PINGS).tolist():
-            comm.recv(source=rank)
-            comm.send(_clock(), rank)
-    elif comm.rank in askers:
-        offset = min(_ping(comm) for _ in range(_PINGS))[1]
-    return node.comm.bcast(offset)
-
-
-def _ping(comm: MPI.Intracomm) -> tuple[float, float]:
-    """Seconds there and back, and the offset, taking both ways for equally long."""
-    begin = _clock()
-    comm.send(None, 0)
-    theirs = comm.recv(source=0)
-    end = _clock()
-    return end - begin, theirs - (begin + end) / 2
-
-
-_HEADER = f"{'calls':>7} {'time ms':>9} {'GB/s':>7} {'wait ms':>9}  {'last to come':<16} collective"
-
-
-def _table(everyone: list[dict[int, tuple]]) -> str:
-    """everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of
-    leaving.
-    """
-    places: dict[tuple[str, str], list[int]] = {}
-    for number in sorted(set.intersection(*map(set, everyone))):
-        places.setdefault(everyone[0][number][0][:2], []).append(number)
-    return "\n".join(
-        [_HEADER, *(_row(place, numbers, everyone) for place, numbers in places.items())]
-    )
-
-
-def _row(place: tuple[str, str], numbers: list[int], everyone: list[dict[int, tuple]]) -> str:
-    entered, left = (np.array([[rank[n][i] for n in numbers] for rank in everyone]) for i in (1, 2))
-    seconds, wait = left.max(axis=0) - entered.max(axis=0), np.ptp(entered, axis=0)
-    rate = sum(everyone[0][n][0][2] for n in numbers) / seconds.sum() / 1e9
-    last = np.bincount(entered.argmax(axis=0))
-    who = f"rank {last.argmax()}, {100 * last.max() / len(numbers):.0f} %"
-    return (
-        f"{len(numbers):7} {1e3 * np.median(seconds):9.3f} {f'{rate:7.2f}' if rate else '':7} "
-        f"{1e3 * wait.mean():9.3f}"
-        f"  {who:<16} {place[0]} at {place[1]}"
-    )
