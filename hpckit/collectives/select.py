@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.collectives.algorithms import predict
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.cost import predict
 from hpckit.machine.choice import Choice
 from hpckit.machine.model import with_links
 

@@ -26,7 +26,7 @@ def estimate(config: Config, ranks: int) -> str:
 
 
 def _estimate(config: Config, ranks: int) -> str:
-    from hpckit.collectives.cost import predict
+    from hpckit.collectives.algorithms import predict
 
     try:
         links, whence = _links(config)

@@ -16,9 +16,8 @@ from mpi4py import MPI
 from hpckit.apps.allreduce.estimate import buffers, to_json
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.collectives import Allreduce
-from hpckit.collectives.algorithms import possible
+from hpckit.collectives.algorithms import possible, predict
 from hpckit.collectives.channel import Channel, empty
-from hpckit.collectives.cost import predict
 from hpckit.errors import ConfigError, agree, meet, together, writing
 from hpckit.log import progress
 from hpckit.machine.model import with_links

@@ -18,6 +18,7 @@ from hpckit.collectives.algorithms.twoshot import TwoShot
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.persistent import Operands, Persistent, alone
 from hpckit.errors import ConfigError
+from hpckit.machine.links import Links
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
@@ -69,3 +70,16 @@ def possible(channel: Channel, op: MPI.Op) -> list[str]:
         and (shares_memory or not algorithm.in_shared_memory)
         and (channel.one_node or not algorithm.on_one_node)
     ]
+
+
+def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, float]:
+    """Seconds of each algorithm that sends messages.
+
+    ranks : as many as the links were measured for, or, for estimates, any number of ranks on nodes
+        like those
+    """
+    p = ranks or len(links.node_of)
+    if p == 1:
+        return {}
+    costs = {name: algorithm.cost(links, nbytes, p) for name, algorithm in ALGORITHMS.items()}
+    return {name: cost for name, cost in costs.items() if cost is not None}

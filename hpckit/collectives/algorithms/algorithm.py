@@ -12,6 +12,7 @@ from hpckit.collectives.messages import Messages
 from hpckit.collectives.persistent import Operands, Persistent
 from hpckit.collectives.schedule import Cuts, Schedule
 from hpckit.comm.partition import starts
+from hpckit.machine.links import Links
 
 
 class Algorithm:
@@ -36,6 +37,17 @@ class Algorithm:
 
     def check(self, array: np.ndarray, op: MPI.Op, chunks: int) -> None:
         """`ConfigError` unless it reduces such arrays by `op`, in so many chunks."""
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float | None:
+        """Seconds by the links' latency and time per byte, a and b; None where it does not say.
+
+        Those of the slowest pair count, with the links' `overhead` for each further message of a
+        direct exchange, their `crowd` where all ranks send at once, and `gamma` for the additions
+        (Thakur, Rabenseifner & Gropp, IJHPCA 19, 2005).
+
+        ranks : above 1; as many as the links were measured for or, for estimates, any number
+        """
+        return None
 
     def bind(self, operands: Operands) -> Persistent:
         """The operation on these arrays, among several ranks (collective)."""
@@ -63,3 +75,11 @@ class ByMessages(Algorithm):
         channel = operands.channel
         cuts = starts(operands.groups, channel.size)
         return Messages(operands, self.schedule(channel.rank, channel.size, cuts))
+
+
+def beyond_a_power_of_two(links: Links, nbytes: int, ranks: int) -> float:
+    """Seconds of what those ranks do who are too many for rounds of partners: one message to their
+    neighbour, and one back.
+    """
+    a, b = links.slowest()
+    return 0.0 if ranks & (ranks - 1) == 0 else 2 * (a + links.overhead + nbytes * b)

@@ -9,6 +9,7 @@ of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from hpckit.collectives.algorithms.twoshot import (
 from hpckit.collectives.messages import Messages
 from hpckit.collectives.persistent import Operands, Persistent, Stages
 from hpckit.comm.partition import starts
+from hpckit.machine.links import Links
 
 _ONESHOT = 4096  # bytes of a lane up to which one latency is worth sending everything to everybody
 
@@ -34,6 +36,19 @@ class Hierarchical(Algorithm):
 
     name = "hierarchical"
     in_shared_memory = True
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float | None:
+        """Between nodes two-shots of as many lanes as a node has ranks; within them two passes over
+        memory.
+        """
+        measured = len(links.node_of)
+        nodes = links.nodes if ranks == measured else math.ceil(ranks * links.nodes / measured)
+        if nodes == 1 or ranks // nodes <= 1:
+            return None
+        a, b = links.slowest()
+        between = 2 * (a + (nodes - 1) * (links.overhead + nbytes / nodes * b * links.crowd))
+        within = 4 * links.within + 4 * nbytes * links.gamma
+        return between + within
 
     def bind(self, operands: Operands) -> Stages:
         links = operands.channel.links

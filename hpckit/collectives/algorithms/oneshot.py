@@ -16,6 +16,7 @@ from hpckit.collectives.schedule import (
     in_rank_order,
     others,
 )
+from hpckit.machine.links import Links
 
 
 class OneShot(ByMessages):
@@ -23,6 +24,11 @@ class OneShot(ByMessages):
 
     name = "oneshot"
     in_rank_order = True
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        o, c, g = links.overhead, b * links.crowd, links.gamma
+        return a + (ranks - 1) * (o + nbytes * c + nbytes * g)
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         whole = Piece(0, cuts[-1])

@@ -5,9 +5,10 @@ As few bytes as a ring and as few rounds as a tree (Thakur, Rabenseifner & Gropp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from hpckit.collectives.algorithms.algorithm import ByMessages
+from hpckit.collectives.algorithms.algorithm import ByMessages, beyond_a_power_of_two
 from hpckit.collectives.schedule import (
     Cuts,
     Fold,
@@ -17,12 +18,21 @@ from hpckit.collectives.schedule import (
     exchange,
     on_a_power_of_two,
 )
+from hpckit.machine.links import Links
 
 
 class Rabenseifner(ByMessages):
     """Recursive halving of what is reduced, then recursive doubling of what is known."""
 
     name = "rabenseifner"
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        others, part = ranks - 1, nbytes / ranks
+        latencies = 2 * math.floor(math.log2(ranks)) * (a + links.overhead)
+        halving = latencies + 2 * nbytes * others / ranks * b
+        sums = others * part * links.gamma
+        return halving + sums + beyond_a_power_of_two(links, nbytes, ranks)
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         power = 1 << (size.bit_length() - 1)

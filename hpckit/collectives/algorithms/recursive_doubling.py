@@ -6,9 +6,10 @@ Gropp, IJHPCA 19, 2005).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from hpckit.collectives.algorithms.algorithm import ByMessages
+from hpckit.collectives.algorithms.algorithm import ByMessages, beyond_a_power_of_two
 from hpckit.collectives.schedule import (
     Cuts,
     Fold,
@@ -18,12 +19,19 @@ from hpckit.collectives.schedule import (
     exchange,
     on_a_power_of_two,
 )
+from hpckit.machine.links import Links
 
 
 class RecursiveDoubling(ByMessages):
     """Partners exchange everything, at distance 1, 2, 4, ..."""
 
     name = "recursive_doubling"
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        rounds = math.floor(math.log2(ranks))
+        exchanges = rounds * (a + links.overhead + nbytes * (b + links.gamma))
+        return exchanges + beyond_a_power_of_two(links, nbytes, ranks)
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         whole, beside = Piece(0, cuts[-1]), Piece(0, cuts[-1], scratch=True)

@@ -17,12 +17,20 @@ from hpckit.collectives.schedule import (
     exchange,
     slice_of,
 )
+from hpckit.machine.links import Links
 
 
 class Ring(ByMessages):
     """Slices travel round the ring twice: being reduced, then as results."""
 
     name = "ring"
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        part = nbytes / ranks
+        rounds = ranks - 1
+        sends = 2 * rounds * (a + links.overhead + part * b)
+        return sends + rounds * part * links.gamma
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         return ring_reduce_scatter(rank, size, cuts) + ring_allgather(rank, size, cuts)

@@ -6,8 +6,9 @@ root's link.
 
 from __future__ import annotations
 
+import numpy as np
+
 from hpckit.collectives.algorithms.algorithm import ByMessages
-from hpckit.collectives.cost import root
 from hpckit.collectives.messages import Messages
 from hpckit.collectives.persistent import Operands
 from hpckit.collectives.schedule import (
@@ -21,6 +22,7 @@ from hpckit.collectives.schedule import (
     others,
 )
 from hpckit.comm.partition import starts
+from hpckit.machine.links import Links
 
 
 class Star(ByMessages):
@@ -28,6 +30,12 @@ class Star(ByMessages):
 
     name = "star"
     in_rank_order = True
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        others = ranks - 1
+        sends = 2 * (a + others * (links.overhead + nbytes * b))
+        return sends + others * nbytes * links.gamma
 
     def schedule(self, rank: int, size: int, cuts: Cuts, root: int = 0) -> Schedule:
         whole = Piece(0, cuts[-1])
@@ -42,3 +50,8 @@ class Star(ByMessages):
         cuts = starts(operands.groups, channel.size)
         middle = root(channel.links) if channel.links else 0
         return Messages(operands, self.schedule(channel.rank, channel.size, cuts, middle))
+
+
+def root(links: Links) -> int:
+    """The rank that is nearest to all others: where a star should have its middle."""
+    return int(links.per_node(links.alpha, np.max)[list(links.node_of)].argmin())

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 from hpckit.collectives.algorithms.algorithm import ByMessages
 from hpckit.collectives.schedule import Cuts, Fold, Message, Piece, Schedule, exchange
+from hpckit.machine.links import Links
 
 
 class Tree(ByMessages):
     """Up a binomial tree to rank 0, and down again: for comparison."""
 
     name = "tree"
+
+    def cost(self, links: Links, nbytes: int, ranks: int) -> float:
+        a, b = links.slowest()
+        levels = math.ceil(math.log2(ranks))
+        return 2 * levels * (a + links.overhead + nbytes * b) + levels * nbytes * links.gamma
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         whole, beside = Piece(0, cuts[-1]), Piece(0, cuts[-1], scratch=True)

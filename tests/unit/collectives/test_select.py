@@ -9,9 +9,10 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives import Allreduce, allreduce, empty
-from hpckit.collectives.algorithms import ALGORITHMS, BY_MESSAGES
+from hpckit.collectives.algorithms import ALGORITHMS, BY_MESSAGES, predict
+from hpckit.collectives.algorithms.star import root
+from hpckit.collectives.algorithms.twoshot import shares
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.cost import predict, root, shares
 from hpckit.collectives.select import choose
 from hpckit.machine.links import Links, pairings
 
