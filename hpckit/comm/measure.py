@@ -34,8 +34,7 @@ _COUNTERS = 256
 
 
 def with_steps(comm: MPI.Intracomm, node: NodeMemory) -> Model:
-    """The model of a communicator with its steps, measured if there is no file of them
-    (collective).
+    """The model of a communicator with its steps, from a file or measured now (collective).
 
     Measuring takes about a tenth of a second: two ranks work, the others sleep.
     """
@@ -47,9 +46,7 @@ def with_steps(comm: MPI.Intracomm, node: NodeMemory) -> Model:
 
 
 def _measure(comm: MPI.Intracomm, node_of: Sequence[int]) -> dict[str, Table]:
-    """Rank 0 alone, then with a rank of its node, then with one of another; the other ranks sleep
-    (collective).
-    """
+    """Rank 0 alone, then with one of its node, then with one of another; the others sleep."""
     native.load("hpckit.comm.moves")  # compile before the clock runs
     tables = _copies() if comm.rank == 0 else {}
     for same_node in (True, False):
@@ -108,9 +105,7 @@ def _messages(pair: MPI.Intracomm) -> dict[str, Table]:
 
 
 def _node_memory(pair: MPI.Intracomm) -> dict[str, Table]:
-    """`flag`, `shared` and `direct`: memory of two ranks of one node; nothing where there is too
-    little of it.
-    """
+    """`flag`, `shared` and `direct`, of two ranks of a node; none where memory is too small."""
     memory = NodeMemory(pair)
     try:
         own = memory.zeros((_COUNTERS + AREA,), np.uint8)
@@ -166,9 +161,7 @@ def _flags(mine: np.ndarray, theirs: np.ndarray) -> Step:
 
 
 def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Case) -> Table:
-    """As many of the points, small ones first, as the time allows: on a busy machine a table may
-    end early.
-    """
+    """As many of the points, small ones first, as the time allows on a busy machine."""
     table: Table = {}
     end = time.perf_counter() + LIMIT
     for nbytes, row, stride in points:
@@ -181,9 +174,7 @@ def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Ca
 
 
 def _rising(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """More bytes never take less time: where they seem to, something else ran during the smaller
-    point.
-    """
+    """More bytes never take less time: where they seem to, the smaller point was disturbed."""
     return [
         (nbytes, min(seconds for _, seconds in points[i:])) for i, (nbytes, _) in enumerate(points)
     ]

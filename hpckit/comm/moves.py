@@ -48,9 +48,7 @@ def copy_bytes(typing, target, source, n):
 
 
 def _register_move(width):
-    """A function that loads `width` bytes into one register and stores them: unaligned, any `width`
-    = 2**k.
-    """
+    """A function that moves `width` = 2**k bytes, unaligned, through one register."""
     word = ir.IntType(8 * width) if width <= 8 else ir.VectorType(_WORD, width // 8)
 
     @intrinsic
@@ -66,9 +64,7 @@ def _register_move(width):
 
 
 def _sweep(width):
-    """Innermost loop for rows of `width` to `2*width - 1` bytes: two overlapping register moves a
-    row, one if exact.
-    """
+    """Innermost loop for rows of `width` to `2*width - 1` bytes: two moves that overlap, or one."""
     move = _register_move(width)
 
     @njit
@@ -191,9 +187,7 @@ def run(table, n):
 
 @njit
 def _wait_for_all(exchange, counter, value):
-    """Wait until a counter (its place in `NEIGHBOUR`) of every neighbour has reached `value`; False
-    to be called again.
-    """
+    """Wait until every neighbour's counter, at that place, reaches `value`; False: call again."""
     at = get(exchange, EXCHANGE_AT.next)
     while at < get(exchange, EXCHANGE_AT.neighbours):
         neighbour = get(exchange, EXCHANGE_AT.table) + _NEIGHBOUR_BYTES * at
@@ -242,17 +236,13 @@ def _drain(exchange):
 
 @export("i8(i8)")
 def post(exchange):
-    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the
-    buffer is in use.
-    """
+    """Begin the next exchange: own moves, then `posted`; 1, call again: the buffer is in use."""
     return _post(exchange)
 
 
 @export("i8(i8)")
 def collect(exchange):
-    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be
-    called again.
-    """
+    """Finish it: each neighbour's data as it is posted, then `finished`; 1: call again."""
     return _collect(exchange)
 
 
@@ -264,9 +254,7 @@ def drain(exchange):
 
 @export("i8(i8)")
 def whole(exchange):
-    """All steps of an exchange (with direct reading, `drain` is the third). Returns how many of
-    them are done.
-    """
+    """All steps of an exchange (`drain` is the third, if any); how many of them are done."""
     if _post(exchange):
         return 0
     if _collect(exchange):

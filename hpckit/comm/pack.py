@@ -1,8 +1,7 @@
-"""Pack and unpack strided blocks in host memory: everything is planned once and moved by one native
-call.
+"""Pack and unpack strided blocks in host memory: planned once, then moved by one native call.
 
-Kernels: `hpckit.comm.moves`; their table: `hpckit.comm.tables`. Reached on rows of 256 bytes and more:
-the speed of memcpy.
+Kernels: `hpckit.comm.moves`; their table: `hpckit.comm.tables`. Reached on rows of 256 bytes and
+more: the speed of memcpy.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ _Row: Any = namedtuple("_Row", MOVE.names or ())
 
 
 class Move(NamedTuple):
-    """A strided copy: `shape` items of `row` contiguous bytes; strides in bytes, signed, outermost
-    first.
+    """A strided copy: `shape` items of `row` bytes; strides in bytes, signed, outermost first.
 
     `owner` names the memory that the copy walks (an array's number, say): moves of one owner may
     become twins.
@@ -80,9 +78,7 @@ class Moves:
 
 
 def _fit(moves: Iterable[Move]) -> Iterable[Move]:
-    """Non-empty moves in their shortest form, each with at most four loops: what is outside is
-    unrolled.
-    """
+    """Non-empty moves in their shortest form, of four loops at most: further ones are unrolled."""
     for given in moves:
         move = simplify(given)
         if not move.row or 0 in move.shape:
@@ -99,9 +95,7 @@ def _fit(moves: Iterable[Move]) -> Iterable[Move]:
 
 
 def simplify(move: Move) -> Move:
-    """Drop loops of one, fold contiguous loops into the row, and merge loops that run on from each
-    other.
-    """
+    """Drop loops of one, fold contiguous ones into the row, merge those that run on."""
     loops: list[tuple[int, int, int]] = []
     row = move.row
     for n, s, t in reversed(
@@ -124,9 +118,7 @@ def simplify(move: Move) -> Move:
 
 
 def dense_strides(shape: Sequence[int], row: int) -> tuple[int, ...]:
-    """Strides in bytes of a packed box: `shape` items of `row` bytes, the last dimension
-    fastest.
-    """
+    """Strides in bytes of `shape` packed items of `row` bytes, the last dimension fastest."""
     strides = [row]
     for n in reversed(shape[1:]):
         strides.append(strides[-1] * n)
@@ -165,25 +157,19 @@ class Packer:
         self._bound: dict[str, tuple] = {}
 
     def pack(self, *sources: np.ndarray, out: np.ndarray) -> None:
-        """Gather from `sources`, one array per layout, into `out` (contiguous, `nbytes` bytes or
-        more).
-        """
+        """Gather from `sources`, one per layout, into `out`: contiguous, `nbytes` or more."""
         self._bind("pack", sources, out).run()
         for number, offset, datatype in self._types:
             datatype.Pack(_first_byte(sources[number]), _bytes(out)[offset:], 0, MPI.COMM_SELF)
 
     def unpack(self, packed: np.ndarray, *targets: np.ndarray) -> None:
-        """Scatter `packed` (contiguous, `nbytes` bytes or more) to `targets`, one array per
-        layout.
-        """
+        """Scatter `packed`, contiguous, of `nbytes` or more, to `targets`, one per layout."""
         self._bind("unpack", targets, packed).run()
         for number, offset, datatype in self._types:
             datatype.Unpack(_bytes(packed)[offset:], 0, _first_byte(targets[number]), MPI.COMM_SELF)
 
     def _bind(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
-        """The moves between these arrays and this buffer; kept, since the next call usually names
-        the same ones.
-        """
+        """The moves between these; kept, since the next call usually names the same ones."""
         known = self._bound.get(verb)
         if (
             known
@@ -270,16 +256,12 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _first_byte(array: np.ndarray) -> MPI.buffer:
-    """The array as MPI's Pack takes it, which divides the buffer's length by the type's extent: one
-    each.
-    """
+    """The array as MPI's Pack takes it, which divides its length by the type's extent."""
     return MPI.buffer.fromaddress(native.address(array), 1)
 
 
 def _canonical(layout: StridedBlock | MPI.Datatype, count: int) -> StridedBlock | MPI.Datatype:
-    """`count` objects as one strided block; where there is none, as one object of a new datatype of
-    extent 1.
-    """
+    """`count` objects as one strided block, else as one object of a new datatype of extent 1."""
     if isinstance(layout, StridedBlock):
         return layout.repeat(count)
     with contextlib.suppress(NotStrided):

@@ -36,9 +36,7 @@ def land() -> None:
 
 
 def help_others() -> None:
-    """Whoever waits does meanwhile what others may wait for: those who wait in another order,
-    say.
-    """
+    """Whoever waits does meanwhile what others, who wait in another order, may wait for."""
     land()
     for halo in list(halos):
         halo.progress()

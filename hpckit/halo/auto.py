@@ -23,7 +23,7 @@ from hpckit.machine.spin import Meeting
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
-    from hpckit.halo.plan import Plan
+    from hpckit.halo.pattern import Pattern
 
 _RACERS = 3
 
@@ -31,23 +31,21 @@ _chosen: weakref.WeakKeyDictionary[Grid, dict] = weakref.WeakKeyDictionary()
 
 
 class Auto:
-    """Chooses among the methods for one plan; `on_choice` is called when exchanges are to be bound
-    anew.
-    """
+    """Chooses among the methods; calls `on_choice` when exchanges are to be bound anew."""
 
-    def __init__(self, plan: Plan, tag: int, on_choice: Callable[[], None]) -> None:
-        self._plan = plan
+    def __init__(self, pattern: Pattern, tag: int, on_choice: Callable[[], None]) -> None:
+        self._pattern = pattern
         self._tag = tag
         self._on_choice = on_choice
         self._methods: dict[str, Method] = {}
-        met = plan.grid.comm, tag + MEETING, plan.deadline, DOING
-        self._meeting = None if plan.deadline is None else Meeting(*met)
-        predicted = _predict(plan)
-        known = _chosen.setdefault(plan.grid, {})
-        key = plan.signature(), "direct" in predicted
+        met = pattern.grid.comm, tag + MEETING, pattern.deadline, DOING
+        self._meeting = None if pattern.deadline is None else Meeting(*met)
+        predicted = _predict(pattern)
+        known = _chosen.setdefault(pattern.grid, {})
+        key = pattern.signature(), "direct" in predicted
         ranking = sorted(predicted, key=predicted.__getitem__)
         self._choice = Choice(
-            plan.grid.comm,
+            pattern.grid.comm,
             predicted,
             [name for name in ranking if name == known.get(key) or name in ranking[:_RACERS]],
             known=known,
@@ -73,7 +71,7 @@ class Auto:
         return self._choice.explain("method")
 
     def _make(self, name: str) -> None:
-        self._methods[name] = METHODS[name](self._plan, self._tag)
+        self._methods[name] = METHODS[name](self._pattern, self._tag)
 
     def _meet(self) -> None:
         if self._meeting:
@@ -110,9 +108,7 @@ class Auto:
         return Persistent.of(start, wait, poll, self)
 
     def _counted(self, exchange: Persistent) -> Persistent:
-        """An exchange by the chosen method, until it is time for another race: that begins with the
-        next one.
-        """
+        """An exchange by the chosen method; a race that is due begins with the next one."""
         due = self._due
 
         def start() -> None:
@@ -136,15 +132,13 @@ class Auto:
         self._on_choice()
 
 
-def _predict(plan: Plan) -> dict[str, float]:
-    """Seconds of one exchange by each method that is possible on all ranks, the slowest rank's
-    (collective).
-    """
-    model = with_steps(plan.grid.comm, plan.grid.node_memory)
-    costs = [method.cost(model, plan) for method in METHODS.values()]
-    barred = [float(not method.possible(plan)) for method in METHODS.values()]
+def _predict(pattern: Pattern) -> dict[str, float]:
+    """The slowest rank's seconds by each method that all ranks can take (collective)."""
+    model = with_steps(pattern.grid.comm, pattern.grid.node_memory)
+    costs = [method.cost(model, pattern) for method in METHODS.values()]
+    barred = [float(not method.possible(pattern)) for method in METHODS.values()]
     slowest = np.array([costs, barred])
-    plan.grid.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
+    pattern.grid.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
     return {
         name: seconds
         for name, seconds, never in zip(METHODS, *slowest.tolist(), strict=True)

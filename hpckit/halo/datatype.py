@@ -10,8 +10,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.pack import Move, Moves, simplify
+from hpckit.halo.pattern import Pattern
 from hpckit.halo.persistent import DOING, Persistent
-from hpckit.halo.plan import Plan
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 
@@ -32,43 +32,43 @@ class Datatype:
 
     name: ClassVar[str] = "datatype"
 
-    def __init__(self, plan: Plan, tag: int) -> None:
-        self._plan = plan
+    def __init__(self, pattern: Pattern, tag: int) -> None:
+        self._pattern = pattern
         self._tag = tag
 
     @staticmethod
-    def possible(plan: Plan) -> bool:
+    def possible(pattern: Pattern) -> bool:
         return True
 
     @staticmethod
-    def cost(model: Model, plan: Plan) -> float:
+    def cost(model: Model, pattern: Pattern) -> float:
         seconds = 0.0
-        for sizes in plan.sizes:
+        for sizes in pattern.sizes:
             rows = sum(n / row for n, row in sizes.sends)
             if rows:
                 seconds += model.datatype(sizes.nbytes, int(sizes.nbytes / rows), sizes.near)
         return seconds
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
-        comm = self._plan.grid.comm
-        own = Moves(self._plan.own_moves(arrays))
+        comm = self._pattern.grid.comm
+        own = Moves(self._pattern.own_moves(arrays))
         types: list[MPI.Datatype] = []
         receives: list[tuple[int, MPI.Prequest]] = []
         sends: list[tuple[int, MPI.Prequest]] = []
-        for link in self._plan.links:
+        for partner in self._pattern.partners:
             for messages, make, boxes in (
-                (receives, comm.Recv_init, link.receives),
-                (sends, comm.Send_init, link.sends),
+                (receives, comm.Recv_init, partner.receives),
+                (sends, comm.Send_init, partner.sends),
             ):
-                nests = [simplify(move) for move in self._plan.pack_moves(arrays, boxes, 0)]
+                nests = [simplify(move) for move in self._pattern.pack_moves(arrays, boxes, 0)]
                 groups = [[nest] for nest in nests] if len(nests) <= _FEW else [nests]
                 for i, group in enumerate(groups):
                     types.append(_type(group))
-                    request = make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i)
-                    messages.append((link.rank, request))
+                    request = make([MPI.BOTTOM, 1, types[-1]], partner.rank, self._tag + i)
+                    messages.append((partner.rank, request))
         requests = [request for _, request in receives + sends]
         start_all = MPI.Prequest.Startall
-        wait_all = waiter([rank for rank, _ in receives + sends], self._plan.deadline, DOING)
+        wait_all = waiter([rank for rank, _ in receives + sends], self._pattern.deadline, DOING)
 
         def start() -> None:
             own.run()

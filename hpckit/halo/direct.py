@@ -14,7 +14,7 @@ import numpy as np
 
 from hpckit.errors import ConfigError
 from hpckit.halo.packed import packed_cost
-from hpckit.halo.plan import Plan
+from hpckit.halo.pattern import Pattern
 from hpckit.halo.shared import Shared
 
 if TYPE_CHECKING:
@@ -30,22 +30,22 @@ class Direct(Shared):
     _packs: ClassVar[bool] = False
 
     @staticmethod
-    def possible(plan: Plan) -> bool:
-        return plan.in_node_memory
+    def possible(pattern: Pattern) -> bool:
+        return pattern.in_node_memory
 
     @staticmethod
-    def cost(model: Model, plan: Plan) -> float:
+    def cost(model: Model, pattern: Pattern) -> float:
         seconds = 0.0
-        for sizes in plan.sizes:
+        for sizes in pattern.sizes:
             read = sum(model.direct(*piece) for piece in sizes.receives)
             seconds += read if sizes.near else packed_cost(model, sizes)
-        flags = model.flag() if any(sizes.near for sizes in plan.sizes) else 0.0
+        flags = model.flag() if any(sizes.near for sizes in pattern.sizes) else 0.0
         return seconds + 2 * flags
 
-    def _link_moves(self, arrays: Sequence[np.ndarray], i: int, parity: int) -> list[Move]:
-        link, theirs = self._links[i], self._theirs[i]
-        fields = _of_peer(self._plan.grid, arrays, link.rank)
-        return self._plan.copy_moves(arrays, link.receives, fields, theirs.boxes)
+    def _partner_moves(self, arrays: Sequence[np.ndarray], i: int, parity: int) -> list[Move]:
+        partner, theirs = self._partners[i], self._theirs[i]
+        fields = _of_peer(self._pattern.grid, arrays, partner.rank)
+        return self._pattern.copy_moves(arrays, partner.receives, fields, theirs.boxes)
 
 
 def _of_peer(grid: Grid, arrays: Sequence[np.ndarray], rank: int) -> list[np.ndarray]:

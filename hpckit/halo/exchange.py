@@ -16,8 +16,8 @@ from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.auto import Auto
 from hpckit.halo.methods import METHODS as FIXED
 from hpckit.halo.methods import Method
+from hpckit.halo.pattern import Pattern, Width
 from hpckit.halo.persistent import MEETING, TAGS, NotBegun, Persistent
-from hpckit.halo.plan import Plan, Width
 from hpckit.machine.spin import Meeting, check_deadline
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ class Halo:
             raise
 
     def start(self, *fields: np.ndarray) -> None:
-        """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that
-        is exchanged.
-        """
+        """Begin to fill the ghosts; until `wait`, only read, and owned cells only."""
         known = self._bindings.get(tuple(map(id, fields)))
         exchange = known[0] if known else self._bind(fields)
         if self._flight:
@@ -158,20 +156,17 @@ class Halo:
 
     def __del__(self) -> None:
         if getattr(self, "_flight", None):
-            self.abandon()  # and nothing that calls MPI: the garbage collector may be inside of such a call
+            # Nothing here calls MPI: the garbage collector may be inside of such a call.
+            self.abandon()
 
     @property
     def interior(self) -> tuple[slice, ...]:
-        """Owned cells of a local array that lie farther than the width from cells that other ranks
-        fill.
-        """
+        """Owned cells that lie farther than the width from cells that other ranks fill."""
         return tuple(slice(a, b) for a, b in self._interior())
 
     @property
     def shell(self) -> list[tuple[slice, ...]]:
-        """The other owned cells: disjoint boxes that make, with `interior`, all of the owned
-        cells.
-        """
+        """The other owned cells, as disjoint boxes: with `interior` they are all of them."""
         boxes = []
         core = self._interior()
         owned = zip(self.width, self.grid.owned_shape(), strict=True)
@@ -185,19 +180,17 @@ class Halo:
         return boxes
 
     def explain(self) -> str:
-        """What is exchanged, how, and why: predicted and measured times where the method was
-        chosen.
-        """
+        """What is exchanged, how, and why: predicted and measured times if it was chosen."""
         if self._exchanger is None:
             return f"halo of width {self.width}, method {self._method}: not planned yet"
-        plan = self._plan
-        sent = sum(plan.nbytes(link.sends) for link in plan.links)
+        pattern = self._pattern
+        sent = sum(pattern.nbytes(partner.sends) for partner in pattern.partners)
         lines = [
             f"halo of width {', '.join(f'{lo}+{hi}' for lo, hi in self.width)}, "
-            f"{len(plan.layouts)} field(s),"
+            f"{len(pattern.layouts)} field(s),"
             f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank "
             f"{self.grid.rank}"
-            f" to {len(plan.links)} neighbour(s)",
+            f" to {len(pattern.partners)} neighbour(s)",
             f"method {self.method}",
         ]
         if isinstance(self._exchanger, Auto):
@@ -213,9 +206,7 @@ class Halo:
         return spans
 
     def _is_other(self, d: int, side: int) -> bool:
-        """Whether another rank lies on this side: ghosts that we fill ourselves are ready when
-        `start` returns.
-        """
+        """Whether another rank lies on this side: our own ghosts are ready when `start` returns."""
         offset = [0] * self.grid.ndim
         offset[d] = side
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
@@ -225,21 +216,21 @@ class Halo:
         if self._deadline is not None:
             doing = "the planning of a halo exchange"
             Meeting(self.grid.comm, tag + MEETING, self._deadline, doing)()
-        self._plan = Plan(self.grid, self.width, fields, self.corners, self._deadline)
+        self._pattern = Pattern(self.grid, self.width, fields, self.corners, self._deadline)
         if self._method == "direct":
             what = "whether all fields of a halo of method 'direct' are in shared memory"
-            same(self.grid.comm, what, self._plan.in_node_memory)
+            same(self.grid.comm, what, self._pattern.in_node_memory)
         if self._method == "auto":
-            self._exchanger = Auto(self._plan, tag, on_choice=_forget_all(self))
+            self._exchanger = Auto(self._pattern, tag, on_choice=_forget_all(self))
         else:
-            self._exchanger = FIXED[self._method](self._plan, tag)
+            self._exchanger = FIXED[self._method](self._pattern, tag)
         return self._exchanger
 
     def _bind(self, fields: tuple[np.ndarray, ...]) -> Persistent:
         """The exchange of arrays that were not exchanged before, or not lately."""
         key = tuple(map(id, fields))
         exchanger = self._exchanger or self._plan_for(fields)
-        self._plan.check(fields)
+        self._pattern.check(fields)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
         exchange = exchanger.bind(fields)

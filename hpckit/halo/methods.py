@@ -19,33 +19,33 @@ from hpckit.halo.persistent import Persistent
 from hpckit.halo.shared import Shared
 
 if TYPE_CHECKING:
-    from hpckit.halo.plan import Plan
+    from hpckit.halo.pattern import Pattern
     from hpckit.machine.model import Model
 
 
 class Method(Protocol):
-    """How the fields of one plan are exchanged (constructing is collective).
+    """How the fields of one pattern are exchanged (constructing is collective).
 
-    Made of a plan and the first of the tags that its messages may bear; raises `HpckitError`, on
+    Made of a pattern and the first of the tags that its messages may bear; raises `HpckitError`, on
     all ranks, where it cannot be taken here.
     """
 
     name: ClassVar[str]
     """what users call it"""
 
-    def __init__(self, plan: Plan, tag: int) -> None: ...
+    def __init__(self, pattern: Pattern, tag: int) -> None: ...
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
-        """The exchange of these arrays, of the plan's layouts; not collective."""
+        """The exchange of these arrays, of the pattern's layouts; not collective."""
         ...
 
     @staticmethod
-    def possible(plan: Plan) -> bool:
-        """Whether it can be taken for the plan's fields, as far as this rank sees."""
+    def possible(pattern: Pattern) -> bool:
+        """Whether it can be taken for the pattern's fields, as far as this rank sees."""
         ...
 
     @staticmethod
-    def cost(model: Model, plan: Plan) -> float:
+    def cost(model: Model, pattern: Pattern) -> float:
         """Seconds of one exchange on this rank, by the model of the machine."""
         ...
 

@@ -18,8 +18,8 @@ from hpckit.comm.pack import Move, Moves
 from hpckit.comm.tables import EXCHANGE, NEIGHBOUR
 from hpckit.halo.adrift import help_others
 from hpckit.halo.packed import Packed, packed_cost
+from hpckit.halo.pattern import Box, Pattern
 from hpckit.halo.persistent import DOING, Persistent
-from hpckit.halo.plan import Box, Plan
 from hpckit.machine.spin import Lookout, poll_limits
 
 if TYPE_CHECKING:
@@ -39,64 +39,64 @@ class _Theirs(NamedTuple):
 
 
 class Shared:
-    """Neighbours on this node through memory that they share, the others through packed
-    messages.
-    """
+    """Partners on this node through memory that they share, others by packed messages."""
 
     name: ClassVar[str] = "shared"
     _packs: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan, tag: int) -> None:
-        grid = plan.grid
-        self._plan = plan
-        self._links = [link for link in plan.links if link.rank in grid.node_memory.ranks]
-        others = [link for link in plan.links if link not in self._links]
-        self._others = Packed(plan, tag, others, own=False) if others else None
-        self._offsets = plan.offsets([link.sends for link in self._links])
+    def __init__(self, pattern: Pattern, tag: int) -> None:
+        grid = pattern.grid
+        self._pattern = pattern
+        self._partners = [
+            partner for partner in pattern.partners if partner.rank in grid.node_memory.ranks
+        ]
+        others = [partner for partner in pattern.partners if partner not in self._partners]
+        self._others = Packed(pattern, tag, others, own=False) if others else None
+        self._offsets = pattern.offsets([partner.sends for partner in self._partners])
         self._buffers = 2 if self._offsets[-1] <= _LARGE else 1
         packed = self._buffers * self._offsets[-1] if self._packs else 0
         self._memory = grid.node_memory.zeros((_COUNTERS + packed,), np.uint8)
         self._peers = grid.shared_peers(self._memory) or {}
-        ranks = [link.rank for link in self._links]
-        self._lookout = Lookout(grid.comm, grid.node_memory, ranks, DOING, plan.deadline)
+        ranks = [partner.rank for partner in self._partners]
+        self._lookout = Lookout(grid.comm, grid.node_memory, ranks, DOING, pattern.deadline)
         ours = [
-            _Theirs(link.sends, self._packed_at(0, i), self._packed_at(1, i))
-            for i, link in enumerate(self._links)
+            _Theirs(partner.sends, self._packed_at(0, i), self._packed_at(1, i))
+            for i, partner in enumerate(self._partners)
         ]
-        self._theirs: list[_Theirs] = plan.swap(self._links, ours, tag)
+        self._theirs: list[_Theirs] = pattern.swap(self._partners, ours, tag)
         self._polls, self._eager = poll_limits(grid.node_comm)
         grid.node_comm.Barrier()  # nobody reads a counter before it is zero
 
     @staticmethod
-    def possible(plan: Plan) -> bool:
+    def possible(pattern: Pattern) -> bool:
         return True
 
     @staticmethod
-    def cost(model: Model, plan: Plan) -> float:
+    def cost(model: Model, pattern: Pattern) -> float:
         seconds = 0.0
-        for sizes in plan.sizes:
+        for sizes in pattern.sizes:
             if sizes.near:
                 seconds += sum(model.pack(*piece) for piece in sizes.sends)
                 seconds += sum(model.shared(*piece) for piece in sizes.receives)
             else:
                 seconds += packed_cost(model, sizes)
-        return seconds + (model.flag() if any(sizes.near for sizes in plan.sizes) else 0.0)
+        return seconds + (model.flag() if any(sizes.near for sizes in pattern.sizes) else 0.0)
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
         own = [Moves(self._own_moves(arrays, parity)) for parity in (0, 1)]
         incoming = [
-            [Moves(self._link_moves(arrays, i, parity)) for parity in (0, 1)]
-            for i in range(len(self._links))
+            [Moves(self._partner_moves(arrays, i, parity)) for parity in (0, 1)]
+            for i in range(len(self._partners))
         ]
         neighbours = np.array(
             [
-                (*self._counters(link.rank), len(even), even.address, odd.address)
-                for link, (even, odd) in zip(self._links, incoming, strict=True)
+                (*self._counters(partner.rank), len(even), even.address, odd.address)
+                for partner, (even, odd) in zip(self._partners, incoming, strict=True)
             ],
             dtype=NEIGHBOUR,
         )
         table = np.zeros(1, EXCHANGE)
-        table["posted"], table["finished"] = self._counters(self._plan.grid.rank)
+        table["posted"], table["finished"] = self._counters(self._pattern.grid.rank)
         table["polls"] = self._polls
         table["eager"] = self._eager
         table["neighbours"] = len(neighbours)
@@ -108,24 +108,24 @@ class Shared:
         others = self._others.bind(arrays) if self._others else None
         return self._steps(table, (neighbours, own, incoming), others)
 
-    def _packed_at(self, parity: int, link: int) -> int:
-        """Where in our memory the boxes for a link are packed."""
-        return _COUNTERS + parity % self._buffers * self._offsets[-1] + self._offsets[link]
+    def _packed_at(self, parity: int, partner: int) -> int:
+        """Where in our memory the boxes for a partner are packed."""
+        return _COUNTERS + parity % self._buffers * self._offsets[-1] + self._offsets[partner]
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list[Move]:
         """What we do before the others may read: within this rank, and into the packed data."""
-        moves = self._plan.own_moves(arrays)
+        moves = self._pattern.own_moves(arrays)
         if self._packs:
-            for i, link in enumerate(self._links):
+            for i, partner in enumerate(self._partners):
                 packed = native.address(self._memory) + self._packed_at(parity, i)
-                moves += self._plan.pack_moves(arrays, link.sends, packed)
+                moves += self._pattern.pack_moves(arrays, partner.sends, packed)
         return moves
 
-    def _link_moves(self, arrays: Sequence[np.ndarray], i: int, parity: int) -> list[Move]:
-        """What we read from the memory of link `i`'s rank."""
-        link, theirs = self._links[i], self._theirs[i]
-        packed = native.address(self._peers[link.rank]) + (theirs.odd if parity else theirs.even)
-        moves = self._plan.unpack_moves(arrays, link.receives, packed)
+    def _partner_moves(self, arrays: Sequence[np.ndarray], i: int, parity: int) -> list[Move]:
+        """What we read from the memory of partner `i`'s rank."""
+        partner, theirs = self._partners[i], self._theirs[i]
+        packed = native.address(self._peers[partner.rank]) + (theirs.odd if parity else theirs.even)
+        moves = self._pattern.unpack_moves(arrays, partner.receives, packed)
         return moves[::-1]  # what was packed last is still in a cache
 
     def _counters(self, rank: int) -> tuple[int, int]:
@@ -139,14 +139,14 @@ class Shared:
         def counters(rank: int) -> list[int]:
             return self._peers[rank][:_COUNTERS].view(np.int64)[:: _COUNTERS // 16].tolist()
 
-        posted = counters(self._plan.grid.rank)[0]
+        posted = counters(self._pattern.grid.rank)[0]
         which, needed = ((1, posted + 1 - self._buffers), (0, posted), (1, posted))[step]
-        return [link.rank for link in self._links if counters(link.rank)[which] < needed]
+        return [
+            partner.rank for partner in self._partners if counters(partner.rank)[which] < needed
+        ]
 
     def _steps(self, table: np.ndarray, keep: object, others: Persistent | None) -> Persistent:
-        """Native steps; each returns 1 while it must wait long, and is called again once MPI has
-        had its turn.
-        """
+        """Native steps; each returns 1 when it waits long, and is called again after MPI."""
         kernels = native.load("hpckit.comm.moves")
         lookout = self._lookout
         step = partial(native.bind, keep=(table, keep))

@@ -155,9 +155,7 @@ class Choice:
         return "\n".join(lines)
 
     def _make_ready(self, names: Sequence[str]) -> None:
-        """Those that were not made yet; one that cannot be, which all ranks find together, is no
-        candidate any more.
-        """
+        """Make those that were not yet; one that cannot be, on all ranks, is left out."""
         for name in names:
             if name not in self._made:
                 try:

@@ -53,9 +53,7 @@ class Links:
     def of_tables(
         cls, node_of: Iterable[int], alpha: np.ndarray, beta: np.ndarray, **numbers: float
     ) -> Links:
-        """From (nodes, nodes) tables of all pairs, symmetric: for links that are known rather than
-        measured.
-        """
+        """From symmetric (nodes, nodes) tables: links that are known rather than measured."""
         i, j = np.triu_indices(len(alpha))
         return cls(tuple(node_of), np.stack([i, j], axis=1), alpha[i, j], beta[i, j], **numbers)
 
@@ -103,16 +101,12 @@ class Links:
         return float(self.alpha[~self.between].max(initial=0.0))
 
     def slowest(self) -> tuple[float, float]:
-        """Latency and time per byte of the slowest pair that a collective over all ranks must
-        use.
-        """
+        """Latency and time per byte of the slowest pair that all must use."""
         used = self.between if self.nodes > 1 else ~self.between
         return float(self.alpha[used].max(initial=0.0)), float(self.beta[used].max(initial=0.0))
 
     def per_node(self, values: np.ndarray, of: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """For each node what `of` makes of the values of its pairs with other nodes (of its own
-        where it is alone).
-        """
+        """For each node what `of` makes of the values of its pairs with others."""
         used = self.between if self.nodes > 1 else ~self.between
         node = self.pairs[used].T.ravel()  # each pair counts for both of its ends
         order = np.argsort(node, kind="stable")
@@ -125,8 +119,7 @@ class Links:
         )
 
     def groups(self) -> list[int] | None:
-        """For each rank the number of its group of nodes that are near each other; None where all
-        are alike.
+        """For each rank the number of its group of near nodes; None where all are alike.
 
         Groups are what links of less than the geometric mean of the extreme latencies connect; two
         nodes each at least.
@@ -225,9 +218,7 @@ def _bits(nodes: int) -> list[int]:
 
 
 def _measure_pairs(comm: MPI.Intracomm, pairs: list[tuple[int, int]], repeats: int) -> np.ndarray:
-    """All these pairs of ranks at once: (2, pairs) latencies and times per byte, known to the first
-    rank of each.
-    """
+    """(2, pairs) latencies and times per byte, all at once; each pair's first rank knows its."""
     found = np.full((2, len(pairs)), np.inf)
     for at, (first, second) in enumerate(pairs):
         if comm.rank in (first, second):
@@ -260,9 +251,7 @@ def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool, repeats
 def _direct_exchange(
     comm: MPI.Intracomm, repeats: int, alpha: float, beta: float
 ) -> tuple[float, float]:
-    """What everybody sending to everybody costs beyond the line: seconds per further message, and a
-    factor of bytes.
-    """
+    """What all-to-all costs beyond the line: seconds per further message, a factor of bytes."""
     others = min(comm.size - 1, _PEERS)
     if not others:
         return 0.0, 1.0
@@ -273,9 +262,7 @@ def _direct_exchange(
 
 
 def _everybody(comm: MPI.Intracomm, others: int, nbytes: int, repeats: int) -> float:
-    """Seconds until everybody has the messages of so many others: the shortest of several, the
-    slowest rank's.
-    """
+    """Seconds until the slowest rank has messages of so many others: the least of several."""
     mine, theirs = np.zeros(nbytes, np.uint8), np.zeros((others, nbytes), np.uint8)
     steps = [1 + step * (comm.size - 1) // others for step in range(others)]  # near and far ones
     to, whence = ([(comm.rank + sign * step) % comm.size for step in steps] for sign in (1, -1))

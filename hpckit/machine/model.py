@@ -98,9 +98,7 @@ class Model:
         return self._seconds(f"message, {place(same_node)}", nbytes, 1)
 
     def datatype(self, nbytes: int, row: int, same_node: bool = True) -> float:
-        """A message each way between two ranks from and to rows of `row` bytes, which MPI walks
-        itself.
-        """
+        """A message each way between two ranks, rows of `row` bytes that MPI walks itself."""
         return self._seconds(f"datatype, {place(same_node)}", nbytes, row)
 
     def flag(self) -> float:
@@ -108,15 +106,11 @@ class Model:
         return self._seconds("flag", 0, 0)
 
     def shared(self, nbytes: int, row: int) -> float:
-        """Scatter to rows of `row` bytes from a buffer that another rank of this node has just
-        written.
-        """
+        """Scatter to rows of `row` bytes what another rank of this node has just packed."""
         return self._seconds("shared", nbytes, row)
 
     def direct(self, nbytes: int, row: int) -> float:
-        """Copy rows of `row` bytes to such rows, from memory that another rank of this node has
-        just written.
-        """
+        """Copy rows of `row` bytes to such rows, just written by another rank of this node."""
         return self._seconds("direct", nbytes, row)
 
     def learn_steps(self, steps: Mapping[str, Table], keep: bool) -> None:
@@ -164,8 +158,9 @@ class Model:
 
 
 def with_links(comm: MPI.Intracomm, node: NodeMemory, fresh: bool = False) -> Model:
-    """The model of a communicator with its links: measured, in some milliseconds, if there is no
-    file of them, or a `fresh` and careful measurement is wanted (collective).
+    """The model of a communicator with its links, from a file or measured now (collective).
+
+    fresh : measure them now, and carefully
     """
     model = Model.of(comm, node)
     if model.links is None or fresh:

@@ -50,8 +50,7 @@ def kept_by(comm: MPI.Intracomm, make: Callable[..., _T], *arguments: object) ->
 
 
 class _Memory:
-    """All of a file, mapped as long as this lives; every array of it, ours or of a peer, keeps it
-    alive.
+    """All of a file, mapped as long as this lives: every array of it keeps it alive.
 
     Not `mmap.mmap`, which keeps a descriptor open.
     """
@@ -108,9 +107,7 @@ class _Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class _Window:
-    """One allocation: `starts[rank]` is where that rank's part begins; `number` is the same on all
-    ranks.
-    """
+    """One allocation, its `number` the same on all ranks; `starts[rank]` begins a rank's part."""
 
     number: int
     memory: weakref.ref[_Memory]
@@ -139,8 +136,7 @@ class _Window:
 
 
 class NodeMemory:
-    """Makes arrays that the ranks of `comm` on one node share, and finds the other ranks' arrays
-    beside ours.
+    """Arrays that the ranks of `comm` on one node share: makes them, finds the others' of ours.
 
     Get it by `of(comm)`: one per communicator.
     """
@@ -178,8 +174,7 @@ class NodeMemory:
         return self._windows[-1].array(self.comm.rank, memory)
 
     def peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """By rank, the arrays that `zeros` made on each rank of the node together with `array`,
-        ours included.
+        """By rank, the node's arrays that `zeros` made together with `array`, ours included.
 
         `array` may be a view of the whole allocation; anything else is not shared: None.
         """
@@ -191,8 +186,7 @@ class NodeMemory:
         return None
 
     def rows(self, array: np.ndarray) -> list[np.ndarray] | None:
-        """The arrays, in the order of the node's ranks, that these pass to one call of `rows`
-        (collective).
+        """The arrays that the node's ranks, in their order, pass to this call (collective).
 
         array : (n,) contiguous; any part of what `zeros` made, wherever it begins. Where the ranks'
             arrays do not all
@@ -291,9 +285,7 @@ def _place(path: str, file: int) -> tuple[str, int, int]:
 
 
 def _opened(path: str, device: int, number: int) -> int:
-    """That file, and no other that has this name here: processes may have other numbers in another
-    container.
-    """
+    """That file, and no other of this name: containers may number processes differently."""
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     if _place(path, file) == (path, device, number):
         return file

@@ -31,8 +31,7 @@ _UNMEASURED = 100  # calls until the first look, where the way in use is known f
 
 
 class Race:
-    """Among `names`; every rank tells the time of every call while it is on, and all ranks get the
-    same winner.
+    """Among `names`: while it is on, ranks tell the time of every call; all get one winner.
 
     turn : calls in a row per way and round: the first warms up and is not counted
     least : rounds at least in the first look
@@ -63,9 +62,7 @@ class Race:
         self._referee = self._look(names)
 
     def next(self) -> str:
-        """The way to take for the call that begins now (collective now and then, in the order in
-        which calls begin).
-        """
+        """The way for the call that begins now (now and then collective, in order of beginning)."""
         if not self.over:
             self.way, self._told = self._referee.send(self._told), None
         return self.way

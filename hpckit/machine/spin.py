@@ -48,8 +48,7 @@ def crowded(node: MPI.Intracomm) -> bool:
 
 
 def poll_limits(node: MPI.Intracomm) -> tuple[int, int]:
-    """(polls before giving up, polls before yielding the core), for the ranks of this node
-    (collective on the node).
+    """(polls before giving up, polls before yielding the core) here (collective on the node).
 
     A rank without a core of its own yields at once; the others after some 10 us, for the sake of
     other programs.
@@ -59,8 +58,7 @@ def poll_limits(node: MPI.Intracomm) -> tuple[int, int]:
 
 
 class Lookout:
-    """Looks after a rank that waits for others of its node (constructing is collective on the
-    node).
+    """Looks after a rank that waits for others of its node (made collectively there).
 
     comm : whose messages make progress
     ranks : those waited for, numbered as in `node.ranks`
@@ -86,9 +84,7 @@ class Lookout:
         self._began = time.monotonic()
 
     def look(self, late: int | Sequence[int] | None = None) -> None:
-        """Let MPI progress; raise `HpckitError` where a process died, or those who are `late` miss
-        the deadline.
-        """
+        """Let MPI progress; `HpckitError` where a process died or `late` ones miss the deadline."""
         self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
         now = time.monotonic()
         if now > self._looked + _INTERVAL:
@@ -124,8 +120,7 @@ def complete(requests: Sequence[MPI.Request]) -> bool:
 def waiter(
     ranks: Sequence[int | None], deadline: float | None, doing: str
 ) -> Callable[[Sequence[MPI.Request]], object]:
-    """What completes persistent requests: MPI, or with a deadline a function that raises
-    `HpckitError` after it.
+    """What completes persistent requests: MPI, or what raises `HpckitError` at the deadline.
 
     ranks : whose message each of the requests is; None: nobody's in particular
     """
@@ -150,8 +145,7 @@ def waiter(
 
 
 class Meeting:
-    """All ranks of `comm` wait for each other, by empty messages: who does not come within the
-    deadline has a name.
+    """All ranks wait for each other, by empty messages: who misses the deadline is named.
 
     tag : of its own, so that those who meet in another order do not mix. After an error it goes on
         where it was.

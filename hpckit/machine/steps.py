@@ -15,9 +15,7 @@ Table = dict[int, list[tuple[int, float]]]
 
 
 def interpolate(table: Table, nbytes: int, row: int) -> float:
-    """Seconds for `nbytes` in rows of `row` bytes; rows outside the table count as the nearest in
-    it.
-    """
+    """Seconds for `nbytes` in rows of `row` bytes; others than the table's count as the nearest."""
     rows = list(table)
     row = min(max(row, rows[0]), rows[-1])
     above = bisect_left(rows, row)

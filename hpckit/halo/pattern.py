@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 Width = tuple[tuple[int, int], ...]
-ALIGN = 64  # bytes: every link's packed data starts on its own cache line
+ALIGN = 64  # bytes: every partner's packed data starts on its own cache line
 
 
 class Box(NamedTuple):
@@ -39,7 +39,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Link:
+class Partner:
     """All that goes to and comes from one rank, in the order of the packed bytes."""
 
     rank: int
@@ -48,7 +48,7 @@ class Link:
 
 
 class Sizes(NamedTuple):
-    """What one link moves, as the model of the machine sees it.
+    """What one partner moves, as the model of the machine sees it.
 
     near : whether its rank shares this node's memory
     sends, receives : (bytes, bytes of a contiguous row) of each box
@@ -65,9 +65,7 @@ class Sizes(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Shape, strides and dtype of one field's local array, ghosts included, and the packed order of
-    its boxes.
-    """
+    """What one field's local array is like, ghosts included, and how its boxes are packed."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -85,13 +83,13 @@ class Layout(NamedTuple):
         return tuple(box.shape[d] for d in self.order), tuple(self.strides[d] for d in self.order)
 
 
-class Plan:
-    """The links of one rank for fields of given layouts. Collective; checks that all ranks agree.
+class Pattern:
+    """The partners of one rank for such fields, checked against all ranks' (collective).
 
     Attributes
     ----------
-    links : one per neighbouring rank, without this one, by rank
-    own : the link of this rank to itself (periodic dimensions of one rank), or one without boxes
+    partners : one per neighbouring rank, without this one, by rank
+    own : the partner of this rank to itself (periodic dimensions of one rank), or one without boxes
     in_node_memory : whether all fields are shared arrays of the grid, on this rank
     deadline : seconds that the methods may wait for other ranks
     """
@@ -124,16 +122,18 @@ class Plan:
         ):  # the neighbour sends by its own offsets: the opposite of ours
             if (rank := grid.neighbor(offset)) != MPI.PROC_NULL:
                 ends[rank][1].append(offset)
-        links = {
-            rank: Link(
+        partners = {
+            rank: Partner(
                 rank,
                 tuple(b for o in sends for b in self._boxes(o, self._send_range)),
                 tuple(b for o in receives for b in self._boxes(o, self._receive_range)),
             )
             for rank, (sends, receives) in sorted(ends.items())
         }
-        self.own = links.pop(grid.rank, Link(grid.rank, (), ()))
-        self.links = [link for link in links.values() if link.sends or link.receives]
+        self.own = partners.pop(grid.rank, Partner(grid.rank, (), ()))
+        self.partners = [
+            partner for partner in partners.values() if partner.sends or partner.receives
+        ]
 
     def _boxes(self, offset: tuple[int, ...], ranges) -> list[Box]:
         boxes = []
@@ -148,9 +148,7 @@ class Plan:
 
     @staticmethod
     def _send_range(offset: int, n: int, low: int, high: int) -> tuple[int, int]:
-        """Owned cells that the neighbour at this offset needs: it fills its far ghosts, whose width
-        may differ.
-        """
+        """Owned cells for the neighbour at this offset: its far ghosts, of maybe another width."""
         return {-1: (low, low + high), 0: (low, low + n), 1: (n, low + n)}[offset]
 
     @staticmethod
@@ -163,11 +161,11 @@ class Plan:
 
     @cached_property
     def sizes(self) -> list[Sizes]:
-        """Of each link."""
+        """Of each partner."""
         near = set(self.grid.node_memory.ranks)
         return [
-            Sizes(link.rank in near, self._pieces(link.sends), self._pieces(link.receives))
-            for link in self.links
+            Sizes(partner.rank in near, self._pieces(partner.sends), self._pieces(partner.receives))
+            for partner in self.partners
         ]
 
     def _pieces(self, boxes: Sequence[Box]) -> list[tuple[int, int]]:
@@ -176,9 +174,7 @@ class Plan:
         return [(self.nbytes([box]), row) for box, row in zip(boxes, rows, strict=True)]
 
     def signature(self) -> tuple:
-        """What two plans on one grid share when the same way is best for both; the same on all
-        ranks.
-        """
+        """What two patterns share that the same method is best for; the same on all ranks."""
         return (
             self.width,
             self.corners,
@@ -186,9 +182,7 @@ class Plan:
         )
 
     def offsets(self, lists: Sequence[Sequence[Box]]) -> list[int]:
-        """Where each list of boxes starts in one buffer that holds them all, and the size of that
-        buffer.
-        """
+        """Where each list of boxes starts in one buffer for all of them, and its size."""
         sizes = [-(-self.nbytes(boxes) // ALIGN) * ALIGN for boxes in lists]
         return [sum(sizes[:i]) for i in range(len(sizes) + 1)]
 
@@ -234,9 +228,7 @@ class Plan:
         sources: Sequence[np.ndarray],
         source_boxes: Sequence[Box],
     ) -> list[Move]:
-        """Copies straight from boxes of other arrays (ours, or of a rank that shares its memory) to
-        boxes of ours.
-        """
+        """Copies straight from boxes of other arrays, also another rank's, to boxes of ours."""
         moves = []
         for box, source_box in zip(boxes, source_boxes, strict=True):
             layout, array, source = self.layouts[box.field], arrays[box.field], sources[box.field]
@@ -249,12 +241,13 @@ class Plan:
             )
         return moves
 
-    def swap(self, links: Sequence[Link], values: Sequence[object], tag: int) -> list:
-        """Give each link's rank one value, and get one from each (collective among neighbours)."""
+    def swap(self, partners: Sequence[Partner], values: Sequence[object], tag: int) -> list:
+        """Give each partner one value, and get one from each (collective among neighbours)."""
         requests = [
-            self.grid.comm.isend(v, link.rank, tag) for link, v in zip(links, values, strict=True)
+            self.grid.comm.isend(v, partner.rank, tag)
+            for partner, v in zip(partners, values, strict=True)
         ]
-        received = [self.grid.comm.recv(source=link.rank, tag=tag) for link in links]
+        received = [self.grid.comm.recv(source=partner.rank, tag=tag) for partner in partners]
         MPI.Request.Waitall(requests)
         return received
 
@@ -339,9 +332,7 @@ def _check_width(grid: Grid, width: Width) -> None:
 
 
 def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
-    """Shape of the owned part of a field; one more than the grid's at the high end where the field
-    is staggered.
-    """
+    """Shape of the owned part of a field; one more at the high end where it is staggered."""
     if isinstance(field, np.ma.MaskedArray):
         raise ConfigError(
             f"field {i} is a masked array, whose mask would not be exchanged: pass field.filled(…)"
@@ -371,7 +362,10 @@ def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ..
     if field.ndim != grid.ndim or any(n not in e for n, e in zip(owned, expected, strict=True)):
         hint = ""
         if width != grid.width and field.shape == grid.local_shape:
-            hint = f"; that is the shape of the grid's own width {grid.width}: leave out width, or give it to the Grid"
+            hint = (
+                f"; that is the shape of the grid's own width {grid.width}: leave out width, or "
+                "give it to the Grid"
+            )
         wanted = tuple(n + g for n, g in zip(grid.owned_shape(), ghosts, strict=True))
         raise ConfigError(
             f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} "
@@ -419,9 +413,7 @@ def _check_elements(i: int, array: np.ndarray) -> None:
 
 
 def _is_part_of_records(array: np.ndarray) -> bool:
-    """Whether the elements have holes in which an array that this one is a view of has
-    something.
-    """
+    """Whether the elements have holes that are not holes of an array that this is a view of."""
     if array.dtype.names is None or _packed_size(array.dtype) == array.itemsize:
         return False
     base = array.base
