@@ -38,7 +38,11 @@ class Grid:
         per dimension.
 
     Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks;
-    where `comm` is no intracommunicator, on the ranks that passed it.
+    where `comm` is no intracommunicator, on the ranks that passed it. ::
+
+        grid = Grid(MPI.COMM_WORLD, (128, 128), periodic=True)
+        field = grid.zeros()
+        field[grid.owned] = grid.rank
     """
 
     comm: MPI.Cartcomm
@@ -75,7 +79,8 @@ class Grid:
         self.comm = comm.Create_cart(self.process_shape, self.periodic, reorder=False)
         free_with(self, self.comm)
         self.node_memory = NodeMemory.of(comm)
-        self.rank, self.size = self.comm.rank, self.comm.size
+        self.rank = self.comm.rank
+        self.size = self.comm.size
         self.coords = partition.coordinates(self.process_shape, self.rank)
         self.start, self.stop = self.box(self.rank)
 

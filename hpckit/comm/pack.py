@@ -47,7 +47,11 @@ class Moves:
     """Strided copies that are run together, by one native call (the GIL is released meanwhile).
 
     The copies may run in any order: no target may overlap another target or any source. `run()`
-    makes them all.
+    makes them all; whoever made them keeps the memory that they walk. ::
+
+        a, b = np.arange(12.0).reshape(3, 4), np.zeros(3)
+        column = Move((3,), 8, native.address(a), (32,), native.address(b), (8,))
+        Moves([column]).run()  # b is a's first column
     """
 
     def __init__(self, moves: Iterable[Move]) -> None:
@@ -135,14 +139,18 @@ class Packer:
         itself, which is slower but right.
     count : number of consecutive objects of each layout, an extent apart.
 
-    The packed bytes are those of `MPI_Pack`.
+    The packed bytes are those of `MPI_Pack`. ::
+
+        packer = Packer(from_slice(field, np.s_[:, 0]))
+        packed = np.empty(packer.nbytes, "u1")
+        packer.pack(field, out=packed)
+        packer.unpack(packed, other)
     """
 
     def __init__(self, *layouts: StridedBlock | MPI.Datatype, count: int = 1) -> None:
-        self._blocks: list[
-            tuple[int, int, StridedBlock]
-        ] = []  # (buffer number, offset in the packed bytes, block)
-        self._types: list[tuple[int, int, MPI.Datatype]] = []  # the same, of what MPI packs
+        # (number of the buffer, offset in the packed bytes, what is there), and what MPI packs.
+        self._blocks: list[tuple[int, int, StridedBlock]] = []
+        self._types: list[tuple[int, int, MPI.Datatype]] = []
         self.nbytes = 0
         for number, layout in enumerate(layouts):
             found = _canonical(layout, count)
@@ -154,47 +162,37 @@ class Packer:
                 self.nbytes += found.Get_size()
         free_with(self, *(datatype for _, _, datatype in self._types))
         self._buffers = len(layouts)
-        self._bound: dict[str, tuple] = {}
+        self._known: dict[str, tuple] = {}
 
     def pack(self, *sources: np.ndarray, out: np.ndarray) -> None:
         """Gather from `sources`, one per layout, into `out`: contiguous, `nbytes` or more."""
-        self._bind("pack", sources, out).run()
+        self._moves("pack", sources, out).run()
         for number, offset, datatype in self._types:
             datatype.Pack(_first_byte(sources[number]), _bytes(out)[offset:], 0, MPI.COMM_SELF)
 
     def unpack(self, packed: np.ndarray, *targets: np.ndarray) -> None:
         """Scatter `packed`, contiguous, of `nbytes` or more, to `targets`, one per layout."""
-        self._bind("unpack", targets, packed).run()
+        self._moves("unpack", targets, packed).run()
         for number, offset, datatype in self._types:
             datatype.Unpack(_bytes(packed)[offset:], 0, _first_byte(targets[number]), MPI.COMM_SELF)
 
-    def _bind(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
+    def _moves(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> Moves:
         """The moves between these; kept, since the next call usually names the same ones."""
-        known = self._bound.get(verb)
-        if (
-            known
-            and known[1] is packed
-            and all(map(_is, known[0], arrays))
-            and len(known[0]) == len(arrays)
-        ):
+        known = self._known.get(verb)
+        alike = known and known[1] is packed and len(known[0]) == len(arrays)
+        if known and alike and all(map(_is, known[0], arrays)):
             return known[2]
         self._check(verb, arrays, packed)
         base = native.address(packed)
         moves = []
         for number, offset, block in self._blocks:
             address = native.address(arrays[number]) + block.start
-            dense = dense_strides(block.counts, block.row)
-            ends = (address, block.strides, base + offset, dense)
-            moves.append(
-                Move(
-                    block.counts,
-                    block.row,
-                    *(ends if verb == "pack" else ends[2:] + ends[:2]),
-                    id(arrays[number]),
-                )
-            )
-        self._bound[verb] = (arrays, packed, Moves(moves))
-        return self._bound[verb][2]
+            place = address, block.strides
+            dense = base + offset, dense_strides(block.counts, block.row)
+            ends = (*place, *dense) if verb == "pack" else (*dense, *place)
+            moves.append(Move(block.counts, block.row, *ends, id(arrays[number])))
+        self._known[verb] = (arrays, packed, Moves(moves))
+        return self._known[verb][2]
 
     def _check(self, verb: str, arrays: tuple[np.ndarray, ...], packed: np.ndarray) -> None:
         if len(arrays) != self._buffers:

@@ -24,6 +24,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from hpckit.errors import HpckitError
+from hpckit.units import binary
 
 # Unequal neighbours are compared row by row up to this many rows (8 MiB of offsets).
 _MOST_ROWS = 1 << 20
@@ -88,11 +89,11 @@ class StridedBlock:
         if not self.nbytes:
             return "nothing (0 B)"
         if not self.counts:
-            return f"one row of {self.row} B, from byte {self.start} ({_size(self.nbytes)})"
+            return f"one row of {self.row} B, from byte {self.start} ({binary(self.nbytes, '.1f')})"
         counts, strides = (" x ".join(map(str, numbers)) for numbers in (self.counts, self.strides))
         return (
             f"{counts} rows of {self.row} B, every {strides} B, from byte {self.start} "
-            f"({_size(self.nbytes)})"
+            f"({binary(self.nbytes, '.1f')})"
         )
 
 
@@ -319,9 +320,3 @@ def _deal(n: int, kind: int, width: int, parts: int, part: int) -> tuple[int, in
     elif width == MPI.DISTRIBUTE_DFLT_DARG:
         width = -(-n // parts) if kind == MPI.DISTRIBUTE_BLOCK else 1
     return part * width, width, parts * width
-
-
-def _size(nbytes: int) -> str:
-    """Return a number of bytes to two or three digits: 32.0 KiB."""
-    unit = min(max(nbytes.bit_length() - 1, 0) // 10, 6)
-    return f"{nbytes / 1024**unit:.1f} {' KMGTPE'[unit]}iB" if unit else f"{nbytes} B"

@@ -23,10 +23,8 @@ _TIMEOUT = 1.0  # seconds that the end of the program waits for what is in fligh
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
-for _immortal in (
-    _owned,
-    _left,
-):  # MPI_Finalize comes after the interpreter's end, and may write until then
+# MPI_Finalize comes after the interpreter's end, and may write until then.
+for _immortal in (_owned, _left):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
 
 

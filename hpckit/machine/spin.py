@@ -76,7 +76,9 @@ class Lookout:
     ) -> None:
         processes = dict(zip(node.ranks, node.comm.allgather(os.getpid()), strict=True))
         self._processes = {rank: processes[rank] for rank in ranks if _alive(processes[rank])}
-        self._comm, self._doing, self._deadline = comm, doing, deadline
+        self._comm = comm
+        self._doing = doing
+        self._deadline = deadline
         self._began = self._looked = time.monotonic()
 
     def begin(self) -> None:
@@ -152,7 +154,8 @@ class Meeting:
     """
 
     def __init__(self, comm: MPI.Intracomm, tag: int, deadline: float | None, doing: str) -> None:
-        rank, size = comm.rank, comm.size
+        rank = comm.rank
+        size = comm.size
         steps = [2**i for i in range((size - 1).bit_length())]
         pairs = [([(rank - step) % size], [(rank + step) % size]) for step in steps]
         if size <= _FEW:  # else a rank that waits for another one could be named in its place
@@ -169,7 +172,8 @@ class Meeting:
             for sources, targets in pairs
         ]
         free_with(self, *(request for requests, _ in self._rounds for request in requests))
-        self._at, self._begun = 0, False
+        self._at = 0  # the round that comes next
+        self._begun = False
 
     def __call__(self) -> None:
         while self._at < len(self._rounds):
