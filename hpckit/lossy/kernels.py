@@ -37,9 +37,7 @@ def _value(typing, bits):
 
 @intrinsic
 def _magnitude(typing, x):
-    """The bits without the sign, an integer of as many bits: in the order of the magnitudes, NaN
-    above infinity.
-    """
+    """The bits without the sign: integers in the order of the magnitudes, NaN above infinity."""
     word = types.int32 if x == types.float32 else types.int64
 
     def generate(context, builder, signature, arguments):
@@ -126,9 +124,7 @@ def _end(start, n):
 
 
 def _int8(real, infinity, smallest):
-    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN where that is not
-    finite.
-    """
+    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN if not finite."""
 
     @njit
     def largest(error, source, start, end):
@@ -188,9 +184,7 @@ def _int8(real, infinity, smallest):
 
 def _top_k(width):
     def select(error, source, indices, values, counts, n, k):
-        """The k largest magnitudes (NaN above all, the first among equals): where and what they
-        are.
-        """
+        """The k largest magnitudes, NaN above all, the first among equals: where, and what."""
         for i in range(n):
             error[i] += source[i]
         threshold, rest, shift = 0, k, width
@@ -233,9 +227,7 @@ def _top_k(width):
 
 @intrinsic
 def _dot_in_lanes(typing, x, a, y, b, n):
-    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, which are added up in pairs at
-    the end.
-    """
+    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, added in pairs at last."""
 
     def generate(context, builder, signature, arguments):
         x, a, y, b, n = arguments
@@ -293,9 +285,7 @@ def _low_rank(real, infinity, dependent):
             rows[a + i] -= part * rows[b + i]
 
     def project(left, error, source, basis, m, n, rank):
-        """error += source and left = basis error', whose shapes are (rank, m), (m, n) and (rank,
-        n).
-        """
+        """error += source, left = basis error'; shapes (m, n), (rank, m), (rank, n)."""
         for i in range(m):
             for j in range(n):
                 error[i * n + j] += source[i * n + j]
@@ -313,9 +303,7 @@ def _low_rank(real, infinity, dependent):
                     own[k * n + j] += factor * error[i * n + j]
 
     def orthonormalise(rows, count, n):
-        """Gram-Schmidt, twice; a row that depends on those before becomes zero. What is not finite
-        becomes NaN.
-        """
+        """Gram-Schmidt, twice; dependent rows become zero, what is not finite NaN."""
         for row in range(count):
             start = row * n
             top = _value(largest(rows, start, n))
@@ -345,9 +333,7 @@ def _low_rank(real, infinity, dependent):
                     error[i * n + j] -= factor * own[k * n + j]
 
     def restart(rows, fresh, count, n):
-        """Each row over its largest magnitude; afresh where that is 0. Returns 1, all afresh, where
-        not finite.
-        """
+        """Rows over their largest magnitude; afresh if 0. Not finite: all afresh, returns 1."""
         wrong = 0
         for row in range(count):
             wrong |= largest(rows, row * n, n) >= infinity
@@ -368,9 +354,7 @@ def _low_rank(real, infinity, dependent):
 
 def _forgetting(real, infinity):
     def settle(target, error, again, n, n_again):
-        """Forget all that is lost where a sum, or something lost, is not finite; whether that is
-        so.
-        """
+        """Forget what is lost where a sum, or something lost, is not finite; whether so."""
         top = _magnitude(real(0))
         for i in range(n):
             top = max(top, max(_magnitude(target[i]), _magnitude(error[i])))
@@ -395,9 +379,7 @@ def _publish(kind, names, signatures, functions):
 
 
 def _all(kind, real, width, dependent):
-    """Kernels for a type of `width` bits besides the sign; rows are dependent by the square of
-    their sine.
-    """
+    """Kernels for a type of `width` bits and a sign; `dependent`: the square of rows' sine."""
     numbers = np.finfo(kind)
     infinity = int(np.array(np.inf, kind).view(f"i{numbers.bits // 8}"))
     halves = ["void(T*, T*, u2*, i8)", "void(T*, u2*, i8)", "void(T*, u2*, i8)"]
