@@ -22,13 +22,8 @@ DIGIT = 11  # bits by which the k-th largest magnitude is narrowed down at a tim
 
 
 @intrinsic
-def _bits(typing, x):
-    word = types.uint32 if x == types.float32 else types.uint64
-    return word(x), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(word.bitwidth))
-
-
-@intrinsic
 def _value(typing, bits):
+    """The float of these bits, for both types; `x.view` wants its dtype said."""
     kind = types.float32 if bits.bitwidth == 32 else types.float64
     return kind(bits), lambda context, builder, _, args: builder.bitcast(
         args[0], context.get_value_type(kind)
@@ -50,21 +45,6 @@ def _magnitude(typing, x):
 
 
 @intrinsic
-def _rint(typing, x):
-    """The nearest whole number, halves to even."""
-
-    def generate(context, builder, signature, arguments):
-        kind = context.get_value_type(x)
-        name = f"llvm.rint.f{x.bitwidth}"
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name),
-            arguments,
-        )
-
-    return x(x), generate
-
-
-@intrinsic
 def _to_fp16(typing, x):
     def generate(context, builder, signature, arguments):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
@@ -83,7 +63,7 @@ def _from_fp16(typing, code):
 @njit
 def _to_bf16(x):
     """The upper half of the bits, rounded to even; NaN must not round to infinity."""
-    bits = _bits(x)
+    bits = np.float32(x).view(np.uint32)
     even = uint32((bits >> 16) & 1)
     rounded = uint32(uint32(bits + uint32(0x7FFF)) + even)
     return uint16(rounded >> 16) if x == x else uint16(0x7FC0)
@@ -141,7 +121,7 @@ def _int8(real, infinity, smallest):
         inverse = real(1) / scale
         for i in range(start, end):
             y = error[i]
-            code = _rint(y * inverse)
+            code = np.rint(y * inverse)  # halves to even
             codes[i] = int8(code)
             error[i] = y - code * scale
 
@@ -223,6 +203,10 @@ def _top_k(width):
 
 
 # -- PowerSGD
+
+
+# Not for speed alone: plain Numba may add in another order, and so give other bits, where it may
+# vectorise at all (`fastmath`), and one that depends on the CPU. Here the order is written down.
 
 
 @intrinsic

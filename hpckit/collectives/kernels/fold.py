@@ -120,6 +120,11 @@ OPERATIONS = {
 }
 
 # -- loops over arrays
+#
+# Written in LLVM's words, since plain Numba takes longer: the same sum of doubles as a loop over
+# array by array, in blocks that stay in the cache, took 2.1 times as long for two arrays of 32 KiB,
+# 6 times for eight (each partial sum goes to memory and back), and 1.8 for eight of 2 MiB (Numba
+# 0.66, AVX2).
 
 
 def _prefetch(builder, address):

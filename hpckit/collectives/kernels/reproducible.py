@@ -6,6 +6,7 @@ without rounding, in any order (Rump, Ogita & Oishi, SIAM J. Sci. Comput. 31, 20
 ARITH 2013). A double has 1 bit of sign, 11 of exponent, 52 of fraction.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -23,16 +24,14 @@ MAXIMUM = 2047  # exponent of infinity and NaN
 # -- floats, their bits, and memory
 
 
-@intrinsic
-def _bits(typing, x):
-    return types.int64(x), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(64))
+@njit
+def _bits(x):
+    return np.float64(x).view(np.int64)
 
 
-@intrinsic
-def _value(typing, bits):
-    return types.float64(bits), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.DoubleType()
-    )
+@njit
+def _value(bits):
+    return np.int64(bits).view(np.float64)
 
 
 def _element(stored, computed, widen, narrow):
