@@ -41,8 +41,7 @@ _KEPT = 16  # plans of `allreduce`
 
 
 class Allreduce:
-    """Reduces an array over all ranks, to the same bits on all of them (its methods are
-    collective).
+    """Reduces an array over all ranks, to the same bits on all of them; its methods are collective.
 
     array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on
         its node
@@ -140,8 +139,7 @@ class Allreduce:
         return f"{self._name}, as asked for{remark and ': '}{remark}"
 
     def error_bound(self) -> float:
-        """The most by which an element of the sum of all results so far may be wrong, because the
-        algorithm is lossy (collective).
+        """The most by which an element of all results' sum may be wrong (collective).
 
         After the first call that is the error of its result; see `hpckit.lossy`.
         """
@@ -243,7 +241,8 @@ class Allreduce:
         """Take this algorithm from now on; only while there is a race the others are there too."""
         names = [name] if self._choice is None or self._choice.over else self._choice.names
         self._bound = {name: self._bound.get(name) or self._bind(name) for name in names}
-        self._name, self._operations = name, self._recorded(self._bound[name])
+        self._name = name
+        self._operations = self._recorded(self._bound[name])
         if len(self._operations) > 1 or not (self._source.is_view and self._target.is_view):
             self._all = self.wait
         elif self._choice and self._choice.watching and len(self._choice.names) > 1:
@@ -255,13 +254,10 @@ class Allreduce:
         self._call = self._all
 
     def _unwatched(self, call: Callable[[], None], times: int | None) -> Callable[[], object]:
-        """`call` with nothing around it, until it is time for another race; for ever if `times` is
-        None.
-        """
+        """`call` with nothing around it, so many times until another race; None: for ever."""
         if times is None:
             return call
-        # Counts in C: such calls may take no longer than 2 us. The plan is held weakly, for it holds
-        # this.
+        # Counts in C: such calls may take no longer than 2 us. The plan holds this, so weakly.
         calls = itertools.starmap(call, itertools.repeat((), times))
         race = itertools.starmap(_race_again, itertools.repeat((weakref.ref(self),)))
         return itertools.chain(calls, race).__next__
@@ -279,7 +275,9 @@ def allreduce(
 
     The plan and its buffer, in the node's shared memory, are kept for the next call with this
     shape, dtype and operation. Where speed matters make an `Allreduce`, which spares the two
-    copies.
+    copies. ::
+
+        total = allreduce(comm, np.ones(3))
     """
     plans = Channel.of(comm).plans
     key = buffer = plan = None
@@ -324,9 +322,7 @@ def _race_again(plan: Callable[[], Allreduce | None]) -> None:
 
 
 class _Flat:
-    """The elements of an array as `values`, (n,) contiguous: a view of it where that can be, else a
-    buffer.
-    """
+    """An array's elements as `values`, (n,) contiguous: a view where that can be, else a buffer."""
 
     def __init__(self, array: np.ndarray, order: str) -> None:
         self.pack = self.unpack = _nothing
@@ -334,7 +330,8 @@ class _Flat:
         if self.is_view:
             self.values = (array.T if order == "F" else array).reshape(-1)
             return
-        self.values, packer = np.empty(array.size, array.dtype), Packer(from_array(array))
+        packer = Packer(from_array(array))
+        self.values = np.empty(array.size, array.dtype)
         self.pack = lambda: packer.pack(array, out=self.values)
         self.unpack = lambda: packer.unpack(self.values, array)
 
@@ -344,9 +341,7 @@ def _nothing() -> None:
 
 
 def _order(group: int, *arrays: np.ndarray) -> str:
-    """In which order of their elements all of the arrays are contiguous; groups are neighbours in
-    C's.
-    """
+    """In which order all of the arrays are contiguous; groups are neighbours in C's."""
     if all(array.flags.c_contiguous for array in arrays):
         return "C"
     return "F" if group == 1 and all(array.flags.f_contiguous for array in arrays) else "strided"

@@ -1,6 +1,4 @@
-"""The halves of an allreduce, which are collectives of their own: reduce-scatter, allgather,
-broadcast.
-"""
+"""The halves of an allreduce as collectives: reduce-scatter, allgather, broadcast."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ _Half = Callable[[int, int, Cuts], Schedule]
 
 
 class _Plan:
-    """A schedule bound to an array, recorded where the communicator's collectives are."""
+    """A collective on one array, recorded where the communicator's are."""
 
     def _bind(
         self,
@@ -136,13 +134,8 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
     if cuts is None:
         return [group * start for start in starts(n // group, size)]
     edges = list(cuts) if isinstance(cuts, Sequence | np.ndarray) else []
-    whole = all(map(is_whole, edges))
-    if (
-        not whole
-        or len(edges) != size + 1
-        or edges != sorted(edges)
-        or (edges[0], edges[-1]) != (0, n)
-    ):
+    offsets = len(edges) == size + 1 and all(map(is_whole, edges))
+    if not offsets or edges != sorted(edges) or (edges[0], edges[-1]) != (0, n):
         raise ConfigError(f"cuts {cuts} must be {size + 1} rising offsets from 0 to {n}")
     if any(edge % group for edge in edges):
         raise ConfigError(
@@ -152,8 +145,7 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
 
 
 class ReduceScatter(_OfSlices):
-    """Rank r gets the reduction of slice r, `array[plan.owned]`, in place; the other slices are not
-    defined then.
+    """Rank r gets the reduction of slice r, `array[plan.owned]`; the other slices are undefined.
 
     array : (n,) contiguous
     cuts : (ranks + 1,) offsets of the slices; by default they are of equal length
@@ -162,6 +154,11 @@ class ReduceScatter(_OfSlices):
     group : numbers that `op` takes together; slices are cut between groups
 
     Plans are called as an `Allreduce` is. Raises `ConfigError` on all ranks for what is impossible.
+    ::
+
+        half = ReduceScatter(comm, x)
+        half()
+        mine = x[half.owned]  # the sum of this slice
     """
 
     def __init__(
@@ -182,7 +179,14 @@ class ReduceScatter(_OfSlices):
 
 
 class Allgather(_OfSlices):
-    """Everybody gets slice r, `array[plan.owned]` there, of every rank r; see `ReduceScatter`."""
+    """Everybody gets slice r, `array[plan.owned]` there, of every rank r; see `ReduceScatter`.
+
+    ::
+
+        plan = Allgather(comm, x)
+        x[plan.owned] = comm.rank
+        plan()
+    """
 
     def __init__(
         self,
@@ -198,8 +202,11 @@ class Allgather(_OfSlices):
 
 
 class Bcast(_Plan):
-    """Everybody gets the root's (n,) contiguous array: down a binomial tree, or, large ones, in
-    slices; see above.
+    """Everybody gets the root's (n,) contiguous array: down a tree, large ones in slices.
+
+    Raises `ConfigError` on all ranks for what is impossible. ::
+
+        Bcast(comm, parameters, root=0)()
     """
 
     def __init__(
@@ -215,16 +222,16 @@ class Bcast(_Plan):
             check_deadline(deadline)
             if not is_whole(root) or not 0 <= root < comm.size:
                 raise ConfigError(f"root {root} must be a rank, 0 to {comm.size - 1}")
-        given = array.size, array.dtype.str, int(root), deadline, watch_of(comm) is not None
-        same(
-            comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given)
-        )
-        place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
+        root = int(root)
+        given = array.size, array.dtype.str, root, deadline, watch_of(comm) is not None
+        name = "size and dtype of the array, root and options of a broadcast"
+        same(comm, name, ("bcast", *given))
+        place = (comm.rank - root) % comm.size
+        cuts = starts(array.size, comm.size)
         steps = [bcast] if array.nbytes < _TREE else [_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
-        self._bind(
-            comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root)
-        )
+        schedule = rotated(schedule, comm.size, root)
+        self._bind(comm, array, "bcast", schedule, deadline, root=root)
 
 
 def _scatter(rank: int, size: int, cuts: Cuts) -> Schedule:

@@ -1,4 +1,4 @@
-"""Runs schedules: persistent requests for the messages, and reductions on this rank for the work."""
+"""Runs schedules: persistent requests for messages, reductions on this rank for the work."""
 
 from __future__ import annotations
 

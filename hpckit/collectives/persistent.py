@@ -129,9 +129,7 @@ def _nothing() -> None:
 
 
 def in_time(poll: Callable[[], bool], deadline: float) -> bool:
-    """Poll, yielding the core in between, until it is complete; whether that took no longer than
-    `deadline` seconds.
-    """
+    """Poll, yielding the core, until it is complete; whether `deadline` seconds were enough."""
     limit = time.monotonic() + deadline
     while not poll():
         if time.monotonic() > limit:

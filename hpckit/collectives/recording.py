@@ -1,7 +1,7 @@
 """Where a watch comes in: plans ask their communicator for one, and know nothing else of it.
 
-A communicator that is watched has an attribute `watch`, which `hpckit.watch` sets: so this room does
-not import that one, and plans of any other communicator call what they would call anyway.
+A communicator that is watched has an attribute `watch`, which `hpckit.watch` sets: so this room
+does not import that one, and plans of any other communicator call what they would call anyway.
 """
 
 from __future__ import annotations

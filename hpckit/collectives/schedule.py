@@ -111,8 +111,7 @@ def rotated(schedule: Schedule, size: int, by: int) -> Schedule:
 def on_a_power_of_two(
     rank: int, size: int, whole: Piece, rounds: Callable[[int, Callable[[int], int]], Schedule]
 ) -> Schedule:
-    """As many of the first ranks as are too many give their data to their neighbour, and get the
-    result from it.
+    """The first ranks, as many as are too many, leave their data to their neighbours.
 
     rounds : the schedule of one of the places that are left, given the rank that is at each place
     """

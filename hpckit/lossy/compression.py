@@ -96,17 +96,13 @@ class Compressed(Stages):
         units in the last place of the sum. Infinite after a result (of a chunk) that is not all
         finite; the sum begins anew with the next one.
         """
-        first, again = (
-            float(np.abs(lost).max(initial=0)) for lost in (self._lost, self._lost_again)
-        )
-        first = self._comm.allreduce(first if self._finite[0] else np.inf)
-        return first + self._comm.allreduce(again, MPI.MAX)
+        first, again = (float(np.abs(x).max(initial=0)) for x in (self._lost, self._lost_again))
+        every = self._comm.allreduce(first if self._finite[0] else np.inf)
+        return every + self._comm.allreduce(again, MPI.MAX)
 
 
 def kernel(name: str, like: np.ndarray, *arguments: np.ndarray | int) -> Callable[[], Any]:
-    """The kernel of that name for numbers `like` these, its first argument, with all its arguments
-    for good.
-    """
+    """The kernel of that name for numbers `like` its first argument, with all its arguments."""
     kernels = native.load("hpckit.lossy.kernels")
     words = [a if isinstance(a, int) else native.address(a) for a in arguments]
     function = getattr(kernels, f"{name}_f{like.itemsize}")

@@ -22,13 +22,8 @@ DIGIT = 11  # bits by which the k-th largest magnitude is narrowed down at a tim
 
 
 @intrinsic
-def _bits(typing, x):
-    word = types.uint32 if x == types.float32 else types.uint64
-    return word(x), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(word.bitwidth))
-
-
-@intrinsic
 def _value(typing, bits):
+    """The float of these bits, for both types; `x.view` wants its dtype said."""
     kind = types.float32 if bits.bitwidth == 32 else types.float64
     return kind(bits), lambda context, builder, _, args: builder.bitcast(
         args[0], context.get_value_type(kind)
@@ -37,9 +32,7 @@ def _value(typing, bits):
 
 @intrinsic
 def _magnitude(typing, x):
-    """The bits without the sign, an integer of as many bits: in the order of the magnitudes, NaN
-    above infinity.
-    """
+    """The bits without the sign: integers in the order of the magnitudes, NaN above infinity."""
     word = types.int32 if x == types.float32 else types.int64
 
     def generate(context, builder, signature, arguments):
@@ -49,21 +42,6 @@ def _magnitude(typing, x):
         )
 
     return word(x), generate
-
-
-@intrinsic
-def _rint(typing, x):
-    """The nearest whole number, halves to even."""
-
-    def generate(context, builder, signature, arguments):
-        kind = context.get_value_type(x)
-        name = f"llvm.rint.f{x.bitwidth}"
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name),
-            arguments,
-        )
-
-    return x(x), generate
 
 
 @intrinsic
@@ -85,7 +63,7 @@ def _from_fp16(typing, code):
 @njit
 def _to_bf16(x):
     """The upper half of the bits, rounded to even; NaN must not round to infinity."""
-    bits = _bits(x)
+    bits = np.float32(x).view(np.uint32)
     even = uint32((bits >> 16) & 1)
     rounded = uint32(uint32(bits + uint32(0x7FFF)) + even)
     return uint16(rounded >> 16) if x == x else uint16(0x7FC0)
@@ -126,9 +104,7 @@ def _end(start, n):
 
 
 def _int8(real, infinity, smallest):
-    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN where that is not
-    finite.
-    """
+    """Codes are multiples of a scale, the block's largest magnitude / 127; NaN if not finite."""
 
     @njit
     def largest(error, source, start, end):
@@ -145,7 +121,7 @@ def _int8(real, infinity, smallest):
         inverse = real(1) / scale
         for i in range(start, end):
             y = error[i]
-            code = _rint(y * inverse)
+            code = np.rint(y * inverse)  # halves to even
             codes[i] = int8(code)
             error[i] = y - code * scale
 
@@ -188,9 +164,7 @@ def _int8(real, infinity, smallest):
 
 def _top_k(width):
     def select(error, source, indices, values, counts, n, k):
-        """The k largest magnitudes (NaN above all, the first among equals): where and what they
-        are.
-        """
+        """The k largest magnitudes, NaN above all, the first among equals: where, and what."""
         for i in range(n):
             error[i] += source[i]
         threshold, rest, shift = 0, k, width
@@ -231,11 +205,13 @@ def _top_k(width):
 # -- PowerSGD
 
 
+# Not for speed alone: plain Numba may add in another order, and so give other bits, where it may
+# vectorise at all (`fastmath`), and one that depends on the CPU. Here the order is written down.
+
+
 @intrinsic
 def _dot_in_lanes(typing, x, a, y, b, n):
-    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, which are added up in pairs at
-    the end.
-    """
+    """The sum of x[a + i] y[b + i] for i < n, a multiple of `LANES`, added in pairs at last."""
 
     def generate(context, builder, signature, arguments):
         x, a, y, b, n = arguments
@@ -293,9 +269,7 @@ def _low_rank(real, infinity, dependent):
             rows[a + i] -= part * rows[b + i]
 
     def project(left, error, source, basis, m, n, rank):
-        """error += source and left = basis error', whose shapes are (rank, m), (m, n) and (rank,
-        n).
-        """
+        """error += source, left = basis error'; shapes (m, n), (rank, m), (rank, n)."""
         for i in range(m):
             for j in range(n):
                 error[i * n + j] += source[i * n + j]
@@ -313,9 +287,7 @@ def _low_rank(real, infinity, dependent):
                     own[k * n + j] += factor * error[i * n + j]
 
     def orthonormalise(rows, count, n):
-        """Gram-Schmidt, twice; a row that depends on those before becomes zero. What is not finite
-        becomes NaN.
-        """
+        """Gram-Schmidt, twice; dependent rows become zero, what is not finite NaN."""
         for row in range(count):
             start = row * n
             top = _value(largest(rows, start, n))
@@ -345,9 +317,7 @@ def _low_rank(real, infinity, dependent):
                     error[i * n + j] -= factor * own[k * n + j]
 
     def restart(rows, fresh, count, n):
-        """Each row over its largest magnitude; afresh where that is 0. Returns 1, all afresh, where
-        not finite.
-        """
+        """Rows over their largest magnitude; afresh if 0. Not finite: all afresh, returns 1."""
         wrong = 0
         for row in range(count):
             wrong |= largest(rows, row * n, n) >= infinity
@@ -368,9 +338,7 @@ def _low_rank(real, infinity, dependent):
 
 def _forgetting(real, infinity):
     def settle(target, error, again, n, n_again):
-        """Forget all that is lost where a sum, or something lost, is not finite; whether that is
-        so.
-        """
+        """Forget what is lost where a sum, or something lost, is not finite; whether so."""
         top = _magnitude(real(0))
         for i in range(n):
             top = max(top, max(_magnitude(target[i]), _magnitude(error[i])))
@@ -395,9 +363,7 @@ def _publish(kind, names, signatures, functions):
 
 
 def _all(kind, real, width, dependent):
-    """Kernels for a type of `width` bits besides the sign; rows are dependent by the square of
-    their sine.
-    """
+    """Kernels for a type of `width` bits and a sign; `dependent`: the square of rows' sine."""
     numbers = np.finfo(kind)
     infinity = int(np.array(np.inf, kind).view(f"i{numbers.bits // 8}"))
     halves = ["void(T*, T*, u2*, i8)", "void(T*, u2*, i8)", "void(T*, u2*, i8)"]

@@ -23,8 +23,7 @@ _ROUNDING = 1e-12  # errors are sums of many
 
 
 def cheapest(costs: ArrayLike, errors: ArrayLike, bound: float, states: int = 10_000) -> list[int]:
-    """For each layer one of its candidates, so that the errors add up to `bound` at most and the
-    costs to the least.
+    """One candidate for each layer: errors add up to `bound` at most, costs to the least.
 
     costs, errors : (layers, candidates), 0 and above; infinite errors are never chosen
     states : partial choices that are followed. The result is the best of all while no more of them
@@ -42,9 +41,8 @@ def cheapest(costs: ArrayLike, errors: ArrayLike, bound: float, states: int = 10
     limits = bound * (1 + _ROUNDING) - to_come[1:]
     cost, error, kept = np.zeros(1), np.zeros(1), []
     for more_cost, more_error, limit in zip(costs, errors, limits, strict=True):
-        cost, error = (
-            (a[:, None] + b).ravel() for a, b in ((cost, more_cost), (error, more_error))
-        )
+        cost = np.add.outer(cost, more_cost).ravel()
+        error = np.add.outer(error, more_error).ravel()
         kept.append(_worth_it(cost, error, limit, bound, states))
         cost, error = cost[kept[-1]], error[kept[-1]]
     if not cost.size:
@@ -61,9 +59,7 @@ def cheapest(costs: ArrayLike, errors: ArrayLike, bound: float, states: int = 10
 def _worth_it(
     cost: np.ndarray, error: np.ndarray, limit: float, bound: float, states: int
 ) -> np.ndarray:
-    """Indices of what is within the limit and has less error than all that is cheaper; by rising
-    cost.
-    """
+    """Indices of what is within the limit and errs less than all cheaper ones; by rising cost."""
     order = np.lexsort((error, cost))
     order = order[error[order] <= limit]
     before = np.minimum.accumulate(np.append(np.inf, error[order]))[:-1]
@@ -74,8 +70,7 @@ def _worth_it(
 
 
 class LayerWise:
-    """Measures what compression loses of some layers' gradients, and chooses one for each layer
-    (collective).
+    """Measures what compressions lose of layers' gradients, and chooses for each (collective).
 
     layers : their gradients, float32 or float64, same shapes on all ranks; each `measure` looks at
         what is in them then
@@ -127,17 +122,13 @@ class LayerWise:
         self._measured = 0
 
     def measure(self) -> None:
-        """Add the squared Euclidean norms of what each candidate loses of the present gradients (on
-        this rank).
-        """
+        """Add the squared norms of what each candidate loses of the present gradients."""
         self._measured += 1
         for errors, gradient in zip(self._errors, self._layers, strict=True):
             errors += [0.0 if how is None else _lost(how, gradient) for how in self._candidates]
 
     def choose(self) -> list[Compression | Literal["auto"]]:
-        """For each layer what to pass as `algorithm`, by what all ranks measured since the last
-        choice.
-        """
+        """For each layer what to pass as `algorithm`, by all measurements since the last choice."""
         if not self._measured:
             raise HpckitError(
                 "nothing was measured since the last choice: call measure() when there are "
@@ -161,9 +152,7 @@ def _sent_bytes(how: Compression | None, gradient: np.ndarray, ranks: int) -> in
 
 
 def _lost(how: Compression, gradient: np.ndarray) -> float:
-    """Squared norm of what one call loses; infinite where it is impossible, NaN where the gradient
-    is not finite.
-    """
+    """Squared norm of what a call loses; infinite where impossible, NaN for gradients with NaN."""
     result = np.empty(gradient.shape, gradient.dtype)
     try:
         Allreduce(MPI.COMM_SELF, gradient, out=result, algorithm=how)()

@@ -92,9 +92,7 @@ class LocalUpdates:
         self._farthest = 0.0
 
     def step(self) -> bool:
-        """Call it after each local step (collective at the last of a round); whether it changed the
-        parameters.
-        """
+        """A local step is done; whether that changed the parameters (collective after `tau`)."""
         self._steps += 1
         if self._steps < self._tau:
             if self._flying:
@@ -114,9 +112,7 @@ class LocalUpdates:
         return True
 
     def finish(self) -> None:
-        """Take the outer step that is still in flight, without what was done in an unfinished round
-        (collective).
-        """
+        """Take the outer step in flight, without what an unfinished round did (collective)."""
         self._land()
         self._steps = 0
         self._parameters[:] = self._start

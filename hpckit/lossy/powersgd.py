@@ -23,7 +23,7 @@ from hpckit.lossy.compression import Compressed, Compression, kernel, twoshot_by
 
 
 class PowerSGD(Compression):
-    """The matrix's best approximation of a low rank, for contiguous arrays of two or more dimensions.
+    """A matrix's best approximation of low rank; contiguous arrays of two or more dimensions.
 
     rank : of the approximation; at most the matrix's rows and columns ::
 
@@ -51,7 +51,7 @@ class PowerSGD(Compression):
         return twoshot_bytes(n, ranks, array.itemsize)
 
     def bind(self, operands: Operands) -> Compressed:
-        """P and Q as above; `left` is P, `basis` the Q of all ranks, `own` this rank's part of it."""
+        """P and Q as above: `left` is P, `basis` is Q, `own` this rank's part of it."""
         source, target, columns = operands.source, operands.target, operands.columns
         channel = operands.channel
         rows = target.size // columns if columns else 0

@@ -1,13 +1,12 @@
-"""Allreduce by fewer bits for each number: fp16, bf16, or int8 with a scale for each block of 256
-numbers.
+"""Allreduce by fewer bits: fp16, bf16, or int8 with a scale for each block of 256 numbers.
 
 What one compression of y loses, at most (halves of a unit in the last place; doubles are rounded to
 single first):
 
     fp16    |y| / 2047 + 2**-25, for |y| <= 65504; beyond that it becomes infinite
     bf16    |y| / 255 + 2**-133, for |y| <= 3.39e38, likewise
-    int8    m / 253 + the smallest normal number, where m is the largest magnitude in the block; a block with NaN or
-            infinity becomes NaN
+    int8    m / 253 + the smallest normal number, where m is the largest magnitude in the block; a
+            block with NaN or infinity becomes NaN
 
 A call compresses twice: each rank its contribution y_r, and each slice of the sum s its owner. With
 b for the above, the result is wrong by at most sum_r b(y_r) + b(s).
@@ -60,9 +59,7 @@ class Quantised(Compression):
         return sum(slices[1:]) + (ranks - 1) * slices[0]
 
     def bind(self, operands: Operands) -> Compressed:
-        """A two-shot exchange: each rank adds up its own slice, in rank order, and sends it to all;
-        compressed both times.
-        """
+        """Two shots: each rank adds up its slice, in rank order, for all; compressed both times."""
         form, channel, target = self.form, operands.channel, operands.target
         rank, size = channel.rank, channel.size
         slices = [slice(start, stop) for start, stop in pairwise(starts(target.size, size))]
@@ -111,9 +108,7 @@ def _scale_bytes(form: str, n: int, itemsize: int) -> int:
 
 
 def _step(name: str, numbers: Sequence[np.ndarray], message: np.ndarray) -> Callable[[], object]:
-    """The kernel with its arrays of numbers, its message, in parts, and how many numbers there
-    are.
-    """
+    """The kernel with its arrays of numbers, the parts of its message, and how many numbers."""
     n, itemsize = numbers[0].size, numbers[0].itemsize
     parts = [message]
     if name.endswith("int8"):

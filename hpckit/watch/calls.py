@@ -1,6 +1,4 @@
-"""The collectives of MPI: on what the ranks must agree when they call one, and how to say what they
-called.
-"""
+"""The collectives of MPI: on what the ranks must agree, and how to say what they called."""
 
 from __future__ import annotations
 
@@ -98,9 +96,7 @@ class Call(NamedTuple):
 
 
 def disagreement(calls: Mapping[int, Call]) -> str | None:
-    """What differs between these calls, by rank, and who called what; None where they go
-    together.
-    """
+    """What differs between these calls, and who called what; None where they go together."""
     for field in ("kind", "root", "op", "dtype", "length"):
         if len({getattr(call, field) for call in calls.values()} - {None}) > 1:
             return f"{field} differs: {by_rank([str(calls[rank]) for rank in sorted(calls)])}"
@@ -108,9 +104,7 @@ def disagreement(calls: Mapping[int, Call]) -> str | None:
 
 
 def reader(name: str, size: int) -> Callable[[tuple, dict[str, Any]], Signature]:
-    """A function that reads the signature off the arguments of the collective `name` on `size`
-    ranks.
-    """
+    """A function that reads the signature off the arguments of the collective `name`."""
     parameters, counted, divided = KINDS[name]
     op, root = (parameters.index(p) if p in parameters else None for p in ("op", "root"))
     defaults = tuple({"op": MPI.SUM, "root": 0}.get(p) for p in parameters)
@@ -139,9 +133,7 @@ def reader(name: str, size: int) -> Callable[[tuple, dict[str, Any]], Signature]
 
 
 def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
-    """Length and dtype of mpi4py's other forms of a buffer; None where it would take MPI to
-    know.
-    """
+    """Length and dtype of mpi4py's other forms of a buffer; None where only MPI knows."""
     array, *rest = buffer if isinstance(buffer, list | tuple) else [buffer]
     count = next((x for x in rest if isinstance(x, int | np.integer)), None)
     datatype = next((x for x in rest if isinstance(x, MPI.Datatype)), None)
@@ -158,18 +150,14 @@ def _elements(buffer: Any, parts: int) -> tuple[int | None, np.dtype | None]:
 def call(kind: str, signature: Signature, at: str) -> Call:
     """What the other ranks are told."""
     count, dtype, op, root = signature
-    text = (
-        None
-        if op is None
-        else next((name for name in _OPERATIONS if op == getattr(MPI, name)), "an own operation")
-    )
+    names = (name for name in _OPERATIONS if op == getattr(MPI, name))
     return Call(
         kind,
-        count,
-        None if dtype is None else str(dtype),
-        text,
-        None if root is None else int(root),
-        at,
+        length=count,
+        dtype=None if dtype is None else str(dtype),
+        op=None if op is None else next(names, "an own operation"),
+        root=None if root is None else int(root),
+        at=at,
     )
 
 

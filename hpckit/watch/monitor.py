@@ -1,5 +1,4 @@
-"""What the ranks tell each other while MPI blocks: a thread on rank 0, and a line to it from each
-rank.
+"""What ranks tell each other while MPI blocks: a thread on rank 0, a line to it from each.
 
 MPI does not say for whom it waits, and a thread may not call it everywhere. So this goes by
 sockets: lines of JSON. A line that ends tells that its process did. The port is open until all
@@ -53,7 +52,10 @@ class Line:
         where: Callable[[], tuple[int, str]],
         late: Callable[[], int | None],
     ) -> None:
-        self._comm, self._patience, self._where, self._late = comm, patience, where, late
+        self._comm = comm
+        self._patience = patience
+        self._where = where
+        self._late = late
         self._verdicts: dict[int, str | None] = {}
         self._asked: set[int] = set()
         self._news = threading.Condition()
@@ -134,9 +136,7 @@ class Line:
 
 
 class _Round:
-    """One collective that is compared before it is made; `until` begins with the first rank that
-    asks.
-    """
+    """A collective compared before it is made; `until` begins with the first rank that asks."""
 
     def __init__(self) -> None:
         self.calls: dict[int, Call] = {}
@@ -145,21 +145,27 @@ class _Round:
 
 
 class _Inquiry:
-    """Who is where, because collective `number` takes long; `asker` gets the report, if it is one
-    rank's question.
-    """
+    """Who is where, because a collective takes long; `asker` is the rank that wants a report."""
 
     def __init__(self, asker: int | None, asked: Iterable[int]) -> None:
-        self.asker, self.open = asker, set(asked)
+        self.asker = asker
+        self.open = set(asked)  # who has not answered
         self.answers: dict[int, tuple[int, str]] = {}
         self.until = time.monotonic() + _ANSWER
+
+    def beyond(self, number: int) -> set[int]:
+        """The ranks that have entered that many collectives."""
+        return {rank for rank, (entered, _) in self.answers.items() if entered >= number}
 
 
 class _Monitor:
     """Compares calls, and finds out who is late; runs until all ranks have left."""
 
     def __init__(self, listener: socket.socket, secret: str, size: int, patience: float) -> None:
-        self._listener, self._secret, self._size, self._patience = listener, secret, size, patience
+        self._listener = listener
+        self._secret = secret
+        self._size = size
+        self._patience = patience
         self._streams: dict[int, Stream] = {}
         self._ranks: dict[Stream, int] = {}
         self._gone: dict[int, str] = {}
@@ -171,8 +177,8 @@ class _Monitor:
             "wait": self._wait,
             "late": self._late,
             "where": self._where,
+            "left": self._left,
         }
-        self._words["left"] = self._left
         self.stopped = False  # ranks could not connect
 
     def run(self) -> None:
@@ -262,19 +268,17 @@ class _Monitor:
             known.get(rank, "gives no answer: stopped, or in a call that blocks Python")
             for rank in range(self._size)
         ]
-        if now:
-            here = now.calls
-        else:
-            here = {
-                rank for rank, (entered, _) in inquiry.answers.items() if entered >= number
-            } - self._gone.keys()
+        here = now.calls.keys() if now else inquiry.beyond(number) - self._gone.keys()
         late = [rank for rank in range(self._size) if rank not in here]
         who = (
             f"for rank{'s' * (len(late) > 1)} {ranges(late)}"
             if late
             else "though all ranks have come"
         )
-        text = f"collective {number} of the watch waits {who}, longer than {self._patience:g} s; {by_rank(texts)}"
+        text = (
+            f"collective {number} of the watch waits {who}, longer than {self._patience:g} s; "
+            f"{by_rank(texts)}"
+        )
         if now and not now.verdict:
             self._decide(number, text)
         elif inquiry.asker in self._streams:
@@ -290,11 +294,11 @@ class _Monitor:
 
     def _look_at_the_clock(self) -> None:
         time_is = time.monotonic()
-        for number in [
-            number for number, inquiry in self._inquiries.items() if inquiry.until <= time_is
-        ]:
+        asked = [number for number, asking in self._inquiries.items() if asking.until <= time_is]
+        for number in asked:
             self._conclude(number)
-        for number in [number for number, now in self._rounds.items() if now.until <= time_is]:
+        late = [number for number, now in self._rounds.items() if now.until <= time_is]
+        for number in late:
             self._rounds[number].until = _NEVER
             self._ask(number, None)
 

@@ -92,8 +92,7 @@ class Watched(MPI.Intracomm):
 
 
 class Watch:
-    """Records the collectives of a communicator and of plans made with it (making and entering it
-    are collective).
+    """Records a communicator's and its plans' collectives (made and entered collectively).
 
     patience : seconds that a collective may take; then who is late is logged, once, where it is
         noticed first
@@ -167,9 +166,7 @@ class Watch:
             )
 
     def enter(self, kind: str, signature: Signature, frame: Any, wait: bool = True) -> Record:
-        """Record that a collective begins; wait : it blocks, and with `check` all ranks must
-        come.
-        """
+        """Record that a collective begins; `wait`: it blocks, and with `check` all must come."""
         code = frame.f_code
         if code.co_filename not in self._files:
             frame = caller(frame)
@@ -196,8 +193,7 @@ class Watch:
         return record
 
     def compare(self, record: Record, wait: bool = True) -> bool:
-        """Whether all ranks are known to make this collective, where it is compared; `HpckitError`
-        if they do not.
+        """Whether all ranks are known to make this collective; `HpckitError` if they do not.
 
         wait : until that is known; the rank blocks then
         """
@@ -222,16 +218,13 @@ class Watch:
             record.left = _clock()
 
     def plan(self, kind: str, signature: Signature) -> Recording:
-        """What makes the operations of a plan's chunks recorded; which of them comes first may
-        differ by rank.
-        """
+        """What makes a plan's operations recorded, one for each chunk, in any order."""
         self._plans += 1
         name = f"{kind} plan {self._plans}"
         return lambda operations: [_Recorded(self, each, name, signature) for each in operations]
 
     def report(self) -> str:
-        """A table of the calls that all ranks remember, a line per place in the program
-        (collective).
+        """A table of the calls that all ranks remember, a line per place (collective).
 
         A call's time begins with its last arrival; the wait before that, with its first. GB/s count
         the array once.
@@ -272,9 +265,7 @@ class Watch:
         return collective
 
     def _where(self) -> tuple[int, str]:
-        """How many collectives this rank has entered and what it does, for the monitor: another
-        thread asks.
-        """
+        """How many collectives were entered, and what this rank does; another thread asks."""
         number = self._entered
         record = self._blocked()
         if record:
@@ -333,8 +324,7 @@ class _Recorded:
 
 
 class _Request(MPI.Request):
-    """A request of a collective that is recorded. `Waitall` and its like complete it as any other,
-    unrecorded.
+    """A recorded request; `Waitall` and its like complete it as any other, unrecorded.
 
     buffers : lives until it is complete; requests of mpi4py do not always hold on to what they
         write to

@@ -13,8 +13,7 @@ _PINGS = 5  # messages there and back from which a clock's offset is taken
 
 
 def clock_offset(channel: Channel) -> float:
-    """Seconds to add to this rank's clock for rank 0's, by the fastest of a few messages
-    (collective).
+    """Seconds from this rank's clock to rank 0's, by the fastest of a few messages (collective).
 
     The ranks of a node read the same clock, so only the first of each asks.
     """

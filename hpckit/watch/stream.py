@@ -24,9 +24,7 @@ import psutil
 from hpckit.errors import HpckitError
 
 _PATIENCE = 5.0  # seconds to connect to one address, and to be let in
-_TRIES = (
-    3  # to be let in at one address: in a crowd of strangers somebody may be shown out too early
-)
+_TRIES = 3  # to be let in at one address: in a crowd somebody may be shown out too early
 _DOOR = 60.0  # seconds in which all must come
 _CROWD = 256  # who may stand in the door
 _LONGEST = 1 << 20  # bytes of a message
@@ -46,13 +44,9 @@ class Stream:
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        with (
-            self._lock,
-            contextlib.suppress(OSError),
-        ):  # a line that is cut is noticed by who listens to it
-            self.socket.sendall(
-                json.dumps(message).encode() + b"\n", socket.MSG_NOSIGNAL
-            )  # PETSc would end the job
+        line = json.dumps(message).encode() + b"\n"
+        with self._lock, contextlib.suppress(OSError):  # who listens notices a line that is cut
+            self.socket.sendall(line, socket.MSG_NOSIGNAL)  # at a signal PETSc would end the job
 
     def receive(self) -> list[list] | None:
         """All messages that are complete; None at the end."""
@@ -75,16 +69,17 @@ class Stream:
 
 
 class _Guest:
-    """A connection that has not shown yet that it knows the secret. Nothing here blocks, and
-    nothing is parsed.
-    """
+    """A connection that has not shown yet that it knows the secret: nothing blocks or is parsed."""
 
     def __init__(self, connection: socket.socket, secret: str) -> None:
         connection.setblocking(False)
-        self.socket, self.until = connection, time.monotonic() + _PATIENCE
+        self.socket = connection
+        self.until = time.monotonic() + _PATIENCE
         self.number: int | None = None  # known once it has shown that
         self.gone = False
-        self._secret, self._nonce, self._said = secret, secrets.token_hex(_NONCE // 2).encode(), b""
+        self._secret = secret
+        self._nonce = secrets.token_hex(_NONCE // 2).encode()
+        self._said = b""
         self._send(self._nonce)
 
     def hear(self) -> None:
@@ -99,14 +94,9 @@ class _Guest:
         if not data:
             self.gone = True
         elif len(self._said) == _ANSWER:
-            name, nonce, digest = (
-                self._said[:_NAME],
-                self._said[_NAME:-_DIGEST],
-                self._said[-_DIGEST:],
-            )
-            self.gone = not hmac.compare_digest(
-                digest, _digest(self._secret, self._nonce, name, nonce)
-            )
+            name, nonce = self._said[:_NAME], self._said[_NAME:-_DIGEST]
+            expected = _digest(self._secret, self._nonce, name, nonce)
+            self.gone = not hmac.compare_digest(self._said[-_DIGEST:], expected)
             if not self.gone:
                 self.number = int(name)
                 self._send(_digest(self._secret, nonce, b"welcome"))
@@ -121,8 +111,7 @@ class _Guest:
 def let_in(
     server: socket.socket, secret: str, size: int, stopped: Callable[[], bool]
 ) -> dict[int, Stream]:
-    """Streams to the numbers from 0 to `size`, and to nobody else; not to all where they do not
-    come in time.
+    """Streams to the numbers below `size`, and nobody else; to fewer, if some come too late.
 
     Who does not show soon that it knows the secret must go; in a crowd, who came first.
     """
@@ -169,9 +158,7 @@ def _coming(server: socket.socket, secret: str) -> _Guest | None:
 
 
 def listen(connections: int, one_node: bool) -> tuple[socket.socket, list[Address]]:
-    """A socket that accepts so many connections, and where it may be reached: from this node only,
-    or from others.
-    """
+    """A socket for so many connections, and its addresses: for this node only, or for others."""
     server = socket.create_server(
         ("127.0.0.1" if one_node else "", 0), backlog=connections + _CROWD
     )
@@ -189,9 +176,7 @@ def listen(connections: int, one_node: bool) -> tuple[socket.socket, list[Addres
 
 
 def reach(addresses: list[Address], secret: str, number: int) -> Stream:
-    """A stream to whoever listens at one of these addresses and knows the secret; `HpckitError`
-    where none answers.
-    """
+    """A stream to who listens at one of these and knows the secret, else `HpckitError`."""
     for address in [address for _ in range(_TRIES) for address in addresses]:
         with contextlib.suppress(OSError):
             connection = socket.create_connection(address, _PATIENCE)

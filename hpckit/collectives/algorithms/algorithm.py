@@ -66,9 +66,7 @@ class ByMessages(Algorithm):
     """An algorithm of point-to-point messages, which is a function of rank and number of ranks."""
 
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
-        """The rounds of this rank, where rank r is responsible for elements cuts[r] to cuts[r + 1]
-        of the array.
-        """
+        """This rank's rounds; rank r is responsible for elements cuts[r] to cuts[r + 1]."""
         raise NotImplementedError
 
     def bind(self, operands: Operands) -> Messages:

@@ -1,10 +1,10 @@
 """Sums with the same bits whatever the order of the terms.
 
-`Allreduce(..., algorithm=Reproducible())` gives the same bits for any order of the ranks: each element's
-terms are cut at multiples of a power of two that only depends on their largest exponent and their
-number, and then sums of the parts are exact (Demmel & Nguyen, ARITH 2013). For p ranks the error is
-at most half a unit in the last place of the result and 8 p^3 2^-104 of the largest term; for
-float32, which is summed in float64, 4 p^2 2^-52 of it.
+`Reproducible()` gives the same bits for any order of the ranks: each element's terms are cut at
+multiples of a power of two that only depends on their largest exponent and their number, and then
+sums of the parts are exact (Demmel & Nguyen, ARITH 2013). For p ranks the error is at most half a
+unit in the last place of the result and 8 p^3 2^-104 of the largest term; for float32, which is
+summed in float64, 4 p^2 2^-52 of it.
 
 `reproducible_sum` gives the same bits for any distribution of an array over any number of ranks: it
 is the exact sum, rounded once, as `math.fsum` does (a superaccumulator; Neal, arXiv:1505.05571).
@@ -62,9 +62,12 @@ class Reproducible(Algorithm):
 def reproducible_sum(comm: MPI.Intracomm, array: np.ndarray) -> float:
     """The exact sum of all elements on all ranks, rounded once (collective).
 
-    array : float32 or float64, any shape; shapes may differ between ranks. As in IEEE 754, NaN, and
-        infinities of both
-    signs, give NaN. Raises `ConfigError` on all ranks for another dtype.
+    array : float32 or float64, any shape; shapes may differ between ranks
+
+    As in IEEE 754, NaN, and infinities of both signs, give NaN. Raises `ConfigError` on all ranks
+    for another dtype. ::
+
+        mean = reproducible_sum(comm, samples) / comm.allreduce(samples.size)
     """
     with together(comm):
         array = numbers(array)
@@ -97,9 +100,7 @@ def on_one_node(operands: Operands) -> SharedReduction:
 
 
 def between_nodes(operands: Operands) -> Stages:
-    """First the largest exponents of all ranks' terms, then the sum of the parts: exact, in any
-    order.
-    """
+    """First the largest exponents of all terms, then the parts' sums: exact, in any order."""
     channel, source, target = operands.channel, operands.source, operands.target
     n = target.size
     top = channel.node.zeros((n,), np.uint16)

@@ -52,9 +52,7 @@ class Shared(Algorithm):
 
 
 class Steps:
-    """An operation of a protocol, bound to its arrays: `start`, `poll` and `wait`, or all three by
-    one native call.
-    """
+    """An operation of a protocol: `start`, `poll` and `wait`, or all three by one native call."""
 
     def __init__(
         self, bind: Callable[[int, int], Callable[[], int]], mode: int, polls: int, turn: _Turn
@@ -94,9 +92,7 @@ class Steps:
 
 
 class _Turn:
-    """What Python does when a protocol asks for it: reduce by an operation without a kernel, or
-    look why it waits.
-    """
+    """What Python does for a protocol: reduce without a kernel, or look why it waits."""
 
     def __init__(
         self,
@@ -121,9 +117,7 @@ class _Turn:
             self.watch.look(self._ranks[self._awaited[()]])
 
     def _reduce(self) -> None:
-        """x0 op (x1 op (x2 op ...)), as `op.Reduce_local` associates; the result may replace one of
-        them.
-        """
+        """x0 op (x1 op (x2 op ...)), as `Reduce_local` does; the result may be one of them."""
         pointers, result, n = map(int, self._next)
         addresses = MPI.memory.fromaddress(pointers, 8 * len(self._ranks)).cast("q").tolist()
         total = memoryview(self._sum)[:n]

@@ -25,9 +25,7 @@ from hpckit.machine.links import Links
 
 
 class TwoShot(ByMessages):
-    """Each rank reduces its own slice of everybody's data, and sends it to all; slices are smaller
-    behind slow links.
-    """
+    """Each rank reduces its slice of everybody's data for all; less behind slow links."""
 
     name = "twoshot"
     in_rank_order = True

@@ -1,11 +1,12 @@
 """Kernel source: sums whose bits do not depend on the order of the terms.
 
-Compiled by `hpckit.native`, used through `hpckit.collectives.algorithms.reproducible`. Terms are cut at
-multiples of a power of two that is the same for all of them, so that the parts are added without
-rounding, in any order (Rump, Ogita & Oishi, SIAM J. Sci. Comput. 31, 2008; Demmel & Nguyen, ARITH
-2013). A double has 1 bit of sign, 11 of exponent, 52 of fraction.
+Compiled by `hpckit.native`, used through `hpckit.collectives.algorithms.reproducible`. Terms are
+cut at multiples of a power of two that is the same for all of them, so that the parts are added
+without rounding, in any order (Rump, Ogita & Oishi, SIAM J. Sci. Comput. 31, 2008; Demmel & Nguyen,
+ARITH 2013). A double has 1 bit of sign, 11 of exponent, 52 of fraction.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -15,30 +16,26 @@ from hpckit.machine.spin_kernels import get, put
 from hpckit.native import export
 
 BLOCK = 256  # elements of all ranks that are added at a time: they stay in the first-level cache
-CHUNK = 1024  # elements of one array that are added at a time: the integers that they are cut into do not overflow
-LARGE = 1900  # exponent from which terms are scaled down by 2**512 while they are added, so that nothing overflows
+CHUNK = 1024  # elements of one array that are added at a time: their integers do not overflow
+LARGE = 1900  # exponent from which terms are scaled by 2**-512 while they are added
 MINUS_ZERO = -1 << 63  # its bits
 MAXIMUM = 2047  # exponent of infinity and NaN
 
 # -- floats, their bits, and memory
 
 
-@intrinsic
-def _bits(typing, x):
-    return types.int64(x), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(64))
+@njit
+def _bits(x):
+    return np.float64(x).view(np.int64)
 
 
-@intrinsic
-def _value(typing, bits):
-    return types.float64(bits), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.DoubleType()
-    )
+@njit
+def _value(bits):
+    return np.int64(bits).view(np.float64)
 
 
 def _element(stored, computed, widen, narrow):
-    """Functions that read and write an element at an address, as they are kept there and as they
-    are computed with.
-    """
+    """Functions that read and write an element, as it is stored and as it is computed with."""
     kind = {
         types.float64: ir.DoubleType(),
         types.float32: ir.FloatType(),
@@ -159,9 +156,7 @@ def _sums(name, read, write, size, rest_counts):
             _put_exponent(top, i, 0)
 
     def reduce(target, pointers, ranks, offset, n):
-        """`n` bytes of the sum of all ranks' arrays, `offset` bytes after the pointers (see
-        `hpckit.collectives.kernels.shared`).
-        """
+        """`n` bytes of the sum of all ranks' arrays, `offset` bytes after the pointers."""
         high = _scratch()
         low, top, spare = high + 8 * BLOCK, high + 16 * BLOCK, spare_bits(ranks)
         done = 0
@@ -253,9 +248,7 @@ def _carry(words):
 
 @njit
 def _cut(chunk, sigma, n):
-    """Replace each element by its rest. Returns the sum of what is cut off, in last bits of sigma;
-    the largest rest.
-    """
+    """Leave the rests. Returns what is cut off, in last bits of sigma, and the largest rest."""
     total, largest = 0, 0
     for i in range(n):
         x = _double(chunk, i)

@@ -137,9 +137,7 @@ def _least(a, b):
 
 @njit
 def _all_reach(table, counter, value, polls):
-    """Wait until the counter that lies `counter` bytes into each rank's memory has reached
-    `value`.
-    """
+    """Wait for the counter `counter` bytes into each rank's memory to reach `value`."""
     other = get(table, AT.awaited)
     while other < get(table, AT.ranks):
         if not reaches(
@@ -230,9 +228,7 @@ def _arrive(table):
 
 @export("i8(i8, i8, i8)")
 def direct(table, mode, polls):
-    """Rank r reduces slice r of all arrays where they are, and writes it to all of them; a barrier
-    before and after.
-    """
+    """Rank r reduces slice r of all arrays where they are, for all; a barrier before and after."""
     _begin(table, mode)
     if mode & REDUCE_SCATTER:
         _arrive(table)
@@ -331,9 +327,7 @@ def _point_at(table, j):
 
 @export("i8(i8, i8, i8)")
 def staged(table, mode, polls):
-    """Rank r reduces slice r, piece by piece, from memory to which all ranks copy what they
-    contribute to it.
-    """
+    """Rank r reduces slice r, piece by piece, from memory to which all ranks copy their parts."""
     _begin(table, mode)
     base = get(get(table, AT.bases), get(table, AT.rank))
     pieces, done, mode = get(table, AT.pieces), get(table, AT.counter), get(table, AT.mode)

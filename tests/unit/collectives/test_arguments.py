@@ -106,7 +106,6 @@ def test_a_source_may_overlap_itself(comm):
 
 
 # -- ranks that differ
-# -------------------------------------------------------------------------------------------------
 
 COMMUTING = MPI.Op.Create(lambda a, b, _: None, commute=True)
 ORDERED = MPI.Op.Create(lambda a, b, _: None, commute=False)
@@ -189,7 +188,6 @@ def test_local_updates_that_differ(comm, others):
 
 
 # -- what is none
-# ------------------------------------------------------------------------------------------------------
 
 
 class Sparse:
@@ -347,7 +345,6 @@ def test_intercommunicators(comm):
 
 
 # -- operations
-# --------------------------------------------------------------------------------------------------------
 
 
 def operation(ufunc, commute=True):
@@ -385,7 +382,6 @@ def test_a_plan_whose_operation_is_freed(comm, algorithm):
 
 
 # -- ring_map
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_function_keeps_of_a_block_stays(comm):

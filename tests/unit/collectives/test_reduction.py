@@ -271,7 +271,6 @@ def test_operations_that_are_not_defined(comm, code, op, message):
 
 
 # -- operations of the user
-# ------------------------------------------------------------------------------------------
 
 PRIME = 10007
 

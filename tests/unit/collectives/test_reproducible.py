@@ -210,7 +210,8 @@ sums = set()
 for size in range(1, 9):
     comm = world.Split(world.rank < size)
     if world.rank < size:
-        sums.add(reproducible_sum(comm, whole[len(whole) * comm.rank // size : len(whole) * (comm.rank + 1) // size]))
+        start, stop = (len(whole) * rank // size for rank in (comm.rank, comm.rank + 1))
+        sums.add(reproducible_sum(comm, whole[start:stop]))
 bits = set()
 for seed in range(6):
     order = np.random.default_rng(seed).permutation(8)

@@ -82,7 +82,6 @@ def combined(ufunc: np.ufunc, arrays: list[np.ndarray]) -> np.ndarray:
 
 
 # -- protocols
-# ---------------------------------------------------------------------------------------------------------
 
 SIZES = (0, 1, 9, 130, 4099)
 WHERE = {"slots": "foreign", "direct": "window", "staged": "foreign"}
@@ -230,7 +229,6 @@ def test_arrays_in_windows_of_other_ranks_only(comm):
 
 
 # -- waiting
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_pending_message(comm, protocol):
