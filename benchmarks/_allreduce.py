@@ -23,10 +23,11 @@ from mpi4py import MPI
 
 from benchmarks.allreduce import PRODUCER
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
-from hpckit.collectives import Allreduce, empty
-from hpckit.collectives.algorithms import ALGORITHMS
+from hpckit.collectives import Allreduce, Reproducible, empty
+from hpckit.collectives.algorithms import BY_MESSAGES
 from hpckit.collectives.channel import Channel
-from hpckit.machine.links import Links
+from hpckit.lossy import Quantised
+from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
 from hpckit.program.report import binary
 
@@ -103,7 +104,7 @@ class Rough(Numbers):
     check = read
 
 
-def planned(comm: MPI.Intracomm, numbers: Numbers, algorithm: str = "auto", **options: Any) -> Call:
+def planned(comm: MPI.Intracomm, numbers: Numbers, algorithm: Any = "auto", **options: Any) -> Call:
     plan = Allreduce(comm, numbers.array, algorithm=algorithm, **options)
     return Call(plan, numbers, plan)
 
@@ -145,9 +146,9 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
         calls = natives(comm, plain)
         calls["ring by hand"] = Call(partial(ring_by_hand, comm, plain.array), plain)
         calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
-        calls |= {name: planned(comm, plain, name) for name in (*ALGORITHMS, "shared")}
+        calls |= {name: planned(comm, plain, name) for name in (*BY_MESSAGES, "shared")}
         calls["shared, window"] = planned(comm, window, "shared")
-        calls["reproducible"] = planned(comm, plain, reproducible=True)
+        calls["reproducible"] = planned(comm, plain, Reproducible())
         yield binary(nbytes), calls
 
 
@@ -156,7 +157,7 @@ def links(comm: MPI.Intracomm, quick: bool) -> Cases:
     for nbytes in LINKS_QUICK if quick else LINKS:
         numbers = Numbers(comm, np.zeros(nbytes // 8))
         calls = natives(comm, numbers) | {"auto": planned(comm, numbers)}
-        calls |= {name: planned(comm, numbers, name) for name in ALGORITHMS}
+        calls |= {name: planned(comm, numbers, name) for name in BY_MESSAGES}
         calls["TPI-LLM's star"] = Call(partial(star_of_tpi_llm, comm, numbers.array), numbers)
         if nbytes >= 1024:
             calls["ring by hand"] = Call(partial(ring_by_hand, comm, numbers.array), numbers)
@@ -170,7 +171,7 @@ def compressed(comm: MPI.Intracomm, quick: bool) -> Cases:
         calls = natives(comm, numbers) | {"auto": planned(comm, numbers)}
         for form in ("fp16", "bf16", "int8"):
             array = np.zeros(nbytes // 4, np.float32)
-            plan = Allreduce(comm, array, compress=form)
+            plan = Allreduce(comm, array, algorithm=Quantised(form))
             calls[form] = Call(plan, Rough(comm, array, plan), plan)
         yield f"{binary(nbytes)} of float32", calls
 
@@ -225,10 +226,9 @@ def main(part: str, path: str, quick: bool) -> None:
     if 1 < comm.size <= len(cores) and part == "node":
         os.sched_setaffinity(0, {cores[comm.rank]})
     channel = Channel.of(comm)
-    nodes, emulated = comm.allgather(channel.node.ranks[0]), part != "node"
-    channel.links = Links.load_or_measure(
-        comm, nodes, fresh=emulated
-    )  # such links change, their names do not
+    emulated = part != "node"
+    # Emulated links change, their names do not.
+    channel.links = with_links(channel.comm, channel.node, fresh=emulated).links
     start = Start(comm, one_node=not emulated)
     cases = {}
     seconds = {"node": 3.0}.get(part, 12.0) * (0.05 if quick else 1.0)

@@ -430,7 +430,7 @@ def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[st
     import mpi4py
 
     mpi4py.rc.initialize = False  # the formulas need none
-    from hpckit.collectives.cost import predict
+    from hpckit.collectives.algorithms import predict
     from hpckit.machine.links import Links
 
     alpha, beta = (np.full((2, 2), value) for value in (latency, per_byte))

@@ -19,8 +19,7 @@ import numpy as np
 from benchmarks._datasets import euclidean, mixture
 from benchmarks._harness import Report, Times, interleaved, main, print_table
 from hpckit.cluster import _quant, fastermsc, fasterpam
-from hpckit.comm.system import meet
-from hpckit.errors import ConfigError
+from hpckit.errors import ConfigError, meet
 
 K = 100
 ONE, TWO = "hpckit, 1 rank", "hpckit, 2 ranks"

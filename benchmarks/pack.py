@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks._harness import Report, Times, geomean, interleaved, main, print_table
 from hpckit import native
-from hpckit.comm.pack_host import Move, Moves, Packer, dense_strides
+from hpckit.comm.pack import Move, Moves, Packer, dense_strides
 from hpckit.comm.strided import from_slice
 
 KINDS = {

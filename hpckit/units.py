@@ -12,10 +12,12 @@ def amount(nbytes: float) -> str:
     return f"{nbytes:.3g} {unit}"
 
 
-def binary(nbytes: int) -> str:
+def binary(nbytes: int, form: str = ".4g") -> str:
     """`8 B`, `32 KiB`: bytes by powers of 1024, for sizes that are powers of two."""
-    exponent = min(max(nbytes.bit_length() - 1, 0) // 10, 4)
-    return f"{nbytes / 1024**exponent:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[exponent]}"
+    exponent = min(max(nbytes.bit_length() - 1, 0) // 10, 6)
+    if exponent == 0:
+        return f"{nbytes} B"
+    return f"{nbytes / 1024**exponent:{form}} {'KMGTPE'[exponent - 1]}iB"
 
 
 def period(seconds: float) -> str:

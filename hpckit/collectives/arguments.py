@@ -53,9 +53,7 @@ def check_unmasked(array: Any) -> None:
 
 
 def check_array(array: Any) -> None:
-    """`ConfigError` unless it is a contiguous vector of numbers, in native byte order, that can be
-    written.
-    """
+    """`ConfigError` unless it is a contiguous vector of numbers that can be written."""
     check_numbers(array)
     if array.ndim != 1 or not array.flags.c_contiguous or not array.flags.writeable:
         raise ConfigError(
@@ -65,9 +63,7 @@ def check_array(array: Any) -> None:
 
 
 def check_result(array: np.ndarray, out: Any) -> None:
-    """`ConfigError` unless a reduction of the array can be written to `out`: to the array itself,
-    or well apart.
-    """
+    """`ConfigError` unless `out`, the array itself or well apart, can take its reduction."""
     check_numbers(out)
     if not out.flags.writeable:
         raise ConfigError("the result's array is read-only: pass a writable one")
@@ -123,8 +119,3 @@ def operation(op: MPI.Op) -> object:
         if op.is_predefined
         else f"the user's, which {'commutes' if op.is_commutative else 'does not'}"
     )
-
-
-def watched(comm: MPI.Intracomm) -> bool:
-    """Whether a `Watch` records what is done on this communicator: on all ranks, or on none."""
-    return getattr(comm, "watch", None) is not None

@@ -1,6 +1,4 @@
-"""The communicator on which all collectives of one user communicator talk, its node, and its
-parts.
-"""
+"""The communicator on which all collectives of one user communicator talk; its node; its parts."""
 
 from __future__ import annotations
 
@@ -20,28 +18,25 @@ from hpckit.machine.node_memory import NodeMemory, kept_by
 
 _TAGS = 32768  # MPI promises tags below this
 LIMIT = 1 << 30  # elements in one call: not every MPI counts beyond 2**31
-_FAR = (
-    5e-4  # seconds: from this latency on, asking before sending costs more than cutting and copying
-)
-_WINDOW = 1 << 20  # bytes of each rank that ways through memory are sure to do with
+_FAR = 5e-4  # seconds of latency from which asking before sending costs more than cutting messages
+_ENOUGH = 1 << 20  # bytes of each rank that algorithms in shared memory are sure to do with
 _EAGER = 1 << 15  # bytes that MPICH and Open MPI send without asking the receiver first
 
 
 def empty(
     comm: MPI.Intracomm, shape: int | tuple[int, ...], dtype: DTypeLike = float
 ) -> np.ndarray:
-    """An array of zeros in memory that this node's ranks share: they reduce it where it is
-    (collective).
+    """An array of zeros that this node's ranks share: they reduce it where it is (collective).
 
     Shapes may differ between ranks. Raises `HpckitError` on all ranks where the memory cannot be
-    had, and `ConfigError` for what is no shape or dtype.
+    had, and `ConfigError` for what is no shape or dtype. ::
+
+        gradient = empty(comm, 100_000, np.float32)
     """
     with together(comm):
         sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-        if (
-            not all(isinstance(n, int | np.integer) and n >= 0 for n in sizes)
-            or np.dtype(dtype).hasobject
-        ):
+        whole = all(isinstance(n, int | np.integer) and n >= 0 for n in sizes)
+        if not whole or np.dtype(dtype).hasobject:
             raise ConfigError(
                 f"shape {shape} and dtype {dtype!r} must be whole numbers from 0 on, and numbers"
             )
@@ -51,8 +46,7 @@ def empty(
 
 
 class Channel:
-    """One per communicator, by `of(comm)`: a duplicate of it, so that no message of the user's
-    meets one of ours.
+    """One per communicator, by `of(comm)`: a duplicate, for no message of the user's to meet ours.
 
     node : memory that this rank's node shares; by default the real one
     plans : what `hpckit.collectives.allreduce` keeps for its next call
@@ -63,13 +57,15 @@ class Channel:
         check_comm(comm)
         self.comm = comm.Dup()
         free_with(self, self.comm)
-        self.rank, self.size = comm.rank, comm.size
+        self.rank = comm.rank
+        self.size = comm.size
         self.node = node or NodeMemory.of(self.comm)
         self.plans: dict[Any, Any] = {}
         self.links: Links | None = None
         self.choices: dict[Hashable, str] = {}
         self._parts: dict[Hashable, Channel | None] = {}
-        self._tag = self._eager = 0
+        self._tag = 0
+        self._eager = 0
 
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
@@ -85,12 +81,10 @@ class Channel:
 
     @cached_property
     def shares_memory(self) -> bool:
-        """Whether the ranks of every node can have what ways through memory need (collective at the
-        first use).
-        """
+        """Whether the ranks of every node can share memory (collective at the first use)."""
         reason = None
         try:
-            self.node.zeros((_WINDOW,), np.uint8)
+            self.node.zeros((_ENOUGH,), np.uint8)
         except HpckitError as error:
             reason = error
         everywhere = self.comm.allreduce(reason is None, MPI.LAND)
@@ -102,21 +96,16 @@ class Channel:
 
     @property
     def eager(self) -> int:
-        """Bytes that messages may have which are not to wait for an answer of the receiver first;
-        0: let them wait.
-        """
+        """Most bytes of a message that is not to wait for the receiver's answer; 0: let it wait."""
         return _EAGER if self.links and self.links.farthest > _FAR else self._eager
 
     def tag(self) -> int:
-        """Another tag at each call; the same on all ranks, because plans are made by all of them in
-        one order.
-        """
+        """Another tag at each call, the same on all ranks, which make plans in one order."""
         self._tag = (self._tag + 1) % _TAGS
         return self._tag
 
     def part(self, name: Hashable, color: int | None) -> Channel | None:
-        """The ranks that pass the same color, None for those that pass none; made at the first call
-        (collective).
+        """The ranks that pass the same color; None without one (collective at the first call).
 
         name : tells this division from others of the same channel
         """

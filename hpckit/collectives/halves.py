@@ -1,47 +1,40 @@
-"""The halves of an allreduce, which are collectives of their own: reduce-scatter, allgather,
-broadcast.
-"""
+"""The halves of an allreduce as collectives: reduce-scatter, allgather, broadcast."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import (
-    Algorithm,
-    bcast,
-    direct_allgather,
-    direct_reduce_scatter,
-    direct_scatter,
-    ring_allgather,
-    ring_reduce_scatter,
-)
+from hpckit.collectives.algorithms.ring import ring_allgather, ring_reduce_scatter
+from hpckit.collectives.algorithms.tree import bcast
+from hpckit.collectives.algorithms.twoshot import direct_allgather, direct_reduce_scatter
 from hpckit.collectives.arguments import (
     check_array,
     check_group,
     check_operation,
     is_whole,
     operation,
-    watched,
 )
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.engine import Messages, Way, alone, while_it_lives
-from hpckit.collectives.schedule import Schedule, rotated
-from hpckit.collectives.watch import recorder
+from hpckit.collectives.messages import Messages
+from hpckit.collectives.persistent import Operands, Persistent, alone, while_it_lives
+from hpckit.collectives.recording import recording, watch_of
+from hpckit.collectives.schedule import Cuts, Message, Schedule, exchange, rotated, slice_of
 from hpckit.comm.partition import starts
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.spin import check_deadline
 
-_TREE = (
-    1 << 16
-)  # bytes from which slices that all ranks pass on beat a tree whose root sends everything
+_TREE = 1 << 16  # bytes up to which a tree beats slices that all ranks pass on
+
+
+_Half = Callable[[int, int, Cuts], Schedule]
 
 
 class _Plan:
-    """A schedule bound to an array, recorded where the communicator's collectives are."""
+    """A collective on one array, recorded where the communicator's are."""
 
     def _bind(
         self,
@@ -50,18 +43,16 @@ class _Plan:
         kind: str,
         schedule: Schedule,
         deadline: float | None,
-        op: MPI.Op | None = None,
+        op: MPI.Op = MPI.OP_NULL,
         root: int | None = None,
         group: int = 1,
     ) -> None:
-        way: Way = Messages(
-            Channel.of(comm), array, array, op or MPI.OP_NULL, schedule, deadline, group
-        )
+        operands = Operands(Channel.of(comm), array, array, op, deadline, group)
+        operation: Persistent = Messages(operands, schedule)
         if comm.size == 1 and op:
-            way = alone(array, array, op)
-        (self._way,) = recorder(comm, array, op, kind, root)(
-            [while_it_lives(op, way) if op else way]
-        )
+            operation = alone(operands)
+        operations = [while_it_lives(op, operation)]
+        (self._operation,) = recording(comm, kind, array, op or None, root)(operations)
         self._flying = False
 
     def start(self) -> None:
@@ -70,18 +61,18 @@ class _Plan:
             raise HpckitError(
                 "start() twice without wait(): call wait() first, or make a plan for each"
             )
-        self._way.start()
+        self._operation.start()
         self._flying = True
 
     def poll(self) -> bool:
         """Let messages travel on, without blocking; whether the call is complete."""
-        complete = self._way.poll()
+        complete = self._operation.poll()
         self._flying &= not complete
         return complete
 
     def wait(self) -> None:
         """Complete the call."""
-        self._way.wait()
+        self._operation.wait()
         self._flying = False
 
     def __call__(self) -> None:
@@ -90,10 +81,10 @@ class _Plan:
             raise HpckitError(
                 "a call between start() and wait() of the same plan: call wait() first, or make two"
             )
-        self._way()
+        self._operation()
 
 
-class _Half(_Plan):
+class _OfSlices(_Plan):
     """A collective on an array of slices: rank r's is `array[plan.owned]` there."""
 
     def __init__(
@@ -101,7 +92,7 @@ class _Half(_Plan):
         comm: MPI.Intracomm,
         array: np.ndarray,
         kind: str,
-        halves: dict[str, Algorithm],
+        halves: dict[str, _Half],
         algorithm: str,
         cuts: Sequence[int] | None,
         deadline: float | None,
@@ -129,20 +120,13 @@ class _Half(_Plan):
             *map(operation, operations),
             deadline,
             group,
-            watched(comm),
+            watch_of(comm) is not None,
         )
         same(comm, "kind, dtype, cuts, operation and options of a plan", (kind, *given))
         self.owned = slice(*edges[comm.rank : comm.rank + 2])
         schedule = halves[algorithm](comm.rank, comm.size, [edge // group for edge in edges])
-        self._bind(
-            comm,
-            array,
-            kind,
-            schedule,
-            deadline,
-            operations[0] if operations else None,
-            group=group,
-        )
+        op = operations[0] if operations else MPI.OP_NULL
+        self._bind(comm, array, kind, schedule, deadline, op, group=group)
 
 
 def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
@@ -150,13 +134,8 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
     if cuts is None:
         return [group * start for start in starts(n // group, size)]
     edges = list(cuts) if isinstance(cuts, Sequence | np.ndarray) else []
-    whole = all(map(is_whole, edges))
-    if (
-        not whole
-        or len(edges) != size + 1
-        or edges != sorted(edges)
-        or (edges[0], edges[-1]) != (0, n)
-    ):
+    offsets = len(edges) == size + 1 and all(map(is_whole, edges))
+    if not offsets or edges != sorted(edges) or (edges[0], edges[-1]) != (0, n):
         raise ConfigError(f"cuts {cuts} must be {size + 1} rising offsets from 0 to {n}")
     if any(edge % group for edge in edges):
         raise ConfigError(
@@ -165,9 +144,8 @@ def _edges(cuts: Any, size: int, n: int, group: int) -> list[int]:
     return list(map(int, edges))
 
 
-class ReduceScatter(_Half):
-    """Rank r gets the reduction of slice r, `array[plan.owned]`, in place; the other slices are not
-    defined then.
+class ReduceScatter(_OfSlices):
+    """Rank r gets the reduction of slice r, `array[plan.owned]`; the other slices are undefined.
 
     array : (n,) contiguous
     cuts : (ranks + 1,) offsets of the slices; by default they are of equal length
@@ -176,6 +154,11 @@ class ReduceScatter(_Half):
     group : numbers that `op` takes together; slices are cut between groups
 
     Plans are called as an `Allreduce` is. Raises `ConfigError` on all ranks for what is impossible.
+    ::
+
+        half = ReduceScatter(comm, x)
+        half()
+        mine = x[half.owned]  # the sum of this slice
     """
 
     def __init__(
@@ -195,8 +178,15 @@ class ReduceScatter(_Half):
         )
 
 
-class Allgather(_Half):
-    """Everybody gets slice r, `array[plan.owned]` there, of every rank r; see `ReduceScatter`."""
+class Allgather(_OfSlices):
+    """Everybody gets slice r, `array[plan.owned]` there, of every rank r; see `ReduceScatter`.
+
+    ::
+
+        plan = Allgather(comm, x)
+        x[plan.owned] = comm.rank
+        plan()
+    """
 
     def __init__(
         self,
@@ -212,8 +202,11 @@ class Allgather(_Half):
 
 
 class Bcast(_Plan):
-    """Everybody gets the root's (n,) contiguous array: down a binomial tree, or, large ones, in
-    slices; see above.
+    """Everybody gets the root's (n,) contiguous array: down a tree, large ones in slices.
+
+    Raises `ConfigError` on all ranks for what is impossible. ::
+
+        Bcast(comm, parameters, root=0)()
     """
 
     def __init__(
@@ -229,13 +222,20 @@ class Bcast(_Plan):
             check_deadline(deadline)
             if not is_whole(root) or not 0 <= root < comm.size:
                 raise ConfigError(f"root {root} must be a rank, 0 to {comm.size - 1}")
-        given = array.size, array.dtype.str, int(root), deadline, watched(comm)
-        same(
-            comm, "size and dtype of the array, root and options of a broadcast", ("bcast", *given)
-        )
-        place, cuts = (comm.rank - root) % comm.size, starts(array.size, comm.size)
-        steps = [bcast] if array.nbytes < _TREE else [direct_scatter, direct_allgather]
+        root = int(root)
+        given = array.size, array.dtype.str, root, deadline, watch_of(comm) is not None
+        name = "size and dtype of the array, root and options of a broadcast"
+        same(comm, name, ("bcast", *given))
+        place = (comm.rank - root) % comm.size
+        cuts = starts(array.size, comm.size)
+        steps = [bcast] if array.nbytes < _TREE else [_scatter, direct_allgather]
         schedule = [step for algorithm in steps for step in algorithm(place, comm.size, cuts)]
-        self._bind(
-            comm, array, "bcast", rotated(schedule, comm.size, int(root)), deadline, root=int(root)
-        )
+        schedule = rotated(schedule, comm.size, root)
+        self._bind(comm, array, "bcast", schedule, deadline, root=root)
+
+
+def _scatter(rank: int, size: int, cuts: Cuts) -> Schedule:
+    """Rank 0 sends slice r of its data to rank r."""
+    if rank:
+        return [exchange([], [Message(0, slice_of(cuts, rank))])]
+    return [exchange([Message(peer, slice_of(cuts, peer)) for peer in range(1, size)], [])]

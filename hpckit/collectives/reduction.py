@@ -1,10 +1,10 @@
-"""What a reduction gives: one rule for every algorithm, number of ranks, size and MPI library, and
-what keeps it.
+"""What a reduction gives, by one rule for all algorithms and MPI libraries, and what keeps it.
 
     MIN, MAX          NaN wins, as in numpy.minimum; -0 is less than +0
-    SUM, PROD         as IEEE 754 adds and multiplies: NaN wins, infinities of both signs and 0 times infinity give
-                      NaN, a sum of zeros is -0 where all of them are; integers wrap around
-    PROD, complex     four real products; a factor with a part that is not finite makes both parts NaN, zeros are +0
+    SUM, PROD         as in IEEE 754: NaN wins, infinities of both signs and 0 times infinity
+                      give NaN, a sum of zeros is -0 where all are; integers wrap around
+    PROD, complex     four real products; a factor with a part that is not finite makes both parts
+                      NaN, zeros are +0
     LAND, LOR, LXOR   whatever is not 0 is true; the result is 0 or 1
     BAND, BOR, BXOR   bit by bit
 
@@ -25,7 +25,7 @@ from mpi4py import MPI
 
 from hpckit import native
 
-KERNELS = "hpckit.collectives.shared_kernels"
+KERNELS = "hpckit.collectives.kernels.shared"
 _NAMES = ("SUM", "PROD", "MIN", "MAX", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR")
 _DEFINED = {"b": _NAMES[4:7], "i": _NAMES, "u": _NAMES, "f": _NAMES[:4], "c": _NAMES[:2]}
 
@@ -37,11 +37,9 @@ def defined(dtype: np.dtype) -> tuple[str, ...]:
 
 def name_of(op: MPI.Op) -> str | None:
     """`SUM`, ...; None for an operation of the user, and those that do not reduce numbers."""
-    return (
-        next((name for name in _NAMES if op == getattr(MPI, name)), None)
-        if op and op.is_predefined
-        else None
-    )
+    if not op or not op.is_predefined:
+        return None
+    return next((name for name in _NAMES if op == getattr(MPI, name)), None)
 
 
 class Reduction:
@@ -53,13 +51,14 @@ class Reduction:
     """
 
     def __init__(self, op: MPI.Op, dtype: np.dtype, group: int = 1) -> None:
-        self._dtype, self.name = dtype, name_of(op)
+        self._dtype = dtype
+        self.name = name_of(op)
         self.op = _ours(self.name) if self.name and dtype.char in "gG" else op
         self.type = datatype(dtype.char, 1 if self.name else group)
 
     @cached_property
     def kernel(self) -> Any:
-        """It reduces arrays in their order, see `shared_kernels`; None where there is none."""
+        """It reduces arrays in their order (`kernels.shared`); None where there is none."""
         return _kernel(self.name, self._dtype) if self.name else None
 
     @property
@@ -69,27 +68,21 @@ class Reduction:
 
     @property
     def nan_as_integer(self) -> int | None:
-        """What NaN is among the integers by which MPI finds an extreme of floats; None where it
-        does not need them.
-        """
+        """NaN among the integers by which MPI finds extremes of floats; None if it needs none."""
         if self._dtype.char not in "efd" or self.name not in ("MIN", "MAX"):
             return None
         bits = int(np.array(np.nan, self._dtype).view(f"i{self._dtype.itemsize}"))
         return bits if self.name == "MAX" else ~bits
 
     def fold(self, left: np.ndarray, right: np.ndarray, into: np.ndarray) -> Callable[[], object]:
-        """A call that makes `into`, which is one of the two, `left op right`; the other is not
-        defined then.
-        """
+        """A call that makes `into`, one of the two, `left op right`; the other is undefined."""
         if self.kernel:
             return _bound(self.kernel, into, left, right)
         reduce = partial(self.op.Reduce_local, [left, self.type], [right, self.type])
         return reduce if into is right else lambda: (reduce(), np.copyto(into, right))
 
     def finish(self, array: np.ndarray) -> Callable[[], object] | None:
-        """A call that brings what was not folded here into the form of a result; None where it has
-        it.
-        """
+        """A call that brings what was not folded here into a result's form; None if it has it."""
         if self.name in ("LAND", "LOR", "LXOR"):
             return _bound(_kernel("LOR", self._dtype), array, array, array)
         if self.kernel and self._dtype.kind in "fc":
@@ -134,7 +127,6 @@ def _kernel(name: str, dtype: np.dtype) -> Any:
 
 
 # -- in Python, for numbers that have no kernel, and where MPI's own does not keep the rule
-# ---------------------------
 
 
 @cache

@@ -22,8 +22,7 @@ T = TypeVar("T")
 def ring_map(
     comm: MPI.Intracomm, block: np.ndarray, function: Callable[[np.ndarray, int], T]
 ) -> list[T]:
-    """`function(block of rank r, r)` for all r, in rank order: distances, forces, attention
-    (collective).
+    """`function(block of rank r, r)` for all r: distances, forces, attention (collective).
 
     Blocks go from neighbour to neighbour, so that a rank holds three at a time, and the next is on
     its way while `function` computes (Liu et al., Ring Attention, arXiv:2310.01889).
@@ -33,20 +32,18 @@ def ring_map(
         read-only. What it keeps of a block, as in a view, stays as it is, at the price of its
         memory
 
-    Where `function` raises on any rank, all ranks raise once the blocks have gone round.
+    Where `function` raises on any rank, all ranks raise once the blocks have gone round. ::
+
+        nearest = ring_map(comm, points, lambda other, rank: distances(points, other).min(axis=1))
     """
     with together(comm):
         _check(block, function)
-    same(
-        comm,
-        "dtype and trailing dimensions of the blocks",
-        ("ring_map", block.dtype.str, block.shape[1:]),
-    )
+    what = "ring_map", block.dtype.str, block.shape[1:]
+    same(comm, "dtype and trailing dimensions of the blocks", what)
     channel, size, rank = Channel.of(comm), comm.size, comm.rank
     lengths, tag = comm.allgather(len(block)), channel.tag()
-    row = MPI.BYTE.Create_contiguous(
-        block.itemsize * math.prod(block.shape[1:])
-    ).Commit()  # counts stay below 2**31
+    nbytes = block.itemsize * math.prod(block.shape[1:])
+    row = MPI.BYTE.Create_contiguous(nbytes).Commit()  # so that counts stay below 2**31
     shape = max(lengths), *block.shape[1:]
     flight = Flight(row, block)
     spare: list[np.ndarray] = []  # memory that nobody looks at
@@ -79,16 +76,12 @@ def ring_map(
 
 def _check(block: Any, function: Any) -> None:
     check_unmasked(block)
-    if (
-        not isinstance(block, np.ndarray)
-        or not block.flags.c_contiguous
-        or block.dtype.hasobject
-        or not block.ndim
-    ):
+    contiguous = isinstance(block, np.ndarray) and block.flags.c_contiguous
+    if not contiguous or block.dtype.hasobject or not block.ndim:
+        found = f"{type(block).__name__} {getattr(block, 'dtype', '')}".rstrip()
         raise ConfigError(
             "ring_map takes a C-contiguous NumPy array of plain numbers: use "
-            "numpy.ascontiguousarray; got"
-            f" {type(block).__name__} {getattr(block, 'dtype', '')}".rstrip()
+            f"numpy.ascontiguousarray; got {found}"
         )
     if not callable(function):
         raise ConfigError(
@@ -121,6 +114,6 @@ def _pass_on(
     tag: int,
     flight: Flight,
 ) -> None:
-    left, right = (channel.rank - 1) % channel.size, (channel.rank + 1) % channel.size
-    flight.add(channel.comm.Irecv([following, len(following), row], left, tag))
-    flight.add(channel.comm.Isend([block, len(block), row], right, tag))
+    comm, rank, size = channel.comm, channel.rank, channel.size
+    flight.add(comm.Irecv([following, len(following), row], (rank - 1) % size, tag))
+    flight.add(comm.Isend([block, len(block), row], (rank + 1) % size, tag))

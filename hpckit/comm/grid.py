@@ -25,8 +25,7 @@ WidthLike = int | Sequence[int | tuple[int, int]]
 
 
 class Grid:
-    """A box of `shape` cells, one block per rank; neighbouring blocks differ by at most one cell
-    per dimension.
+    """A box of `shape` cells, one block per rank; blocks differ by at most one cell per dimension.
 
     Parameters
     ----------
@@ -39,7 +38,11 @@ class Grid:
         per dimension.
 
     Raises `ConfigError` on all ranks when the arguments are impossible or differ between ranks;
-    where `comm` is no intracommunicator, on the ranks that passed it.
+    where `comm` is no intracommunicator, on the ranks that passed it. ::
+
+        grid = Grid(MPI.COMM_WORLD, (128, 128), periodic=True)
+        field = grid.zeros()
+        field[grid.owned] = grid.rank
     """
 
     comm: MPI.Cartcomm
@@ -76,7 +79,8 @@ class Grid:
         self.comm = comm.Create_cart(self.process_shape, self.periodic, reorder=False)
         free_with(self, self.comm)
         self.node_memory = NodeMemory.of(comm)
-        self.rank, self.size = self.comm.rank, self.comm.size
+        self.rank = self.comm.rank
+        self.size = self.comm.size
         self.coords = partition.coordinates(self.process_shape, self.rank)
         self.start, self.stop = self.box(self.rank)
 
@@ -91,15 +95,11 @@ class Grid:
 
     @property
     def owned(self) -> tuple[slice, ...]:
-        """The owned cells of a local array; counted from both ends, so that it fits staggered
-        arrays too.
-        """
+        """The owned cells of a local array, staggered ones too: it counts from both ends."""
         return tuple(slice(lo, -hi or None) for lo, hi in self.width)
 
     def owned_shape(self, stagger: int | Sequence[int] = 0) -> tuple[int, ...]:
-        """Cells this rank owns; in staggered dimensions (1) the last rank owns one more, unless
-        they are periodic.
-        """
+        """Cells this rank owns; the last rank one more where staggered (1) and not periodic."""
         places = zip(self.coords, self.process_shape, self._extra(stagger), strict=True)
         extra = [one if c == p - 1 else 0 for c, p, one in places]
         return tuple(b - a + more for a, b, more in zip(self.start, self.stop, extra, strict=True))
@@ -113,9 +113,7 @@ class Grid:
         return partition.box(self.shape, self.process_shape, rank)
 
     def neighbor(self, offset: Sequence[int]) -> int:
-        """Rank of the block that lies `offset` blocks away; `MPI.PROC_NULL` beyond a border that is
-        not periodic.
-        """
+        """Rank of the block that lies `offset` blocks away; beyond a border `MPI.PROC_NULL`."""
         place = [c + step for c, step in zip(self.coords, offset, strict=True)]
         for d, (c, p) in enumerate(zip(place, self.process_shape, strict=True)):
             if not self.periodic[d] and not 0 <= c < p:
@@ -157,8 +155,7 @@ class Grid:
         return self.node_memory.comm
 
     def shared_peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """The node's arrays that were made together with `array` by `empty(shared=True)`, by rank
-        in this grid.
+        """By rank, the node's arrays that were made together with `array` by `empty(shared=True)`.
 
         Theirs are views of the other ranks' memory, with the other ranks' shapes. None if `array`
         is not shared whole.

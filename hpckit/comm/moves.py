@@ -1,13 +1,11 @@
 """Kernel source: strided copies, and the flag protocol of ranks that share a node's memory.
 
-Compiled by `hpckit.native`, used through `hpckit.comm.pack_host` and `hpckit.halo.shared`; nothing
-else imports it.
+Compiled by `hpckit.native`, used through `hpckit.comm.pack` and `hpckit.halo.shared`;
+kernel modules import it, nothing else does.
 
-A *move* copies `c0*c1*c2*c3` rows of `row` bytes from one strided place to another. It is one line
-of an int64 table, `MOVE` words long; a table is run by one call, so a whole halo costs one trip out
-of Python::
-
-    0 source  1 target  2 twin source  3 twin target  4 row  5-8 counts  9-12 source strides  13-16 target strides
+A *move* copies `counts[0] * ... * counts[3]` rows of `row` bytes from one strided place to another.
+It is one row of a table (`hpckit.comm.tables`); a table is run by one call, so a whole halo costs
+one trip out of Python.
 
 A twin is a second box with the same counts and strides, moved in the same sweep: the two
 unit-stride faces of a block touch the same cache lines, and moving them together halves the memory
@@ -18,10 +16,18 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from hpckit.comm.tables import (
+    EXCHANGE_AT,
+    MOVE,
+    MOVE_AT,
+    NEIGHBOUR,
+    NEIGHBOUR_AT,
+)
 from hpckit.machine.spin_kernels import get, put, reaches, release
 from hpckit.native import export
 
-MOVE = 17
+_MOVE_BYTES = MOVE.itemsize
+_NEIGHBOUR_BYTES = NEIGHBOUR.itemsize
 _BYTE = ir.IntType(8)
 _WORD = ir.IntType(64)
 
@@ -42,9 +48,7 @@ def copy_bytes(typing, target, source, n):
 
 
 def _register_move(width):
-    """A function that loads `width` bytes into one register and stores them: unaligned, any `width`
-    = 2**k.
-    """
+    """A function that moves `width` = 2**k bytes, unaligned, through one register."""
     word = ir.IntType(8 * width) if width <= 8 else ir.VectorType(_WORD, width // 8)
 
     @intrinsic
@@ -60,9 +64,7 @@ def _register_move(width):
 
 
 def _sweep(width):
-    """Innermost loop for rows of `width` to `2*width - 1` bytes: two overlapping register moves a
-    row, one if exact.
-    """
+    """Innermost loop for rows of `width` to `2*width - 1` bytes: two moves that overlap, or one."""
     move = _register_move(width)
 
     @njit
@@ -141,28 +143,31 @@ def _twin_rows(t, s, u, v, row, n, dt, ds):
 @njit
 def _run(table, n):
     for m in range(n):
-        p = table + 8 * MOVE * m
-        source, target, twin_source, twin_target = get(p, 0), get(p, 1), get(p, 2), get(p, 3)
-        row, count = get(p, 4), get(p, 8)
-        ds, dt = get(p, 12), get(p, 16)
-        for i in range(get(p, 5)):
-            for j in range(get(p, 6)):
-                for k in range(get(p, 7)):
-                    s = i * get(p, 9) + j * get(p, 10) + k * get(p, 11)
-                    t = i * get(p, 13) + j * get(p, 14) + k * get(p, 15)
+        move = table + _MOVE_BYTES * m
+        source = get(move, MOVE_AT.source)
+        target = get(move, MOVE_AT.target)
+        twin_source = get(move, MOVE_AT.twin_source)
+        twin_target = get(move, MOVE_AT.twin_target)
+        row = get(move, MOVE_AT.row)
+        count = get(move, MOVE_AT.counts + 3)
+        ds = get(move, MOVE_AT.source_strides + 3)
+        dt = get(move, MOVE_AT.target_strides + 3)
+        for i in range(get(move, MOVE_AT.counts)):
+            for j in range(get(move, MOVE_AT.counts + 1)):
+                for k in range(get(move, MOVE_AT.counts + 2)):
+                    s = _offset(move, MOVE_AT.source_strides, i, j, k)
+                    t = _offset(move, MOVE_AT.target_strides, i, j, k)
                     if twin_source == 0:
                         _rows(target + t, source + s, row, count, dt, ds)
                     else:
-                        _twin_rows(
-                            target + t,
-                            source + s,
-                            twin_target + t,
-                            twin_source + s,
-                            row,
-                            count,
-                            dt,
-                            ds,
-                        )
+                        u, v = twin_target + t, twin_source + s
+                        _twin_rows(target + t, source + s, u, v, row, count, dt, ds)
+
+
+@njit
+def _offset(move, strides, i, j, k):
+    """Bytes from the first row of a move to that of these trips of its outer loops."""
+    return i * get(move, strides) + j * get(move, strides + 1) + k * get(move, strides + 2)
 
 
 @export("void(i8, i8)")
@@ -171,99 +176,87 @@ def run(table, n):
     _run(table, n)
 
 
-# -- ranks that share a node's memory
-# ---------------------------------------------------------------------------------
+# -- ranks that share a node's memory --------------------------------------------------------------
 #
 # Every rank owns two counters, each on its own cache lines: `posted` = k says that its data of
 # exchange k can be read, `finished` = k that it has read all of its neighbours' data of exchange k.
-# A plan is an int64 table:
-#
-#     0 own posted   1 own finished   2 polls before giving up   3 polls before yielding   4 next link
-#     5 number of links   6 links   7 number of own moves   8, 9 own moves for even and odd k
-#     10 exchanges that a neighbour may lag behind: as many as there are buffers, which alternate
-#     11 whether the exchange ends only when the neighbours have read, as with direct reading
-#
-# and a link is: 0 its posted   1 its finished   2 number of moves   3, 4 moves for even and odd k.
-
-LINK = 5
+# A counter is written by its owner only, with release order: whoever reads the new value, with
+# acquire order, sees all data that was written before it. So no lock and no barrier is needed. What
+# a writer may overwrite is what readers say that they have read: hence `lag`.
 
 
 @njit
-def _wait_for_all(plan, counter, value):
-    """Wait until `counter` (0 posted, 1 finished) of every neighbour has reached `value`; False to
-    be called again.
-    """
-    link = get(plan, 4)
-    while link < get(plan, 5):
-        p = get(plan, 6) + 8 * LINK * link
-        if not reaches(get(p, counter), value, get(plan, 2), get(plan, 3)):
-            put(plan, 4, link)
+def _wait_for_all(exchange, counter, value):
+    """Wait until every neighbour's counter, at that place, reaches `value`; False: call again."""
+    at = get(exchange, EXCHANGE_AT.next)
+    while at < get(exchange, EXCHANGE_AT.neighbours):
+        neighbour = get(exchange, EXCHANGE_AT.table) + _NEIGHBOUR_BYTES * at
+        polls, eager = get(exchange, EXCHANGE_AT.polls), get(exchange, EXCHANGE_AT.eager)
+        if not reaches(get(neighbour, counter), value, polls, eager):
+            put(exchange, EXCHANGE_AT.next, at)
             return False
-        link += 1
-    put(plan, 4, 0)
+        at += 1
+    put(exchange, EXCHANGE_AT.next, 0)
     return True
 
 
 @njit
-def _post(plan):
-    k = get(get(plan, 0), 0) + 1
-    if not _wait_for_all(plan, 1, k - get(plan, 10)):
+def _post(exchange):
+    k = get(get(exchange, EXCHANGE_AT.posted), 0) + 1
+    lag = get(exchange, EXCHANGE_AT.lag)
+    if not _wait_for_all(exchange, NEIGHBOUR_AT.finished, k - lag):
         return 1
-    _run(get(plan, 8 + (k & 1)), get(plan, 7))
-    release(get(plan, 0), k)
+    _run(get(exchange, EXCHANGE_AT.even + (k & 1)), get(exchange, EXCHANGE_AT.moves))
+    release(get(exchange, EXCHANGE_AT.posted), k)
     return 0
 
 
 @njit
-def _collect(plan):
-    k = get(get(plan, 0), 0)
-    link = get(plan, 4)
-    while link < get(plan, 5):
-        p = get(plan, 6) + 8 * LINK * link
-        if not reaches(get(p, 0), k, get(plan, 2), get(plan, 3)):
-            put(plan, 4, link)
+def _collect(exchange):
+    k = get(get(exchange, EXCHANGE_AT.posted), 0)
+    at = get(exchange, EXCHANGE_AT.next)
+    while at < get(exchange, EXCHANGE_AT.neighbours):
+        neighbour = get(exchange, EXCHANGE_AT.table) + _NEIGHBOUR_BYTES * at
+        polls, eager = get(exchange, EXCHANGE_AT.polls), get(exchange, EXCHANGE_AT.eager)
+        if not reaches(get(neighbour, NEIGHBOUR_AT.posted), k, polls, eager):
+            put(exchange, EXCHANGE_AT.next, at)
             return 1
-        _run(get(p, 3 + (k & 1)), get(p, 2))
-        link += 1
-    put(plan, 4, 0)
-    release(get(plan, 1), k)
+        _run(get(neighbour, NEIGHBOUR_AT.even + (k & 1)), get(neighbour, NEIGHBOUR_AT.moves))
+        at += 1
+    put(exchange, EXCHANGE_AT.next, 0)
+    release(get(exchange, EXCHANGE_AT.finished), k)
     return 0
 
 
 @njit
-def _drain(plan):
-    return 0 if _wait_for_all(plan, 1, get(get(plan, 0), 0)) else 1
+def _drain(exchange):
+    k = get(get(exchange, EXCHANGE_AT.posted), 0)
+    return 0 if _wait_for_all(exchange, NEIGHBOUR_AT.finished, k) else 1
 
 
 @export("i8(i8)")
-def post(plan):
-    """Begin the next exchange: own moves, then `posted`. Returns 1, to be called again, while the
-    buffer is in use.
-    """
-    return _post(plan)
+def post(exchange):
+    """Begin the next exchange: own moves, then `posted`; 1, call again: the buffer is in use."""
+    return _post(exchange)
 
 
 @export("i8(i8)")
-def collect(plan):
-    """Finish the exchange: each neighbour's data as it is posted, then `finished`. Returns 1 to be
-    called again.
-    """
-    return _collect(plan)
+def collect(exchange):
+    """Finish it: each neighbour's data as it is posted, then `finished`; 1: call again."""
+    return _collect(exchange)
 
 
 @export("i8(i8)")
-def drain(plan):
+def drain(exchange):
     """Wait until every neighbour has read what was posted last. Returns 1 to be called again."""
-    return _drain(plan)
+    return _drain(exchange)
 
 
 @export("i8(i8)")
-def whole(plan):
-    """All steps of an exchange (with direct reading, `drain` is the third). Returns how many of
-    them are done.
-    """
-    if _post(plan):
+def whole(exchange):
+    """All steps of an exchange (`drain` is the third, if any); how many of them are done."""
+    if _post(exchange):
         return 0
-    if _collect(plan):
+    if _collect(exchange):
         return 1
-    return 2 if get(plan, 11) and _drain(plan) else 3
+    return 2 if get(exchange, EXCHANGE_AT.drains) and _drain(exchange) else 3

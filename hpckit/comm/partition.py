@@ -15,9 +15,7 @@ Width = tuple[tuple[int, int], ...]
 
 
 def block(n: int, size: int, rank: int) -> tuple[int, int]:
-    """Start and stop of `rank`'s part of `range(n)`: the first `n % size` ranks own one item
-    more.
-    """
+    """Start and stop of `rank`'s part of `range(n)`: the first `n % size` have one item more."""
     items, rest = divmod(n, size)
     start = rank * items + min(rank, rest)
     return start, start + items + (rank < rest)
@@ -63,8 +61,7 @@ def halo_cells(
     width: Width,
     corners: bool = False,
 ) -> np.ndarray:
-    """Ghost cells that each rank receives from *other* ranks in one exchange of one field: (ranks,)
-    int64.
+    """Ghost cells from *other* ranks in one exchange of one field, by rank: (ranks,) int64.
 
     Faces only, or edges and corners too.
     """
@@ -89,8 +86,7 @@ def halo_cells(
 def process_shape(
     shape: Sequence[int], size: int, periodic: Sequence[bool], width: Width
 ) -> tuple[int, ...]:
-    """The process grid whose busiest rank receives the fewest halo cells; among equals, the last
-    dimension is cut less.
+    """The process grid whose busiest rank receives the fewest halo cells; the last is cut least.
 
     Raises `ConfigError` where none leaves every rank a cell and every cut dimension blocks as thick
     as its ghosts.
@@ -125,9 +121,7 @@ def _factorisations(size: int, limits: Sequence[int]) -> Iterator[tuple[int, ...
 def _busiest(
     shape: Sequence[int], processes: tuple[int, ...], periodic: Sequence[bool], width: Width
 ) -> int:
-    """Halo cells of the busiest rank, in O(1): the longest block times the most ghosts, per
-    dimension.
-    """
+    """Halo cells of the busiest rank, in O(1): longest block times most ghosts, per dimension."""
     lengths = [-(-n // p) for n, p in zip(shape, processes, strict=True)]
     total = 0
     for d, p in enumerate(processes):

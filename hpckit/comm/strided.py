@@ -24,6 +24,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from hpckit.errors import HpckitError
+from hpckit.units import binary
 
 # Unequal neighbours are compared row by row up to this many rows (8 MiB of offsets).
 _MOST_ROWS = 1 << 20
@@ -69,16 +70,12 @@ class StridedBlock:
         return offsets
 
     def repeat(self, count: int) -> StridedBlock:
-        """Return the block of `count` objects, one extent apart: what MPI moves when a call's count
-        is above 1.
-        """
+        """Return the block of `count` objects, one extent apart, as a count in a call means."""
         reach = count if self.extent >= 0 else min(count, 2 - count)
         return replace(_nest([(count, self.extent)], self), extent=reach * self.extent)
 
     def to_datatype(self) -> MPI.Datatype:
-        """Return a new, committed datatype with this block's bytes, order and extent; the caller
-        frees it.
-        """
+        """Return a new, committed datatype of these bytes and extent; the caller frees it."""
         types = [MPI.BYTE.Create_contiguous(self.row)]
         for count, stride in zip(self.counts[::-1], self.strides[::-1], strict=True):
             types.append(types[-1].Create_hvector(count, 1, stride))
@@ -92,11 +89,11 @@ class StridedBlock:
         if not self.nbytes:
             return "nothing (0 B)"
         if not self.counts:
-            return f"one row of {self.row} B, from byte {self.start} ({_size(self.nbytes)})"
+            return f"one row of {self.row} B, from byte {self.start} ({binary(self.nbytes, '.1f')})"
         counts, strides = (" x ".join(map(str, numbers)) for numbers in (self.counts, self.strides))
         return (
             f"{counts} rows of {self.row} B, every {strides} B, from byte {self.start} "
-            f"({_size(self.nbytes)})"
+            f"({binary(self.nbytes, '.1f')})"
         )
 
 
@@ -151,9 +148,7 @@ def from_slice(array: NDArray, index: Any) -> StridedBlock:
 
 
 def from_array(array: NDArray) -> StridedBlock:
-    """Return the block of a whole array, or strided view, relative to the address of its first
-    element.
-    """
+    """Return the block of a whole array or view, relative to its first element."""
     return from_slice(array, ...)
 
 
@@ -161,8 +156,7 @@ def from_array(array: NDArray) -> StridedBlock:
 
 
 def _nest(loops: Iterable[tuple[int, int]], block: StridedBlock, offset: int = 0) -> StridedBlock:
-    """Put (count, stride) loops, outermost first, around a canonical block moved by `offset`; the
-    result is canonical.
+    """Put (count, stride) loops, outermost first, around a block; both are canonical.
 
     From the inside out: a loop of one trip goes (its offset is in `start`); one whose stride is the
     row so far makes the row longer; one that carries on where the loop inside it ends makes that
@@ -226,9 +220,7 @@ def _rows(parts: list[tuple[int, StridedBlock]]) -> tuple[list[int], StridedBloc
 
 
 def _runs(parts: list[tuple[int, StridedBlock]]) -> Iterator[tuple[int, int]]:
-    """Yield (start, length) of each contiguous run of bytes that the parts visit, touching rows as
-    one.
-    """
+    """Yield (start, length) of each run of bytes that the parts visit, touching rows as one."""
     head = end = parts[0][0] + parts[0][1].start
     for place, block in parts:
         for start in (place + block.offsets()).tolist():
@@ -240,9 +232,7 @@ def _runs(parts: list[tuple[int, StridedBlock]]) -> Iterator[tuple[int, int]]:
 
 
 def _loops(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the nest of (count, stride) loops, outermost first, that visits `starts` in their
-    order.
-    """
+    """Return the (count, stride) loops, outermost first, that visit `starts` in their order."""
     loops: list[tuple[int, int]] = []
     inside, size = 1, starts.size
     while starts.size > 1:
@@ -269,9 +259,7 @@ def _loops(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def _combine(combiner: str, how: dict[str, Any], children: list[MPI.Datatype]) -> StridedBlock:
-    """Return the block, of no particular extent, that one way of making a datatype makes of its
-    parts.
-    """
+    """Return the block, its extent aside, that one constructor makes of its parts."""
     if combiner == "STRUCT":
         members = zip(how["displacements"], how["blocklengths"], children, strict=True)
         return _concatenate(
@@ -308,9 +296,7 @@ def _combine(combiner: str, how: dict[str, Any], children: list[MPI.Datatype]) -
 def _array(
     cell: StridedBlock, order: int, sizes: list[int], deals: Iterable[tuple[int, int, int]]
 ) -> StridedBlock:
-    """Return some cells of an array: in each dimension, from `first`, `deal` cells of every
-    `cycle`.
-    """
+    """Return, in each dimension of an array, `deal` cells of every `cycle` from `first` on."""
     block, stride = cell, cell.extent
     dims = list(zip(sizes, deals, strict=True))
     for n, (first, deal, cycle) in dims[
@@ -328,17 +314,9 @@ def _array(
 
 
 def _deal(n: int, kind: int, width: int, parts: int, part: int) -> tuple[int, int, int]:
-    """Return (first, deal, cycle) of one process in one dimension of n cells that MPI distributes
-    over `parts`.
-    """
+    """Return (first, deal, cycle) of one of `parts` among which MPI distributes n cells."""
     if kind == MPI.DISTRIBUTE_NONE:
         width = n
     elif width == MPI.DISTRIBUTE_DFLT_DARG:
         width = -(-n // parts) if kind == MPI.DISTRIBUTE_BLOCK else 1
     return part * width, width, parts * width
-
-
-def _size(nbytes: int) -> str:
-    """Return a number of bytes to two or three digits: 32.0 KiB."""
-    unit = min(max(nbytes.bit_length() - 1, 0) // 10, 6)
-    return f"{nbytes / 1024**unit:.1f} {' KMGTPE'[unit]}iB" if unit else f"{nbytes} B"

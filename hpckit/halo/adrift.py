@@ -17,11 +17,11 @@ from mpi4py import MPI
 
 if TYPE_CHECKING:
     from hpckit.halo.exchange import Halo
-    from hpckit.halo.packed import Bound
+    from hpckit.halo.persistent import Persistent
 
-_PATIENCE = 1.0  # seconds that the end of the program waits for the others
+_TIMEOUT = 1.0  # seconds that the end of the program waits for the others
 
-adrift: list[tuple[Bound, object]] = []  # and the arrays
+adrift: list[tuple[Persistent, object]] = []  # and the arrays
 halos: weakref.WeakSet[Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
@@ -36,17 +36,15 @@ def land() -> None:
 
 
 def help_others() -> None:
-    """Whoever waits does meanwhile what others may wait for: those who wait in another order,
-    say.
-    """
+    """Whoever waits does meanwhile what others, who wait in another order, may wait for."""
     land()
     for halo in list(halos):
         halo.progress()
 
 
-def _is_over(bound: Bound) -> bool:
+def _is_over(exchange: Persistent) -> bool:
     try:
-        return bound.poll()
+        return exchange.poll()
     except MPI.Exception:  # it ended badly, and nobody is there to be told
         return True
 
@@ -55,7 +53,7 @@ def _is_over(bound: Bound) -> bool:
 def _end() -> None:
     for halo in list(halos):
         halo.abandon()
-    limit = time.monotonic() + _PATIENCE
+    limit = time.monotonic() + _TIMEOUT
     while adrift and not MPI.Is_finalized() and time.monotonic() < limit:
         land()
         time.sleep(0.001)

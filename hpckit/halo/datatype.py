@@ -1,50 +1,74 @@
-"""Way `datatype`: MPI walks the arrays itself, through derived types, by persistent requests."""
+"""Method `datatype`: MPI walks the arrays itself, through derived types, by persistent requests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.pack_host import Move, Moves, simplify
-from hpckit.halo.packed import DOING, Bound
-from hpckit.halo.plan import Plan
+from hpckit.comm.pack import Move, Moves, simplify
+from hpckit.halo.pattern import Pattern
+from hpckit.halo.persistent import DOING, Persistent
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
+
+if TYPE_CHECKING:
+    from hpckit.machine.model import Model
 
 # A derived type of words is walked faster than one of bytes. Open MPI 5.0 packs some types wrongly
 # whose strides are no multiples of the word, and takes a stride of -1 byte for +1
 # (docs/datatypes.md).
 _WORDS = ((8, MPI.INT64_T), (4, MPI.INT32_T), (2, MPI.INT16_T), (1, MPI.BYTE))
-_FEW = 4  # boxes that go one by one, since MPI walks a plain nest faster; more share a message, since each has its price
+# Boxes that go one by one, since MPI walks a plain nest faster; more of them share a message, since
+# each message has its price.
+_FEW = 4
 
 
 class Datatype:
     """Nested strided types at absolute addresses: no copy of ours, whatever MPI makes of it."""
 
-    def __init__(self, plan: Plan, tag: int) -> None:
-        self._plan, self._tag = plan, tag
+    name: ClassVar[str] = "datatype"
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
-        comm, own = self._plan.grid.comm, Moves(self._plan.own_moves(arrays))
-        types, receives, sends = [], [], []
-        for link in self._plan.links:
+    def __init__(self, pattern: Pattern, tag: int) -> None:
+        self._pattern = pattern
+        self._tag = tag
+
+    @staticmethod
+    def possible(pattern: Pattern) -> bool:
+        return True
+
+    @staticmethod
+    def cost(model: Model, pattern: Pattern) -> float:
+        seconds = 0.0
+        for sizes in pattern.sizes:
+            rows = sum(n / row for n, row in sizes.sends)
+            if rows:
+                seconds += model.datatype(sizes.nbytes, int(sizes.nbytes / rows), sizes.near)
+        return seconds
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+        comm = self._pattern.grid.comm
+        own = Moves(self._pattern.own_moves(arrays))
+        types: list[MPI.Datatype] = []
+        receives: list[tuple[int, MPI.Prequest]] = []
+        sends: list[tuple[int, MPI.Prequest]] = []
+        for partner in self._pattern.partners:
             for messages, make, boxes in (
-                (receives, comm.Recv_init, link.receives),
-                (sends, comm.Send_init, link.sends),
+                (receives, comm.Recv_init, partner.receives),
+                (sends, comm.Send_init, partner.sends),
             ):
-                nests = [simplify(move) for move in self._plan.pack_moves(arrays, boxes, 0)]
-                for i, together in enumerate(
-                    [[n] for n in nests] if len(nests) <= _FEW else [nests]
-                ):
-                    types.append(_type(together))
-                    messages.append(
-                        (link.rank, make([MPI.BOTTOM, 1, types[-1]], link.rank, self._tag + i))
-                    )
-        requests, start_all = [request for _, request in receives + sends], MPI.Prequest.Startall
-        wait_all = waiter([rank for rank, _ in receives + sends], self._plan.deadline, DOING)
+                nests = [simplify(move) for move in self._pattern.pack_moves(arrays, boxes, 0)]
+                groups = [[nest] for nest in nests] if len(nests) <= _FEW else [nests]
+                for i, group in enumerate(groups):
+                    types.append(_type(group))
+                    request = make([MPI.BOTTOM, 1, types[-1]], partner.rank, self._tag + i)
+                    messages.append((partner.rank, request))
+        requests = [request for _, request in receives + sends]
+        start_all = MPI.Prequest.Startall
+        wait_all = waiter([rank for rank, _ in receives + sends], self._pattern.deadline, DOING)
 
         def start() -> None:
             own.run()
@@ -54,7 +78,7 @@ class Datatype:
             wait_all(requests)
 
         free_with(wait, *requests, *types)
-        return Bound.of(start, wait, partial(complete, requests), (self, wait))
+        return Persistent.of(start, wait, partial(complete, requests), (self, wait))
 
 
 def _type(nests: Sequence[Move]) -> MPI.Datatype:

@@ -13,20 +13,18 @@ from mpi4py import MPI
 from hpckit.comm.grid import WidthLike, widths
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.halo.adrift import adrift, halos, land
-from hpckit.halo.choose import Auto
-from hpckit.halo.packed import MEETING, TAGS, Bound, NotBegun
-from hpckit.halo.plan import Plan, Width
-from hpckit.halo.shared import can_read_directly
-from hpckit.halo.ways import WAYS, Way
+from hpckit.halo.auto import Auto
+from hpckit.halo.methods import METHODS as FIXED
+from hpckit.halo.methods import Method
+from hpckit.halo.pattern import Pattern, Width
+from hpckit.halo.persistent import MEETING, TAGS, NotBegun, Persistent
 from hpckit.machine.spin import Meeting, check_deadline
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
-METHODS = ("auto", *WAYS)
-_BINDINGS = (
-    8  # sets of arrays whose moves are kept: a solver with two buffers alternates between two
-)
+METHODS = ("auto", *FIXED)
+_BINDINGS = 8  # sets of arrays that are kept bound: a solver with two buffers alternates
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
 
@@ -83,13 +81,13 @@ class Halo:
             "deadline": self._deadline,
         }
         same(grid.comm, "the options of a Halo", given | {"number of fields": number})
-        self.grid, self.corners = grid, bool(corners)
+        self.grid = grid
+        self.corners = bool(corners)
         self._method = method
-        self._way: Way | None = None
-        self._bindings: dict[tuple[int, ...], tuple[Bound, list]] = {}
-        self._flight: tuple[Bound, tuple[np.ndarray, ...]] | None = (
-            None  # what was begun, and the arrays it uses
-        )
+        self._exchanger: Method | Auto | None = None
+        self._bindings: dict[tuple[int, ...], tuple[Persistent, list]] = {}
+        # What was begun, and the arrays that it uses.
+        self._flight: tuple[Persistent, tuple[np.ndarray, ...]] | None = None
         halos.add(self)
         land()
         if arrays is not None:
@@ -98,14 +96,13 @@ class Halo:
     @property
     def method(self) -> str:
         """How fields are exchanged; with "auto", what was chosen, once it was."""
-        return getattr(self._way, "method", self._method)
+        return getattr(self._exchanger, "method", self._method)
 
     def exchange(self, *fields: np.ndarray) -> None:
         """Fill the ghost cells of these fields (collective among neighbours)."""
-        known = self._bindings.get(
-            tuple(map(id, fields))
-        )  # by identity: a solver passes the same arrays each step
-        bound = known[0] if known else self._bind(fields)
+        # By identity: a solver passes the same arrays each step.
+        known = self._bindings.get(tuple(map(id, fields)))
+        exchange = known[0] if known else self._bind(fields)
         if self._flight:
             raise HpckitError(
                 "exchange() between start() and wait() of the same Halo: call wait() first, or "
@@ -114,19 +111,17 @@ class Halo:
         if adrift:
             land()
         try:
-            bound.exchange()
+            exchange.call()
         except NotBegun:
             raise
         except BaseException:
-            self._flight = bound, fields
+            self._flight = exchange, fields
             raise
 
     def start(self, *fields: np.ndarray) -> None:
-        """Begin to fill the ghost cells; until `wait`, read owned cells only and write nothing that
-        is exchanged.
-        """
+        """Begin to fill the ghosts; until `wait`, only read, and owned cells only."""
         known = self._bindings.get(tuple(map(id, fields)))
-        bound = known[0] if known else self._bind(fields)
+        exchange = known[0] if known else self._bind(fields)
         if self._flight:
             raise HpckitError(
                 "start() twice without wait(): call wait() first, or make one Halo for each "
@@ -134,9 +129,9 @@ class Halo:
             )
         if adrift:
             land()
-        self._flight = bound, fields
+        self._flight = exchange, fields
         try:
-            bound.start()
+            exchange.start()
         except NotBegun:
             self._flight = None
             raise
@@ -161,24 +156,21 @@ class Halo:
 
     def __del__(self) -> None:
         if getattr(self, "_flight", None):
-            self.abandon()  # and nothing that calls MPI: the garbage collector may be inside of such a call
+            # Nothing here calls MPI: the garbage collector may be inside of such a call.
+            self.abandon()
 
     @property
     def interior(self) -> tuple[slice, ...]:
-        """Owned cells of a local array that lie farther than the width from cells that other ranks
-        fill.
-        """
+        """Owned cells that lie farther than the width from cells that other ranks fill."""
         return tuple(slice(a, b) for a, b in self._interior())
 
     @property
     def shell(self) -> list[tuple[slice, ...]]:
-        """The other owned cells: disjoint boxes that make, with `interior`, all of the owned
-        cells.
-        """
-        boxes, core = [], self._interior()
-        rest = [
-            (lo, lo + n) for (lo, _), n in zip(self.width, self.grid.owned_shape(), strict=True)
-        ]
+        """The other owned cells, as disjoint boxes: with `interior` they are all of them."""
+        boxes = []
+        core = self._interior()
+        owned = zip(self.width, self.grid.owned_shape(), strict=True)
+        rest = [(lo, lo + n) for (lo, _), n in owned]
         for d, (a, b) in enumerate(core):
             for cut in ((rest[d][0], a), (b, rest[d][1])):
                 box = [*rest[:d], cut, *rest[d + 1 :]]
@@ -188,22 +180,22 @@ class Halo:
         return boxes
 
     def explain(self) -> str:
-        """What is exchanged, how, and why: predicted and measured times where the method was
-        chosen.
-        """
-        if self._way is None:
+        """What is exchanged, how, and why: predicted and measured times if it was chosen."""
+        if self._exchanger is None:
             return f"halo of width {self.width}, method {self._method}: not planned yet"
-        plan = self._plan
-        sent = sum(plan.nbytes(link.sends) for link in plan.links)
+        pattern = self._pattern
+        sent = sum(pattern.nbytes(partner.sends) for partner in pattern.partners)
         lines = [
             f"halo of width {', '.join(f'{lo}+{hi}' for lo, hi in self.width)}, "
-            f"{len(plan.layouts)} field(s),"
+            f"{len(pattern.layouts)} field(s),"
             f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank "
             f"{self.grid.rank}"
-            f" to {len(plan.links)} neighbour(s)",
+            f" to {len(pattern.partners)} neighbour(s)",
             f"method {self.method}",
         ]
-        return "\n".join(lines + (self._way.explain() if isinstance(self._way, Auto) else []))
+        if isinstance(self._exchanger, Auto):
+            lines.append(self._exchanger.explain())
+        return "\n".join(lines)
 
     def _interior(self) -> list[tuple[int, int]]:
         spans = []
@@ -214,50 +206,43 @@ class Halo:
         return spans
 
     def _is_other(self, d: int, side: int) -> bool:
-        """Whether another rank lies on this side: ghosts that we fill ourselves are ready when
-        `start` returns.
-        """
+        """Whether another rank lies on this side: our own ghosts are ready when `start` returns."""
         offset = [0] * self.grid.ndim
         offset[d] = side
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
-    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Way:
+    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Method | Auto:
         tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS))) % (_highest_tag() - TAGS)
         if self._deadline is not None:
-            Meeting(
-                self.grid.comm, tag + MEETING, self._deadline, "the planning of a halo exchange"
-            )()
-        self._plan = Plan(self.grid, self.width, fields, self.corners, self._deadline)
+            doing = "the planning of a halo exchange"
+            Meeting(self.grid.comm, tag + MEETING, self._deadline, doing)()
+        self._pattern = Pattern(self.grid, self.width, fields, self.corners, self._deadline)
         if self._method == "direct":
-            where = can_read_directly(self.grid, fields)
-            same(
-                self.grid.comm,
-                "whether all fields of a halo of method 'direct' are in shared memory",
-                where,
-            )
+            what = "whether all fields of a halo of method 'direct' are in shared memory"
+            same(self.grid.comm, what, self._pattern.in_node_memory)
         if self._method == "auto":
-            self._way = Auto(self._plan, tag, fields, on_choice=_forget_all(self))
+            self._exchanger = Auto(self._pattern, tag, on_choice=_forget_all(self))
         else:
-            self._way = WAYS[self._method](self._plan, tag)
-        return self._way
+            self._exchanger = FIXED[self._method](self._pattern, tag)
+        return self._exchanger
 
-    def _bind(self, fields: tuple[np.ndarray, ...]) -> Bound:
-        """Start and wait for arrays that were not exchanged before, or not lately."""
+    def _bind(self, fields: tuple[np.ndarray, ...]) -> Persistent:
+        """The exchange of arrays that were not exchanged before, or not lately."""
         key = tuple(map(id, fields))
-        way = self._way or self._plan_for(fields)
-        self._plan.check(fields)
+        exchanger = self._exchanger or self._plan_for(fields)
+        self._pattern.check(fields)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        bound = way.bind(fields)
-        self._bindings[key] = (bound, [weakref.ref(field, _forget(self, key)) for field in fields])
-        return bound
+        exchange = exchanger.bind(fields)
+        deaths = [weakref.ref(field, _forget(self, key)) for field in fields]
+        self._bindings[key] = exchange, deaths
+        return exchange
 
 
 def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
     """What to do when one of these arrays dies: its identity may be another array's next."""
-    me = weakref.ref(
-        halo
-    )  # not the halo itself, which would live until the garbage collector finds the circle
+    # Not the halo itself, which would live until the garbage collector finds the circle.
+    me = weakref.ref(halo)
 
     def forget(_: object) -> None:
         if (halo := me()) is not None:
@@ -267,7 +252,7 @@ def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
 
 
 def _forget_all(halo: Halo) -> Callable[[], None]:
-    """What to do when another way is taken from now on."""
+    """What to do when another method is taken from now on."""
     me = weakref.ref(halo)
 
     def forget() -> None:

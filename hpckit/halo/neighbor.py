@@ -1,5 +1,6 @@
-"""Way `neighbor`: packed boxes through MPI's neighbourhood collective, which some MPIs do well on
-large machines.
+"""Method `neighbor`: packed boxes through MPI's neighbourhood collective.
+
+Some MPIs do that well on large machines.
 
 A persistent collective (MPI 4): several are in flight at once, and started and completed in any
 order. Open MPI 5.0.11 fills halos wrongly with those over Cartesian communicators, on periodic
@@ -11,17 +12,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mpi4py import MPI
 
 from hpckit.errors import HpckitError, together
-from hpckit.halo.packed import Packed, PackedBuffers
-from hpckit.halo.plan import Plan
+from hpckit.halo.packed import Packed, PackedBuffers, packed_cost
+from hpckit.halo.pattern import Pattern
 from hpckit.machine.lifetime import free_with
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
+    from hpckit.machine.model import Model
+
+_SLOWER = 1.2  # than messages of the same bytes: there is more to do inside MPI
 
 _graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = (
     weakref.WeakKeyDictionary()
@@ -29,68 +33,68 @@ _graphs: weakref.WeakKeyDictionary[Grid, dict[Hashable, MPI.Distgraphcomm]] = (
 
 
 class Neighbor(Packed):
-    """As `Packed`, but one `MPI_Neighbor_alltoallv_init` moves the bytes, over a graph of the
-    neighbouring ranks.
-    """
+    """As `Packed`, but by one `MPI_Neighbor_alltoallv_init` over a graph of the partners."""
+
+    name: ClassVar[str] = "neighbor"
+
+    @staticmethod
+    def cost(model: Model, pattern: Pattern) -> float:
+        return sum((_SLOWER * packed_cost(model, each) for each in pattern.sizes), 0.0)
 
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
-        messages, (sends, receives) = (
-            self._buffers.messages(),
-            (self._buffers.send_offsets, self._buffers.receive_offsets),
-        )
-        send = [self._buffers.send, ([s.size for _, s, _ in messages], sends[:-1]), MPI.BYTE]
-        receive = [
-            self._buffers.receive,
-            ([r.size for _, _, r in messages], receives[:-1]),
-            MPI.BYTE,
-        ]
+        buffers = self._buffers
+        messages = buffers.messages()
+        sent = [s.size for _, s, _ in messages], buffers.send_offsets[:-1]
+        received = [r.size for _, _, r in messages], buffers.receive_offsets[:-1]
+        send = [buffers.send, sent, MPI.BYTE]
+        receive = [buffers.receive, received, MPI.BYTE]
         try:
-            collective = _graph(self._plan).Neighbor_alltoallv_init(send, receive)
+            collective = _graph(self._pattern).Neighbor_alltoallv_init(send, receive)
         except NotImplementedError:
             raise HpckitError(
                 f"{_library()} has no persistent collectives: use another method"
             ) from None
         requests = [(None, collective), *self._tokens(tag)]
-        _test(self._plan, self._buffers, [request for _, request in requests])
+        _test(self._pattern, buffers, [request for _, request in requests])
         return requests
 
     def _tokens(self, tag: int) -> list[tuple[int, MPI.Prequest]]:
-        """Empty messages that tell, where there is a deadline, who has come: the collective does
-        not.
-        """
-        comm = self._plan.grid.comm
-        ends = (comm.Recv_init, comm.Send_init) if self._plan.deadline is not None else ()
+        """Empty messages that tell a deadline who has come, which the collective does not."""
+        comm = self._pattern.grid.comm
+        ends = (comm.Recv_init, comm.Send_init) if self._pattern.deadline is not None else ()
         return [
-            (link.rank, make([None, 0, MPI.BYTE], link.rank, tag))
+            (partner.rank, make([None, 0, MPI.BYTE], partner.rank, tag))
             for make in ends
-            for link in self._plan.links
+            for partner in self._pattern.partners
         ]
 
 
-def _graph(plan: Plan) -> MPI.Distgraphcomm:
-    """The grid's communicator for such links, made at the first call (collective): MPICH has some
-    2000 in all.
-    """
-    graphs = _graphs.setdefault(plan.grid, {})
-    key = plan.corners, bool(plan.layouts), *((low > 0, high > 0) for low, high in plan.width)
+def _graph(pattern: Pattern) -> MPI.Distgraphcomm:
+    """The grid's communicator for such partners, made once (collective): MPICH has few."""
+    graphs = _graphs.setdefault(pattern.grid, {})
+    key = (
+        pattern.corners,
+        bool(pattern.layouts),
+        *((low > 0, high > 0) for low, high in pattern.width),
+    )
     if key not in graphs:
-        ranks = [link.rank for link in plan.links]
+        ranks = [partner.rank for partner in pattern.partners]
         # From a plain communicator: Open MPI takes a graph made from a Cartesian one for Cartesian.
-        plain = MPI.Intracomm(plan.grid.comm.Split())
+        plain = MPI.Intracomm(pattern.grid.comm.Split())
         graphs[key] = plain.Create_dist_graph_adjacent(ranks, ranks)
         plain.Free()
-        free_with(plan.grid, graphs[key])
+        free_with(pattern.grid, graphs[key])
     return graphs[key]
 
 
-def _test(plan: Plan, buffers: PackedBuffers, requests: list[MPI.Prequest]) -> None:
+def _test(pattern: Pattern, buffers: PackedBuffers, requests: list[MPI.Prequest]) -> None:
     """Every neighbour's bytes must arrive where they belong."""
-    me = plan.grid.rank
+    me = pattern.grid.rank
     for rank, sent, received in buffers.messages():
         sent[:], received[:] = (31 * me + 7 * rank) % 251, 255
     MPI.Prequest.Startall(requests)
     MPI.Prequest.Waitall(requests)
-    with together(plan.grid.comm):
+    with together(pattern.grid.comm):
         for rank, _, received in buffers.messages():
             if (received != (31 * rank + 7 * me) % 251).any():
                 raise HpckitError(

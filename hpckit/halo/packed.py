@@ -1,108 +1,84 @@
-"""Way `packed`: the boxes of all fields for one rank are packed into one message, sent by
+"""Method `packed`: the boxes of all fields for one rank are packed into one message, sent by
 persistent requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.comm.pack_host import Move, Moves
-from hpckit.errors import HpckitError
-from hpckit.halo.plan import ALIGN, Link, Plan
+from hpckit.comm.pack import Move, Moves
+from hpckit.halo.pattern import ALIGN, Partner, Pattern, Sizes
+from hpckit.halo.persistent import DOING, Persistent
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 
-DOING = "a halo exchange"  # in errors
-TAGS = 8  # of one halo, beginning with the one that ways are given
-MEETING = TAGS - 1  # the one by which ranks meet, beyond those of the ways
-
-
-class NotBegun(HpckitError):
-    """The others did not come: there is nothing to wait for, and `start` may be tried again."""
-
-
-class Bound(NamedTuple):
-    """An exchange of certain arrays: its two halves, and both in one.
-
-    After an error in any of them, `wait` goes on with what is left to do.
-
-    poll : do what can be done of `wait` without blocking; whether that was all
-    owner : has the buffers, requests and communicators that these use, for as long as this lives
-    """
-
-    start: Callable[[], object]
-    wait: Callable[[], object]
-    exchange: Callable[[], object]
-    poll: Callable[[], bool]
-    owner: object
-
-    @classmethod
-    def of(
-        cls,
-        start: Callable[[], object],
-        wait: Callable[[], object],
-        poll: Callable[[], bool],
-        owner: object,
-    ) -> Bound:
-        def exchange() -> None:
-            start()
-            wait()
-
-        return cls(start, wait, exchange, poll, owner)
+if TYPE_CHECKING:
+    from hpckit.machine.model import Model
 
 
 class PackedBuffers:
-    """One send and one receive buffer for all links, and the moves between them and the fields."""
+    """One send and one receive buffer for all partners, and the moves to and from the fields."""
 
-    def __init__(self, plan: Plan, links: Sequence[Link]) -> None:
-        self.plan, self.links = plan, links
-        self.send_offsets = plan.offsets([link.sends for link in links])
-        self.receive_offsets = plan.offsets([link.receives for link in links])
-        self.send, self.receive = aligned(self.send_offsets[-1]), aligned(self.receive_offsets[-1])
+    def __init__(self, pattern: Pattern, partners: Sequence[Partner]) -> None:
+        self.pattern = pattern
+        self.partners = partners
+        self.send_offsets = pattern.offsets([partner.sends for partner in partners])
+        self.receive_offsets = pattern.offsets([partner.receives for partner in partners])
+        self.send = _aligned(self.send_offsets[-1])
+        self.receive = _aligned(self.receive_offsets[-1])
 
     def outgoing(self, arrays: Sequence[np.ndarray]) -> list[Move]:
-        """From the fields to the send buffer, all links."""
+        """From the fields to the send buffer, all partners."""
         base = native.address(self.send)
         return [
             move
-            for link, offset in zip(self.links, self.send_offsets, strict=False)
-            for move in self.plan.pack_moves(arrays, link.sends, base + offset)
+            for partner, offset in zip(self.partners, self.send_offsets, strict=False)
+            for move in self.pattern.pack_moves(arrays, partner.sends, base + offset)
         ]
 
     def incoming(self, arrays: Sequence[np.ndarray]) -> list[Move]:
-        """From the receive buffer to the fields, all links."""
+        """From the receive buffer to the fields, all partners."""
         base = native.address(self.receive)
         return [
             move
-            for link, offset in zip(self.links, self.receive_offsets, strict=False)
-            for move in self.plan.unpack_moves(arrays, link.receives, base + offset)
+            for partner, offset in zip(self.partners, self.receive_offsets, strict=False)
+            for move in self.pattern.unpack_moves(arrays, partner.receives, base + offset)
         ]
 
     def messages(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """(rank, bytes to send, bytes to receive) of each link."""
+        """(rank, bytes to send, bytes to receive) of each partner."""
         return [
             (
-                link.rank,
-                self.send[s : s + self.plan.nbytes(link.sends)],
-                self.receive[r : r + self.plan.nbytes(link.receives)],
+                partner.rank,
+                self.send[s : s + self.pattern.nbytes(partner.sends)],
+                self.receive[r : r + self.pattern.nbytes(partner.receives)],
             )
-            for link, s, r in zip(self.links, self.send_offsets, self.receive_offsets, strict=False)
+            for partner, s, r in zip(
+                self.partners, self.send_offsets, self.receive_offsets, strict=False
+            )
         ]
 
 
 class Packed:
     """Canonical blocks of all fields, one message per neighbouring rank."""
 
+    name: ClassVar[str] = "packed"
+
     def __init__(
-        self, plan: Plan, tag: int, links: Sequence[Link] | None = None, own: bool = True
+        self,
+        pattern: Pattern,
+        tag: int,
+        partners: Sequence[Partner] | None = None,
+        own: bool = True,
     ) -> None:
-        self._plan, self._own = plan, own
-        self._buffers = PackedBuffers(plan, plan.links if links is None else links)
+        self._pattern = pattern
+        self._own = own
+        self._buffers = PackedBuffers(pattern, pattern.partners if partners is None else partners)
         messages = self._messages(tag)
         self._ranks = [rank for rank, _ in messages]
         self._requests = [request for _, request in messages]
@@ -110,7 +86,7 @@ class Packed:
 
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
         """Persistent requests, and the rank that each of them waits for."""
-        comm, messages = self._plan.grid.comm, self._buffers.messages()
+        comm, messages = self._pattern.grid.comm, self._buffers.messages()
         receives = [
             (rank, comm.Recv_init([r, MPI.BYTE], rank, tag)) for rank, _, r in messages if r.size
         ]
@@ -119,13 +95,14 @@ class Packed:
         ]
         return [*receives, *sends]
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Bound:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
         pack = Moves(
-            self._buffers.outgoing(arrays) + (self._plan.own_moves(arrays) if self._own else [])
+            self._buffers.outgoing(arrays) + (self._pattern.own_moves(arrays) if self._own else [])
         )
         unpack = Moves(self._buffers.incoming(arrays))
-        requests, start_all = self._requests, MPI.Prequest.Startall
-        wait_all = waiter(self._ranks, self._plan.deadline, DOING)
+        requests = self._requests
+        start_all = MPI.Prequest.Startall
+        wait_all = waiter(self._ranks, self._pattern.deadline, DOING)
 
         def start() -> None:
             pack.run()
@@ -141,10 +118,25 @@ class Packed:
                 unpack.run()
             return over
 
-        return Bound.of(start, wait, poll, self)
+        return Persistent.of(start, wait, poll, self)
+
+    @staticmethod
+    def possible(pattern: Pattern) -> bool:
+        return True
+
+    @staticmethod
+    def cost(model: Model, pattern: Pattern) -> float:
+        return sum((packed_cost(model, each) for each in pattern.sizes), 0.0)
 
 
-def aligned(n: int) -> np.ndarray:
+def packed_cost(model: Model, sizes: Sizes) -> float:
+    """Seconds to pack what one neighbour gets, to swap messages with it, and to unpack."""
+    pack = sum(model.pack(*piece) for piece in sizes.sends)
+    unpack = sum(model.unpack(*piece) for piece in sizes.receives)
+    return pack + unpack + model.message(sizes.nbytes, sizes.near)
+
+
+def _aligned(n: int) -> np.ndarray:
     """`n` zero bytes that start on a cache line."""
     memory = np.zeros(n + ALIGN, np.uint8)
     skip = -native.address(memory) % ALIGN

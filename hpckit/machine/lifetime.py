@@ -19,22 +19,19 @@ from mpi4py import MPI
 
 _T = TypeVar("_T")
 _LOOKS = 64  # at what was left, in one call
-_PATIENCE = 1.0  # seconds that the end of the program waits for what is in flight
+_TIMEOUT = 1.0  # seconds that the end of the program waits for what is in flight
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
-for _immortal in (
-    _owned,
-    _left,
-):  # MPI_Finalize comes after the interpreter's end, and may write until then
+# MPI_Finalize comes after the interpreter's end, and may write until then.
+for _immortal in (_owned, _left):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
 
 
 def free_with(
     owner: object, *handles: Any, keep: object = None, flying: list | None = None
 ) -> None:
-    """Free these MPI handles after `owner` is gone, at a later call of this function; requests only
-    when complete.
+    """Free MPI handles some time after `owner` is gone; requests only when complete.
 
     keep : what the requests use: arrays, operations, types. It lives as long as `owner`, and on
         until they are complete
@@ -51,15 +48,12 @@ def free_with(
 
 
 def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
-    """Nobody will wait for these requests: they, and what they use, live until they are
-    complete.
-    """
+    """Nobody will wait for these: they, and what they use, live until they are complete."""
     _left.append(([*requests], keep))
 
 
 class Flight:
-    """Messages in flight with all that they use, until `land`; longer, where an exception ends what
-    would wait.
+    """Messages in flight with all that they use, until `land`, or longer after an exception.
 
     handle : to free when nothing uses it any more
     arrays : that the messages read or write
@@ -117,12 +111,10 @@ def _ended(request: MPI.Request) -> bool:
 
 @atexit.register
 def _land() -> None:
-    """Let what is in flight arrive, if it does so soon: later MPI would call operations that Python
-    has forgotten.
-    """
+    """Let what is in flight arrive, if soon: later its operations are gone with Python."""
     for reference, *_ in list(_owned.values()):
         _leave(reference)
-    limit = time.monotonic() + _PATIENCE
+    limit = time.monotonic() + _TIMEOUT
     while not MPI.Is_finalized() and not _complete(
         handle for handles, _ in list(_left) for handle in handles
     ):

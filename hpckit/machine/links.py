@@ -1,5 +1,5 @@
 """What messages between the nodes of a communicator cost: latency and time per byte of pairs of
-nodes, measured once.
+nodes.
 
 The model is a line: a message of n bytes takes `alpha + beta n` seconds. A rank that sends to
 several at once pays `overhead` more for each, and, while everybody sends to everybody, `crowd`
@@ -12,9 +12,8 @@ near and far, so that time, memory and file grow with the number of nodes, not w
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +21,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import meet
-from hpckit.machine import store
 
-VERSION = 4  # of the file: change it with whatever changes the meaning of the numbers
-_SHORT, _LONG = (
-    8,
-    1 << 15,
-)  # bytes; longer ones may need a handshake first, which is no matter of bytes
-_REPEATS, _CAREFUL = 5, 25  # messages each way per pair, and where a fresh measurement is asked for
+_SHORT = 8  # bytes
+_LONG = 1 << 15  # bytes; longer ones may need a handshake first, which is no matter of bytes
+_REPEATS = 5  # messages each way per pair
+_CAREFUL = 25  # the same where a fresh measurement is asked for
 _FEW = 16  # nodes that are measured each against each
 _PEERS = 63  # ranks that a rank sends to in a direct exchange that is measured
 
@@ -38,7 +34,6 @@ _PEERS = 63  # ranks that a rank sends to in a direct exchange that is measured
 class Links:
     """Costs between nodes, the same on all ranks.
 
-    machine : what was measured: hosts and ranks on them, MPI library
     node_of : node number of each rank
     pairs : (m, 2) int, the pairs of nodes that were measured, (i, i) between ranks of one node
     alpha, beta : (m,) float64, seconds and seconds per byte of these pairs, either way
@@ -46,7 +41,6 @@ class Links:
     gamma : seconds per byte of adding two float64 arrays
     """
 
-    machine: Mapping[str, Any]
     node_of: tuple[int, ...]
     pairs: np.ndarray
     alpha: np.ndarray
@@ -59,41 +53,33 @@ class Links:
     def of_tables(
         cls, node_of: Iterable[int], alpha: np.ndarray, beta: np.ndarray, **numbers: float
     ) -> Links:
-        """From (nodes, nodes) tables of all pairs, symmetric: for links that are known rather than
-        measured.
-        """
+        """From symmetric (nodes, nodes) tables: links that are known rather than measured."""
         i, j = np.triu_indices(len(alpha))
-        return cls({}, tuple(node_of), np.stack([i, j], axis=1), alpha[i, j], beta[i, j], **numbers)
+        return cls(tuple(node_of), np.stack([i, j], axis=1), alpha[i, j], beta[i, j], **numbers)
 
     @classmethod
-    def load_or_measure(
-        cls, comm: MPI.Intracomm, nodes: Iterable[int], fresh: bool = False
-    ) -> Links:
-        """The numbers of these nodes; measured if there is no file of them, or a `fresh` one is
-        wanted (collective).
+    def from_json(cls, found: Any, node_of: Sequence[int]) -> Links | None:
+        """What `to_json` made; None where it is damaged, or no links of so many nodes."""
+        nodes = max(node_of) + 1
+        try:
+            pairs = np.array(found["pairs"], dtype=int).reshape(-1, 2)
+            alpha, beta = (np.array(found[name], dtype=float) for name in ("alpha", "beta"))
+            single = {name: float(found[name]) for name in ("overhead", "crowd", "gamma")}
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if not alpha.shape == beta.shape == (len(pairs),):
+            return None
+        numbers = np.concatenate([alpha, beta, [*single.values()]])
+        enough = nodes == 1 or len(pairs) >= nodes - 1
+        known = ((pairs >= 0) & (pairs < nodes)).all()
+        if not (enough and known and ((numbers >= 0) & np.isfinite(numbers)).all()):
+            return None
+        return cls(tuple(node_of), pairs, alpha, beta, **single)
 
-        nodes : the lowest rank of each rank's node
-        """
-        lowest, node_of = np.unique(list(nodes), return_inverse=True)
-        machine = {
-            "hosts": comm.allgather(platform.node()),
-            "mpi": store.mpi_library(),
-            "version": VERSION,
-        }
-        found = comm.bcast(
-            _parse(store.read("links", machine), len(lowest))
-            if comm.rank == 0 and not fresh
-            else None
-        )
-        if found is None:
-            found = _measure(comm, node_of, lowest.tolist(), _CAREFUL if fresh else _REPEATS)
-            if comm.rank == 0:
-                store.write(
-                    "links",
-                    machine,
-                    {name: np.asarray(value).tolist() for name, value in found.items()},
-                )
-        return cls(machine, tuple(node_of.tolist()), **found)
+    def to_json(self) -> dict[str, Any]:
+        """As numbers and lists, without `node_of`."""
+        names = ("pairs", "alpha", "beta", "overhead", "crowd", "gamma")
+        return {name: np.asarray(getattr(self, name)).tolist() for name in names}
 
     @property
     def nodes(self) -> int:
@@ -115,16 +101,12 @@ class Links:
         return float(self.alpha[~self.between].max(initial=0.0))
 
     def slowest(self) -> tuple[float, float]:
-        """Latency and time per byte of the slowest pair that a collective over all ranks must
-        use.
-        """
+        """Latency and time per byte of the slowest pair that all must use."""
         used = self.between if self.nodes > 1 else ~self.between
         return float(self.alpha[used].max(initial=0.0)), float(self.beta[used].max(initial=0.0))
 
     def per_node(self, values: np.ndarray, of: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """For each node what `of` makes of the values of its pairs with other nodes (of its own
-        where it is alone).
-        """
+        """For each node what `of` makes of the values of its pairs with others."""
         used = self.between if self.nodes > 1 else ~self.between
         node = self.pairs[used].T.ravel()  # each pair counts for both of its ends
         order = np.argsort(node, kind="stable")
@@ -137,8 +119,7 @@ class Links:
         )
 
     def groups(self) -> list[int] | None:
-        """For each rank the number of its group of nodes that are near each other; None where all
-        are alike.
+        """For each rank the number of its group of near nodes; None where all are alike.
 
         Groups are what links of less than the geometric mean of the extreme latencies connect; two
         nodes each at least.
@@ -184,49 +165,29 @@ def _connected(nodes: int, pairs: np.ndarray) -> np.ndarray:
             return lowest
 
 
-def _parse(found: Any, nodes: int) -> dict[str, Any] | None:
-    """The numbers of a file; None where it is damaged."""
-    try:
-        pairs = np.array(found["pairs"], dtype=int).reshape(-1, 2)
-        each = {name: np.array(found[name], dtype=float) for name in ("alpha", "beta")}
-        single = {name: float(found[name]) for name in ("overhead", "crowd", "gamma")}
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    numbers = np.concatenate([*each.values(), [*single.values()]])
-    whole = all(values.shape == (len(pairs),) for values in each.values()) and (
-        nodes == 1 or len(pairs) >= nodes - 1
-    )
-    good = (
-        whole
-        and ((pairs >= 0) & (pairs < nodes)).all()
-        and ((numbers >= 0) & np.isfinite(numbers)).all()
-    )
-    return {"pairs": pairs} | each | single if good else None
+# -- measuring -------------------------------------------------------------------------------------
 
 
-# -- measuring
-# ---------------------------------------------------------------------------------------------------------
-
-
-def _measure(
-    comm: MPI.Intracomm, node_of: np.ndarray, lowest: list[int], repeats: int
-) -> dict[str, Any]:
+def measure(comm: MPI.Intracomm, nodes: Sequence[int], careful: bool = False) -> Links:
+    """The links of these nodes, each given by the lowest rank of each rank's node (collective)."""
+    repeats = _CAREFUL if careful else _REPEATS
+    distinct, inverse = np.unique(list(nodes), return_inverse=True)
+    lowest, node_of = distinct.tolist(), inverse.tolist()
     rounds = [
         (pairs, [(lowest[i], lowest[j]) for i, j in pairs]) for pairs in pairings(len(lowest))
     ]
     second: dict[int, int] = {}  # rank of each node, after its lowest
-    for rank, node in enumerate(node_of.tolist()):
+    for rank, node in enumerate(node_of):
         if rank != lowest[node]:
             second.setdefault(node, rank)
-    rounds.append(
-        ([(node, node) for node in second], [(lowest[node], rank) for node, rank in second.items()])
-    )
+    within = [(node, node) for node in second]
+    rounds.append((within, [(lowest[node], rank) for node, rank in second.items()]))
     found = np.concatenate([_measure_pairs(comm, ranks, repeats) for _, ranks in rounds], axis=1)
     comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
     pairs = np.array([pair for pairs, _ in rounds for pair in pairs], dtype=int).reshape(-1, 2)
     overhead, crowd = _direct_exchange(comm, repeats, *found.max(axis=1, initial=0.0).tolist())
-    numbers = {"overhead": overhead, "crowd": crowd, "gamma": comm.bcast(_gamma())}
-    return {"pairs": pairs, "alpha": found[0], "beta": found[1]} | numbers
+    gamma = comm.bcast(_gamma())
+    return Links(tuple(node_of), pairs, found[0], found[1], overhead, crowd, gamma)
 
 
 def pairings(nodes: int) -> list[list[tuple[int, int]]]:
@@ -257,9 +218,7 @@ def _bits(nodes: int) -> list[int]:
 
 
 def _measure_pairs(comm: MPI.Intracomm, pairs: list[tuple[int, int]], repeats: int) -> np.ndarray:
-    """All these pairs of ranks at once: (2, pairs) latencies and times per byte, known to the first
-    rank of each.
-    """
+    """(2, pairs) latencies and times per byte, all at once; each pair's first rank knows its."""
     found = np.full((2, len(pairs)), np.inf)
     for at, (first, second) in enumerate(pairs):
         if comm.rank in (first, second):
@@ -292,9 +251,7 @@ def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool, repeats
 def _direct_exchange(
     comm: MPI.Intracomm, repeats: int, alpha: float, beta: float
 ) -> tuple[float, float]:
-    """What everybody sending to everybody costs beyond the line: seconds per further message, and a
-    factor of bytes.
-    """
+    """What all-to-all costs beyond the line: seconds per further message, a factor of bytes."""
     others = min(comm.size - 1, _PEERS)
     if not others:
         return 0.0, 1.0
@@ -305,9 +262,7 @@ def _direct_exchange(
 
 
 def _everybody(comm: MPI.Intracomm, others: int, nbytes: int, repeats: int) -> float:
-    """Seconds until everybody has the messages of so many others: the shortest of several, the
-    slowest rank's.
-    """
+    """Seconds until the slowest rank has messages of so many others: the least of several."""
     mine, theirs = np.zeros(nbytes, np.uint8), np.zeros((others, nbytes), np.uint8)
     steps = [1 + step * (comm.size - 1) // others for step in range(others)]  # near and far ones
     to, whence = ([(comm.rank + sign * step) % comm.size for step in steps] for sign in (1, -1))

@@ -10,9 +10,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available() -> float:
-    """Bytes that processes of this node can still get: what Linux says, or a batch system's or
-    container's limit.
-    """
+    """Bytes that processes of this node can still get, by Linux or by a limit set to them."""
     return min(_of_node(), _of_cgroup(), _of_process())
 
 
@@ -22,9 +20,7 @@ def _of_node() -> float:
 
 
 def _of_cgroup() -> float:
-    """The least that is left in our control group or one above it, version 1 or 2; cached files can
-    be had back.
-    """
+    """The least that is left in our control group or one above; cached files do not count."""
     least = math.inf
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, inner = line.split(":", 2)

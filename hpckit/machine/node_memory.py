@@ -29,6 +29,7 @@ from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.memory import available
 from hpckit.machine.overlap import identical
+from hpckit.units import amount
 
 SHARED_MEMORY = Path("/dev/shm")
 _T = TypeVar("_T")
@@ -40,18 +41,17 @@ def _key(_: object) -> int:
     return MPI.Comm.Create_keyval()
 
 
-def kept_by(comm: MPI.Intracomm, make: Callable[[MPI.Intracomm], _T]) -> _T:
-    """What `make(comm)` gave at the first call for this communicator (collective)."""
+def kept_by(comm: MPI.Intracomm, make: Callable[..., _T], *arguments: object) -> _T:
+    """What `make(comm, *arguments)` gave at the first call for this communicator (collective)."""
     kept: Any = comm.Get_attr(_key(make))
     if kept is None:
-        kept = make(comm)
+        kept = make(comm, *arguments)
         comm.Set_attr(_key(make), kept)
     return kept
 
 
 class _Memory:
-    """All of a file, mapped as long as this lives; every array of it, ours or of a peer, keeps it
-    alive.
+    """All of a file, mapped as long as this lives: every array of it keeps it alive.
 
     Not `mmap.mmap`, which keeps a descriptor open.
     """
@@ -62,7 +62,7 @@ class _Memory:
         )
         if self.address in (None, _FAILED):
             raise HpckitError(
-                f"cannot map {_size(nbytes)} of shared memory: {os.strerror(ctypes.get_errno())}"
+                f"cannot map {amount(nbytes)} of shared memory: {os.strerror(ctypes.get_errno())}"
             )
         weakref.finalize(
             self, _libc().munmap, self.address, nbytes
@@ -107,10 +107,8 @@ class _Layout(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Window:
-    """One allocation: `starts[rank]` is where that rank's part begins; `number` is the same on all
-    ranks.
-    """
+class _Allocation:
+    """One allocation, its `number` the same on all ranks; `starts[rank]` begins a rank's part."""
 
     number: int
     memory: weakref.ref[_Memory]
@@ -139,10 +137,13 @@ class _Window:
 
 
 class NodeMemory:
-    """Makes arrays that the ranks of `comm` on one node share, and finds the other ranks' arrays
-    beside ours.
+    """Arrays that the ranks of `comm` on one node share: makes them, finds the others' of ours.
 
-    Get it by `of(comm)`: one per communicator.
+    Get it by `of(comm)`: one per communicator. ::
+
+        memory = NodeMemory.of(comm)
+        mine = memory.zeros(100)
+        theirs = memory.peers(mine)  # by rank of comm: the others' hundred, to read and to write
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -150,7 +151,7 @@ class NodeMemory:
         free_with(self, self.comm)
         self.ranks = self.comm.allgather(comm.rank)
         self._made = 0
-        self._windows: list[_Window] = []
+        self._allocations: list[_Allocation] = []
 
     @classmethod
     def of(cls, comm: MPI.Intracomm) -> Self:
@@ -172,48 +173,52 @@ class NodeMemory:
         for each in layouts:
             starts.append(starts[-1] + max(-(-each.nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE)
         memory = self._allocate(starts)
-        self._windows = [window for window in self._windows if window.memory()]
-        self._windows.append(_Window(self._made, weakref.ref(memory), starts, layouts))
+        self._allocations = [each for each in self._allocations if each.memory()]
+        self._allocations.append(_Allocation(self._made, weakref.ref(memory), starts, layouts))
         self._made += 1
-        return self._windows[-1].array(self.comm.rank, memory)
+        return self._allocations[-1].array(self.comm.rank, memory)
 
     def peers(self, array: np.ndarray) -> dict[int, np.ndarray] | None:
-        """By rank, the arrays that `zeros` made on each rank of the node together with `array`,
-        ours included.
+        """By rank, the node's arrays that `zeros` made together with `array`, ours included.
 
         `array` may be a view of the whole allocation; anything else is not shared: None.
         """
-        for window, memory in self._alive():
-            if window.offset(self.comm.rank, memory, array) == 0:
-                if identical(window.array(self.comm.rank, memory), array):
-                    return {rank: window.array(at, memory) for at, rank in enumerate(self.ranks)}
+        for allocation, memory in self._alive():
+            if allocation.offset(self.comm.rank, memory, array) == 0:
+                if identical(allocation.array(self.comm.rank, memory), array):
+                    return {
+                        rank: allocation.array(at, memory) for at, rank in enumerate(self.ranks)
+                    }
                 return None
         return None
 
     def rows(self, array: np.ndarray) -> list[np.ndarray] | None:
-        """The arrays, in the order of the node's ranks, that these pass to one call of `rows`
-        (collective).
+        """The arrays that the node's ranks, in their order, pass to this call (collective).
 
         array : (n,) contiguous; any part of what `zeros` made, wherever it begins. Where the ranks'
             arrays do not all
-        lie in one window: None.
+        lie in one allocation: None.
         """
         found, place = None, (-1, -1)
-        for window, memory in self._alive():
-            offset = window.offset(self.comm.rank, memory, array)
+        for allocation, memory in self._alive():
+            offset = allocation.offset(self.comm.rank, memory, array)
             if offset is not None:
-                found, place = (window, memory), (window.number, offset)
+                found, place = (allocation, memory), (allocation.number, offset)
         places = self.comm.allgather(place)
         if found is None or len({number for number, _ in places}) > 1:
             return None
-        window, memory = found
+        allocation, memory = found
         return [
-            window.part(rank, memory, offset, array.size, array.dtype)
+            allocation.part(rank, memory, offset, array.size, array.dtype)
             for rank, (_, offset) in enumerate(places)
         ]
 
-    def _alive(self) -> list[tuple[_Window, _Memory]]:
-        return [(window, memory) for window in self._windows if (memory := window.memory())]
+    def _alive(self) -> list[tuple[_Allocation, _Memory]]:
+        return [
+            (allocation, memory)
+            for allocation in self._allocations
+            if (memory := allocation.memory())
+        ]
 
     def _allocate(self, starts: Sequence[int]) -> _Memory:
         """New memory, each rank's part on pages near that rank."""
@@ -240,8 +245,8 @@ class NodeMemory:
             place = self.comm.bcast(place)
             if isinstance(place, int):
                 raise HpckitError(
-                    f"shared arrays of {_size(nbytes)} do not fit into this node's memory, of "
-                    f"which {_size(place)} are"
+                    f"shared arrays of {amount(nbytes)} do not fit into this node's memory, of "
+                    f"which {amount(place)} are"
                     " free: use shared=False, or more nodes"
                 )
             with contextlib.suppress(OSError):
@@ -291,9 +296,7 @@ def _place(path: str, file: int) -> tuple[str, int, int]:
 
 
 def _opened(path: str, device: int, number: int) -> int:
-    """That file, and no other that has this name here: processes may have other numbers in another
-    container.
-    """
+    """That file, and no other of this name: containers may number processes differently."""
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     if _place(path, file) == (path, device, number):
         return file
@@ -307,11 +310,7 @@ def _reserve(file: int, start: int, stop: int) -> None:
         os.posix_fallocate(file, start, stop - start)
     except OSError as error:
         raise HpckitError(
-            f"{_size(stop - start)} of shared memory cannot be had: "
+            f"{amount(stop - start)} of shared memory cannot be had: "
             f"{os.strerror(error.errno or 0)}; use shared=False,"
             " or in a container more memory (--memory, --shm-size)"
         ) from error
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

@@ -12,17 +12,13 @@ _WORK = 10**6  # candidates, some milliseconds: views that slices can make take 
 
 
 def identical(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether these are the same elements in the same places: one array, or two views of it; or
-    none at all.
-    """
+    """Whether these are the same elements in the same places, or no elements at all."""
     alike = (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
     return alike and (native.address(a) == native.address(b) or not a.size)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether they have a byte in common; exact, but True where that would take too long to find
-    out.
-    """
+    """Whether they have a byte in common; True where that would take too long to find out."""
     try:
         return np.shares_memory(a, b, max_work=_WORK)  # pyright: ignore[reportArgumentType]  (its stub is too narrow)
     except np.exceptions.TooHardError:
@@ -30,9 +26,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def overlaps_itself(array: np.ndarray) -> bool:
-    """Whether two of its elements may share a byte, as in broadcast views; never for slices of an
-    ordinary array.
-    """
+    """Whether two elements may share a byte, as in broadcast views; never in plain slices."""
     span = array.itemsize if array.size else 0
     for stride, n in sorted(
         (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1

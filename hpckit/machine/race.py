@@ -31,8 +31,7 @@ _UNMEASURED = 100  # calls until the first look, where the way in use is known f
 
 
 class Race:
-    """Among `names`; every rank tells the time of every call while it is on, and all ranks get the
-    same winner.
+    """Among `names`: while it is on, ranks tell the time of every call; all get one winner.
 
     turn : calls in a row per way and round: the first warms up and is not counted
     least : rounds at least in the first look
@@ -42,6 +41,13 @@ class Race:
     over : whether that is the winner, for the next `rest` calls (None: for ever); then call `again`
     winner : of the last look; None before the first one is over
     measured : seconds of the ways that ran, the slowest rank's
+
+    ::
+
+        race = Race(comm, ["one", "other"])
+        while not race.over:
+            took = timed(race.next())  # do it that way
+            race.tell(took)
     """
 
     def __init__(
@@ -54,18 +60,19 @@ class Race:
     ) -> None:
         self.measured: dict[str, float] = {}
         self.winner = names[0] if len(names) == 1 else known
-        self.way, self.over = self.winner or names[0], self.winner is not None
+        self.way = self.winner or names[0]
+        self.over = self.winner is not None
         self.rest = None if len(names) == 1 else _UNMEASURED
-        self._comm, self._turn, self._least = comm, turn, least
+        self._comm = comm
+        self._turn = turn
+        self._least = least
         self._pause = _FIRST
         self._seen: dict[str, deque[float]] = {name: deque(maxlen=_LOOKS) for name in names}
         self._told: float | None = None
         self._referee = self._look(names)
 
     def next(self) -> str:
-        """The way to take for the call that begins now (collective now and then, in the order in
-        which calls begin).
-        """
+        """The way for the call that begins now (now and then collective, in order of beginning)."""
         if not self.over:
             self.way, self._told = self._referee.send(self._told), None
         return self.way
@@ -84,7 +91,9 @@ class Race:
             for seen in self._seen.values():
                 seen.clear()
             self._pause = _FIRST
-        self.over, self._told, self._referee = False, None, self._look(names or list(self._seen))
+        self.over = False
+        self._told = None
+        self._referee = self._look(names or list(self._seen))
 
     def _look(self, names: Sequence[str]) -> Generator[str, float | None, None]:
         names = [name for name in names if not self._is_hopeless(name)]

@@ -3,7 +3,7 @@ takes long.
 
 A rank that only polls can wait for ever: a message that it has begun may need it to call MPI, and
 the rank that it waits for may need that message, or have died. So kernels poll a while, and then
-let `Watch.look` have a turn.
+let `Lookout.look` have a turn.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def crowded(node: MPI.Intracomm) -> bool:
     return len(cores) < node.size
 
 
-def patience(node: MPI.Intracomm) -> tuple[int, int]:
-    """(polls before giving up, polls before yielding the core), for the ranks of this node
-    (collective on the node).
+def poll_limits(node: MPI.Intracomm) -> tuple[int, int]:
+    """(polls before giving up, polls before yielding the core) here (collective on the node).
 
     A rank without a core of its own yields at once; the others after some 10 us, for the sake of
     other programs.
@@ -58,9 +57,8 @@ def patience(node: MPI.Intracomm) -> tuple[int, int]:
     return eager + 1000, eager
 
 
-class Watch:
-    """Looks after a rank that waits for others of its node (constructing is collective on the
-    node).
+class Lookout:
+    """Looks after a rank that waits for others of its node (made collectively there).
 
     comm : whose messages make progress
     ranks : those waited for, numbered as in `node.ranks`
@@ -78,7 +76,9 @@ class Watch:
     ) -> None:
         processes = dict(zip(node.ranks, node.comm.allgather(os.getpid()), strict=True))
         self._processes = {rank: processes[rank] for rank in ranks if _alive(processes[rank])}
-        self._comm, self._doing, self._deadline = comm, doing, deadline
+        self._comm = comm
+        self._doing = doing
+        self._deadline = deadline
         self._began = self._looked = time.monotonic()
 
     def begin(self) -> None:
@@ -86,9 +86,7 @@ class Watch:
         self._began = time.monotonic()
 
     def look(self, late: int | Sequence[int] | None = None) -> None:
-        """Let MPI progress; raise `HpckitError` where a process died, or those who are `late` miss
-        the deadline.
-        """
+        """Let MPI progress; `HpckitError` where a process died or `late` ones miss the deadline."""
         self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
         now = time.monotonic()
         if now > self._looked + _INTERVAL:
@@ -124,8 +122,7 @@ def complete(requests: Sequence[MPI.Request]) -> bool:
 def waiter(
     ranks: Sequence[int | None], deadline: float | None, doing: str
 ) -> Callable[[Sequence[MPI.Request]], object]:
-    """What completes persistent requests: MPI, or with a deadline a function that raises
-    `HpckitError` after it.
+    """What completes persistent requests: MPI, or what raises `HpckitError` at the deadline.
 
     ranks : whose message each of the requests is; None: nobody's in particular
     """
@@ -150,15 +147,15 @@ def waiter(
 
 
 class Meeting:
-    """All ranks of `comm` wait for each other, by empty messages: who does not come within the
-    deadline has a name.
+    """All ranks wait for each other, by empty messages: who misses the deadline is named.
 
     tag : of its own, so that those who meet in another order do not mix. After an error it goes on
         where it was.
     """
 
     def __init__(self, comm: MPI.Intracomm, tag: int, deadline: float | None, doing: str) -> None:
-        rank, size = comm.rank, comm.size
+        rank = comm.rank
+        size = comm.size
         steps = [2**i for i in range((size - 1).bit_length())]
         pairs = [([(rank - step) % size], [(rank + step) % size]) for step in steps]
         if size <= _FEW:  # else a rank that waits for another one could be named in its place
@@ -175,7 +172,8 @@ class Meeting:
             for sources, targets in pairs
         ]
         free_with(self, *(request for requests, _ in self._rounds for request in requests))
-        self._at, self._begun = 0, False
+        self._at = 0  # the round that comes next
+        self._begun = False
 
     def __call__(self) -> None:
         while self._at < len(self._rounds):

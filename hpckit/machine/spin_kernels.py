@@ -46,9 +46,7 @@ def acquire(typing, pointer):
 
 @intrinsic
 def release(typing, pointer, value):
-    """Write a counter; everything that precedes it in the program is visible to whoever reads
-    it.
-    """
+    """Write a counter; whoever reads it sees everything that precedes it in the program."""
 
     def generate(context, builder, signature, arguments):
         builder.store_atomic(
@@ -76,11 +74,9 @@ _yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
 @njit
-def reaches(counter, value, patience, eager):
-    """Poll until the counter reaches `value`: `eager` times, then yielding the core; False after
-    `patience` polls.
-    """
-    for poll in range(patience):
+def reaches(counter, value, polls, eager):
+    """Poll until it reaches `value`, from `eager` polls on yielding the core; False after all."""
+    for poll in range(polls):
         if acquire(counter) >= value:
             return True
         if poll < eager:

@@ -30,9 +30,7 @@ def read(kind: str, machine: Mapping[str, Any]) -> Any:
 
 
 def newest(kind: str) -> list[tuple[dict[str, Any], Any]]:
-    """Machine and content of all that was kept of this kind and is not damaged, the newest
-    first.
-    """
+    """Machine and content of all that is kept of this kind, undamaged, the newest first."""
     files: list[Path] = []
     with contextlib.suppress(OSError):
         folder = cache.home()

@@ -11,26 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpckit.units import amount as amount
+from hpckit.units import binary as binary
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 PROCESS = 85e6  # bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory
 COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
-
-
-def amount(nbytes: float) -> str:
-    """`512 B`, `1.5 MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB"):
-        if nbytes < 1000 or unit == "EB":
-            break
-        nbytes /= 1000
-    return f"{nbytes:.3g} {unit}"
-
-
-def binary(nbytes: int) -> str:
-    """`8 B`, `32 KiB`: for sizes that are powers of two."""
-    exponent = min((nbytes.bit_length() - 1) // 10, 4)
-    return f"{nbytes / 1024**exponent:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[exponent]}"
 
 
 def period(seconds: float) -> str:

@@ -42,9 +42,10 @@ def test_native_leaves_its_input_alone(comm):
 def test_compressed_sums_are_judged_by_their_bound(comm):
     from benchmarks._allreduce import Rough
     from hpckit.collectives import Allreduce
+    from hpckit.lossy import Quantised
 
     array = np.zeros(600, np.float32)
-    plan = Allreduce(comm, array, compress="int8")
+    plan = Allreduce(comm, array, algorithm=Quantised("int8"))
     numbers = Rough(comm, array, plan)
     for call in range(4):
         numbers.write(call)

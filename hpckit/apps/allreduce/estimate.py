@@ -26,7 +26,7 @@ def estimate(config: Config, ranks: int) -> str:
 
 
 def _estimate(config: Config, ranks: int) -> str:
-    from hpckit.collectives.cost import predict
+    from hpckit.collectives.algorithms import predict
 
     try:
         links, whence = _links(config)
@@ -61,24 +61,18 @@ def _estimate(config: Config, ranks: int) -> str:
 
 def buffers(algorithm: str, rank: int, size: int, nbytes: int) -> int:
     """Bytes that a rank needs beside its array; 0 where that is not ours to know."""
-    from hpckit.collectives.algorithms import ALGORITHMS
+    from hpckit.collectives.algorithms import BY_MESSAGES
     from hpckit.collectives.schedule import scratch_size
     from hpckit.comm.partition import starts
 
-    if algorithm not in ALGORITHMS:
+    if algorithm not in BY_MESSAGES:
         return 0
-    return scratch_size(ALGORITHMS[algorithm](rank, size, starts(nbytes, size)))
+    return scratch_size(BY_MESSAGES[algorithm].schedule(rank, size, starts(nbytes, size)))
 
 
 def to_json(links: Links) -> dict[str, Any]:
     """The links as numbers and lists."""
-    numbers = {
-        name: getattr(links, name)
-        for name in ("pairs", "alpha", "beta", "overhead", "crowd", "gamma")
-    }
-    return {"node_of": links.node_of} | {
-        name: np.asarray(value).tolist() for name, value in numbers.items()
-    }
+    return {"node_of": links.node_of} | links.to_json()
 
 
 def _links(config: Config) -> tuple[Links, str]:
@@ -90,9 +84,9 @@ def _links(config: Config) -> tuple[Links, str]:
     path = Path(config.output) / "result.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["links"]
-        pairs = np.array(found.pop("pairs"), dtype=int).reshape(-1, 2)
-        alpha, beta = (np.array(found.pop(name), dtype=float) for name in ("alpha", "beta"))
-        measured = Links({}, tuple(found.pop("node_of")), pairs, alpha, beta, **found)
+        measured = Links.from_json(found, found["node_of"])
+        if measured is None:
+            raise ValueError("they are damaged")
         return measured, f"measured by the run in {config.output}"
     alpha, beta = np.full((2, 2), 2e-6), np.full((2, 2), 1e-10)
     usual = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10)

@@ -16,12 +16,11 @@ from mpi4py import MPI
 from hpckit.apps.allreduce.estimate import buffers, to_json
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.collectives import Allreduce
+from hpckit.collectives.algorithms import possible, predict
 from hpckit.collectives.channel import Channel, empty
-from hpckit.collectives.cost import predict
-from hpckit.collectives.ways import possible
 from hpckit.errors import ConfigError, agree, meet, together, writing
 from hpckit.log import progress
-from hpckit.machine.links import Links
+from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
 from hpckit.program import memory
 from hpckit.program.report import PROCESS, amount, binary, period, rounded
@@ -64,7 +63,9 @@ class Job:
         memory.check(comm, PROCESS + _ARRAYS * max(config.sizes), "--sizes")
         prepare(comm, config, self.folder, resume=False)
         with span("links"):
-            self.links = self.channel.links = Links.load_or_measure(comm, nodes, fresh=config.save)
+            model = with_links(self.channel.comm, self.channel.node, fresh=config.save)
+            assert model.links is not None
+            self.links = self.channel.links = model.links
         self.start = Start(comm, self.links.nodes == 1)
         self.rows: list[Row] = []
         self.say(f"{self.links}\n")

@@ -78,20 +78,20 @@ def estimate(config: Config, ranks: int) -> str:
 def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: int) -> str:
     """Of a step and of all, by this machine's model of copying and of messages on one node."""
     with offline():
-        from hpckit.comm.system import System
+        from hpckit.machine.model import Model
 
-        system = System.load_newest()
-        if system is None:
+        model = Model.newest()
+        if model is None:
             return (
                 "unknown, for this machine has no model yet: any run of this program on two "
                 "ranks measures one"
             )
         item = np.dtype(config.dtype).itemsize
         cost = _cost(config)
-        sweep = cells * item * cost.moved / cost.of_copying / system.copying()
+        sweep = cells * item * cost.moved / cost.of_copying / model.copying()
         exchange = 0.0
-        if halo and system.has_messages:
-            exchange = system.pack(halo, halo) + system.message(halo)
+        if halo and model.has_messages:
+            exchange = model.pack(halo, halo) + model.message(halo)
     step = _STEP + sweep + exchange
     steps = _steps(config, shape)
     whole = "how many depends on the input"
@@ -99,7 +99,7 @@ def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: 
         whole = f"about {_long(steps * step)} for {steps:,} steps"
     text = (
         f"about {period(step)} per step, {whole}, by the model of this machine"
-        f" ({system.machine['mpi']}) with a core for each rank"
+        f" ({model.machine['mpi']}) with a core for each rank"
     )
     cores = len(os.sched_getaffinity(0))
     if ranks > cores:

@@ -76,12 +76,12 @@ def test_only_what_is_asked_for(comm, shared_path):
 
 @pytest.mark.mpi
 def test_saving_measures_the_links_again(comm, shared_path, monkeypatch):
-    from hpckit.machine.links import Links
+    from hpckit.apps.allreduce import job
 
     asked = []
-    measure = Links.load_or_measure
+    measure = job.with_links
     monkeypatch.setattr(
-        Links, "load_or_measure", lambda *a, fresh: asked.append(fresh) or measure(*a, fresh=fresh)
+        job, "with_links", lambda *a, fresh: asked.append(fresh) or measure(*a, fresh=fresh)
     )
     for save in (False, True):
         main(comm, _case(shared_path, sizes=(8,), algorithms=("ring",), save=save))

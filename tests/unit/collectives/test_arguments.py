@@ -11,21 +11,21 @@ from hpckit.collectives import (
     Allgather,
     Allreduce,
     Bcast,
-    LayerWise,
-    LocalUpdates,
     ReduceScatter,
-    Watch,
+    Reproducible,
     allreduce,
     empty,
     reproducible_sum,
     ring_map,
 )
-from hpckit.collectives.ways import WAYS
+from hpckit.collectives.algorithms import ALGORITHMS
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.lossy import LayerWise, LocalUpdates, Quantised, TopK
+from hpckit.watch import Watch
 
 pytestmark = pytest.mark.mpi
 N = 5000
-ALGORITHMS = ("auto", *WAYS)
+NAMES = ("auto", *ALGORITHMS)
 UNION = np.dtype({"names": ["a", "b"], "formats": ["f8", "f8"], "offsets": [0, 4], "itemsize": 16})
 OVERLAPPING = {
     "shifted": lambda x: (x[:-1], x[1:]),
@@ -43,7 +43,7 @@ OVERLAPPING = {
 }
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", NAMES)
 @pytest.mark.parametrize("how", OVERLAPPING)
 def test_out_that_overlaps_the_array(comm, algorithm, how):
     x = np.arange(float(N))
@@ -53,7 +53,7 @@ def test_out_that_overlaps_the_array(comm, algorithm, how):
     assert (x == np.arange(N)).all()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_out_in_windows_and_in_chunks(comm, algorithm):
     x = empty(comm, N)
     for chunks in (1, 3):
@@ -62,7 +62,8 @@ def test_out_in_windows_and_in_chunks(comm, algorithm):
 
 
 @pytest.mark.parametrize(
-    "options", [{"compress": "fp16"}, {"compress": "topk:0.5"}, {"reproducible": True}]
+    "options",
+    [{"algorithm": Quantised("fp16")}, {"algorithm": TopK(0.5)}, {"algorithm": Reproducible()}],
 )
 def test_out_of_other_ways(comm, options):
     x = np.zeros(N)
@@ -70,7 +71,7 @@ def test_out_of_other_ways(comm, options):
         Allreduce(comm, x[:-1], out=x[1:], **options)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_the_array_itself_as_out_and_views_that_are_apart(comm, algorithm):
     x, pairs = np.full((N, 2), comm.rank + 1.0), np.zeros(N, [("a", "f8"), ("b", "f8")])
     pairs["a"], total = comm.rank + 1.0, comm.size * (comm.size + 1) / 2
@@ -105,7 +106,6 @@ def test_a_source_may_overlap_itself(comm):
 
 
 # -- ranks that differ
-# -------------------------------------------------------------------------------------------------
 
 COMMUTING = MPI.Op.Create(lambda a, b, _: None, commute=True)
 ORDERED = MPI.Op.Create(lambda a, b, _: None, commute=False)
@@ -120,8 +120,8 @@ DIFFERENT = [
     (Allreduce, {"op": ORDERED}),
     (Allreduce, {"algorithm": "native"}),
     (Allreduce, {"chunks": 2}),
-    (Allreduce, {"compress": "fp16"}),
-    (Allreduce, {"reproducible": True}),
+    (Allreduce, {"algorithm": Quantised("fp16")}),
+    (Allreduce, {"algorithm": Reproducible()}),
     (Allreduce, {"deadline": 5}),
     (ReduceScatter, {"array": np.zeros(4)}),
     (ReduceScatter, {"array": np.zeros(6, int)}),
@@ -188,7 +188,6 @@ def test_local_updates_that_differ(comm, others):
 
 
 # -- what is none
-# ------------------------------------------------------------------------------------------------------
 
 
 class Sparse:
@@ -292,8 +291,11 @@ def test_deadlines(comm, make, deadline):
         (lambda c: LocalUpdates(c, np.zeros(3), tau=2.0), "tau=2.0"),
         (lambda c: LocalUpdates(c, np.zeros(3), tau=1, rate="fast"), "rate=fast"),
         (lambda c: LocalUpdates(c, np.zeros(3, int), tau=1), "float32 or float64"),
-        (lambda c: LayerWise(c, [[1.0]], ["fp16"], "fp16"), "got list"),
-        (lambda c: LayerWise(c, [np.ma.zeros(3)], ["fp16"], "fp16"), "masked"),
+        (lambda c: LayerWise(c, [[1.0]], [Quantised("fp16")], Quantised("fp16")), "got list"),
+        (
+            lambda c: LayerWise(c, [np.ma.zeros(3)], [Quantised("fp16")], Quantised("fp16")),
+            "masked",
+        ),
         (lambda c: reproducible_sum(c, np.ma.zeros(3)), "masked"),
     ],
 )
@@ -312,7 +314,7 @@ USES = [
     lambda c: empty(c, 3),
     lambda c: Watch(c),
     lambda c: LocalUpdates(c, np.zeros(3), tau=1),
-    lambda c: LayerWise(c, [np.zeros(3)], ["fp16"], "fp16"),
+    lambda c: LayerWise(c, [np.zeros(3)], [Quantised("fp16")], Quantised("fp16")),
     lambda c: reproducible_sum(c, np.zeros(3)),
 ]
 
@@ -343,7 +345,6 @@ def test_intercommunicators(comm):
 
 
 # -- operations
-# --------------------------------------------------------------------------------------------------------
 
 
 def operation(ufunc, commute=True):
@@ -381,7 +382,6 @@ def test_a_plan_whose_operation_is_freed(comm, algorithm):
 
 
 # -- ring_map
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_function_keeps_of_a_block_stays(comm):

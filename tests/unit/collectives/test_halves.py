@@ -5,8 +5,8 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives.halves import Allgather, Bcast, ReduceScatter
-from hpckit.collectives.watch import Watch
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.watch import Watch
 
 pytestmark = pytest.mark.mpi
 ALGORITHMS = ("direct", "ring")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from hpckit.collectives.algorithms.hierarchical import in_levels
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.hierarchical import Hierarchical
+from hpckit.collectives.persistent import Operands
 from hpckit.machine.links import Links
 from hpckit.machine.node_memory import NodeMemory
 
@@ -44,7 +45,7 @@ def test_levels(comm, nodes, grouping):
         ]
         x, y = terms[comm.rank].copy(), np.empty(n)
         inside, outside = (
-            Hierarchical(channel, x, target, op, 20.0, groups)
+            in_levels(Operands(channel, x, target, op, 20.0), groups)
             for target, op in ((x, MPI.SUM), (y, MPI.MAX))
         )
         for _ in range(2):
@@ -75,11 +76,11 @@ def test_lanes_know_that_nodes_are_far(comm):
     channel.links = Links.of_tables(range(size), far, far, overhead=0.0, crowd=1.0, gamma=0.0)
     assert eager() == channel.eager == 1 << 15
     x = np.full(20_000, 1.0)  # cut into messages of 4096
-    Hierarchical(channel, x, x, MPI.SUM, 20.0)()
+    in_levels(Operands(channel, x, x, MPI.SUM, 20.0))()
     assert (x == size).all()
 
 
 def test_all_ranks_get_the_same_bits(comm):
     x = np.random.default_rng(comm.rank).normal(size=5003)
-    Hierarchical(channel_of(comm, NODES["pairs"]), x, x, MPI.SUM)()
+    in_levels(Operands(channel_of(comm, NODES["pairs"]), x, x, MPI.SUM))()
     assert len(set(comm.allgather(x.tobytes()))) == 1

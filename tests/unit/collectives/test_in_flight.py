@@ -11,24 +11,25 @@ from hpckit.collectives import (
     Allgather,
     Allreduce,
     Bcast,
-    LocalUpdates,
     ReduceScatter,
-    Watch,
+    Reproducible,
     ring_map,
 )
-from hpckit.collectives.ways import WAYS
+from hpckit.collectives.algorithms import ALGORITHMS
 from hpckit.errors import HpckitError
+from hpckit.lossy import LocalUpdates, Quantised, TopK
+from hpckit.watch import Watch
 
 N = 20_000  # elements: too many to be sent before they are awaited
 
 PLANS = {
-    **{name: lambda comm, x, name=name: Allreduce(comm, x, algorithm=name) for name in WAYS},
+    **{name: lambda comm, x, name=name: Allreduce(comm, x, algorithm=name) for name in ALGORITHMS},
     "chunks": lambda comm, x: Allreduce(comm, x, algorithm="ring", chunks=4),
     "strided": lambda comm, x: Allreduce(comm, x.reshape(-1, 4).T[::2], algorithm="twoshot"),
     "out": lambda comm, x: Allreduce(comm, x, out=np.empty_like(x), algorithm="oneshot"),
-    "fp16": lambda comm, x: Allreduce(comm, x, compress="fp16"),
-    "topk": lambda comm, x: Allreduce(comm, x, compress="topk:0.5"),
-    "reproducible": lambda comm, x: Allreduce(comm, x, reproducible=True),
+    "fp16": lambda comm, x: Allreduce(comm, x, algorithm=Quantised("fp16")),
+    "topk": lambda comm, x: Allreduce(comm, x, algorithm=TopK(0.5)),
+    "reproducible": lambda comm, x: Allreduce(comm, x, algorithm=Reproducible()),
     "reduce-scatter": ReduceScatter,
     "allgather": Allgather,
     "bcast": Bcast,
@@ -178,6 +179,7 @@ import sys
 import numpy as np
 from mpi4py import MPI
 from hpckit.collectives import Allreduce, Bcast, ReduceScatter, empty
+from hpckit.lossy import Quantised
 
 comm = MPI.COMM_WORLD
 
@@ -190,7 +192,8 @@ some = comm.rank == 0 or "all" in sys.argv
 plan = None
 ways = [(name, n) for name in ("native", "ring", "star", "shared") for n in (3, 50000)]
 made = [Allreduce(comm, np.ones(n), algorithm=name) for name, n in ways]
-made += [Allreduce(comm, np.ones(7), algorithm="native", op=op), Allreduce(comm, np.ones(7), compress="fp16")]
+made += [Allreduce(comm, np.ones(7), algorithm="native", op=op)]
+made += [Allreduce(comm, np.ones(7), algorithm=Quantised("fp16"))]
 made += [Bcast(comm, np.ones(50000), root=1), ReduceScatter(comm, np.ones(50000))]
 for plan in made if some else ():
     plan.start()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from hpckit.collectives import engine, native, shared
+from hpckit.collectives import messages
+from hpckit.collectives.algorithms import ALGORITHMS, IN_RANK_ORDER, native, possible, shared
+from hpckit.collectives.algorithms.shared import SharedReduction
+from hpckit.collectives.allreduce import Allreduce, allreduce
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.halves import ReduceScatter
-from hpckit.collectives.plan import Allreduce, allreduce
+from hpckit.collectives.persistent import Operands
 from hpckit.collectives.reduction import Reduction
-from hpckit.collectives.shared import Shared
-from hpckit.collectives.ways import IN_ORDER, WAYS, possible
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
@@ -134,7 +135,7 @@ def test_two_arrays_follow_the_rule_either_way_round():
 FEW = [("MAX", "d"), ("MIN", "e"), ("SUM", "F"), ("PROD", "D"), ("LXOR", "?"), ("MAX", "g")]
 
 
-@pytest.mark.parametrize("algorithm", [*WAYS, "auto"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "auto"])
 def test_one_rule_for_all_algorithms(comm, algorithm):
     for name, code in CASES if algorithm == "native" else FEW:
         mine = terms(comm.size, 205, np.dtype(code))
@@ -147,7 +148,7 @@ def test_one_rule_for_all_algorithms(comm, algorithm):
     agreed(comm, x, result)
 
 
-@pytest.mark.parametrize("algorithm", [*WAYS, "auto"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "auto"])
 def test_one_nan_anywhere_from_any_rank(comm, algorithm):
     """In every position of a short array, at the ends and the middle of a long one, and alone."""
     for op, n in ((MPI.MAX, 1), (MPI.MIN, 33), (MPI.MAX, 5000), (MPI.SUM, 33)):
@@ -199,7 +200,7 @@ def test_one_rule_in_all_kinds_of_memory(comm, monkeypatch, where, small):
         mine = terms(comm.size, n, np.dtype(code))
         x = channel.node.zeros((n,), code) if where == "window" else np.empty(n, code)
         x[:] = mine[comm.rank]
-        Shared(channel, x, x, getattr(MPI, name))()
+        SharedReduction(Operands(channel, x, x, getattr(MPI, name)))()
         agreed(comm, x, rule(name, mine))
 
 
@@ -270,7 +271,6 @@ def test_operations_that_are_not_defined(comm, code, op, message):
 
 
 # -- operations of the user
-# ------------------------------------------------------------------------------------------
 
 PRIME = 10007
 
@@ -317,17 +317,17 @@ class Products:
 
 
 def cut_often(monkeypatch):
-    for module in (engine, native):
+    for module in (messages, native):
         monkeypatch.setattr(module, "LIMIT", 16)
     monkeypatch.setattr(shared, "_SMALL", dict.fromkeys((True, False), 300))
     monkeypatch.setattr(shared, "_PIECES", 1000)
 
 
-@pytest.mark.parametrize("algorithm", [*WAYS, "auto"])
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "auto"])
 @pytest.mark.parametrize(("unit", "commute"), [(9, False), (7, True)])
 def test_groups_are_never_cut(comm, monkeypatch, algorithm, unit, commute):
     cut_often(monkeypatch)
-    if not commute and algorithm not in (*IN_ORDER, "auto"):
+    if not commute and algorithm not in (*IN_RANK_ORDER, "auto"):
         return
     products = Products(unit, commute)
 
@@ -392,7 +392,7 @@ def test_groups_that_differ_between_ranks(comm):
             make(comm, np.zeros(12), group=2 if comm.rank else 3)
 
 
-@pytest.mark.parametrize("algorithm", WAYS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_ranks_agree_even_if_an_operation_does_not_quite_commute(comm, algorithm):
     """It says that it does, as operations that round do; both partners of an exchange take the
     lower rank's first.

@@ -9,11 +9,11 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.collectives import Allreduce, allreduce, empty
-from hpckit.collectives.algorithms import ALGORITHMS
+from hpckit.collectives.algorithms import ALGORITHMS, BY_MESSAGES, predict
+from hpckit.collectives.algorithms.star import root
+from hpckit.collectives.algorithms.twoshot import shares
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.cost import predict, root, shares
-from hpckit.collectives.select import Choice
-from hpckit.collectives.ways import WAYS
+from hpckit.collectives.select import choose
 from hpckit.machine.links import Links, pairings
 
 HOSTS = 8
@@ -103,9 +103,7 @@ def test_thousands_of_nodes(nodes, racks):
     )
     ranks = np.repeat(np.arange(nodes), 2)
     beta = np.where((pairs == 5).any(axis=1), 4e-10, 1e-10)
-    links = Links(
-        {}, tuple(ranks.tolist()), pairs, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10
-    )
+    links = Links(tuple(ranks.tolist()), pairs, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
     assert links.groups() == rack[ranks].tolist()
     cuts = np.diff(shares(links, 10**7))
     assert cuts.sum() == 10**7 and set(np.flatnonzero(cuts < cuts.max() - 1)) == {10, 11}
@@ -133,18 +131,18 @@ def test_every_node_is_measured(nodes):
 def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
     channel = Channel(comm)
     channel.links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
-    choice = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
+    choice = choose(channel, 1000, "key", ["native", "shared", "ring", "star"])
     assert choice.names[0] == "native" and len(choice.names) >= min(comm.size, 3)
     times = dict.fromkeys(choice.names, 2e-3) | {choice.names[-1]: 1e-3}
     while not _next(choice).over:
         choice.tell(times[choice.way] if comm.rank == 0 else 1e-9)
     assert choice.way == choice.names[-1]
-    again = Choice(channel, 1000, "key", ["native", "shared", "ring", "star"])
+    again = choose(channel, 1000, "key", ["native", "shared", "ring", "star"])
     assert again.over and again.way == choice.way
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "hierarchical"])
+@pytest.mark.parametrize("algorithm", [*BY_MESSAGES, "hierarchical"])
 def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
     Channel.of(comm).links = replace(TPI_LLM, node_of=tuple(range(comm.size)))
     counts = []
@@ -171,7 +169,7 @@ def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
 
 @pytest.mark.mpi(min_size=2)
 def test_it_is_chosen_again_when_it_became_slow(comm, caplog):
-    choice = Choice(Channel(comm), 1000, "key", ["native", "shared"])
+    choice = choose(Channel(comm), 1000, "key", ["native", "shared"])
     times = {"native": 2e-3, "shared": 1e-3}
     while not _next(choice).over:
         choice.tell(times[choice.way])
@@ -212,7 +210,9 @@ def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
                 err_msg=f"{plan.algorithm}",
             )
         assert (
-            call < 250 and plan.algorithm in WAYS and len(set(comm.allgather(plan.algorithm))) == 1
+            call < 250
+            and plan.algorithm in ALGORITHMS
+            and len(set(comm.allgather(plan.algorithm))) == 1
         )
         assert re.search(rf"{plan.algorithm} .*chosen", plan.explain())
     assert allreduce(comm, np.ones(3)).tolist() == [comm.size] * 3

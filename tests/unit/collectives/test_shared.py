@@ -11,9 +11,10 @@ import pytest
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.collectives import shared
+from hpckit.collectives.algorithms import shared
+from hpckit.collectives.algorithms.shared import SharedReduction
 from hpckit.collectives.channel import Channel
-from hpckit.collectives.shared import Shared
+from hpckit.collectives.persistent import Operands
 from hpckit.errors import HpckitError
 from hpckit.machine import spin
 
@@ -61,7 +62,7 @@ def values(seed: int, n: int, dtype) -> np.ndarray:
 def test_kernels(name, target):
     """Of one to three arrays, into one of them or elsewhere; lengths that end within a register."""
     operation, dtype = name.split("_")
-    kernel = getattr(native.load("hpckit.collectives.shared_kernels"), name)
+    kernel = getattr(native.load("hpckit.collectives.kernels.shared"), name)
     for n, ranks in itertools.product((0, 1, 5, 64, 67, 203), (1, 2, 3)):
         arrays = [values(seed, n, dtype) for seed in range(4)]
         expected = combined(UFUNCS[operation], arrays[:ranks])
@@ -81,7 +82,6 @@ def combined(ufunc: np.ufunc, arrays: list[np.ndarray]) -> np.ndarray:
 
 
 # -- protocols
-# ---------------------------------------------------------------------------------------------------------
 
 SIZES = (0, 1, 9, 130, 4099)
 WHERE = {"slots": "foreign", "direct": "window", "staged": "foreign"}
@@ -115,7 +115,7 @@ def test_sums_have_the_bits_of_rank_order(comm, protocol, in_place):
     for n, dtype in [*((n, "f8") for n in SIZES), (500, "f2"), (501, "f4"), (333, "c16")]:
         x = array(channel, n, protocol, dtype)
         y = x if in_place else array(channel, n, protocol, dtype)
-        way = Shared(channel, x, y, MPI.SUM)
+        way = SharedReduction(Operands(channel, x, y, MPI.SUM))
         assert way.protocol == protocol
         for turn in range(3):
             x[:] = mine = own(comm.rank, turn, n, dtype)
@@ -131,7 +131,7 @@ def test_many_in_flight(comm, protocol):
     channel, n = Channel.of(comm), 3000
     memory = array(channel, 4 * n, protocol)
     parts = [memory[i * n + comm.rank : (i + 1) * n + comm.rank - 9] for i in range(3)]
-    ways = [Shared(channel, x, x, MPI.SUM) for x in parts]
+    ways = [SharedReduction(Operands(channel, x, x, MPI.SUM)) for x in parts]
     for turn in range(4):
         for i, (x, way) in enumerate(zip(parts, ways, strict=True)):
             x[:] = own(comm.rank, 10 * turn + i, x.size)
@@ -147,7 +147,7 @@ def test_one_rank_far_ahead(comm, protocol):
     """Nothing that a slow rank still reads is overwritten."""
     channel, n = Channel.of(comm), 500
     x = array(channel, n, protocol)
-    way = Shared(channel, x, x, MPI.SUM)
+    way = SharedReduction(Operands(channel, x, x, MPI.SUM))
     for turn in range(12):
         x[:] = own(comm.rank, turn, n)
         if turn % comm.size == comm.rank:
@@ -167,7 +167,10 @@ def test_operations_of_the_user(comm, protocol):
     channel = Channel.of(comm)
     for n in (1, 1000):
         x, y = array(channel, n, protocol), array(channel, n, protocol)
-        for way, result in ((Shared(channel, x, y, op), y), (Shared(channel, x, x, op), x)):
+        for way, result in (
+            (SharedReduction(Operands(channel, x, y, op)), y),
+            (SharedReduction(Operands(channel, x, x, op)), x),
+        ):
             for steps in (way, None):
                 x[:] = np.where(np.arange(n) % comm.size > comm.rank, -1, comm.rank)
                 if steps:
@@ -190,7 +193,7 @@ def test_halves(comm, protocol, in_place, owners):
     cuts = [n * i // owners for i in range(owners + 1)]
     x = array(channel, n, protocol)
     y = x if in_place else array(channel, n, protocol)
-    way = Shared(channel, x, y, MPI.SUM, cuts=cuts)
+    way = SharedReduction(Operands(channel, x, y, MPI.SUM), cuts)
     assert way.protocol == protocol and (way.owned.stop > way.owned.start) == (comm.rank < owners)
     for turn in range(3):
         x[:] = own(comm.rank, turn, n)
@@ -218,7 +221,7 @@ def test_arrays_in_windows_of_other_ranks_only(comm):
     lonely = np.zeros(n) if comm.rank == 0 else a
     crossed = a if comm.rank % 2 else b
     for x in (lonely, crossed):
-        way = Shared(channel, x, x, MPI.SUM)
+        way = SharedReduction(Operands(channel, x, x, MPI.SUM))
         assert way.protocol == ("staged" if comm.size > 1 or x is lonely else "direct")
         x[:] = own(comm.rank, 0, n)
         way()
@@ -226,7 +229,6 @@ def test_arrays_in_windows_of_other_ranks_only(comm):
 
 
 # -- waiting
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_pending_message(comm, protocol):
@@ -235,7 +237,7 @@ def test_pending_message(comm, protocol):
     """
     channel, n = Channel.of(comm), 100
     x, message = array(channel, n, protocol), np.zeros(comm.size)
-    way = Shared(channel, x, x, MPI.SUM)
+    way = SharedReduction(Operands(channel, x, x, MPI.SUM))
     x[:] = own(comm.rank, 0, n)
     if comm.rank > 0:
         comm.Ssend(np.array([7.0]), 0)
@@ -250,7 +252,7 @@ def test_pending_message(comm, protocol):
 def test_late_rank_is_named(comm, protocol, polled):
     channel, last = Channel.of(comm), comm.size - 1
     x = array(channel, 100, protocol)
-    way = Shared(channel, x, x, MPI.SUM, deadline=0.1)
+    way = SharedReduction(Operands(channel, x, x, MPI.SUM, deadline=0.1))
     time.sleep(0.1)  # time before the start does not count
 
     def poll() -> None:
@@ -280,7 +282,7 @@ def test_late_rank_is_named(comm, protocol, polled):
 def test_dead_rank_is_named(comm, protocol, monkeypatch):
     channel, last = Channel.of(comm), comm.size - 1
     x = array(channel, 100, protocol)
-    way = Shared(channel, x, x, MPI.SUM)
+    way = SharedReduction(Operands(channel, x, x, MPI.SUM))
     monkeypatch.setattr(spin, "_INTERVAL", 0)
     dead = comm.bcast(way._turn.watch._processes[last])
     monkeypatch.setattr(spin, "_alive", lambda process: process != dead)

@@ -221,7 +221,7 @@ def test_shared_memory_that_is_not_there_is_refused(comm):
     grid = Grid(comm, (2**46,), width=0)
     with pytest.raises(
         HpckitError,
-        match=r"shared arrays of .* GB do not fit into this node's memory, of which .* free",
+        match=r"shared arrays of .* TB do not fit into this node's memory, of which .* free",
     ):
         grid.zeros(shared=True)
 

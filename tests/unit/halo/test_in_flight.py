@@ -113,13 +113,13 @@ def test_an_error_in_the_middle_leaves_the_rest_to_wait(comm, method, monkeypatc
     halo = Halo(grid, fields=[field], method=method)
     halo.exchange(field)
     field[grid.owned] = grid.rank + 10
-    bound, _ = halo._bindings[(id(field),)]
+    known, _ = halo._bindings[(id(field),)]
 
     def interrupted() -> None:
-        bound.start()
+        known.start()
         raise KeyboardInterrupt
 
-    halo._bindings[(id(field),)] = bound._replace(exchange=interrupted), []
+    halo._bindings[(id(field),)] = known._replace(call=interrupted), []
     with pytest.raises(KeyboardInterrupt):
         halo.exchange(field)
     with pytest.raises(HpckitError, match="between"):
@@ -265,7 +265,7 @@ def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
 def test_the_end_of_the_program_completes_what_is_in_flight(comm, method, monkeypatch):
     from hpckit.halo import adrift as module
 
-    monkeypatch.setattr(module, "_PATIENCE", 60.0)
+    monkeypatch.setattr(module, "_TIMEOUT", 60.0)
     grid, field = ring(comm, method)
     halo = Halo(grid, fields=[field], method=method)
     halo.start(field)

@@ -1,0 +1,66 @@
+"""The tables that Python and the kernels of `hpckit.comm.moves` share; all words are int64.
+
+Kernels get the address of a table and read it word by word: `get(row, MOVE_AT.counts + 1)`. No
+kernels here, and no numba.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+LOOPS = 4  # of a move, around its row
+
+# One strided copy, or two with the same shape and strides: addresses, lengths and strides in bytes,
+# loops outermost first. The second one, the twin, is moved in the same sweep; 0: there is none.
+MOVE = np.dtype(
+    [
+        ("source", np.int64),
+        ("target", np.int64),
+        ("twin_source", np.int64),
+        ("twin_target", np.int64),
+        ("row", np.int64),  # contiguous bytes
+        ("counts", np.int64, LOOPS),
+        ("source_strides", np.int64, LOOPS),
+        ("target_strides", np.int64, LOOPS),
+    ]
+)
+
+# A rank of this node that a rank exchanges with, through memory that they share.
+NEIGHBOUR = np.dtype(
+    [
+        ("posted", np.int64),  # addresses of its counters
+        ("finished", np.int64),
+        ("moves", np.int64),  # how many move its data to us
+        ("even", np.int64),  # tables of them, in exchanges of even and of odd number
+        ("odd", np.int64),
+    ]
+)
+
+# What a rank does in an exchange through shared memory.
+EXCHANGE = np.dtype(
+    [
+        ("posted", np.int64),  # addresses of our counters
+        ("finished", np.int64),
+        ("polls", np.int64),  # before giving up
+        ("eager", np.int64),  # polls before yielding the core
+        ("next", np.int64),  # the neighbour whose turn it is
+        ("neighbours", np.int64),  # how many
+        ("table", np.int64),  # of them
+        ("moves", np.int64),  # how many of our own
+        ("even", np.int64),  # tables of them
+        ("odd", np.int64),
+        ("lag", np.int64),  # exchanges that a neighbour may be behind: one for each buffer
+        ("drains", np.int64),  # whether the exchange ends only when the neighbours have read
+    ]
+)
+
+
+def _places(name: str, table: np.dtype) -> tuple:
+    """Where each field begins, in words."""
+    fields = table.fields or {}
+    return namedtuple(name, fields)(*(offset // 8 for _, offset in fields.values()))  # pyright: ignore
+
+
+MOVE_AT = _places("MOVE_AT", MOVE)
+NEIGHBOUR_AT = _places("NEIGHBOUR_AT", NEIGHBOUR)
+EXCHANGE_AT = _places("EXCHANGE_AT", EXCHANGE)

@@ -1,0 +1,146 @@
+"""Method `auto`: the model of the machine names the likely best methods, exchanges now and then
+race them, the fastest stays.
+
+Every decision is taken when an exchange starts: waiting may come in any order.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.measure import with_steps
+from hpckit.errors import HpckitError
+from hpckit.halo.methods import METHODS, Method
+from hpckit.halo.persistent import DOING, MEETING, NotBegun, Persistent
+from hpckit.machine.choice import Choice
+from hpckit.machine.spin import Meeting
+
+if TYPE_CHECKING:
+    from hpckit.comm.grid import Grid
+    from hpckit.halo.pattern import Pattern
+
+_RACERS = 3
+
+_chosen: weakref.WeakKeyDictionary[Grid, dict] = weakref.WeakKeyDictionary()
+
+
+class Auto:
+    """Chooses among the methods; calls `on_choice` when exchanges are to be bound anew."""
+
+    def __init__(self, pattern: Pattern, tag: int, on_choice: Callable[[], None]) -> None:
+        self._pattern = pattern
+        self._tag = tag
+        self._on_choice = on_choice
+        self._methods: dict[str, Method] = {}
+        met = pattern.grid.comm, tag + MEETING, pattern.deadline, DOING
+        self._meeting = None if pattern.deadline is None else Meeting(*met)
+        predicted = _predict(pattern)
+        known = _chosen.setdefault(pattern.grid, {})
+        key = pattern.signature(), "direct" in predicted
+        ranking = sorted(predicted, key=predicted.__getitem__)
+        self._choice = Choice(
+            pattern.grid.comm,
+            predicted,
+            [name for name in ranking if name == known.get(key) or name in ranking[:_RACERS]],
+            known=known,
+            key=key,
+            make=self._make,
+            fallback="packed",
+            meet=self._meet,
+        )
+        self._due = self._choice.countdown()  # one for all arrays
+
+    @property
+    def method(self) -> str:
+        """The one that was chosen, or "auto" while the first race is on."""
+        return self._choice.winner or "auto"
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+        if self._choice.over:
+            return self._counted(self._methods[self._choice.way].bind(arrays))
+        return self._timed({name: self._methods[name].bind(arrays) for name in self._choice.names})
+
+    def explain(self) -> str:
+        """Predicted and measured time of each method, as a table."""
+        return self._choice.explain("method")
+
+    def _make(self, name: str) -> None:
+        self._methods[name] = METHODS[name](self._pattern, self._tag)
+
+    def _meet(self) -> None:
+        if self._meeting:
+            try:
+                self._meeting()
+            except HpckitError as late:
+                raise NotBegun(str(late)) from None
+
+    def _timed(self, exchanges: dict[str, Persistent]) -> Persistent:
+        """An exchange by the method whose turn it is, its time told to the race."""
+        clock = time.perf_counter
+        choice = self._choice
+        began = spent = 0.0
+
+        def start() -> None:
+            nonlocal began, spent
+            if not choice.over:
+                choice.next()
+                if choice.over:
+                    self._settle()
+            began = clock()
+            exchanges[choice.way].start()
+            spent = clock() - began
+
+        def wait() -> None:
+            began = clock()
+            exchanges[choice.way].wait()
+            if not choice.over:
+                choice.tell(spent + clock() - began)
+
+        def poll() -> bool:
+            return exchanges[choice.way].poll()
+
+        return Persistent.of(start, wait, poll, self)
+
+    def _counted(self, exchange: Persistent) -> Persistent:
+        """An exchange by the chosen method; a race that is due begins with the next one."""
+        due = self._due
+
+        def start() -> None:
+            if due():
+                self._reopen()
+            exchange.start()
+
+        def call() -> None:
+            if due():
+                self._reopen()
+            exchange.call()
+
+        return exchange._replace(start=start, call=call, owner=(self, exchange.owner))
+
+    def _settle(self) -> None:
+        self._due = self._choice.countdown()
+        self._on_choice()
+
+    def _reopen(self) -> None:
+        self._choice.again()
+        self._on_choice()
+
+
+def _predict(pattern: Pattern) -> dict[str, float]:
+    """The slowest rank's seconds by each method that all ranks can take (collective)."""
+    model = with_steps(pattern.grid.comm, pattern.grid.node_memory)
+    costs = [method.cost(model, pattern) for method in METHODS.values()]
+    barred = [float(not method.possible(pattern)) for method in METHODS.values()]
+    slowest = np.array([costs, barred])
+    pattern.grid.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
+    return {
+        name: seconds
+        for name, seconds, never in zip(METHODS, *slowest.tolist(), strict=True)
+        if not never
+    }

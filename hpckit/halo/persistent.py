@@ -1,0 +1,49 @@
+"""A persistent operation: an exchange that is bound to its arrays, and made many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hpckit.errors import HpckitError
+
+DOING = "a halo exchange"  # in errors
+TAGS = 8  # of one halo, beginning with the one that methods are given
+MEETING = TAGS - 1  # the one by which ranks meet, beyond those of the methods
+
+
+class NotBegun(HpckitError):
+    """The others did not come: there is nothing to wait for, and `start` may be tried again."""
+
+
+class Persistent(NamedTuple):
+    """An exchange of certain arrays: its two halves, and both in one call.
+
+    These are functions rather than methods, which cost the attribute look-ups of a call each.
+    After an error in any of them, `wait` goes on with what is left to do.
+
+    poll : do what can be done of `wait` without blocking; whether that was all
+    owner : has the buffers, requests and communicators that these use, for as long as this lives
+    """
+
+    start: Callable[[], object]
+    wait: Callable[[], object]
+    call: Callable[[], object]
+    poll: Callable[[], bool]
+    owner: object
+
+    @classmethod
+    def of(
+        cls,
+        start: Callable[[], object],
+        wait: Callable[[], object],
+        poll: Callable[[], bool],
+        owner: object,
+    ) -> Persistent:
+        """With a `call` that is `start` and `wait`."""
+
+        def call() -> None:
+            start()
+            wait()
+
+        return cls(start, wait, call, poll, owner)
