@@ -120,7 +120,7 @@ class Allreduce:
         self._recorded = recording(comm, "allreduce", target, op)
         self._idle = set(range(chunks))  # the chunks that are not sent
         self._began = 0.0
-        self._bound: dict[str, list[Persistent]] = {}  # by algorithm: an operation for each chunk
+        self._made: dict[str, list[Persistent]] = {}  # by algorithm: an operation for each chunk
         self._passed = algorithm if isinstance(algorithm, Algorithm) else None
         free = self._passed is None and name == "auto"
         self._choice = self._choose(given) if free else None
@@ -143,7 +143,7 @@ class Allreduce:
 
         After the first call that is the error of its result; see `hpckit.lossy`.
         """
-        return self._algorithm(self._name).error_bound(self._bound[self._name])
+        return self._algorithm(self._name).error_bound(self._made[self._name])
 
     def ready(self, chunk: int) -> None:
         """Send elements `chunks[chunk]` of the flattened array, which are computed."""
@@ -233,16 +233,16 @@ class Allreduce:
         whole, operations = self._whole, []
         for part in self.chunks:
             operands = replace(whole, source=whole.source[part], target=whole.target[part])
-            bound = bind(self._algorithm(name), operands)
-            operations.append(while_it_lives(whole.op, bound))
+            made = bind(self._algorithm(name), operands)
+            operations.append(while_it_lives(whole.op, made))
         return operations
 
     def _settle(self, name: str) -> None:
         """Take this algorithm from now on; only while there is a race the others are there too."""
         names = [name] if self._choice is None or self._choice.over else self._choice.names
-        self._bound = {name: self._bound.get(name) or self._bind(name) for name in names}
+        self._made = {name: self._made.get(name) or self._bind(name) for name in names}
         self._name = name
-        self._operations = self._recorded(self._bound[name])
+        self._operations = self._recorded(self._made[name])
         if len(self._operations) > 1 or not (self._source.is_view and self._target.is_view):
             self._all = self.wait
         elif self._choice and self._choice.watching and len(self._choice.names) > 1:

@@ -77,14 +77,14 @@ class Reduction:
     def fold(self, left: np.ndarray, right: np.ndarray, into: np.ndarray) -> Callable[[], object]:
         """A call that makes `into`, one of the two, `left op right`; the other is undefined."""
         if self.kernel:
-            return _bound(self.kernel, into, left, right)
+            return _call(self.kernel, into, left, right)
         reduce = partial(self.op.Reduce_local, [left, self.type], [right, self.type])
         return reduce if into is right else lambda: (reduce(), np.copyto(into, right))
 
     def finish(self, array: np.ndarray) -> Callable[[], object] | None:
         """A call that brings what was not folded here into a result's form; None if it has it."""
         if self.name in ("LAND", "LOR", "LXOR"):
-            return _bound(_kernel("LOR", self._dtype), array, array, array)
+            return _call(_kernel("LOR", self._dtype), array, array, array)
         if self.kernel and self._dtype.kind in "fc":
             real = self._dtype.char.lower()
             clean = getattr(native.load(KERNELS), f"clean_f{np.dtype(real).itemsize}")
@@ -104,7 +104,7 @@ def datatype(code: str, count: int) -> MPI.Datatype:
     return one if count == 1 else one.Create_contiguous(count).Commit()
 
 
-def _bound(kernel: Any, into: np.ndarray, *arrays: np.ndarray) -> Callable[[], object]:
+def _call(kernel: Any, into: np.ndarray, *arrays: np.ndarray) -> Callable[[], object]:
     table = np.array([native.address(array) for array in arrays])
     arguments = native.address(into), native.address(table), len(arrays), 0, into.nbytes
     return native.bind(kernel, *arguments, keep=(into, arrays, table))
@@ -137,7 +137,7 @@ def _ours(name: str) -> MPI.Op:
         x, y = (np.frombuffer(buffer, datatype.tocode()) for buffer in (a, b))
         kernel = _kernel(name, y.dtype)
         if kernel:
-            _bound(kernel, y, x, y)()
+            _call(kernel, y, x, y)()
         else:
             with np.errstate(all="ignore"):
                 _IN_NUMPY[name](x, y)
