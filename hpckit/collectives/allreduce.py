@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import time
 import weakref
@@ -16,6 +17,7 @@ from mpi4py import MPI
 
 from hpckit.collectives.algorithms import ALGORITHMS, bind, possible
 from hpckit.collectives.algorithms.algorithm import Algorithm
+from hpckit.collectives.algorithms.reproducible import Reproducible
 from hpckit.collectives.arguments import (
     check_group,
     check_numbers,
@@ -53,6 +55,9 @@ class Allreduce:
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot,
         recursive_doubling, rabenseifner, tree, hierarchical, shared. `Reproducible()`, and what
         `hpckit.lossy` makes, are passed as they are: they give another result
+    compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK", in short for
+        `algorithm=hpckit.lossy.compressed(...)`
+    reproducible : in short for `algorithm=Reproducible()`
     chunks : parts that travel on their own: `ready(i)` sends part i while the producer computes the
         next
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
@@ -77,12 +82,15 @@ class Allreduce:
         out: np.ndarray | None = None,
         op: MPI.Op = MPI.SUM,
         algorithm: str | Algorithm = "auto",
+        compress: str | None = None,
+        reproducible: bool = False,
         chunks: int = 1,
         deadline: float | None = None,
         group: int = 1,
     ) -> None:
         target = array if out is None else out
         with together(comm):
+            algorithm = _meant(algorithm, compress, reproducible)
             _check(array, op, algorithm, chunks, group)
             check_result(array, target)
             if chunks > 1 and _order(group, array, target) == "strided":
@@ -350,6 +358,20 @@ def _order(group: int, *arrays: np.ndarray) -> str:
 def _columns(array: np.ndarray, order: str) -> int:
     """Length of a row of the array, as it lies in memory."""
     return (array.shape or (1,))[0 if order == "F" else -1]
+
+
+def _meant(algorithm: str | Algorithm, compress: str | None, reproducible: bool) -> str | Algorithm:
+    """The algorithm that the short forms stand for."""
+    if compress is None and not reproducible:
+        return algorithm
+    said = "reproducible=True" if reproducible else f"compress={compress!r}"
+    if algorithm != "auto":
+        raise ConfigError(f"{said} is an algorithm of its own: leave out algorithm={algorithm!r}")
+    if not reproducible:  # by its name, for that room stands on this one
+        return importlib.import_module("hpckit.lossy").compressed(compress)
+    if compress is not None:
+        raise ConfigError(f"{said} is an algorithm of its own: leave out compress={compress!r}")
+    return Reproducible()
 
 
 def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:

@@ -4,7 +4,8 @@ of them run again.
 One look is not enough: what else runs on the machine while it lasts has a say in it, and what is
 fastest on a quiet machine need not be on a busy one. So there are more looks, ever more rarely, and
 a way is judged by its best time in the last three of them: a disturbance must hit all three to be
-believed. All looks together may lose two per cent of the time. Every decision is taken on numbers
+believed. All looks together may lose two per cent of the time of the calls themselves, whatever a
+program does between them (ten per cent until there are three). Every decision is taken on numbers
 that all ranks share, the slowest rank's.
 """
 
@@ -19,13 +20,12 @@ import numpy as np
 from mpi4py import MPI
 
 _ROUNDS, _MORE = 8, 2  # rounds at most in the first look, and in each later one
-_BUDGET = (
-    1.0  # seconds: after the least rounds a look ends with the round in which it has used them
-)
+_BUDGET = 1.0  # seconds: after the least rounds, a look that has used them ends with its round
 _LOOKS = 3  # that a way is judged by
 _BETTER = 0.97  # of the time of the way in use: what is gained by another must be worth the change
 _HOPELESS = 4.0  # times the fastest: ways that are so slow in all those looks run no more
-_SHARE = 0.02  # of the time may be lost in looks
+_SHARE = 0.02  # of the calls' own time may be lost in looks
+_EARLY = 0.1  # that share until there are as many looks as a verdict needs
 _FIRST, _LONGEST = 0.02, 60.0  # seconds between looks: twice as many each time, until the longest
 _UNMEASURED = 100  # calls until the first look, where the way in use is known from elsewhere
 
@@ -120,7 +120,12 @@ class Race:
         self._judge(shared)
         lost -= calls * min(shared.values())
         self._pause = min(2 * self._pause, _LONGEST)
-        self.rest = 1 + int(max(self._pause, lost / _SHARE) * calls / spent)
+        judged = max(map(len, self._seen.values())) == _LOOKS
+        share = _SHARE if judged else _EARLY
+        paid = lost / (
+            share * min(shared.values())
+        )  # calls that take 1 / share times what was lost
+        self.rest = 1 + int(max(self._pause * calls / spent, paid))
         self.over = True
         yield self.way
 

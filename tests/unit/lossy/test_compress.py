@@ -267,6 +267,25 @@ def test_bad_options(comm, algorithm, message):
         Allreduce(comm, np.zeros(5), algorithm=algorithm())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compress": "zip"}, "compression 'zip' must be 'fp16'"),
+        ({"compress": "int8", "algorithm": "ring"}, "leave out algorithm='ring'"),
+        ({"compress": "int8", "reproducible": True}, "leave out compress='int8'"),
+        ({"reproducible": True, "algorithm": "ring"}, "leave out algorithm='ring'"),
+    ],
+)
+def test_bad_short_forms(comm, options, message):
+    with pytest.raises(ConfigError, match=message):
+        Allreduce(comm, np.zeros(5), **options)
+
+
+def test_short_forms(comm):
+    assert Allreduce(comm, np.zeros(5), compress="topk:0.5").algorithm == TopK(0.5).name
+    assert Allreduce(comm, np.zeros(5), reproducible=True).algorithm == "reproducible"
+
+
 def test_another_operation(comm):
     with pytest.raises(ConfigError, match="another operation"):
         Allreduce(comm, np.zeros(5), op=MPI.MAX, algorithm=Quantised("int8"))
