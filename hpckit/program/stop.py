@@ -34,10 +34,9 @@ _listening = False
 
 
 class StopSignal:
-    """Whether any rank was asked to stop; every method but `finish` is collective.
+    """Whether any rank was asked to stop; `requested` and `check` are collective.
 
-    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now
-    on.
+    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now on.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -49,18 +48,27 @@ class StopSignal:
                 signal.signal(number, _notice)
 
     def requested(self) -> bool:
-        """Whether to save and stop: asked again and again between steps, the same answer on all
-        ranks.
+        """Whether to save and stop: asked again and again between steps, the same on all ranks."""
+        self.obey(self._largest(self.wish()))
+        return bool(_asked)
+
+    def wish(self) -> int:
+        """The exit code that this rank was asked for, 0: none; for a loop, which asks all ranks for
+        the largest, and tells `obey` (not collective).
         """
         global _obeyed
         _obeyed = True
-        return self._agreed()
+        return _asked
+
+    def obey(self, code: int) -> None:
+        """End with this code, if with any: the largest of all ranks' wishes."""
+        global _asked
+        _asked = max(_asked, code)
 
     def check(self) -> None:
-        """Raise `Checkpointed` on all ranks if one was asked to stop; for where there is nothing to
-        save.
-        """
-        if self._agreed():
+        """Raise `Checkpointed` on all ranks if one was asked to stop and there is nothing to save."""
+        self.obey(self._largest(_asked))
+        if _asked:
             raise Checkpointed("stopped, there was nothing to save: run it again")
 
     def finish(self) -> None:
@@ -68,15 +76,12 @@ class StopSignal:
         global _obeyed
         _obeyed = True
 
-    def _agreed(self) -> bool:
+    def _largest(self, code: int) -> int:
         from mpi4py import MPI
 
-        global _asked
-        code = array("i", [_asked])
-        self._comm.Allreduce(MPI.IN_PLACE, code, op=MPI.MAX)
-        if code[0]:
-            _asked = code[0]
-        return bool(code[0])
+        codes = array("i", [code])
+        self._comm.Allreduce(MPI.IN_PLACE, codes, op=MPI.MAX)
+        return codes[0]
 
 
 def listen(comm: MPI.Intracomm, program: str) -> None:

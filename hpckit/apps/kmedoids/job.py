@@ -14,8 +14,8 @@ from mpi4py import MPI
 
 from hpckit import cluster
 from hpckit.apps.kmedoids.data import Table, points
+from hpckit.apps.kmedoids.monitor import Monitor
 from hpckit.apps.kmedoids.results import pictures, save
-from hpckit.apps.kmedoids.watch import Watch
 from hpckit.errors import ConfigError, together
 from hpckit.program import memory
 from hpckit.program.report import PROCESS, copy_rate, rounded
@@ -26,7 +26,7 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from hpckit.apps.kmedoids.config import Config
 
-_WATCHED = ("fasterpam", "pam")  # searches that can be stopped and resumed
+_RESUMED = ("fasterpam", "pam")  # searches that can be stopped and resumed
 _SILHOUETTES = ("fastermsc", "dynmsc")  # searches whose loss is 1 - the average medoid silhouette
 _DRAWN = 3000  # objects in pictures, beside the medoids
 _TICK = 4  # bytes of a distance
@@ -61,17 +61,17 @@ class Job:
                 )
         self.folder = Path(config.output)
         prepare(comm, config, self.folder, config.resume)
-        self.watch = self._watch(begin) if config.method in _WATCHED else None
+        self.monitor = self._monitor(begin) if config.method in _RESUMED else None
         columns, dtype = self.table.rows.shape[1], self.table.rows.dtype
         say(self.comm, f"data      {self.n:,} x {columns:,} {dtype}")
         say(self.comm, f"search    {config.k} medoids by {config.method}, {config.metric}")
 
-    def _watch(self, begin: float) -> Watch:
+    def _monitor(self, begin: float) -> Monitor:
         config = self.config
         identity = {"k": config.k, "method": config.method, "metric": config.metric, "n": self.n}
         until = begin + config.max_seconds if config.max_seconds else math.inf
         folder = self.folder / "checkpoint"
-        return Watch(
+        return Monitor(
             self.comm, self.stop, folder, identity, every=config.checkpoint_every, until=until
         )
 
@@ -79,10 +79,10 @@ class Job:
         """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the
         end.
         """
-        if self.watch:
+        if self.monitor:
             self.options |= {
-                "monitor": self.watch,
-                "resume": self.watch.resumed() if self.config.resume else None,
+                "monitor": self.monitor,
+                "resume": self.monitor.resumed() if self.config.resume else None,
             }
         self.copying = self._copying()
         self.stop.check()
@@ -101,9 +101,9 @@ class Job:
         else:
             results["mean distance to the medoid"] = rounded(found.loss / self.n)
         results |= {"swaps": found.n_swap, "passes": found.n_iter}
-        if self.config.method == "fasterpam" and self.watch and self.watch.candidates:
-            read = self.watch.candidates * self.n * _TICK
-            spent = self.comm.allreduce(self.watch.seconds, MPI.MAX)
+        if self.config.method == "fasterpam" and self.monitor and self.monitor.candidates:
+            read = self.monitor.candidates * self.n * _TICK
+            spent = self.comm.allreduce(self.monitor.seconds, MPI.MAX)
             limit = (self.copying + self._copying()) / 2  # before the search, and after it
             results["distances read, GB"] = rounded(read / 1e9)
             results["distances read, GB/s"] = rounded(read / spent / 1e9)
@@ -157,9 +157,9 @@ def options(config: Config) -> dict[str, Any]:
             f"{wrong[0]} = {given[wrong[0]]!r}, but method {config.method!r} has no {wrong[0]}: "
             "leave it out"
         )
-    if config.method not in _WATCHED and (config.max_seconds or config.checkpoint_every):
+    if config.method not in _RESUMED and (config.max_seconds or config.checkpoint_every):
         raise ConfigError(
-            f"method {config.method!r} has no checkpoints, only {' and '.join(_WATCHED)} have them"
+            f"method {config.method!r} has no checkpoints, only {' and '.join(_RESUMED)} have them"
         )
     section = (
         msgspec.structs.asdict(getattr(config, config.method))
