@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpi4py import MPI
-
-from hpckit.errors import together
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.log import INTERVAL
 from hpckit.program.loop import Every, Loop, When, check_case
@@ -18,9 +15,11 @@ from hpckit.program.stop import StopSignal
 from hpckit.trace import span
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from hpckit.cluster._search import Search
 
-_INTERVAL = 0.5  # seconds between two meetings of all ranks
+_PAUSE = 0.5  # seconds between two meetings of all ranks
 
 
 class Monitor:
@@ -58,19 +57,13 @@ class Monitor:
             stop=stop,
             stopped=self._stopped,
             until=until,
-            interval=_INTERVAL,
+            interval=_PAUSE,
         )
-        with together(comm):
-            if comm.rank == 0:
-                self._checkpoint = Checkpoint(folder, MPI.COMM_SELF)
+        self._checkpoint = Checkpoint(folder, comm)
 
     def resumed(self) -> dict[str, Any] | None:
         """What the newest good checkpoint says, if there is one: a search's argument `resume`."""
-        snapshot = None
-        with together(self._comm):
-            if self._comm.rank == 0 and self._checkpoint.exists():
-                snapshot = self._load()
-        return self._comm.bcast(snapshot)
+        return self._load() if self._checkpoint.exists() else None
 
     def __call__(self, search: Search) -> None:
         """One block more has been judged.
@@ -102,12 +95,11 @@ class Monitor:
         return f"stopped after {search.n_swap} swaps, in {_place(search)}: run again with --resume"
 
     def _save(self) -> None:
-        with span("checkpoint"), together(self._comm):
-            if self._comm.rank == 0:
-                state = self._search.snapshot()
-                state |= {name: state[name].tolist() for name in ("medoids", "trace")}
-                extra = {"identity": self._identity, "state": state}
-                self._checkpoint.save(self._search.n_swap, 0.0, {}, extra)
+        with span("checkpoint"):
+            state = self._search.snapshot()
+            state |= {name: state[name].tolist() for name in ("medoids", "trace")}
+            extra = {"identity": self._identity, "state": state}
+            self._checkpoint.save(self._search.n_swap, 0.0, {}, extra)
 
     def _load(self) -> dict[str, Any]:
         _, _, extra = self._checkpoint.load({})
