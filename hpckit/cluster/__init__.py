@@ -2,10 +2,10 @@
 number of them.
 """
 
-from hpckit.cluster._alternate import alternate
-from hpckit.cluster._sampling import clara, clarans, onebatch
-from hpckit.cluster._silhouette import DynResult, dynmsc, fastermsc, medoid_silhouette, silhouette
+from hpckit.cluster.alternating import alternate
 from hpckit.cluster.kmedoids import Result, fasterpam, pam
+from hpckit.cluster.sampling import clara, clarans, onebatch
+from hpckit.cluster.silhouettes import DynResult, dynmsc, fastermsc, medoid_silhouette, silhouette
 
 __all__ = [
     "DynResult",

@@ -28,19 +28,19 @@ except ImportError as error:
     ) from error
 
 from hpckit.cluster import (
-    _data,
-    _input,
-    _places,
     alternate,
     clara,
     clarans,
     dynmsc,
     fasterpam,
+    initial_points,
+    inputs,
     onebatch,
     pam,
 )
-from hpckit.cluster._named import Named, allows_nan, bind, known, remark
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.data import checked_weights, refuse_masked
+from hpckit.cluster.metrics import Named, allows_nan, bind, known, remark
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """X as an array or a sparse matrix, its columns those of `fit` unless this is it
         (`reset`).
         """
-        _data.refuse_masked(X, "X")
+        refuse_masked(X, "X")
         given = isinstance(self.metric, str) and self.metric == "precomputed"
         limits |= {"accept_sparse": False if given else "csr", "ensure_non_negative": given}
         limits |= {"dtype": [np.float64, np.float32]}
@@ -114,21 +114,21 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         ranks, places, k, seeds, arguments = Ranks(self.comm), None, 0, [], {}
         with ranks.together():
-            _data.refuse_masked(X, "X")
+            refuse_masked(X, "X")
         with ranks.together():  # by itself: these errors are scikit-learn's, all others ours
             X = self._checked(X, reset=True, **limits)
         search, metric = fasterpam, None
         with ranks.together():
             X = _dense(X)
             metric = known(self.metric, self.metric_params)
-            places = _places.read(self._init(), self.metric, X.shape[1])
-            k = _input.how_many(
+            places = initial_points.read(self._init(), self.metric, X.shape[1])
+            k = inputs.how_many(
                 getattr(self, called) if places is None else len(places), called, len(X)
             )
             search, arguments = self._search(len(X))
             _at_least(k, called, arguments)
             seeds = self._seeds(n_init)
-            arguments["sample_weight"] = _data.weighed(sample_weight, len(X))
+            arguments["sample_weight"] = checked_weights(sample_weight, len(X))
         ranks.same(
             f"{called}, method, n_init, metric, and shape and type of X",
             (k, search.__name__, len(seeds), metric, X.shape, X.dtype.name),
@@ -136,7 +136,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         named = bind(self.metric, self.metric_params, X.astype(np.float64), ranks)
         with ranks.together():
             if places is not None:
-                arguments["init"] = _places.objects(X, named, places)
+                arguments["init"] = initial_points.objects(X, named, places)
         arguments |= {
             "metric": named.metric,
             "memory": self.memory,
@@ -151,8 +151,8 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
 
     def _init(self) -> Any:
         """`init`, of which names are known."""
-        if isinstance(self.init, str) and self.init not in _input.INITS:
-            names = ", ".join(_input.INITS)
+        if isinstance(self.init, str) and self.init not in inputs.INITS:
+            names = ", ".join(inputs.INITS)
             raise ConfigError(
                 f"init needs to be one of {names}, indices of objects, or points; it is "
                 f"{self.init!r}"
@@ -178,7 +178,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         raise NotImplementedError
 
     def _seeds(self, n_init: Any) -> list[int]:
-        state, count = self.random_state, _input.count(n_init, "n_init")
+        state, count = self.random_state, inputs.count(n_init, "n_init")
         try:
             if isinstance(
                 state, (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)
@@ -356,7 +356,7 @@ class KMedoids(_Medoids):
         """Minus the weighted sum of the distances to the nearest medoids; X as for `predict`."""
         check_is_fitted(self)
         nearest = self._assign(self._checked(X, reset=False))[1]
-        return -_cost(nearest, _data.weighed(sample_weight, len(nearest)))
+        return -_cost(nearest, checked_weights(sample_weight, len(nearest)))
 
     def _searches(self, n: int) -> list[Any]:
         if isinstance(self.method, str) and self.method == "auto":
@@ -426,7 +426,7 @@ class DynMSC(_Medoids):
 def _at_least(k: int, called: str, arguments: dict[str, Any]) -> None:
     """Samples must hold all medoids."""
     for name in sorted({"sample_size", "batch"} & arguments.keys()):
-        if _input.count(arguments[name], name) < k:
+        if inputs.count(arguments[name], name) < k:
             raise ConfigError(
                 f"{name}={arguments[name]} is less than {called}={k}: draw at least as many objects"
             )

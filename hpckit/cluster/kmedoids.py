@@ -9,9 +9,10 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 import numpy as np
 
-from hpckit.cluster import _dist, _init, _inplace, _input, _search, _swap
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import Medoids, State
+from hpckit.cluster import initial, inplace, inputs, progress, swaps
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.progress import Search
+from hpckit.cluster.state import Medoids, State
 from hpckit.log import get_logger
 from hpckit.trace import span
 
@@ -76,9 +77,9 @@ def fasterpam(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    monitor: _search.Monitor | None = None,
+    monitor: progress.Monitor | None = None,
     resume: dict[str, Any] | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """FasterPAM: swap as soon as a block of candidates offers an improvement (collective over
     `comm`).
@@ -98,13 +99,13 @@ def fasterpam(
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021;
     docs/kmedoids.md.
     """
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common
     )
     state = _start(problem, resume, by_candidate=True)
     search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
-        _swap.eager(state, search)
+        swaps.eager(state, search)
     return finish(state, search)
 
 
@@ -115,9 +116,9 @@ def pam(
     *,
     init: Any = "build",
     max_iter: int | None = None,
-    monitor: _search.Monitor | None = None,
+    monitor: progress.Monitor | None = None,
     resume: dict[str, Any] | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """Exact PAM: always the best of all swaps, the same ones as the original algorithm (collective
     over `comm`).
@@ -126,24 +127,24 @@ def pam(
     max_iter: most swaps. Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations
     Research 150, 2007.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
+    problem = inputs.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
     search = Search(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
-        _swap.best(state, search)
+        swaps.best(state, search)
     return finish(state, search)
 
 
-def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candidate: bool) -> State:
+def _start(problem: inputs.Problem, resume: dict[str, Any] | None, *, by_candidate: bool) -> State:
     with span("distances"):
-        found = _inplace.find(problem, by_candidate=by_candidate)
-        distances = found or _dist.load(problem, by_candidate=by_candidate)
+        found = inplace.find(problem, by_candidate=by_candidate)
+        distances = found or load_distances(problem, by_candidate=by_candidate)
     problem.ranks.same("whether there is a resume", resume is not None)
     with span("init"):
         medoids = (
-            _init.medoids(problem, distances)
+            initial.medoids(problem, distances)
             if resume is None
-            else _search.medoids(problem, resume)
+            else progress.medoids(problem, resume)
         )
     return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
 

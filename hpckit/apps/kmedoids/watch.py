@@ -21,7 +21,7 @@ from hpckit.program.stop import StopSignal
 from hpckit.trace import span
 
 if TYPE_CHECKING:
-    from hpckit.cluster._search import Search
+    from hpckit.cluster.progress import Search
 
 _PAUSE = 0.5  # seconds between two meetings of all ranks
 

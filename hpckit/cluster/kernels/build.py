@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
 from hpckit.cluster.kernels.intrinsics import rint
+from hpckit.cluster.kernels.proposals import no_bid, offer
 from hpckit.native import export
 
 

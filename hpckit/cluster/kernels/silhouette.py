@@ -21,9 +21,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import hits_below
+from hpckit.cluster.kernels.affected import hits_below
 from hpckit.cluster.kernels.intrinsics import LANES, below, bits, population, scratch
+from hpckit.cluster.kernels.proposals import no_bid, offer
 from hpckit.native import export
 
 _ONE = 16777216.0  # a ratio of 1
@@ -184,7 +184,7 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, hits, bid,
 ):  # fmt: skip
-    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that
+    """As `fasterpam.evaluate` does it for the loss: the best swap as a bid, and the candidates that
     lower the sum.
 
     `after` has room for 2 k.

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import AT_ONCE, hits_below_each
+from hpckit.cluster.kernels.affected import AT_ONCE, hits_below_each
 from hpckit.cluster.kernels.intrinsics import bits32, leading, pointer_to, value, value32, words
+from hpckit.cluster.kernels.proposals import no_bid, offer
 from hpckit.native import export
 
 LIMBS = 5
@@ -166,7 +166,7 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
 ):  # fmt: skip
-    """As `evaluate.evaluate`; the k first sums of `after` are those after each slot's loss, the
+    """As `fasterpam.evaluate`; the k first sums of `after` are those after each slot's loss, the
     next is the gain.
     """
     no_bid(bid)
@@ -217,7 +217,7 @@ def update(
     gain,
     shift,
 ):
-    """As `exact.update`."""
+    """As `pam.update`."""
     for c in range(count):
         o = changed[c]
         row, weight = places[c] * stride, w[o]
@@ -235,7 +235,7 @@ def update(
 
 @export("void(u8*, u8*, u8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
 def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
-    """As `exact.best_swap`."""
+    """As `pam.best_swap`."""
     no_bid(bid)
     total = words()
     for j in range(m):

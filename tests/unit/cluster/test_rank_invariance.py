@@ -5,7 +5,7 @@ import pytest
 import reference
 
 from hpckit.cluster import fasterpam, pam
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster.pairs import METRICS
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster import _input
-from hpckit.cluster._state import SWAP, Medoids
+from hpckit.cluster import inputs
+from hpckit.cluster.state import SWAP, Medoids
 from hpckit.errors import ConfigError
 
 _SLOW = 2  # ranks agree again after one in so many of the blocks judged in vain since the last swap
@@ -126,7 +126,7 @@ class Search:
         self._state.swaps.extend(np.asarray(snapshot["trace"], SWAP).tolist())
 
 
-def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
+def medoids(problem: inputs.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
     """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit
     (collective).
     """
@@ -136,7 +136,7 @@ def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
             raise ConfigError(
                 f"resume lacks {', '.join(sorted(missing))}: pass what Search.snapshot() returned"
             )
-        found = _input.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
+        found = inputs.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
     problem.ranks.same(
         "resume", (found.tolist(), snapshot["visited"], snapshot["quiet"], snapshot["loss"])
     )

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._input import Problem
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.distances import Distances
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 

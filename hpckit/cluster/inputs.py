@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from hpckit.cluster import _data, _file, _named, _quant
-from hpckit.cluster._matrix import Matrix
-from hpckit.cluster._metrics import Metric
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster import metrics, quantization, ticks_file
+from hpckit.cluster.data import read_data, refuse_masked
+from hpckit.cluster.matrix import Matrix
+from hpckit.cluster.pairs import Metric
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 from hpckit.log import get_logger
 
@@ -119,16 +120,16 @@ def check(
                 f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's "
                 "help"
             )
-        name, parameters = _named.known(metric, metric_params)
+        name, parameters = metrics.known(metric, metric_params)
         place = _place(memory, name)
     ranks.same("the search", search)
     ranks.same("metric and memory", (name, parameters, place))
     kind = {
         "points": name != "precomputed",
         "distributed": bool(distributed),
-        "gaps": _named.allows_nan(metric),
+        "gaps": metrics.allows_nan(metric),
     }
-    array, given_weights = _data.read(ranks, data, sample_weight, **kind)
+    array, given_weights = read_data(ranks, data, sample_weight, **kind)
     n = len(given_weights)
     with ranks.together():
         k = how_many(k, called, n)
@@ -143,7 +144,7 @@ def check(
             for name, value in {"threads": threads, **counts, **given}.items()
         }
         ranks.threads = numbers.pop("threads")  # may differ
-        weights, unit = _quant.weights(given_weights)
+        weights, unit = quantization.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
         content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
         limit = numbers.get("max_iter", math.inf)
@@ -156,9 +157,9 @@ def check(
 
 
 def _bound(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> Metric:
-    """The metric as `_metrics` takes it, with its parameters (collective)."""
-    named = _named.bind(metric, parameters, data, ranks)
-    if named is not metric and ranks.rank == 0 and (said := _named.remark(named, data)):
+    """The metric as `pairs` takes it, with its parameters (collective)."""
+    named = metrics.bind(metric, parameters, data, ranks)
+    if named is not metric and ranks.rank == 0 and (said := metrics.remark(named, data)):
         _LOG.warning(said)
     return named.metric
 
@@ -171,9 +172,9 @@ def _place(memory: Any, metric: str) -> str | Path:
                 "memory='matrix'"
             )
         return memory
-    if isinstance(memory, (str, os.PathLike)) and Path(memory).suffix in _file.ENDINGS:
+    if isinstance(memory, (str, os.PathLike)) and Path(memory).suffix in ticks_file.ENDINGS:
         return Path(memory)
-    endings = " or ".join(_file.ENDINGS)
+    endings = " or ".join(ticks_file.ENDINGS)
     raise ConfigError(
         f"memory={memory!r} must be auto, matrix, free, or the name of a file that ends in "
         f"{endings}"
@@ -208,7 +209,7 @@ def how_many(k: Any, called: str, n: int) -> int:
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
     """(k,) int64, different objects; `ConfigError` for anything else."""
-    _data.refuse_masked(init, name)
+    refuse_masked(init, name)
     try:
         given = np.asarray(init)
     except ValueError:

@@ -47,7 +47,7 @@ class Ranks:
         bids = np.zeros((self.size, 4))
         self.bid, self._bids = bids[self.rank], bids
         self._counts = np.empty(self.size, np.int64)
-        winner = native.load("hpckit.cluster.kernels.bids").winner
+        winner = native.load("hpckit.cluster.kernels.proposals").winner
         self._winner = native.bind(winner, native.address(bids), self.size, keep=bids)
 
     def block(self, n: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Metrics by the names of `sklearn.metrics.pairwise_distances`, beside those that `_metrics` has
+"""Metrics by the names of `sklearn.metrics.pairwise_distances`, beside those that `pairs` has
 kernels for.
 
 SciPy, or scikit-learn, computes them, each pair by a loop over its coordinates: its bits do not
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster._metrics import METRICS, Metric
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.pairs import METRICS, Metric
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 BOOLEAN = ("dice", "jaccard", "rogerstanimoto", "russellrao", "sokalsneath", "yule")
@@ -64,7 +64,7 @@ class Named:
 
     @property
     def metric(self) -> Metric:
-        """As `_metrics.pairs` takes it: the name of a kernel where there is one."""
+        """As `pairs_of` takes it: the name of a kernel where there is one."""
         if callable(self.name):
             return partial(self.name, **self.parameters) if self.parameters else self.name
         return self.name if self.name in ("precomputed", *METRICS) and not self.parameters else self

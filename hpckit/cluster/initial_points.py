@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster._data import refuse_masked
-from hpckit.cluster._named import Named, allows_nan
+from hpckit.cluster.data import refuse_masked
+from hpckit.cluster.metrics import Named, allows_nan
 from hpckit.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _quant
+from hpckit.cluster import quantization
 from hpckit.errors import ConfigError
 
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
@@ -44,7 +44,9 @@ class Pairs(ABC):
         """
 
 
-def pairs(points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candidate: bool) -> Pairs:
+def pairs_of(
+    points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candidate: bool
+) -> Pairs:
     """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate
     if `by_candidate`.
 
@@ -81,7 +83,7 @@ class _Computed(Pairs):
         return self._bound
 
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
-        ticks = math.ldexp(self._factor, self.scale - exponent), _quant.rounding(wide)
+        ticks = math.ldexp(self._factor, self.scale - exponent), quantization.rounding(wide)
         stride = out.strides[0] // out.itemsize
         columns = native.address(self._y), self._size, self._x.shape[1]
         for start in range(0, len(rows), _ROWS):
@@ -103,11 +105,11 @@ class _Called(Pairs):
         self._values = _each_pair(metric)
 
     def largest(self, rows: np.ndarray) -> float:
-        return max((_quant.largest(values) for _, values in self._pieces(rows)), default=0.0)
+        return max((quantization.largest(values) for _, values in self._pieces(rows)), default=0.0)
 
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
         for start, values in self._pieces(rows):
-            _quant.to_ticks(
+            quantization.to_ticks(
                 values, exponent, out[start : start + len(values), : len(self._y)], wide=wide
             )
 
@@ -163,10 +165,10 @@ def _bound(points: np.ndarray, metric: str) -> float:
 
 def _each_pair(metric: Callable) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
     """`each(objects, candidates, values)`: values[o, j] = metric(objects[o], candidates[j])."""
-    if table := getattr(metric, "table", None):  # of `_named`: many pairs at once
+    if table := getattr(metric, "table", None):  # of `metrics`: many pairs at once
         return lambda objects, candidates, values: np.copyto(values, table(objects, candidates))
     if hasattr(metric, "py_func"):  # numba's, so numba is there
-        from hpckit.cluster.kernels.called import each_pair
+        from hpckit.cluster.kernels.user_metric import each_pair
 
         return each_pair(metric)
 

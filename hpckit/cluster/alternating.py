@@ -9,9 +9,10 @@ from typing import Any, Unpack
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _dist, _init, _input
-from hpckit.cluster._state import SWAP, State
+from hpckit.cluster import initial, inputs
+from hpckit.cluster.distances import load_distances
 from hpckit.cluster.kmedoids import Result, remarked
+from hpckit.cluster.state import SWAP, State
 from hpckit.trace import span
 
 
@@ -22,7 +23,7 @@ def alternate(
     *,
     init: Any = "random",
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """Objects go to their nearest medoids, clusters take the member that serves them best, in turn:
     for comparison.
@@ -31,13 +32,13 @@ def alternate(
     that changed, with the loss after its round. Source: Maranzana, Operational Research Quarterly
     15, 1964.
     """
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common
     )
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
+        distances = load_distances(problem, by_candidate=True)
     with span("init"):
-        medoids = _init.medoids(problem, distances)
+        medoids = initial.medoids(problem, distances)
     rest = problem.weights, problem.weight_exponent
     state, swaps, rounds, converged = State(distances, *rest, medoids, problem.ranks), [], 0, False
     with span("rounds"):

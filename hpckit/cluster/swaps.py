@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import Medoids, State
+from hpckit.cluster.progress import Search
+from hpckit.cluster.state import Medoids, State
 from hpckit.comm import partition
 
 
@@ -60,7 +60,7 @@ def best(state: State, search: Search) -> None:
     work (Resende & Werneck, Annals of Operations Research 150, 2007).
     """
     distances = state.distances
-    kernels = distances.kernels("exact")
+    kernels = distances.kernels("pam")
     k, m = state.k, distances.m
     shift = np.empty((0, 0))
     with state.ranks.together():  # there may be no room for it

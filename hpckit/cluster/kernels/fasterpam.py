@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import AT_ONCE, hits_below_each, hits_below_scalar
+from hpckit.cluster.kernels.affected import AT_ONCE, hits_below_each, hits_below_scalar
 from hpckit.cluster.kernels.intrinsics import bits, pointer_to, rint, value
+from hpckit.cluster.kernels.proposals import no_bid, offer
 from hpckit.native import export
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._ranks import Bid, Ranks
+from hpckit.cluster.distances import Distances
+from hpckit.cluster.ranks import Bid, Ranks
 
 SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64)])
 
@@ -157,7 +157,7 @@ class State(Medoids):
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))
         judged = native.address(self.removal), native.address(self.limit), self.distances.scale
-        return self.distances.kernels("evaluate").evaluate, [self.n, *objects, self.k, *judged]
+        return self.distances.kernels("fasterpam").evaluate, [self.n, *objects, self.k, *judged]
 
     @property
     def true_loss(self) -> float:
