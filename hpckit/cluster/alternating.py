@@ -11,12 +11,12 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import initial, inputs
 from hpckit.cluster.distances import load_distances
-from hpckit.cluster.kmedoids import Result, remarked
-from hpckit.cluster.state import SWAP, State
+from hpckit.cluster.result import Result, logged
+from hpckit.cluster.state import SWAP, DistanceState
 from hpckit.trace import span
 
 
-@remarked
+@logged
 def alternate(
     data: Any,
     k: int,
@@ -40,7 +40,12 @@ def alternate(
     with span("init"):
         medoids = initial.medoids(problem, distances)
     rest = problem.weights, problem.weight_exponent
-    state, swaps, rounds, converged = State(distances, *rest, medoids, problem.ranks), [], 0, False
+    state, swaps, rounds, converged = (
+        DistanceState(distances, *rest, medoids, problem.ranks),
+        [],
+        0,
+        False,
+    )
     with span("rounds"):
         while rounds < problem.limit and not converged:
             rounds += 1
@@ -48,7 +53,7 @@ def alternate(
             moved = np.flatnonzero(medoids != before).tolist()
             converged = not moved
             if moved:
-                state = State(distances, *rest, medoids, problem.ranks)
+                state = DistanceState(distances, *rest, medoids, problem.ranks)
             swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
     trace = np.array(swaps, SWAP)
     return Result(
@@ -56,7 +61,7 @@ def alternate(
     )
 
 
-def _central(state: State) -> np.ndarray:
+def _central(state: DistanceState) -> np.ndarray:
     """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among
     equals (collective).
 
@@ -82,7 +87,7 @@ def _central(state: State) -> np.ndarray:
     return np.where(best < 0, state.medoids, best)
 
 
-def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _costs(state: DistanceState, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(k,) float64, what each cluster costs; `members` by cluster, the first of each at
     `starts`.
     """

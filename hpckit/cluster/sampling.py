@@ -16,15 +16,16 @@ from hpckit.cluster import initial, inputs, swaps
 from hpckit.cluster.assignment import assign
 from hpckit.cluster.distances import Distances, load_distances
 from hpckit.cluster.inputs import Problem
-from hpckit.cluster.kmedoids import Result, fasterpam, finish, remarked
+from hpckit.cluster.kmedoids import fasterpam
 from hpckit.cluster.matrix import Matrix
-from hpckit.cluster.progress import Search
-from hpckit.cluster.state import State
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.result import Result, logged, result_of
+from hpckit.cluster.state import DistanceState
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
 
-@remarked
+@logged
 def clara(
     data: Any,
     k: int,
@@ -97,7 +98,7 @@ def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
     return problem.ranks.join(columns).T
 
 
-@remarked
+@logged
 def clarans(
     data: Any,
     k: int,
@@ -122,17 +123,17 @@ def clarans(
     problem = inputs.check(data, k, counts, limits, search="clarans", init=init, **common)
     draws = initial.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
-    patience = max_neighbors or 1 + (problem.n - problem.k) // 40
+    neighbors = max_neighbors or 1 + (problem.n - problem.k) // 40
     with span("distances"):
         distances = load_distances(problem, by_candidate=True)
 
     def start() -> Result:
-        return _run(problem, distances, block, patience, draws.permutation(problem.n))
+        return _run(problem, distances, block, neighbors, draws.permutation(problem.n))
 
     return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
 
-@remarked
+@logged
 def onebatch(
     data: Any,
     k: int,
@@ -216,13 +217,15 @@ def _run(
     problem: Problem,
     distances: Distances,
     block: int,
-    patience: int | None = None,
+    max_neighbors: int | None = None,
     order: np.ndarray | None = None,
 ) -> Result:
     with span("init"):
         medoids = initial.medoids(problem, distances)
-    state = State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
-    search = Search(state, min(block, problem.n), problem.limit, patience=patience)
+    state = DistanceState(
+        distances, problem.weights, problem.weight_exponent, medoids, problem.ranks
+    )
+    progress = Progress(state, min(block, problem.n), problem.limit, max_neighbors=max_neighbors)
     with span("swaps"):
-        swaps.eager(state, search, order)
-    return finish(state, search)
+        swaps.eager(state, progress, order)
+    return result_of(state, progress)

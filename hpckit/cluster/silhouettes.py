@@ -15,11 +15,11 @@ from hpckit.cluster import initial, inputs, swaps
 from hpckit.cluster.assignment import to_medoids
 from hpckit.cluster.data import refuse_masked
 from hpckit.cluster.distances import Distances, load_distances
-from hpckit.cluster.kmedoids import Result, finish, remarked
 from hpckit.cluster.pairs import Metric
-from hpckit.cluster.progress import Search
+from hpckit.cluster.progress import Progress
 from hpckit.cluster.ranks import Ranks
-from hpckit.cluster.state import Medoids
+from hpckit.cluster.result import Result, logged, result_of
+from hpckit.cluster.state import State
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
@@ -40,7 +40,7 @@ class DynResult(Result):
     scores: np.ndarray
 
 
-@remarked
+@logged
 def fastermsc(
     data: Any,
     k: int,
@@ -65,7 +65,7 @@ def fastermsc(
     return _search(problem, *_start(problem), block)[0]
 
 
-@remarked
+@logged
 def dynmsc(
     data: Any,
     k_max: int,
@@ -206,11 +206,11 @@ def _search(
     problem: inputs.Problem, distances: Distances, medoids: np.ndarray, block: int
 ) -> tuple[Result, np.ndarray]:
     """The search from these medoids, and what losing each one costs at its end."""
-    state = _Silhouette(distances, problem.weights, medoids, problem.ranks)
-    search = Search(state, min(block, problem.n), problem.limit)
+    state = SilhouetteState(distances, problem.weights, medoids, problem.ranks)
+    progress = Progress(state, min(block, problem.n), problem.limit)
     with span("swaps"):
-        swaps.eager(state, search)
-    return finish(state, search), state.removal
+        swaps.eager(state, progress)
+    return result_of(state, progress), state.removal
 
 
 def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +240,7 @@ def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> Non
         add_rows(*rows.at, native.address(own[start:]), len(rows.places), *into)
 
 
-class _Silhouette(Medoids):
+class SilhouetteState(State):
     """Medoids whose loss is the sum of w dn / ds, in units of 2**-24.
 
     dt : (n,) float32, distances of the third nearest

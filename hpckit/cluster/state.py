@@ -13,12 +13,12 @@ import numpy as np
 
 from hpckit import native
 from hpckit.cluster.distances import Distances
-from hpckit.cluster.ranks import Bid, Ranks
+from hpckit.cluster.ranks import Proposal, Ranks
 
 SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64)])
 
 
-class Medoids(ABC):
+class State(ABC):
     """k medoids, which are candidates, and how they serve n objects: the same on all ranks; kernels
     read and write it.
 
@@ -62,14 +62,14 @@ class Medoids(ABC):
         """Room for exact sums of what the loss adds up, all 0."""
         return np.zeros(shape)
 
-    def swap(self, bid: Bid) -> int:
+    def swap(self, proposal: Proposal) -> int:
         """Do the swap; how many objects changed (collective)."""
-        removed, self.medoids[bid.slot] = int(self.medoids[bid.slot]), bid.candidate
-        self.taken[removed], self.taken[bid.candidate] = 0, 1
-        self.distances.fetch(bid.candidate, self._column, self.ranks)
-        self.loss += bid.change
-        count = self._replace(bid.slot)
-        self.swaps.append((bid.candidate, removed, self.true_loss))
+        removed, self.medoids[proposal.slot] = int(self.medoids[proposal.slot]), proposal.candidate
+        self.taken[removed], self.taken[proposal.candidate] = 0, 1
+        self.distances.fetch(proposal.candidate, self._column, self.ranks)
+        self.loss += proposal.change
+        count = self._replace(proposal.slot)
+        self.swaps.append((proposal.candidate, removed, self.true_loss))
         return count
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Medoids(ABC):
         return np.array(self.swaps, SWAP)
 
 
-class State(Medoids):
+class DistanceState(State):
     """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of
     weight.
 

@@ -21,7 +21,7 @@ from hpckit.program.stop import StopSignal
 from hpckit.trace import span
 
 if TYPE_CHECKING:
-    from hpckit.cluster.progress import Search
+    from hpckit.cluster import Progress as Search
 
 _PAUSE = 0.5  # seconds between two meetings of all ranks
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.affected import AT_ONCE, hits_below_each
+from hpckit.cluster.kernels.affected import AT_ONCE, affected_by_each
 from hpckit.cluster.kernels.intrinsics import bits32, leading, pointer_to, value, value32, words
-from hpckit.cluster.kernels.proposals import no_bid, offer
+from hpckit.cluster.kernels.proposals import no_proposal, offer
 from hpckit.native import export
 
 LIMBS = 5
@@ -164,15 +164,15 @@ def change(
 @export("i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, u8*, f4*, f4, u8*, i8*, f8*)")
 def evaluate(
     rows, stride, candidates, places, count, n,
-    taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
+    taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
 ):  # fmt: skip
     """As `fasterpam.evaluate`; the k first sums of `after` are those after each slot's loss, the
     next is the gain.
     """
-    no_bid(bid)
+    no_proposal(proposal)
     kept, room = 0, n + 5
     for c in range(0, count, AT_ONCE):
-        hits_below_each(rows, stride, pointer_to(places, c), count - c, limit, n, hits)
+        affected_by_each(rows, stride, pointer_to(places, c), count - c, limit, n, affected)
         for t in range(AT_ONCE if count - c > AT_ONCE else count - c):
             j, place = candidates[c + t], places[c + t]
             if taken[j]:
@@ -180,8 +180,8 @@ def evaluate(
             for i in range(k):
                 _copy(after, i, removal, i)
             _clear(after, k)
-            for h in range(hits[t * room]):
-                o = hits[t * room + 1 + h]
+            for h in range(affected[t * room]):
+                o = affected[t * room + 1 + h]
                 d, a = rows[place * stride + o], dn[o]
                 _put(after, k, w[o], min(d, a), a)
                 _put(after, types.int64(near[o]), w[o], max(d, a), ds[o])
@@ -194,7 +194,7 @@ def evaluate(
             if change < 0:
                 candidates[kept], places[kept] = j, place
                 kept += 1
-                offer(bid, change, types.float64(j), types.float64(slot))
+                offer(proposal, change, types.float64(j), types.float64(slot))
     return kept
 
 
@@ -234,9 +234,9 @@ def update(
 
 
 @export("void(u8*, u8*, u8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
-def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
+def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, proposal):
     """As `pam.best_swap`."""
-    no_bid(bid)
+    no_proposal(proposal)
     total = words()
     for j in range(m):
         lowest[j] = 0.0
@@ -250,7 +250,7 @@ def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
                 lowest[j], slots[j] = change, types.float64(i)
     for j in range(m):
         if lowest[j] < 0 and not taken[first + j]:
-            offer(bid, lowest[j], types.float64(first + j), slots[j])
+            offer(proposal, lowest[j], types.float64(first + j), slots[j])
 
 
 @njit(inline="always")
@@ -283,12 +283,12 @@ def update_by_candidate(rows, stride, places, scale, m, changed, dn_was, count, 
 
 
 @export("void(u8*, i8, i8, i8*, f8*)")
-def best_addition(gain, m, first, taken, bid):
+def best_addition(gain, m, first, taken, proposal):
     """As `build.best_addition`."""
-    no_bid(bid)
+    no_proposal(proposal)
     for j in range(m):
         if not taken[first + j]:
-            offer(bid, -_nearest(gain, j), types.float64(first + j), 0.0)
+            offer(proposal, -_nearest(gain, j), types.float64(first + j), 0.0)
 
 
 @export("void(f4*, i8, i8*, i8*, i8, i4*, i8*, i8*, f8*, f8*, i8*)")

@@ -115,14 +115,14 @@ def test_restart_on_other_ranks_changes_no_bit(comm, shared_path, method):
 
 @pytest.mark.mpi
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, monkeypatch):
-    step = progress.Search.step
+    step = progress.Progress.step
 
     def signalled(search, *arguments, **options):
         if comm.rank == comm.size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         step(search, *arguments, **options)
 
-    monkeypatch.setattr(progress.Search, "step", signalled)
+    monkeypatch.setattr(progress.Progress, "step", signalled)
     config = _case(shared_path)
     with pytest.raises(Checkpointed, match=r"stopped after \d+ swaps, in pass 1 \(\d+ %\)"):
         main(comm, config)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hpckit.cluster import fasterpam, initial, inputs, pam
 from hpckit.cluster.distances import load_distances
-from hpckit.cluster.progress import Search
-from hpckit.cluster.state import State
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.state import DistanceState
 from hpckit.cluster.swaps import best, eager, visiting_order
 
 
@@ -75,9 +75,11 @@ def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate
     sound = inputs.check(distances, len(init), init=init, sample_weight=weights)
     loaded = load_distances(sound, by_candidate=by_candidate)
     rest = sound.weights, sound.weight_exponent
-    state = State(loaded, *rest, initial.medoids(sound, loaded), sound.ranks)
-    eager(state, Search(state, 3, 9)) if by_candidate else best(state, Search(state, sound.n, 9))
-    fresh = State(loaded, *rest, state.medoids.copy(), sound.ranks)
+    state = DistanceState(loaded, *rest, initial.medoids(sound, loaded), sound.ranks)
+    eager(state, Progress(state, 3, 9)) if by_candidate else best(
+        state, Progress(state, sound.n, 9)
+    )
+    fresh = DistanceState(loaded, *rest, state.medoids.copy(), sound.ranks)
     for name in ("taken", "near", "seco", "dn", "ds", "removal", "loss"):
         np.testing.assert_array_equal(getattr(state, name), getattr(fresh, name), name)
 

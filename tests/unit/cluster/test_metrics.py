@@ -142,7 +142,7 @@ def test_whole_weights_are_kept_and_others_nearly():
 
 
 def test_masks_find_what_single_comparisons_find():
-    """Both evaluations of all candidates: the same bid, and the same list of candidates that
+    """Both evaluations of all candidates: the same proposal, and the same list of candidates that
     improve.
     """
     kernels, rng = native.load("hpckit.cluster.kernels.fasterpam"), np.random.default_rng(4)
@@ -153,14 +153,14 @@ def test_masks_find_what_single_comparisons_find():
         taken, removal = (rng.random(n) < 0.1).astype(np.int64), rng.integers(0, 999, k) * 1.0
         found = []
         for evaluate in (kernels.evaluate, kernels.evaluate_scalar):
-            after, hits, bid = np.empty(k), np.empty(4 * (n + 5), np.int64), np.empty(3)
+            after, affected, proposal = np.empty(k), np.empty(4 * (n + 5), np.int64), np.empty(3)
             candidates, places = np.arange(n), np.arange(n)
             objects = map(native.address, (taken, near, dn, ds, weights))
             judged = native.address(removal), native.address(ds), 1.0
-            scratch = map(native.address, (after, hits, bid))
+            scratch = map(native.address, (after, affected, proposal))
             todo = native.address(candidates), native.address(places), n
             count = evaluate(native.address(rows), n, *todo, n, *objects, k, *judged, *scratch)
-            found.append((candidates[:count].tolist(), places[:count].tolist(), bid.tolist()))
+            found.append((candidates[:count].tolist(), places[:count].tolist(), proposal.tolist()))
         assert found[0] == found[1]
 
 
