@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import quantization
+from hpckit.cluster import metrics, quantization
 from hpckit.cluster.inputs import Problem
 from hpckit.cluster.matrix import Matrix
-from hpckit.cluster.pairs import LANES, METRICS, Pairs, pairs_of
+from hpckit.cluster.pairs import LANES, Pairs, pairs_of
 from hpckit.cluster.ranks import Ranks
 from hpckit.cluster.ticks_file import TicksFile
 from hpckit.comm import partition
@@ -28,11 +28,6 @@ from hpckit.log import get_logger
 LANES = LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
 _AT_ONCE = 2**22  # distances computed at once that are not kept
 _SAMPLE = 64  # candidates of each rank among which symmetry is looked for
-_FAITHFUL = (
-    "euclidean",
-    "manhattan",
-    "chebyshev",
-)  # metrics in which points at distance 0 are equal
 _LOST = (
     "some distances are above 0, but less than 2**-250 of the largest, and would vanish beside it: "
     "set them to 0, or"
@@ -216,7 +211,7 @@ def load_distances(
     if isinstance(source, _Points) and source.on_demand():
         return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
     stored = Stored(*shape, max(len(some), source.m), source.stored(exponent, wide))
-    if objects is None and problem.metric not in METRICS:
+    if objects is None and problem.metric not in metrics.WITH_KERNEL:
         look_over(stored.view[stored.first : stored.first + stored.m], ranks)
     return stored
 
@@ -365,7 +360,8 @@ class _Points(_Source):
 
     def _find_lost(self, rows: np.ndarray, table: np.ndarray) -> None:
         """`ConfigError` where points that differ are at distance 0."""
-        if self.problem.metric not in _FAITHFUL:
+        found = metrics.definition(self.problem.metric)
+        if found is None or not found.tells_apart:
             return
         for row, distances in zip(rows, table, strict=True):
             near = self.columns[distances[: len(self.columns)] == 0]

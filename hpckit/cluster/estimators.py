@@ -39,7 +39,7 @@ from hpckit.cluster import (
     pam,
 )
 from hpckit.cluster.data import checked_weights, refuse_masked
-from hpckit.cluster.metrics import Named, allows_nan, bind, known, remark
+from hpckit.cluster.metrics import Metric, allows_nan, complete, identify
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
@@ -120,7 +120,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         search, metric = fasterpam, None
         with ranks.together():
             X = _dense(X)
-            metric = known(self.metric, self.metric_params)
+            metric = identify(self.metric, self.metric_params)
             places = initial_points.read(self._init(), self.metric, X.shape[1])
             k = inputs.how_many(
                 getattr(self, called) if places is None else len(places), called, len(X)
@@ -133,19 +133,19 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             f"{called}, method, n_init, metric, and shape and type of X",
             (k, search.__name__, len(seeds), metric, X.shape, X.dtype.name),
         )
-        named = bind(self.metric, self.metric_params, X.astype(np.float64), ranks)
+        complete_metric = complete(self.metric, self.metric_params, X.astype(np.float64), ranks)
         with ranks.together():
             if places is not None:
-                arguments["init"] = initial_points.objects(X, named, places)
+                arguments["init"] = initial_points.objects(X, complete_metric, places)
         arguments |= {
-            "metric": named.metric,
+            "metric": complete_metric.fastest,
             "memory": self.memory,
             "threads": self.threads,
             "comm": self.comm,
         }
         results = [search(X, k, random_state=seed, **arguments) for seed in seeds]
         result = min(results, key=attrgetter("loss"))
-        self._keep(X, arguments["sample_weight"], named, result)
+        self._keep(X, arguments["sample_weight"], complete_metric, result)
         for said, kind in self._remarks(X, result, called):
             warnings.warn(said, kind, stacklevel=3)
 
@@ -190,10 +190,10 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 f"random_state={state!r} is neither a seed nor a generator: {error}"
             ) from error
 
-    def _keep(self, X: np.ndarray, weights: np.ndarray, named: Named, result: Any) -> None:
-        self.effective_metric_, self.effective_metric_params_ = named.name, named.parameters
+    def _keep(self, X: np.ndarray, weights: np.ndarray, metric: Metric, result: Any) -> None:
+        self.effective_metric_, self.effective_metric_params_ = metric.name, metric.parameters
         self.medoid_indices_ = result.medoids
-        self.cluster_centers_: Any = None if named.name == "precomputed" else X[result.medoids]
+        self.cluster_centers_: Any = None if metric.name == "precomputed" else X[result.medoids]
         self.labels_, nearest = self._assign(X)
         self.inertia_ = _cost(nearest, weights)
         self.n_iter_, self._n_features_out = result.n_iter, len(result.medoids)
@@ -223,12 +223,12 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 f"n_clusters={wanted}, but init has {k} points: there are {k} clusters",
                 UserWarning,
             )
-        if said := remark(self._metric, X):
+        if said := self._metric.remark(X):
             yield said, DataConversionWarning
 
     @property
-    def _metric(self) -> Named:
-        return Named(self.effective_metric_, self.effective_metric_params_)
+    def _metric(self) -> Metric:
+        return Metric(self.effective_metric_, self.effective_metric_params_)
 
     def _distances(self, X: Any) -> Iterator[np.ndarray]:
         """Distances (any, k) float64 to the medoids, of some rows after the other."""
@@ -415,8 +415,8 @@ class DynMSC(_Medoids):
         self._fit(X, sample_weight, "k_max", ensure_min_samples=2)
         return self
 
-    def _keep(self, X: np.ndarray, weights: np.ndarray, named: Named, result: Any) -> None:
-        super()._keep(X, weights, named, result)
+    def _keep(self, X: np.ndarray, weights: np.ndarray, metric: Metric, result: Any) -> None:
+        super()._keep(X, weights, metric, result)
         self.n_clusters_, self.scores_ = len(result.medoids), result.scores
 
     def _searches(self, n: int) -> list[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from hpckit.cluster import metrics, quantization, ticks_file
 from hpckit.cluster.data import read_data, refuse_masked
 from hpckit.cluster.matrix import Matrix
-from hpckit.cluster.pairs import Metric
+from hpckit.cluster.metrics import AnyMetric
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 from hpckit.log import get_logger
@@ -52,7 +52,7 @@ class Common(TypedDict, total=False):
         is read where it lies
     """
 
-    metric: Metric
+    metric: AnyMetric
     metric_params: Mapping[str, Any] | None
     random_state: Any
     sample_weight: Any
@@ -74,7 +74,7 @@ class Problem:
 
     ranks: Ranks
     data: Any
-    metric: Metric
+    metric: AnyMetric
     n: int
     k: int
     init: str | np.ndarray
@@ -120,7 +120,7 @@ def check(
                 f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's "
                 "help"
             )
-        name, parameters = metrics.known(metric, metric_params)
+        name, parameters = metrics.identify(metric, metric_params)
         place = _place(memory, name)
     ranks.same("the search", search)
     ranks.same("metric and memory", (name, parameters, place))
@@ -153,15 +153,15 @@ def check(
         )
     ranks.same(f"{called}, init and the other arguments", (k, text, numbers))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
-    return replace(problem, metric=_bound(metric, metric_params, array, ranks))
+    return replace(problem, metric=_complete(metric, metric_params, array, ranks))
 
 
-def _bound(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> Metric:
-    """The metric as `pairs` takes it, with its parameters (collective)."""
-    named = metrics.bind(metric, parameters, data, ranks)
-    if named is not metric and ranks.rank == 0 and (said := metrics.remark(named, data)):
+def _complete(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> AnyMetric:
+    """The metric as `pairs_of` takes it, with its parameters (collective)."""
+    complete = metrics.complete(metric, parameters, data, ranks)
+    if complete is not metric and ranks.rank == 0 and (said := complete.remark(data)):
         _LOG.warning(said)
-    return named.metric
+    return complete.fastest
 
 
 def _place(memory: Any, metric: str) -> str | Path:

@@ -15,7 +15,7 @@ from hpckit.cluster import initial, inputs, swaps
 from hpckit.cluster.assignment import to_medoids
 from hpckit.cluster.data import refuse_masked
 from hpckit.cluster.distances import Distances, load_distances
-from hpckit.cluster.pairs import Metric
+from hpckit.cluster.metrics import AnyMetric
 from hpckit.cluster.progress import Progress
 from hpckit.cluster.ranks import Ranks
 from hpckit.cluster.result import Result, logged, result_of
@@ -110,7 +110,7 @@ def silhouette(
     data: Any,
     labels: Any,
     *,
-    metric: Metric = "precomputed",
+    metric: AnyMetric = "precomputed",
     metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,
@@ -157,7 +157,7 @@ def medoid_silhouette(
     data: Any,
     medoids: Any,
     *,
-    metric: Metric = "precomputed",
+    metric: AnyMetric = "precomputed",
     metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hpckit.cluster import distances, fasterpam, inputs, pam
 from hpckit.cluster.distances import load_distances
-from hpckit.cluster.pairs import METRICS, pairs_of
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
+from hpckit.cluster.pairs import pairs_of
 from hpckit.errors import ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(330, 5))

@@ -26,7 +26,7 @@ from hpckit.cluster import (
     pam,
 )
 from hpckit.cluster.estimators import DynMSC, KMedoids
-from hpckit.cluster.pairs import METRICS
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import HpckitError
 
 IRIS = load_iris().data  # one decimal place: many distances are equal but for rounding

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hpckit import native
 from hpckit.cluster import inputs, quantization
 from hpckit.cluster.distances import load_distances
-from hpckit.cluster.pairs import METRICS
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError
 
 

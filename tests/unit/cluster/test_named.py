@@ -19,7 +19,7 @@ from hpckit.cluster import (
     pam,
     silhouette,
 )
-from hpckit.cluster.pairs import METRICS
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def test_parameters(comm, name, parameters):
 @pytest.mark.parametrize("name", [*metrics.OTHERS, *metrics.BOOLEAN, *METRICS])
 def test_a_distance_does_not_depend_on_what_is_computed_with_it(name):
     points = points_for(name)
-    named = metrics.bind(name, {}, points, metrics.Ranks(None))
+    named = metrics.complete(name, {}, points, metrics.Ranks(None))
     whole = named.table(points, points)
     some = slice(0, 1), slice(3, 10), slice(None, None, 3)
     for rows, columns in itertools.product(some, some):

@@ -49,7 +49,7 @@ def climb(distances, medoids, order, weights):
     medoids, swaps, failed = list(medoids), [], 0
     for j in itertools.cycle(order):
         if failed == len(order):
-            return medoids
+            return medoids, swaps
         failed += 1
         if j in medoids:
             continue
@@ -77,7 +77,7 @@ def steepest(distances, medoids, weights):
             options, key=lambda option: (option[0], option[2]), default=(now, 0, 0)
         )
         if after >= now:
-            return medoids
+            return medoids, swaps
         swaps.append((j, medoids[slot], after))
         medoids[slot] = j
 
