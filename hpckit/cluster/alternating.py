@@ -12,7 +12,8 @@ from hpckit import native
 from hpckit.cluster import initial, inputs
 from hpckit.cluster.distances import load_distances
 from hpckit.cluster.result import Result, logged
-from hpckit.cluster.state import SWAP, DistanceState
+from hpckit.cluster.state import DistanceState
+from hpckit.cluster.tables import SWAP
 from hpckit.trace import span
 
 

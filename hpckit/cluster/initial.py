@@ -11,6 +11,7 @@ from hpckit import native
 from hpckit.cluster.distances import Distances
 from hpckit.cluster.inputs import Problem
 from hpckit.cluster.ranks import Ranks
+from hpckit.cluster.tables import BLOCK
 from hpckit.errors import ConfigError
 
 
@@ -160,7 +161,7 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
     else:
         gain = start.weights[objects] @ nearer  # whole numbers: exact
     best = gain.argmax() if len(mine) else 0
-    start.ranks.proposal[:3] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
+    start.ranks.proposal[:BLOCK] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
     return start.add(_won(start.ranks))
 
 

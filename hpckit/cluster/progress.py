@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hpckit.cluster import inputs
-from hpckit.cluster.state import SWAP, State
+from hpckit.cluster.state import State
+from hpckit.cluster.tables import SWAP
 from hpckit.errors import ConfigError
 
 _SLOW = 2  # ranks agree again after one in so many of the blocks judged in vain since the last swap

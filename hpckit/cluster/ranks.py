@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from hpckit import errors, native
+from hpckit.cluster.tables import PROPOSAL_LENGTH
 from hpckit.comm import partition
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class Ranks:
     """What the algorithms say to each other; every method but `block` and `each` is collective.
 
     threads : how many threads this rank may use
-    proposal : (4,) float64, this rank's proposal (change, candidate, slot, block), for kernels to fill
+    proposal : a row `tables.PROPOSAL`, this rank's, for kernels to fill
         in before `settle`
     """
 
     def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
         self.comm, self.threads = comm, threads
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
-        proposals = np.zeros((self.size, 4))
+        proposals = np.zeros((self.size, PROPOSAL_LENGTH))
         self.proposal, self._proposals = proposals[self.rank], proposals
         self._counts = np.empty(self.size, np.int64)
         winner = native.load("hpckit.cluster.kernels.proposals").winner

@@ -14,8 +14,7 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster.distances import Distances
 from hpckit.cluster.ranks import Proposal, Ranks
-
-SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64)])
+from hpckit.cluster.tables import SERVICE_LENGTH, SWAP
 
 
 class State(ABC):
@@ -121,8 +120,8 @@ class DistanceState(State):
         )
         self._sum = distances.sums()
         self._changes, self._all_changes = (
-            np.empty((stop - first, 5), np.int32),
-            np.empty((n, 5), np.int32),
+            np.empty((stop - first, SERVICE_LENGTH), np.int32),
+            np.empty((n, SERVICE_LENGTH), np.int32),
         )
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]

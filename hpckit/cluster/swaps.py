@@ -14,6 +14,7 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster.progress import Progress
 from hpckit.cluster.state import DistanceState, State
+from hpckit.cluster.tables import BLOCK
 from hpckit.comm import partition
 
 
@@ -108,7 +109,7 @@ class _Judge:
             (2, min(block, state.distances.m)), np.int64
         )  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
-        self._proposals = self._ranks.proposal[None] if threads == 1 else np.empty((threads, 3))
+        self._proposals = self._ranks.proposal[None] if threads == 1 else np.empty((threads, BLOCK))
         after, affected = (
             state.sums(threads, 2 * state.k),
             np.empty((threads, 4 * (state.n + 5)), np.int64),
@@ -124,7 +125,7 @@ class _Judge:
         """
         for block, candidates in enumerate(blocks):
             if count := self._first(candidates):
-                self._ranks.proposal[3] = block
+                self._ranks.proposal[BLOCK] = block
                 return block, count
         return 0, 0
 
@@ -139,7 +140,7 @@ class _Judge:
 
     def again(self, count: int) -> int:
         """The same for the first `count` of those that would have the last time."""
-        self._ranks.proposal[3] = 0
+        self._ranks.proposal[BLOCK] = 0
         return self._judge(count)
 
     def _judge(self, count: int) -> int:
@@ -147,7 +148,7 @@ class _Judge:
             return self._part(0, 0, count)
         starts = partition.starts(count, self._ranks.threads)
         kept = self._ranks.each(lambda thread: self._part(thread, *starts[thread : thread + 2]))
-        self._ranks.proposal[:3] = min(self._proposals.tolist(), key=_merit)
+        self._ranks.proposal[:BLOCK] = min(self._proposals.tolist(), key=_merit)
         ends = 0
         for start, many in zip(starts, kept, strict=False):
             self._todo[:, ends : ends + many] = self._todo[:, start : start + many]

@@ -99,15 +99,3 @@ def affected_by_each(rows, stride, places, many, limit, length, affected):
     affected[room] = _put_rest(rows, s1, limit, length, h1, c1)
     affected[2 * room] = _put_rest(rows, s2, limit, length, h2, c2)
     affected[3 * room] = _put_rest(rows, s3, limit, length, h3, c3)
-
-
-@njit
-def affected_scalar(rows, stride, places, many, limit, length, affected):
-    """What `affected_by_each` finds, object by object."""
-    for t in range(min(many, AT_ONCE)):
-        start, into, count = places[t] * stride, t * (length + 5), 0
-        for o in range(length):
-            if rows[start + o] < limit[o]:
-                count += 1
-                affected[into + count] = o
-        affected[into] = count
