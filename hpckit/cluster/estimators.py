@@ -300,7 +300,10 @@ class KMedoids(_Medoids):
     for matrices, `inertia_`, the weighted sum of the distances to the nearest medoids, `n_iter_`,
     `n_features_in_`, `effective_metric_`, and `effective_metric_params_` with what was computed
     from X. Bad arguments raise `ValueError`, on all ranks. Warns, on all ranks, of a search that
-    ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`) and of clusters that are empty.
+    ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`) and of clusters that are empty::
+
+        model = KMedoids(20, random_state=1).fit(points)
+        labels = model.predict(others)
     """
 
     def __init__(

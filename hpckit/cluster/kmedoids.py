@@ -40,7 +40,10 @@ def fasterpam(
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021;
-    docs/kmedoids.md.
+    docs/kmedoids.md. For points (n, d) that are the same on all ranks::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1, comm=MPI.COMM_WORLD)
+        print(found.loss, points[found.medoids])
     """
     problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common
