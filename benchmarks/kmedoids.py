@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks._datasets import euclidean, mixture
 from benchmarks._harness import Report, Times, interleaved, main, print_table
-from hpckit.cluster import _quant, fastermsc, fasterpam
+from hpckit.cluster import fastermsc, fasterpam, quantization
 from hpckit.errors import ConfigError, meet
 
 K = 100
@@ -69,8 +69,8 @@ def ways(
         ONE: alone(found(ONE, lambda: search(matrix, K, init=init))),
         TWO: found(TWO, lambda: search(matrix, K, init=init, comm=comm)),
         **peers,
-        READ_ONE: alone(lambda: [_quant.largest(matrix) for _ in range(PASSES)]),
-        READ_TWO: lambda: [_quant.largest(own) for _ in range(PASSES)],
+        READ_ONE: alone(lambda: [quantization.largest(matrix) for _ in range(PASSES)]),
+        READ_TWO: lambda: [quantization.largest(own) for _ in range(PASSES)],
     }
 
 

@@ -28,19 +28,19 @@ except ImportError as error:
     ) from error
 
 from hpckit.cluster import (
-    _data,
-    _input,
-    _places,
     alternate,
     clara,
     clarans,
     dynmsc,
     fasterpam,
+    initial_points,
+    inputs,
     onebatch,
     pam,
 )
-from hpckit.cluster._named import Named, allows_nan, bind, known, remark
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.data import checked_weights, refuse_masked
+from hpckit.cluster.metrics import Metric, allows_nan, complete, identify
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """X as an array or a sparse matrix, its columns those of `fit` unless this is it
         (`reset`).
         """
-        _data.refuse_masked(X, "X")
+        refuse_masked(X, "X")
         given = isinstance(self.metric, str) and self.metric == "precomputed"
         limits |= {"accept_sparse": False if given else "csr", "ensure_non_negative": given}
         limits |= {"dtype": [np.float64, np.float32]}
@@ -114,45 +114,45 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         ranks, places, k, seeds, arguments = Ranks(self.comm), None, 0, [], {}
         with ranks.together():
-            _data.refuse_masked(X, "X")
+            refuse_masked(X, "X")
         with ranks.together():  # by itself: these errors are scikit-learn's, all others ours
             X = self._checked(X, reset=True, **limits)
         search, metric = fasterpam, None
         with ranks.together():
             X = _dense(X)
-            metric = known(self.metric, self.metric_params)
-            places = _places.read(self._init(), self.metric, X.shape[1])
-            k = _input.how_many(
+            metric = identify(self.metric, self.metric_params)
+            places = initial_points.read(self._init(), self.metric, X.shape[1])
+            k = inputs.how_many(
                 getattr(self, called) if places is None else len(places), called, len(X)
             )
             search, arguments = self._search(len(X))
             _at_least(k, called, arguments)
             seeds = self._seeds(n_init)
-            arguments["sample_weight"] = _data.weighed(sample_weight, len(X))
+            arguments["sample_weight"] = checked_weights(sample_weight, len(X))
         ranks.same(
             f"{called}, method, n_init, metric, and shape and type of X",
             (k, search.__name__, len(seeds), metric, X.shape, X.dtype.name),
         )
-        named = bind(self.metric, self.metric_params, X.astype(np.float64), ranks)
+        complete_metric = complete(self.metric, self.metric_params, X.astype(np.float64), ranks)
         with ranks.together():
             if places is not None:
-                arguments["init"] = _places.objects(X, named, places)
+                arguments["init"] = initial_points.objects(X, complete_metric, places)
         arguments |= {
-            "metric": named.metric,
+            "metric": complete_metric.fastest,
             "memory": self.memory,
             "threads": self.threads,
             "comm": self.comm,
         }
         results = [search(X, k, random_state=seed, **arguments) for seed in seeds]
         result = min(results, key=attrgetter("loss"))
-        self._keep(X, arguments["sample_weight"], named, result)
+        self._keep(X, arguments["sample_weight"], complete_metric, result)
         for said, kind in self._remarks(X, result, called):
             warnings.warn(said, kind, stacklevel=3)
 
     def _init(self) -> Any:
         """`init`, of which names are known."""
-        if isinstance(self.init, str) and self.init not in _input.INITS:
-            names = ", ".join(_input.INITS)
+        if isinstance(self.init, str) and self.init not in inputs.INITS:
+            names = ", ".join(inputs.INITS)
             raise ConfigError(
                 f"init needs to be one of {names}, indices of objects, or points; it is "
                 f"{self.init!r}"
@@ -178,7 +178,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         raise NotImplementedError
 
     def _seeds(self, n_init: Any) -> list[int]:
-        state, count = self.random_state, _input.count(n_init, "n_init")
+        state, count = self.random_state, inputs.count(n_init, "n_init")
         try:
             if isinstance(
                 state, (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)
@@ -190,10 +190,10 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 f"random_state={state!r} is neither a seed nor a generator: {error}"
             ) from error
 
-    def _keep(self, X: np.ndarray, weights: np.ndarray, named: Named, result: Any) -> None:
-        self.effective_metric_, self.effective_metric_params_ = named.name, named.parameters
+    def _keep(self, X: np.ndarray, weights: np.ndarray, metric: Metric, result: Any) -> None:
+        self.effective_metric_, self.effective_metric_params_ = metric.name, metric.parameters
         self.medoid_indices_ = result.medoids
-        self.cluster_centers_: Any = None if named.name == "precomputed" else X[result.medoids]
+        self.cluster_centers_: Any = None if metric.name == "precomputed" else X[result.medoids]
         self.labels_, nearest = self._assign(X)
         self.inertia_ = _cost(nearest, weights)
         self.n_iter_, self._n_features_out = result.n_iter, len(result.medoids)
@@ -223,12 +223,12 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 f"n_clusters={wanted}, but init has {k} points: there are {k} clusters",
                 UserWarning,
             )
-        if said := remark(self._metric, X):
+        if said := self._metric.remark(X):
             yield said, DataConversionWarning
 
     @property
-    def _metric(self) -> Named:
-        return Named(self.effective_metric_, self.effective_metric_params_)
+    def _metric(self) -> Metric:
+        return Metric(self.effective_metric_, self.effective_metric_params_)
 
     def _distances(self, X: Any) -> Iterator[np.ndarray]:
         """Distances (any, k) float64 to the medoids, of some rows after the other."""
@@ -300,7 +300,10 @@ class KMedoids(_Medoids):
     for matrices, `inertia_`, the weighted sum of the distances to the nearest medoids, `n_iter_`,
     `n_features_in_`, `effective_metric_`, and `effective_metric_params_` with what was computed
     from X. Bad arguments raise `ValueError`, on all ranks. Warns, on all ranks, of a search that
-    ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`) and of clusters that are empty.
+    ended at `max_iter` (`sklearn.exceptions.ConvergenceWarning`) and of clusters that are empty::
+
+        model = KMedoids(20, random_state=1).fit(points)
+        labels = model.predict(others)
     """
 
     def __init__(
@@ -356,7 +359,7 @@ class KMedoids(_Medoids):
         """Minus the weighted sum of the distances to the nearest medoids; X as for `predict`."""
         check_is_fitted(self)
         nearest = self._assign(self._checked(X, reset=False))[1]
-        return -_cost(nearest, _data.weighed(sample_weight, len(nearest)))
+        return -_cost(nearest, checked_weights(sample_weight, len(nearest)))
 
     def _searches(self, n: int) -> list[Any]:
         if isinstance(self.method, str) and self.method == "auto":
@@ -415,8 +418,8 @@ class DynMSC(_Medoids):
         self._fit(X, sample_weight, "k_max", ensure_min_samples=2)
         return self
 
-    def _keep(self, X: np.ndarray, weights: np.ndarray, named: Named, result: Any) -> None:
-        super()._keep(X, weights, named, result)
+    def _keep(self, X: np.ndarray, weights: np.ndarray, metric: Metric, result: Any) -> None:
+        super()._keep(X, weights, metric, result)
         self.n_clusters_, self.scores_ = len(result.medoids), result.scores
 
     def _searches(self, n: int) -> list[Any]:
@@ -426,7 +429,7 @@ class DynMSC(_Medoids):
 def _at_least(k: int, called: str, arguments: dict[str, Any]) -> None:
     """Samples must hold all medoids."""
     for name in sorted({"sample_size", "batch"} & arguments.keys()):
-        if _input.count(arguments[name], name) < k:
+        if inputs.count(arguments[name], name) < k:
             raise ConfigError(
                 f"{name}={arguments[name]} is less than {called}={k}: draw at least as many objects"
             )

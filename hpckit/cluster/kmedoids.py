@@ -2,73 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, Unpack
 
-import numpy as np
-
-from hpckit.cluster import _dist, _init, _inplace, _input, _search, _swap
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import Medoids, State
-from hpckit.log import get_logger
+from hpckit.cluster import initial, inplace, inputs, swaps
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.progress import Monitor, Progress, resumed_medoids
+from hpckit.cluster.result import Result, logged, result_of
+from hpckit.cluster.state import DistanceState
 from hpckit.trace import span
 
-_LOG = get_logger(__name__)
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found; the same bits on any number of ranks.
-
-    medoids : (k,) int64, objects
-    labels : (n,) int64, for each object the position in `medoids` of the nearest, the lowest among
-        equals
-    loss : sum of the weighted distances of all objects to their medoids, rounded to 2**-22 of the
-        largest or finer
-    n_iter : passes over all candidates
-    n_swap : swaps done
-    trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
-    converged : whether the search ended by itself, and not at max_iter
-    """
-
-    medoids: np.ndarray
-    labels: np.ndarray
-    loss: float
-    n_iter: int
-    n_swap: int
-    trace: np.ndarray
-    converged: bool
-
-    @property
-    def empty(self) -> list[int]:
-        """Clusters without a member: their medoids are no nearer to any object, themselves
-        included, than others.
-        """
-        return np.flatnonzero(np.bincount(self.labels, minlength=len(self.medoids)) == 0).tolist()
-
-
-_R = TypeVar("_R", bound=Result)
-_P = ParamSpec("_P")
-
-
-def remarked(search: Callable[_P, _R]):
-    """The search, which says what its user may not expect of the result; `__wrapped__` is the one
-    that keeps quiet.
-    """
-
-    @wraps(search)
-    def told(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        result, comm = search(*arguments, **options), options.get("comm")
-        if comm is None or getattr(comm, "rank", 0) == 0:
-            _remark(result)
-        return result
-
-    return told
-
-
-@remarked
+@logged
 def fasterpam(
     data: Any,
     k: int,
@@ -76,9 +20,9 @@ def fasterpam(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    monitor: _search.Monitor | None = None,
+    monitor: Monitor | None = None,
     resume: dict[str, Any] | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """FasterPAM: swap as soon as a block of candidates offers an improvement (collective over
     `comm`).
@@ -89,35 +33,38 @@ def fasterpam(
     block : candidates judged together; 1 is FasterPAM as published, n is PAM
     max_iter : most passes over all candidates; None: until no swap lowers the loss; 0: none, `init`
         is the result
-    monitor : called on all ranks after each block with the `Search`; an error that it raises ends
+    monitor : called on all ranks after each block with the `Progress`; an error that it raises ends
         the run, on all ranks
-    resume : what `Search.snapshot()` gave, with the same data and arguments: go on there, whatever
+    resume : what `Progress.snapshot()` gave, with the same data and arguments: go on there, whatever
         `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021;
-    docs/kmedoids.md.
+    docs/kmedoids.md. For points (n, d) that are the same on all ranks::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1, comm=MPI.COMM_WORLD)
+        print(found.loss, points[found.medoids])
     """
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fasterpam", init=init, **common
     )
     state = _start(problem, resume, by_candidate=True)
-    search = Search(state, min(block, problem.n), problem.limit, monitor, resume)
+    progress = Progress(state, min(block, problem.n), problem.limit, monitor, resume)
     with span("swaps"):
-        _swap.eager(state, search)
-    return finish(state, search)
+        swaps.eager(state, progress)
+    return result_of(state, progress)
 
 
-@remarked
+@logged
 def pam(
     data: Any,
     k: int,
     *,
     init: Any = "build",
     max_iter: int | None = None,
-    monitor: _search.Monitor | None = None,
+    monitor: Monitor | None = None,
     resume: dict[str, Any] | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """Exact PAM: always the best of all swaps, the same ones as the original algorithm (collective
     over `comm`).
@@ -126,46 +73,27 @@ def pam(
     max_iter: most swaps. Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations
     Research 150, 2007.
     """
-    problem = _input.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
+    problem = inputs.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)
-    search = Search(state, problem.n, problem.limit, monitor, resume)
+    progress = Progress(state, problem.n, problem.limit, monitor, resume)
     with span("swaps"):
-        _swap.best(state, search)
-    return finish(state, search)
+        swaps.best(state, progress)
+    return result_of(state, progress)
 
 
-def _start(problem: _input.Problem, resume: dict[str, Any] | None, *, by_candidate: bool) -> State:
+def _start(
+    problem: inputs.Problem, resume: dict[str, Any] | None, *, by_candidate: bool
+) -> DistanceState:
     with span("distances"):
-        found = _inplace.find(problem, by_candidate=by_candidate)
-        distances = found or _dist.load(problem, by_candidate=by_candidate)
+        found = inplace.find(problem, by_candidate=by_candidate)
+        distances = found or load_distances(problem, by_candidate=by_candidate)
     problem.ranks.same("whether there is a resume", resume is not None)
     with span("init"):
         medoids = (
-            _init.medoids(problem, distances)
+            initial.medoids(problem, distances)
             if resume is None
-            else _search.medoids(problem, resume)
+            else resumed_medoids(problem, resume)
         )
-    return State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
-
-
-def finish(state: Medoids, search: Search) -> Result:
-    """The result of a search that has ended."""
-    labels = state.near.astype(np.int64)
-    counts = search.passes, search.n_swap
-    return Result(
-        state.medoids, labels, state.true_loss, *counts, state.trace, search.found_nothing
+    return DistanceState(
+        distances, problem.weights, problem.weight_exponent, medoids, problem.ranks
     )
-
-
-def _remark(result: Result) -> None:
-    if not result.converged and result.n_iter:
-        _LOG.info("stopped after max_iter=%d: more of them may lower the loss", result.n_iter)
-    if result.empty and not result.loss:
-        _LOG.warning(
-            "fewer distinct objects than k=%d: some medoids coincide, and serve nobody",
-            len(result.medoids),
-        )
-    elif result.empty:
-        _LOG.warning(
-            "empty: clusters %s, whose medoids coincide with others, or serve nobody", result.empty
-        )

@@ -14,7 +14,7 @@ import pytest
 import hpckit
 from hpckit import cache, link, native
 
-SMALL = "hpckit.cluster.kernels.bids"
+SMALL = "hpckit.cluster.kernels.proposals"
 
 
 class Builds:

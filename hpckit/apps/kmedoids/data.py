@@ -72,9 +72,10 @@ def distances(sample: np.ndarray, metric: str, some: np.ndarray) -> np.ndarray:
     """(s, m) float64, from all objects of a sample, points (s, d) or distances (s, s), to these m
     of them.
     """
-    from hpckit.cluster import _dist, _input
+    from hpckit.cluster import inputs
+    from hpckit.cluster.distances import load_distances
 
-    stored = _dist.load(_input.check(sample, 1, init="first", metric=metric), by_candidate=True)
+    stored = load_distances(inputs.check(sample, 1, init="first", metric=metric), by_candidate=True)
     return np.ldexp(stored.part(np.arange(len(sample)), some).astype(np.float64), stored.exponent)
 
 

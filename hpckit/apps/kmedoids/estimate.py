@@ -66,7 +66,7 @@ def _searched(config: Config, n: int) -> tuple[int, int]:
         size = min(n, config.clara.sample_size or 80 + 4 * config.k)
         return size, size
     if config.method == "onebatch":
-        from hpckit.cluster._sampling import default_batch
+        from hpckit.cluster.sampling import default_batch
 
         return n, min(n, config.onebatch.batch or default_batch(n, config.k))
     return n, n

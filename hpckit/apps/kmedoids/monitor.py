@@ -17,9 +17,9 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from hpckit.cluster._search import Search
+    from hpckit.cluster import Progress
 
-_PAUSE = 0.5  # seconds between two meetings of all ranks
+_INTERVAL = 0.5  # seconds between two meetings of all ranks
 
 
 class Monitor:
@@ -48,7 +48,7 @@ class Monitor:
         self.seconds = 0.0
         self._comm = comm
         self._identity = identity
-        self._search: Search
+        self._search: Progress
         self._began: float | None = None  # when the first block had been judged
         self._told = time.monotonic()
         self._loop = Loop(
@@ -57,7 +57,7 @@ class Monitor:
             stop=stop,
             stopped=self._stopped,
             until=until,
-            interval=_PAUSE,
+            interval=_INTERVAL,
         )
         self._checkpoint = Checkpoint(folder, comm)
 
@@ -65,7 +65,7 @@ class Monitor:
         """What the newest good checkpoint says, if there is one: a search's argument `resume`."""
         return self._load() if self._checkpoint.exists() else None
 
-    def __call__(self, search: Search) -> None:
+    def __call__(self, search: Progress) -> None:
         """One block more has been judged.
 
         Raises `Checkpointed` on all ranks when one was asked to stop.
@@ -108,6 +108,6 @@ class Monitor:
         return state | {"trace": [tuple(swap) for swap in state["trace"]]}
 
 
-def _place(search: Search) -> str:
+def _place(search: Progress) -> str:
     share = 100 * search.position // (search.block * search.blocks)
     return f"pass {search.passes} ({share} %)"

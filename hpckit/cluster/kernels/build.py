@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
 from hpckit.cluster.kernels.intrinsics import rint
+from hpckit.cluster.kernels.proposals import no_proposal, offer
 from hpckit.native import export
 
 
@@ -54,9 +54,9 @@ def update_by_candidate(rows, stride, places, scale, m, changed, dn_was, count, 
 
 
 @export("void(f8*, i8, i8, i8*, f8*)")
-def best_addition(gain, m, first, taken, bid):
-    """The candidate whose addition gains most, as a bid."""
-    no_bid(bid)
+def best_addition(gain, m, first, taken, proposal):
+    """The candidate whose addition gains most, as a proposal."""
+    no_proposal(proposal)
     for j in range(m):
         if not taken[first + j]:
-            offer(bid, -gain[j], types.float64(first + j), 0.0)
+            offer(proposal, -gain[j], types.float64(first + j), 0.0)

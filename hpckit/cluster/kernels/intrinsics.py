@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -11,28 +12,28 @@ LANES = 64  # objects per compare mask
 TILE = 64
 
 
-@intrinsic
-def bits(typing, x):
+@njit(inline="always")
+def bits(x):
     """The bits of a float64: in the order of the values where they are not negative."""
-    return types.uint64(types.float64), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.IntType(64)
-    )
+    return np.float64(x).view(np.uint64)
 
 
-@intrinsic
-def bits32(typing, x):
+@njit(inline="always")
+def bits32(x):
     """The bits of a float32."""
-    return types.uint32(types.float32), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.IntType(32)
-    )
+    return np.float32(x).view(np.uint32)
 
 
-@intrinsic
-def value32(typing, bits):
+@njit(inline="always")
+def value(bits):
+    """The float64 of these bits."""
+    return np.uint64(bits).view(np.float64)
+
+
+@njit(inline="always")
+def value32(bits):
     """The float32 of these bits."""
-    return types.float32(types.uint32), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.FloatType()
-    )
+    return np.uint32(bits).view(np.float32)
 
 
 @intrinsic
@@ -45,14 +46,6 @@ def rint(typing, x):
         return builder.call(function, arguments)
 
     return types.float32(types.float32), codegen
-
-
-@intrinsic
-def value(typing, bits):
-    """The float64 of these bits."""
-    return types.float64(types.uint64), lambda _, builder, __, args: builder.bitcast(
-        args[0], ir.DoubleType()
-    )
 
 
 @intrinsic

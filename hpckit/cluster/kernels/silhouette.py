@@ -21,16 +21,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import hits_below
+from hpckit.cluster.kernels.affected import affected_by
 from hpckit.cluster.kernels.intrinsics import LANES, below, bits, population, scratch
+from hpckit.cluster.kernels.proposals import no_proposal, offer
 from hpckit.native import export
 
 _ONE = 16777216.0  # a ratio of 1
 _ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
 _PIECE = 256
 _TINY = 2.2250738585072014e-308
-_MANY = 5  # from n / _MANY hits on it is quicker to look at all objects
+_MANY = 5  # from n / _MANY affected on it is quicker to look at all objects
 
 
 @njit(inline="always")
@@ -138,11 +138,11 @@ def _terms(o, d, dn, ds, ratio, no_near, no_seco, w):
 
 
 @njit
-def _add_some(row, start, hits, count, near, seco, dn, ds, ratio, no_near, no_seco, w, after):
-    """Over the objects `hits`: the sum of the first terms; the others go to after[slot]."""
+def _add_some(row, start, affected, count, near, seco, dn, ds, ratio, no_near, no_seco, w, after):
+    """Over the objects `affected`: the sum of the first terms; the others go to after[slot]."""
     gain = 0.0
     for h in range(count):
-        o = hits[h]
+        o = affected[h]
         other, first, second = _terms(o, row[start + o], dn, ds, ratio, no_near, no_seco, w)
         gain += other
         after[near[o]] += first
@@ -182,14 +182,14 @@ def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, 
 )
 def evaluate(
     rows, stride, candidates, places, count, n,
-    taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, hits, bid,
+    taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, affected, proposal,
 ):  # fmt: skip
-    """As `evaluate.evaluate` does it for the loss: the best swap as a bid, and the candidates that
+    """As `fasterpam.evaluate` does it for the loss: the best swap as a proposal, and the candidates that
     lower the sum.
 
     `after` has room for 2 k.
     """
-    no_bid(bid)
+    no_proposal(proposal)
     kept = 0
     for c in range(count):
         j, start = candidates[c], places[c] * stride
@@ -198,9 +198,9 @@ def evaluate(
         for i in range(k):
             after[i] = removal[i]
         if _about(rows, start, dt, n) < n // _MANY:
-            many = hits_below(rows, start, dt, n, hits)
+            many = affected_by(rows, start, dt, n, affected)
             gain = _add_some(
-                rows, start, hits, many, near, seco, dn, ds, ratio, no_near, no_seco, w, after
+                rows, start, affected, many, near, seco, dn, ds, ratio, no_near, no_seco, w, after
             )
         else:
             gain = _add_all(
@@ -211,7 +211,7 @@ def evaluate(
         if change < 0:
             candidates[kept], places[kept] = j, places[c]
             kept += 1
-            offer(bid, change, types.float64(j), types.float64(slot))
+            offer(proposal, change, types.float64(j), types.float64(slot))
     return kept
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numba import njit, types
 
 from hpckit.cluster.kernels.intrinsics import LANES, below, bits32, equal, lowest, value32
+from hpckit.cluster.tables import DN_BITS, DS_BITS, NEAR, OBJECT, SECOND, SERVICE_LENGTH
 from hpckit.native import export
 
 _INFINITE = types.uint64(0x7F800000)  # bits of float32
@@ -44,12 +45,20 @@ def _limit(ds, tick):
 
 @njit(inline="always")
 def _note(changes, c, o, first, second, new, next_new):
-    """One change, five int32: object, slots of its nearest and second medoid, and the bits of their
-    distances.
-    """
-    at = 5 * c
-    changes[at], changes[at + 1], changes[at + 2] = o, first, second
-    changes[at + 3], changes[at + 4] = bits32(new), bits32(next_new)
+    """Row c, a `tables.SERVICE`."""
+    at = c * SERVICE_LENGTH
+    changes[at + OBJECT], changes[at + NEAR], changes[at + SECOND] = o, first, second
+    changes[at + DN_BITS], changes[at + DS_BITS] = bits32(new), bits32(next_new)
+
+
+@njit(inline="always")
+def noted(changes, c):
+    """Row c: object, slots of its nearest and second medoid, and their distances."""
+    at = c * SERVICE_LENGTH
+    o, first = types.int64(changes[at + OBJECT]), types.int64(changes[at + NEAR])
+    new = value32(types.uint32(changes[at + DN_BITS]))
+    next_new = value32(types.uint32(changes[at + DS_BITS]))
+    return o, first, changes[at + SECOND], new, next_new
 
 
 @export("void(f4*, i8, i8, i8, i4*, f4)")
@@ -122,14 +131,9 @@ def change(
 ):
     """Do the changes of all ranks, and keep what was before."""
     for c in range(count):
-        at = 5 * c
-        o, first = types.int64(changes[at]), changes[at + 1]
-        new, next_new = (
-            value32(types.uint32(changes[at + 3])),
-            value32(types.uint32(changes[at + 4])),
-        )
+        o, first, second, new, next_new = noted(changes, c)
         removal[near[o]] -= w[o] * types.float64(ds[o] - dn[o])
         removal[first] += w[o] * types.float64(next_new - new)
         changed[c], near_was[c], dn_was[c], ds_was[c] = o, near[o], dn[o], ds[o]
-        near[o], seco[o], dn[o], ds[o] = first, changes[at + 2], new, next_new
+        near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
         limit[o] = _limit(next_new, tick)

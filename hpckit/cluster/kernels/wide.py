@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from numba import njit, types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
-from hpckit.cluster.kernels.hits import AT_ONCE, hits_below_each
-from hpckit.cluster.kernels.intrinsics import bits32, leading, pointer_to, value, value32, words
+from hpckit.cluster.kernels.fasterpam import evaluation
+from hpckit.cluster.kernels.intrinsics import bits32, leading, value, words
+from hpckit.cluster.kernels.proposals import no_proposal, offer
+from hpckit.cluster.kernels.state import noted
 from hpckit.native import export
 
 LIMBS = 5
@@ -147,55 +148,61 @@ def change(
 ):
     """As `state.change`; `loss` is one sum."""
     for c in range(count):
-        at = 5 * c
-        o, first = types.int64(changes[at]), types.int64(changes[at + 1])
-        new, next_new = (
-            value32(types.uint32(changes[at + 3])),
-            value32(types.uint32(changes[at + 4])),
-        )
+        o, first, second, new, next_new = noted(changes, c)
         _put(removal, types.int64(near[o]), w[o], dn[o], ds[o])
         _put(removal, first, w[o], next_new, new)
         _put(loss, 0, w[o], new, dn[o])
         changed[c], near_was[c], dn_was[c], ds_was[c] = o, near[o], dn[o], ds[o]
-        near[o], seco[o], dn[o], ds[o] = first, changes[at + 2], new, next_new
+        near[o], seco[o], dn[o], ds[o] = first, second, new, next_new
         limit[o] = next_new
+
+
+@njit(inline="always")
+def _start(after, removal, k):
+    for i in range(k):
+        _copy(after, i, removal, i)
+    _clear(after, k)
+
+
+@njit(inline="always")
+def _concern(after, k, gain, slot, weight, d, dn, ds):
+    _put(after, k, weight, min(d, dn), dn)
+    _put(after, types.int64(slot), weight, max(d, dn), ds)
+    return gain
+
+
+@njit(inline="always")
+def _least_change(after, k, gain):
+    least, slot = 0.0, 0
+    for i in range(k):
+        _add(after, i, after, k)
+        change = _nearest(after, i)
+        if change < least:
+            least, slot = change, i
+    return least, slot
+
+
+@njit(inline="always")
+def _slot_of(after, gain, change, slot):
+    return slot
+
+
+_itself = njit(lambda x, scale: x)
+_evaluate = evaluation(_itself, _start, _concern, _least_change, _slot_of)
 
 
 @export("i8(f4*, i8, i8*, i8*, i8, i8, i8*, i4*, f4*, f4*, f8*, i8, u8*, f4*, f4, u8*, i8*, f8*)")
 def evaluate(
     rows, stride, candidates, places, count, n,
-    taken, near, dn, ds, w, k, removal, limit, scale, after, hits, bid,
+    taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
 ):  # fmt: skip
-    """As `evaluate.evaluate`; the k first sums of `after` are those after each slot's loss, the
+    """As `fasterpam.evaluate`; the k first sums of `after` are those after each slot's loss, the
     next is the gain.
     """
-    no_bid(bid)
-    kept, room = 0, n + 5
-    for c in range(0, count, AT_ONCE):
-        hits_below_each(rows, stride, pointer_to(places, c), count - c, limit, n, hits)
-        for t in range(AT_ONCE if count - c > AT_ONCE else count - c):
-            j, place = candidates[c + t], places[c + t]
-            if taken[j]:
-                continue
-            for i in range(k):
-                _copy(after, i, removal, i)
-            _clear(after, k)
-            for h in range(hits[t * room]):
-                o = hits[t * room + 1 + h]
-                d, a = rows[place * stride + o], dn[o]
-                _put(after, k, w[o], min(d, a), a)
-                _put(after, types.int64(near[o]), w[o], max(d, a), ds[o])
-            change, slot = 0.0, 0
-            for i in range(k):
-                _add(after, i, after, k)
-                total = _nearest(after, i)
-                if total < change:
-                    change, slot = total, i
-            if change < 0:
-                candidates[kept], places[kept] = j, place
-                kept += 1
-                offer(bid, change, types.float64(j), types.float64(slot))
-    return kept
+    return _evaluate(
+        rows, stride, candidates, places, count, n,
+        taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
+    )  # fmt: skip
 
 
 @export("void(f4*, i8, i8*, f4, i8*, i4*, f4*, f4*, i8, i8, i4*, f4*, f4*, f8*, u8*, u8*)")
@@ -217,7 +224,7 @@ def update(
     gain,
     shift,
 ):
-    """As `exact.update`."""
+    """As `pam.update`."""
     for c in range(count):
         o = changed[c]
         row, weight = places[c] * stride, w[o]
@@ -234,9 +241,9 @@ def update(
 
 
 @export("void(u8*, u8*, u8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
-def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
-    """As `exact.best_swap`."""
-    no_bid(bid)
+def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, proposal):
+    """As `pam.best_swap`."""
+    no_proposal(proposal)
     total = words()
     for j in range(m):
         lowest[j] = 0.0
@@ -250,7 +257,7 @@ def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
                 lowest[j], slots[j] = change, types.float64(i)
     for j in range(m):
         if lowest[j] < 0 and not taken[first + j]:
-            offer(bid, lowest[j], types.float64(first + j), slots[j])
+            offer(proposal, lowest[j], types.float64(first + j), slots[j])
 
 
 @njit(inline="always")
@@ -283,12 +290,12 @@ def update_by_candidate(rows, stride, places, scale, m, changed, dn_was, count, 
 
 
 @export("void(u8*, i8, i8, i8*, f8*)")
-def best_addition(gain, m, first, taken, bid):
+def best_addition(gain, m, first, taken, proposal):
     """As `build.best_addition`."""
-    no_bid(bid)
+    no_proposal(proposal)
     for j in range(m):
         if not taken[first + j]:
-            offer(bid, -_nearest(gain, j), types.float64(first + j), 0.0)
+            offer(proposal, -_nearest(gain, j), types.float64(first + j), 0.0)
 
 
 @export("void(f4*, i8, i8*, i8*, i8, i4*, i8*, i8*, f8*, f8*, i8*)")

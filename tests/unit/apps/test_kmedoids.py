@@ -14,7 +14,7 @@ from hpckit.apps.kmedoids.config import Config, Generate, main
 from hpckit.apps.kmedoids.data import distances, generate, points
 from hpckit.apps.kmedoids.estimate import estimate
 from hpckit.apps.kmedoids.pictures import plane
-from hpckit.cluster import _search, fasterpam
+from hpckit.cluster import fasterpam, progress
 from hpckit.errors import Checkpointed, ConfigError
 
 CLOUDS = Generate(n=300, dimension=3, clouds=5)
@@ -115,14 +115,14 @@ def test_restart_on_other_ranks_changes_no_bit(comm, shared_path, method):
 
 @pytest.mark.mpi
 def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(comm, shared_path, monkeypatch):
-    step = _search.Search.step
+    step = progress.Progress.step
 
     def signalled(search, *arguments, **options):
         if comm.rank == comm.size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
         step(search, *arguments, **options)
 
-    monkeypatch.setattr(_search.Search, "step", signalled)
+    monkeypatch.setattr(progress.Progress, "step", signalled)
     config = _case(shared_path)
     with pytest.raises(Checkpointed, match=r"stopped after \d+ swaps, in pass 1 \(\d+ %\)"):
         main(comm, config)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
+from hpckit.cluster import (
+    alternate,
+    clara,
+    clarans,
+    dynmsc,
+    fastermsc,
+    fasterpam,
+    onebatch,
+    pam,
+)
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate, fastermsc, dynmsc]
 LATTICE = (

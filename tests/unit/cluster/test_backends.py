@@ -7,11 +7,13 @@ import numba
 import numpy as np
 import pytest
 import reference
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hpckit.cluster import _dist, _input, _metrics, fasterpam, pam
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster import distances, fasterpam, inputs, pam
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
+from hpckit.cluster.pairs import pairs_of
 from hpckit.errors import ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(330, 5))
@@ -92,25 +94,29 @@ def test_functions_that_are_no_distances(comm, metric, message):
 
 @settings(max_examples=40)
 @given(st.integers(1, 150), st.integers(1, 9), st.sampled_from(METRICS), st.integers(0, 2**32 - 1))
+@example(n=111, dim=1, metric="sqeuclidean", seed=111)
 def test_a_pair_has_its_distance_in_any_company(n, dim, metric, seed):
     """Any rows with any columns, in either role: the entries of the whole matrix."""
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, dim)) * 10.0 ** rng.integers(-9, 9)
     everything = np.arange(n)
-    exponent = _dist.load(problem(points, metric), by_candidate=True).exponent
+    loaded = load_distances(problem(points, metric), by_candidate=True)
+    exponent, wide = loaded.exponent, loaded.wide  # wide where a point is far from all others
     whole = np.zeros((n, n), np.float32)
-    _metrics.pairs(points, metric, everything, by_candidate=True).fill(everything, exponent, whole)
+    by_row = pairs_of(points, metric, everything, by_candidate=True)
+    by_row.fill(everything, exponent, whole, wide=wide)
     np.testing.assert_array_equal(whole, whole.T)
-    assert whole.max() <= 2**24
+    assert whole.max() <= loaded.far
     rows, columns = (rng.choice(n, rng.integers(1, n + 1)) for _ in range(2))
     some = np.full((len(rows), len(columns) + 3), -1, np.float32)
-    _metrics.pairs(points, metric, columns, by_candidate=False).fill(rows, exponent, some)
+    by_column = pairs_of(points, metric, columns, by_candidate=False)
+    by_column.fill(rows, exponent, some, wide=wide)
     np.testing.assert_array_equal(some[:, :-3], whole[np.ix_(rows, columns)])
     assert (some[:, -3:] == -1).all()
 
 
 def problem(points, metric, **options):
-    return _input.check(points, 1, init="first", metric=metric, **options)
+    return inputs.check(points, 1, init="first", metric=metric, **options)
 
 
 @pytest.mark.mpi
@@ -118,8 +124,8 @@ def problem(points, metric, **options):
 @pytest.mark.parametrize("memory", ["matrix", "free"])
 def test_distances_of_some_objects(comm, by_candidate, memory):
     some = np.array([0, 3, 64, 65, 200, 329])
-    whole = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
-    loaded = _dist.load(
+    whole = load_distances(problem(POINTS, "euclidean"), by_candidate=True)
+    loaded = load_distances(
         problem(POINTS, "euclidean", memory=memory, comm=comm),
         by_candidate=by_candidate,
         objects=some,
@@ -160,7 +166,7 @@ def test_an_interrupted_run_leaves_no_file_that_looks_complete(tmp_path, monkeyp
 
     file, expected = tmp_path / "ticks.h5", pam(POINTS, 6, metric="euclidean")
     with monkeypatch.context() as patch:
-        patch.setattr(_dist._Points, "fill", interrupt)
+        patch.setattr(distances._Points, "fill", interrupt)
         with pytest.raises(KeyboardInterrupt):
             pam(POINTS, 6, metric="euclidean", memory=file)
     assert not file.exists()
@@ -215,9 +221,11 @@ def test_auto_keeps_what_fits(monkeypatch):
     monkeypatch.setattr(
         "psutil.virtual_memory", lambda: type("Memory", (), {"available": 8 * 330 * 384})
     )
-    kept = _dist.load(problem(POINTS, "euclidean"), by_candidate=True)
-    computed = _dist.load(problem(np.concatenate([POINTS, POINTS]), "euclidean"), by_candidate=True)
-    assert (type(kept), type(computed)) == (_dist.Stored, _dist.Computed)
+    kept = load_distances(problem(POINTS, "euclidean"), by_candidate=True)
+    computed = load_distances(
+        problem(np.concatenate([POINTS, POINTS]), "euclidean"), by_candidate=True
+    )
+    assert (type(kept), type(computed)) == (distances.Stored, distances.Computed)
 
 
 MEASURE = textwrap.dedent("""

@@ -15,18 +15,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from hpckit.cluster import (
-    _named,
     alternate,
     clara,
     clarans,
     dynmsc,
     estimators,
     fasterpam,
+    metrics,
     onebatch,
     pam,
 )
-from hpckit.cluster._metrics import METRICS
 from hpckit.cluster.estimators import DynMSC, KMedoids
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import HpckitError
 
 IRIS = load_iris().data  # one decimal place: many distances are equal but for rounding
@@ -239,7 +239,7 @@ def test_all_that_a_method_takes_is_a_parameter():
 
 def points_for(metric):
     if metric in (
-        *_named.BOOLEAN,
+        *metrics.BOOLEAN,
         "sokalmichener",
     ):  # the last is true everywhere: some are of 0 by 0 where none is
         return np.greater(IRIS, [6, 3, 4, 0]).astype(float)
@@ -249,7 +249,7 @@ def points_for(metric):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("metric", [*_named.OTHERS, *_named.BOOLEAN, *_named.ALIASES, steepest])
+@pytest.mark.parametrize("metric", [*metrics.OTHERS, *metrics.BOOLEAN, *metrics.ALIASES, steepest])
 @pytest.mark.filterwarnings(
     "ignore:Cluster .* is empty:UserWarning"
 )  # few points of true and false differ
@@ -259,7 +259,7 @@ def test_metrics_of_scikit_learn(comm, metric):
     found = KMedoids(4, metric=metric, random_state=0, comm=comm).fit(fit)
     given = {} if callable(metric) else found.effective_metric_params_
     name = "rogerstanimoto" if metric == "sokalmichener" else metric
-    kind = bool if name in _named.BOOLEAN else float
+    kind = bool if name in metrics.BOOLEAN else float
     centers = found.cluster_centers_.astype(kind)
     expected = pairwise_distances(new.astype(kind), centers, metric=name, **given)
     np.testing.assert_allclose(
@@ -354,7 +354,7 @@ def test_random_states_of_all_kinds(comm):
 
 def test_single_precision_stays():
     for metric in (*METRICS, "mahalanobis", "jaccard", "haversine", steepest):
-        X = (points_for(metric) + (metric not in _named.BOOLEAN)).astype("f4")[
+        X = (points_for(metric) + (metric not in metrics.BOOLEAN)).astype("f4")[
             :, : 2 if metric == "haversine" else 4
         ]
         X = X / 9 if metric == "haversine" else X

@@ -13,19 +13,19 @@ import reference
 
 from hpckit import native
 from hpckit.cluster import (
-    _dist,
-    _input,
     alternate,
     clara,
     clarans,
     dynmsc,
     fastermsc,
     fasterpam,
+    inputs,
     medoid_silhouette,
     onebatch,
     pam,
     silhouette,
 )
+from hpckit.cluster.distances import load_distances
 from hpckit.errors import ConfigError
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate]
@@ -205,9 +205,9 @@ def test_ordinary_distances_stay_whole_numbers_of_ticks():
     ):
         for far in (0, 3):
             some = np.append(points, np.full((1, points.shape[1]), far), axis=0).astype(float)
-            problem = _input.check(some, 10, init="first", metric="euclidean")
-            assert not _dist.load(problem, by_candidate=True).wide
-            assert _dist.load(problem, by_candidate=True).sums(3).dtype == np.float64
+            problem = inputs.check(some, 10, init="first", metric="euclidean")
+            assert not load_distances(problem, by_candidate=True).wide
+            assert load_distances(problem, by_candidate=True).sums(3).dtype == np.float64
 
 
 def test_zeros_with_a_sign_are_zeros():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import _dist, _inplace, _input, fasterpam, pam
+from hpckit.cluster import fasterpam, inplace, inputs, pam
+from hpckit.cluster.distances import load_distances
 
 
 @pytest.mark.mpi
@@ -16,10 +17,10 @@ def test_a_symmetric_matrix_is_read_where_it_lies(comm, n):
     matrix = np.minimum(matrix, matrix.T)
     for data in (matrix, np.asfortranarray(matrix), np.pad(matrix, 3)[3:-3, 3:-3]):
         for by_candidate in (False, True):
-            problem = _input.check(data, 1, init="first", comm=comm, threads=2)
+            problem = inputs.check(data, 1, init="first", comm=comm, threads=2)
             given, stored = (
-                _inplace.find(problem, by_candidate=by_candidate),
-                _dist.load(problem, by_candidate=by_candidate),
+                inplace.find(problem, by_candidate=by_candidate),
+                load_distances(problem, by_candidate=by_candidate),
             )
             assert given is not None and (not given.m or np.shares_memory(given.table, data))
             ours = (
@@ -46,8 +47,8 @@ def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
             matrix[o, j] = value
             if value != 2.0:
                 matrix[j, o] = value
-            problem = _input.check(matrix, 1, init="first", comm=comm)
-            assert _inplace.find(problem, by_candidate=True) is None
+            problem = inputs.check(matrix, 1, init="first", comm=comm)
+            assert inplace.find(problem, by_candidate=True) is None
 
 
 @pytest.mark.mpi(min_size=2)
@@ -60,8 +61,8 @@ def test_ranks_may_differ_in_threads_and_order(comm):
         matrix[128 * odd + 1, 128 * odd] = 2
         for order in ("C", "F") if odd < 2 else "C":
             data = np.asarray(matrix, order=order if comm.rank else "C")
-            problem = _input.check(data, 1, init="first", comm=comm, threads=1 + comm.rank)
-            assert _inplace.find(problem, by_candidate=True) is None
+            problem = inputs.check(data, 1, init="first", comm=comm, threads=1 + comm.rank)
+            assert inplace.find(problem, by_candidate=True) is None
 
 
 @pytest.mark.mpi

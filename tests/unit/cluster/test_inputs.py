@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import _data, _dist, _input, fasterpam, pam
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster import fasterpam, inputs, pam
+from hpckit.cluster.data import read_data
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(190, 4))
@@ -58,12 +60,12 @@ def test_slices_are_the_whole(comm, search, sizes):
 @pytest.mark.mpi
 @pytest.mark.parametrize("by_candidate", [False, True])
 def test_slices_travel_in_many_messages(comm, monkeypatch, by_candidate):
-    monkeypatch.setattr("hpckit.cluster._matrix._VALUES", 1000)
+    monkeypatch.setattr("hpckit.cluster.matrix._VALUES", 1000)
     for objects in (np.arange(190), np.array([0, 1, 70, 71, 150, 189])):
-        problem = _input.check(
+        problem = inputs.check(
             MATRIX[cut(comm, 190, [2, 1])], 3, init="first", distributed=True, comm=comm
         )
-        loaded = _dist.load(problem, by_candidate=by_candidate, objects=objects)
+        loaded = load_distances(problem, by_candidate=by_candidate, objects=objects)
         mine = np.arange(loaded.first, loaded.first + loaded.m)
         found = np.ldexp(loaded.part(np.arange(len(objects)), mine).astype(float), loaded.exponent)
         np.testing.assert_array_equal(found, MATRIX[np.ix_(objects, mine)])
@@ -233,5 +235,5 @@ def test_slices_without_any_weight(comm):
             POINTS, 2, metric="euclidean", sample_weight=np.zeros(190), distributed=True, comm=comm
         )
     weights = np.zeros(190) if comm.rank else np.ones(190)  # a slice of zeros is no error
-    data, given = _data.read(Ranks(comm), POINTS, weights, points=True, distributed=True)
+    data, given = read_data(Ranks(comm), POINTS, weights, points=True, distributed=True)
     assert data.shape == (190 * comm.size, 4) and given.sum() == 190

@@ -8,9 +8,11 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpckit.cluster import _dist, _init, _input, _swap, fasterpam, pam
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import State
+from hpckit.cluster import fasterpam, initial, inputs, pam
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.state import DistanceState
+from hpckit.cluster.swaps import best, eager, visiting_order
 
 
 def swaps(result):
@@ -36,7 +38,7 @@ def test_blocks_of_one_are_fasterpam_and_one_block_is_pam(problem):
     distances, init, _ = problem
     n, k = len(distances), len(init)
     result = fasterpam(distances, k, init=init, block=1)
-    order = _swap.visiting_order(n).tolist()
+    order = visiting_order(n).tolist()
     assert (result.medoids.tolist(), swaps(result)) == reference.fasterpam(
         distances.tolist(), init.tolist(), order
     )
@@ -70,14 +72,14 @@ def test_build_adds_the_best_object(problem):
 @given(reference.problems(), st.booleans())
 def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate):
     distances, init, weights = problem
-    sound = _input.check(distances, len(init), init=init, sample_weight=weights)
-    loaded = _dist.load(sound, by_candidate=by_candidate)
+    sound = inputs.check(distances, len(init), init=init, sample_weight=weights)
+    loaded = load_distances(sound, by_candidate=by_candidate)
     rest = sound.weights, sound.weight_exponent
-    state = State(loaded, *rest, _init.medoids(sound, loaded), sound.ranks)
-    _swap.eager(state, Search(state, 3, 9)) if by_candidate else _swap.best(
-        state, Search(state, sound.n, 9)
+    state = DistanceState(loaded, *rest, initial.medoids(sound, loaded), sound.ranks)
+    eager(state, Progress(state, 3, 9)) if by_candidate else best(
+        state, Progress(state, sound.n, 9)
     )
-    fresh = State(loaded, *rest, state.medoids.copy(), sound.ranks)
+    fresh = DistanceState(loaded, *rest, state.medoids.copy(), sound.ranks)
     for name in ("taken", "near", "seco", "dn", "ds", "removal", "loss"):
         np.testing.assert_array_equal(getattr(state, name), getattr(fresh, name), name)
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpckit import native
-from hpckit.cluster import _dist, _input, _quant
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster import inputs, quantization
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError
 
 
@@ -29,8 +30,8 @@ def plain(points, metric):
 
 
 def load(points, metric, by_candidate=False, comm=None):
-    problem = _input.check(points, 1, init="first", metric=metric, comm=comm)
-    return _dist.load(problem, by_candidate=by_candidate)
+    problem = inputs.check(points, 1, init="first", metric=metric, comm=comm)
+    return load_distances(problem, by_candidate=by_candidate)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-70, 1e60])
@@ -82,15 +83,15 @@ def test_every_rank_has_its_part_of_the_same_matrix(comm, metric):
 )
 def test_ticks_are_the_nearest_whole_numbers(values, dtype):
     x = np.minimum(np.array([values]), 1e30).astype(dtype)
-    top = _quant.largest(x)
+    top = quantization.largest(x)
     assert top == x.max()
     if 0 < top < 1e-140:
         with pytest.raises(ConfigError, match="use other units"):
-            _quant.exponent(top, 24, "largest distance")
+            quantization.exponent(top, 24, "largest distance")
         return
-    exponent = _quant.exponent(top, 24, "largest distance")
+    exponent = quantization.exponent(top, 24, "largest distance")
     ticks = np.empty(x.shape, np.float32)
-    _quant.to_ticks(x, exponent, ticks)
+    quantization.to_ticks(x, exponent, ticks)
     assert ticks.max() <= 2**24
     np.testing.assert_array_equal(ticks, np.rint(np.ldexp(x.astype(float), -exponent)))
 
@@ -109,12 +110,12 @@ def test_ticks_of_any_layout(dtype):
     ):
         expected = np.rint(part.astype(float) * 2**24)
         ticks = np.full((len(part), part.shape[1] + 5), -1, np.float32)
-        _quant.to_ticks(part, -24, ticks[:, :-5])
+        quantization.to_ticks(part, -24, ticks[:, :-5])
         np.testing.assert_array_equal(ticks[:, :-5], expected)
         assert (ticks[:, -5:] == -1).all()
         if dtype == "f4":
             same = part.copy()
-            _quant.to_ticks(same, -24, same)
+            quantization.to_ticks(same, -24, same)
             np.testing.assert_array_equal(same, expected)
 
 
@@ -125,15 +126,15 @@ def test_bad_values_are_found_anywhere(bad):
         x.flat[place] = bad
         for layout in (x, x.T, x[:, ::-1]):
             with pytest.raises(ConfigError, match="finite and not negative"):
-                _quant.largest(layout)
-    assert _quant.largest(np.array([[-0.0, 0.5]])) == 0.5
+                quantization.largest(layout)
+    assert quantization.largest(np.array([[-0.0, 0.5]])) == 0.5
 
 
 def test_whole_weights_are_kept_and_others_nearly():
-    whole, unit = _quant.weights(np.array([1.0, 2, 3, 2**27]))
+    whole, unit = quantization.weights(np.array([1.0, 2, 3, 2**27]))
     assert np.ldexp(whole, unit).tolist() == [1, 2, 3, 2**27]
     given_weights = np.random.default_rng(3).random(1000)
-    rounded, unit = _quant.weights(given_weights)
+    rounded, unit = quantization.weights(given_weights)
     assert rounded.sum() <= 2**29
     np.testing.assert_allclose(
         np.ldexp(rounded, unit), given_weights, atol=given_weights.sum() * 2**-28
@@ -141,26 +142,31 @@ def test_whole_weights_are_kept_and_others_nearly():
 
 
 def test_masks_find_what_single_comparisons_find():
-    """Both evaluations of all candidates: the same bid, and the same list of candidates that
-    improve.
-    """
-    kernels, rng = native.load("hpckit.cluster.kernels.evaluate"), np.random.default_rng(4)
+    """The kernel and plain NumPy: the same proposal, and the same candidates that improve."""
+    kernels, rng = native.load("hpckit.cluster.kernels.fasterpam"), np.random.default_rng(4)
     for n, k in [(1, 1), (64, 3), (65, 2), (502, 7), (503, 400)]:
         rows = rng.integers(0, 50, (n, n)).astype(np.float32)
         dn, ds = np.sort(rng.integers(0, 50, (2, n)), axis=0).astype(np.float32)
         near, weights = rng.integers(0, k, n, dtype=np.int32), rng.integers(1, 9, n).astype(float)
-        taken, removal = (rng.random(n) < 0.1).astype(np.int64), rng.integers(0, 999, k) * 1.0
-        found = []
-        for evaluate in (kernels.evaluate, kernels.evaluate_scalar):
-            after, hits, bid = np.empty(k), np.empty(4 * (n + 5), np.int64), np.empty(3)
-            candidates, places = np.arange(n), np.arange(n)
-            objects = map(native.address, (taken, near, dn, ds, weights))
-            judged = native.address(removal), native.address(ds), 1.0
-            scratch = map(native.address, (after, hits, bid))
-            todo = native.address(candidates), native.address(places), n
-            count = evaluate(native.address(rows), n, *todo, n, *objects, k, *judged, *scratch)
-            found.append((candidates[:count].tolist(), places[:count].tolist(), bid.tolist()))
-        assert found[0] == found[1]
+        taken = (rng.random(n) < 0.1).astype(np.int64)
+        removal = np.bincount(near, weights * (ds - dn), k)
+        after, affected, proposal = np.empty(k), np.empty(4 * (n + 5), np.int64), np.empty(3)
+        candidates, places = np.arange(n), np.arange(n)
+        objects = map(native.address, (taken, near, dn, ds, weights))
+        judged = native.address(removal), native.address(ds), 1.0
+        scratch = map(native.address, (after, affected, proposal))
+        todo = native.address(candidates), native.address(places), n
+        count = kernels.evaluate(native.address(rows), n, *todo, n, *objects, k, *judged, *scratch)
+        swaps = []
+        for j in np.flatnonzero(taken == 0):
+            d, concerned = rows[j], rows[j] < ds
+            moved = weights * np.where(concerned, np.maximum(d, dn) - ds, 0)
+            gain = (weights * np.where(concerned, np.minimum(d, dn) - dn, 0)).sum()
+            changes = gain + removal + np.bincount(near, moved, k)
+            if changes.min() < 0:
+                swaps.append((changes.min(), j, changes.argmin()))
+        assert candidates[:count].tolist() == [j for _, j, _ in swaps]
+        assert tuple(proposal) == min(swaps, default=(0, -1, -1))
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,21 @@ import pytest
 import reference
 from sklearn.metrics import pairwise, pairwise_distances
 
-from hpckit.cluster import _named, clara, fasterpam, medoid_silhouette, onebatch, pam, silhouette
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster import (
+    clara,
+    fasterpam,
+    medoid_silhouette,
+    metrics,
+    onebatch,
+    pam,
+    silhouette,
+)
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((41, 5)) + 0.1
-NAMES = sorted(set(_named.NAMES) - {"sokalmichener"})  # which scikit-learn has dropped
+NAMES = sorted(set(metrics.NAMES) - {"sokalmichener"})  # which scikit-learn has dropped
 PARAMETERS = [
     ("minkowski", {"p": 3}),
     ("minkowski", {"p": 1}),
@@ -30,7 +38,7 @@ PARAMETERS = [
 
 
 def points_for(name):
-    if name in _named.BOOLEAN:
+    if name in metrics.BOOLEAN:
         return (RNG.random((41, 9)) < 0.5).astype(float)
     if name == "haversine":
         return POINTS[:, :2]
@@ -45,7 +53,7 @@ def expected(name, points):
     ):  # of which scikit-learn sets the diagonal to 0, but only where all points are compared
         return pairwise_distances(points.astype(bool), points.astype(bool), metric=name)
     return pairwise_distances(
-        points.astype(bool) if name in _named.BOOLEAN else points, metric=name
+        points.astype(bool) if name in metrics.BOOLEAN else points, metric=name
     )
 
 
@@ -91,10 +99,10 @@ def test_parameters(comm, name, parameters):
     assert found.loss == pytest.approx(distances[:, found.medoids].min(axis=1).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", [*_named.OTHERS, *_named.BOOLEAN, *METRICS])
+@pytest.mark.parametrize("name", [*metrics.OTHERS, *metrics.BOOLEAN, *METRICS])
 def test_a_distance_does_not_depend_on_what_is_computed_with_it(name):
     points = points_for(name)
-    named = _named.bind(name, {}, points, _named.Ranks(None))
+    named = metrics.complete(name, {}, points, metrics.Ranks(None))
     whole = named.table(points, points)
     some = slice(0, 1), slice(3, 10), slice(None, None, 3)
     for rows, columns in itertools.product(some, some):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import _swap, fasterpam, pam
+from hpckit.cluster import fasterpam, pam, swaps
 
 kmedoids = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
 DATA = Path(os.environ.get("HPCKIT_DATA", Path(__file__).parents[4] / "shared/data")) / "kmedoids"
@@ -50,7 +50,7 @@ def test_fasterpam(matrix, start):
     """The peer visits objects as they are numbered: number them in the order in which blocks of one
     visit them.
     """
-    order = _swap.visiting_order(len(matrix))
+    order = swaps.visiting_order(len(matrix))
     number = np.argsort(order)
     theirs = kmedoids.fasterpam(
         matrix[np.ix_(order, order)], number[start.astype(int)].astype(np.uint64), n_cpu=1

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rank_invariance import same_on_all
 
-from hpckit.cluster import Result, _quant, _swap, fasterpam, pam
+from hpckit.cluster import Result, fasterpam, pam, quantization, swaps
 from hpckit.comm import partition
 
 GRAPHS = Path(__file__).parents[2] / "data" / "pmed"
@@ -106,7 +106,7 @@ def check(distances, init, **common):
     for block in (None, 1, 16, n):
         method, options = (fasterpam, {"block": block}) if block else (pam, {})
         ours = method(distances, k, init=init, **options, **common)
-        blocks = np.split(_swap.visiting_order(n), range(block or n, n, block or n))
+        blocks = np.split(swaps.visiting_order(n), range(block or n, n, block or n))
         medoids, trace, passes = search(whole, init, blocks)
         assert ours.medoids.tolist() == medoids
         assert ours.trace.tolist() == [
@@ -217,5 +217,5 @@ def test_without_whole_weights_two_ways_to_pam_part(monkeypatch):
         return reference.digest(kept) == reference.digest(anew)
 
     assert all(map(agree, range(10)))
-    monkeypatch.setattr(_quant, "weights", lambda given: (given, 0))
+    monkeypatch.setattr(quantization, "weights", lambda given: (given, 0))
     assert not all(map(agree, range(10)))

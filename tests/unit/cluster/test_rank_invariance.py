@@ -5,7 +5,7 @@ import pytest
 import reference
 
 from hpckit.cluster import fasterpam, pam
-from hpckit.cluster._metrics import METRICS
+from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi

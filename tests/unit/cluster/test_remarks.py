@@ -7,7 +7,16 @@ import logging
 import numpy as np
 import pytest
 
-from hpckit.cluster import alternate, clara, clarans, dynmsc, fastermsc, fasterpam, onebatch, pam
+from hpckit.cluster import (
+    alternate,
+    clara,
+    clarans,
+    dynmsc,
+    fastermsc,
+    fasterpam,
+    onebatch,
+    pam,
+)
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate, fastermsc, dynmsc]
 FEW = np.repeat([[0.0], [3.0], [7.0]], 5, axis=0)  # distinct points

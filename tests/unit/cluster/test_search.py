@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from hpckit.cluster import _ranks, _search, _swap, fasterpam, pam
+from hpckit.cluster import fasterpam, pam, progress, ranks, swaps
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 
 POINTS = np.random.default_rng(0).normal(size=(301, 3))
@@ -118,14 +118,14 @@ def test_a_search_can_be_interrupted(threads, monkeypatch):
     """As by Ctrl+C while other threads judge; a real signal might meet Python holding a lock of its
     own.
     """
-    points, judge = np.random.default_rng(1).normal(size=(2001, 3)), _swap._Judge._part
+    points, judge = np.random.default_rng(1).normal(size=(2001, 3)), swaps._Judge._part
 
     def interrupted(self, thread, start, stop):
         if thread == 0 and next(calls, None) is None:
             raise KeyboardInterrupt
         return judge(self, thread, start, stop)
 
-    monkeypatch.setattr(_swap._Judge, "_part", interrupted)
+    monkeypatch.setattr(swaps._Judge, "_part", interrupted)
     for many in range(1, 60, 3):
         calls = iter(range(many))
         with pytest.raises(KeyboardInterrupt):
@@ -148,11 +148,11 @@ def test_when_ranks_agree_changes_no_bit(comm, monkeypatch):
     """After each block, after more and more of them, or after as many as may be: only the number of
     agreements.
     """
-    settle, agreements = _ranks.Ranks.settle, []
-    monkeypatch.setattr(_ranks.Ranks, "settle", lambda ranks: agreements.append(1) or settle(ranks))
+    settle, agreements = ranks.Ranks.settle, []
+    monkeypatch.setattr(ranks.Ranks, "settle", lambda ranks: agreements.append(1) or settle(ranks))
     found = []
     for slow in (10**9, 2, 1):
-        monkeypatch.setattr(_search, "_SLOW", slow)
+        monkeypatch.setattr(progress, "_SLOW", slow)
         agreements.clear()
         result = fasterpam(POINTS, 12, block=2, comm=comm, **START)
         found.append((reference.digest(result), len(agreements)))

@@ -13,7 +13,8 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpckit.cluster import _swap, dynmsc, fastermsc, medoid_silhouette, silhouette
+from hpckit.cluster import dynmsc, fastermsc, medoid_silhouette, silhouette
+from hpckit.cluster.swaps import visiting_order
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
 
@@ -95,7 +96,7 @@ def test_blocks_of_one_are_fastermsc_and_one_block_is_pammedsil(problem, weighte
     distances, init, weights = problem
     n, k, plain = len(distances), len(init), weights.tolist() if weighted else [1] * len(distances)
     for block, expected in (
-        (1, climb(distances.tolist(), init.tolist(), _swap.visiting_order(n).tolist(), plain)),
+        (1, climb(distances.tolist(), init.tolist(), visiting_order(n).tolist(), plain)),
         (n, steepest(distances.tolist(), init.tolist(), plain)),
     ):
         result = fastermsc(
@@ -128,7 +129,7 @@ def test_dynmsc_drops_the_medoid_that_costs_least(problem, weighted):
     distances, init, weights = problem
     plain, order = (
         weights.tolist() if weighted else [1] * len(distances),
-        _swap.visiting_order(len(distances)).tolist(),
+        visiting_order(len(distances)).tolist(),
     )
     medoids, found = init.tolist(), []
     while len(medoids) >= 2:
@@ -214,7 +215,7 @@ def test_the_package_kmedoids(k):
     peer = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
     points = np.random.default_rng(5).integers(0, 2**20, (300, 3))
     distances = np.abs(points[:, None] - points).sum(axis=-1).astype(np.float32)
-    order, start = _swap.visiting_order(300), np.random.default_rng(6).permutation(300)[:k]
+    order, start = visiting_order(300), np.random.default_rng(6).permutation(300)[:k]
     number = np.argsort(order)
     numbered, first = distances[np.ix_(order, order)], number[start].astype(np.uint64)
     theirs, ours = peer.fastermsc(numbered, first), fastermsc(distances, k, init=start, block=1)

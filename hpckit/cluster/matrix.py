@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpckit.cluster import _quant
+from hpckit.cluster import quantization
 from hpckit.comm import partition
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Whole(Matrix):
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         return max(
-            (_quant.largest(values) for _, values in self.pieces(objects, first, stop)), default=0.0
+            (quantization.largest(values) for _, values in self.pieces(objects, first, stop)),
+            default=0.0,
         )
 
     def pieces(
@@ -90,7 +91,7 @@ class Slices(Matrix):
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         mine = objects[slice(*self._places(objects)[self._comm.rank])]
         return max(
-            (_quant.largest(self._own(some)) for _, some in _parts(mine, self.n)), default=0.0
+            (quantization.largest(self._own(some)) for _, some in _parts(mine, self.n)), default=0.0
         )
 
     def pieces(

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from numba import types
 
-from hpckit.cluster.kernels.bids import no_bid, offer
 from hpckit.cluster.kernels.intrinsics import rint
+from hpckit.cluster.kernels.proposals import no_proposal, offer
 from hpckit.native import export
 
 
@@ -56,11 +56,11 @@ def update(
 
 
 @export("void(f8*, f8*, f8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
-def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
-    """The best swap of all candidates, as a bid if it lowers the loss; `lowest` and `slots` are
+def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, proposal):
+    """The best swap of all candidates, as a proposal if it lowers the loss; `lowest` and `slots` are
     scratch of m.
     """
-    no_bid(bid)
+    no_proposal(proposal)
     for j in range(m):
         lowest[j] = shift[j] + removal[0]
         slots[j] = 0.0
@@ -73,4 +73,4 @@ def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, bid):
     for j in range(m):
         change = gain[j] + lowest[j]
         if change < 0 and not taken[first + j]:
-            offer(bid, change, types.float64(first + j), slots[j])
+            offer(proposal, change, types.float64(first + j), slots[j])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 ENDINGS = (".h5", ".hdf5")

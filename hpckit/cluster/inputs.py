@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from hpckit.cluster import _data, _file, _named, _quant
-from hpckit.cluster._matrix import Matrix
-from hpckit.cluster._metrics import Metric
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster import metrics, quantization, ticks_file
+from hpckit.cluster.data import read_data, refuse_masked
+from hpckit.cluster.matrix import Matrix
+from hpckit.cluster.metrics import AnyMetric
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 from hpckit.log import get_logger
 
@@ -51,7 +52,7 @@ class Common(TypedDict, total=False):
         is read where it lies
     """
 
-    metric: Metric
+    metric: AnyMetric
     metric_params: Mapping[str, Any] | None
     random_state: Any
     sample_weight: Any
@@ -73,7 +74,7 @@ class Problem:
 
     ranks: Ranks
     data: Any
-    metric: Metric
+    metric: AnyMetric
     n: int
     k: int
     init: str | np.ndarray
@@ -119,16 +120,16 @@ def check(
                 f"there is no argument {' nor '.join(sorted(unknown))} here: see the function's "
                 "help"
             )
-        name, parameters = _named.known(metric, metric_params)
+        name, parameters = metrics.identify(metric, metric_params)
         place = _place(memory, name)
     ranks.same("the search", search)
     ranks.same("metric and memory", (name, parameters, place))
     kind = {
         "points": name != "precomputed",
         "distributed": bool(distributed),
-        "gaps": _named.allows_nan(metric),
+        "gaps": metrics.allows_nan(metric),
     }
-    array, given_weights = _data.read(ranks, data, sample_weight, **kind)
+    array, given_weights = read_data(ranks, data, sample_weight, **kind)
     n = len(given_weights)
     with ranks.together():
         k = how_many(k, called, n)
@@ -143,7 +144,7 @@ def check(
             for name, value in {"threads": threads, **counts, **given}.items()
         }
         ranks.threads = numbers.pop("threads")  # may differ
-        weights, unit = _quant.weights(given_weights)
+        weights, unit = quantization.weights(given_weights)
         text = start if isinstance(start, str) else start.tolist()
         content = None if isinstance(array, Matrix) else zlib.crc32(np.ascontiguousarray(array))
         limit = numbers.get("max_iter", math.inf)
@@ -152,15 +153,15 @@ def check(
         )
     ranks.same(f"{called}, init and the other arguments", (k, text, numbers))
     ranks.same("points and weights (checksums)", (content, zlib.crc32(weights)))
-    return replace(problem, metric=_bound(metric, metric_params, array, ranks))
+    return replace(problem, metric=_complete(metric, metric_params, array, ranks))
 
 
-def _bound(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> Metric:
-    """The metric as `_metrics` takes it, with its parameters (collective)."""
-    named = _named.bind(metric, parameters, data, ranks)
-    if named is not metric and ranks.rank == 0 and (said := _named.remark(named, data)):
+def _complete(metric: Any, parameters: Any, data: Any, ranks: Ranks) -> AnyMetric:
+    """The metric as `pairs_of` takes it, with its parameters (collective)."""
+    complete = metrics.complete(metric, parameters, data, ranks)
+    if complete is not metric and ranks.rank == 0 and (said := complete.remark(data)):
         _LOG.warning(said)
-    return named.metric
+    return complete.fastest
 
 
 def _place(memory: Any, metric: str) -> str | Path:
@@ -171,9 +172,9 @@ def _place(memory: Any, metric: str) -> str | Path:
                 "memory='matrix'"
             )
         return memory
-    if isinstance(memory, (str, os.PathLike)) and Path(memory).suffix in _file.ENDINGS:
+    if isinstance(memory, (str, os.PathLike)) and Path(memory).suffix in ticks_file.ENDINGS:
         return Path(memory)
-    endings = " or ".join(_file.ENDINGS)
+    endings = " or ".join(ticks_file.ENDINGS)
     raise ConfigError(
         f"memory={memory!r} must be auto, matrix, free, or the name of a file that ends in "
         f"{endings}"
@@ -208,7 +209,7 @@ def how_many(k: Any, called: str, n: int) -> int:
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
     """(k,) int64, different objects; `ConfigError` for anything else."""
-    _data.refuse_masked(init, name)
+    refuse_masked(init, name)
     try:
         given = np.asarray(init)
     except ValueError:

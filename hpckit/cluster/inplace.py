@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _quant
-from hpckit.cluster._dist import Distances, Given, Rows, look_over
-from hpckit.cluster._input import Problem
-from hpckit.cluster._matrix import Whole
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster import quantization
+from hpckit.cluster.distances import Distances, Given, Rows, look_over
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.matrix import Whole
+from hpckit.cluster.ranks import Ranks
 
 _RANGE = 100  # largest exponent of a tick: it and its inverse must be float32
 
@@ -65,14 +65,17 @@ def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
     )  # ranks may differ in both
     with ranks.together():
         if not symmetric:
-            top = _quant.largest(rows[own] if by_candidate else rows[:, own])
+            top = quantization.largest(rows[own] if by_candidate else rows[:, own])
         else:
             rows = rows if rows.strides[1] == 4 else rows.T
             top = _largest_symmetric(rows, ranks, threads)
     top = ranks.maximum(top)
     if top == math.inf:
         return None
-    exponent, objects = _quant.exponent(top, _quant.DISTANCE_BITS, "largest distance"), np.arange(n)
+    exponent, objects = (
+        quantization.exponent(top, quantization.DISTANCE_BITS, "largest distance"),
+        np.arange(n),
+    )
     wide = Given(problem, objects, by_candidate).too_coarse(top)
     if wide:
         exponent = 0

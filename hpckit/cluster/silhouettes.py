@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _dist, _init, _input, _swap
-from hpckit.cluster._assign import to_medoids
-from hpckit.cluster._data import refuse_masked
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._metrics import Metric
-from hpckit.cluster._ranks import Ranks
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import Medoids
-from hpckit.cluster.kmedoids import Result, finish, remarked
+from hpckit.cluster import initial, inputs, swaps
+from hpckit.cluster.assignment import to_medoids
+from hpckit.cluster.data import refuse_masked
+from hpckit.cluster.distances import Distances, load_distances
+from hpckit.cluster.metrics import AnyMetric
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.ranks import Ranks
+from hpckit.cluster.result import Result, logged, result_of
+from hpckit.cluster.state import State
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
@@ -40,7 +40,7 @@ class DynResult(Result):
     scores: np.ndarray
 
 
-@remarked
+@logged
 def fastermsc(
     data: Any,
     k: int,
@@ -48,7 +48,7 @@ def fastermsc(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam`
     (collective over `comm`).
@@ -58,14 +58,14 @@ def fastermsc(
     rounded to 2**-24. k is 2 or more; other arguments and errors as for `fasterpam`. Source:
     Lenssen & Schubert, Information Systems 120, 2024.
     """
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common
     )
     _at_least_two(problem.k)
     return _search(problem, *_start(problem), block)[0]
 
 
-@remarked
+@logged
 def dynmsc(
     data: Any,
     k_max: int,
@@ -74,7 +74,7 @@ def dynmsc(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> DynResult:
     """DynMSC: the number of medoids with the highest average medoid silhouette (collective over
     `comm`).
@@ -85,7 +85,7 @@ def dynmsc(
     `fastermsc`.
     """
     counts = {"block": block, "k_min": k_min}
-    problem = _input.check(
+    problem = inputs.check(
         data, k_max, counts, {"max_iter": max_iter}, "k_max", search="dynmsc", init=init, **common
     )
     _at_least_two(problem.k, "k_max")
@@ -110,7 +110,7 @@ def silhouette(
     data: Any,
     labels: Any,
     *,
-    metric: Metric = "precomputed",
+    metric: AnyMetric = "precomputed",
     metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,
@@ -132,12 +132,12 @@ def silhouette(
         "distributed": distributed,
         "memory": "matrix" if metric == "precomputed" else "free",
     }
-    problem = _input.check(data, 1, search="silhouette", init="first", metric=metric, **common)
+    problem = inputs.check(data, 1, search="silhouette", init="first", metric=metric, **common)
     ranks, sums = problem.ranks, np.empty((0, 0))
     with ranks.together():
         clusters, sizes = _clusters(labels, problem.n)
     ranks.same("labels (checksum)", zlib.crc32(clusters))
-    distances = _dist.load(replace(problem, k=len(sizes)), by_candidate=True)
+    distances = load_distances(replace(problem, k=len(sizes)), by_candidate=True)
     with ranks.together():  # there may be no room for it
         sums = distances.sums(len(sizes), problem.n)
     _add_up(distances, clusters, sums)
@@ -157,7 +157,7 @@ def medoid_silhouette(
     data: Any,
     medoids: Any,
     *,
-    metric: Metric = "precomputed",
+    metric: AnyMetric = "precomputed",
     metric_params: Mapping[str, Any] | None = None,
     comm: MPI.Intracomm | None = None,
     threads: int = 1,
@@ -170,7 +170,7 @@ def medoid_silhouette(
     Other arguments and errors as for `fasterpam`. Source as for `fastermsc`.
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
-    problem = _input.check(
+    problem = inputs.check(
         data,
         np.size(medoids),
         search="medoid_silhouette",
@@ -194,23 +194,23 @@ def _at_least_two(k: int, name: str = "k") -> None:
         )
 
 
-def _start(problem: _input.Problem) -> tuple[Distances, np.ndarray]:
+def _start(problem: inputs.Problem) -> tuple[Distances, np.ndarray]:
     """The distances, and the first medoids."""
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
+        distances = load_distances(problem, by_candidate=True)
     with span("init"):
-        return distances, _init.medoids(problem, distances)
+        return distances, initial.medoids(problem, distances)
 
 
 def _search(
-    problem: _input.Problem, distances: Distances, medoids: np.ndarray, block: int
+    problem: inputs.Problem, distances: Distances, medoids: np.ndarray, block: int
 ) -> tuple[Result, np.ndarray]:
     """The search from these medoids, and what losing each one costs at its end."""
-    state = _Silhouette(distances, problem.weights, medoids, problem.ranks)
-    search = Search(state, min(block, problem.n), problem.limit)
+    state = SilhouetteState(distances, problem.weights, medoids, problem.ranks)
+    progress = Progress(state, min(block, problem.n), problem.limit)
     with span("swaps"):
-        _swap.eager(state, search)
-    return finish(state, search), state.removal
+        swaps.eager(state, progress)
+    return result_of(state, progress), state.removal
 
 
 def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +240,7 @@ def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> Non
         add_rows(*rows.at, native.address(own[start:]), len(rows.places), *into)
 
 
-class _Silhouette(Medoids):
+class SilhouetteState(State):
     """Medoids whose loss is the sum of w dn / ds, in units of 2**-24.
 
     dt : (n,) float32, distances of the third nearest

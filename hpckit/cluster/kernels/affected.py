@@ -11,27 +11,27 @@ _AHEAD = 1024  # objects
 
 
 @njit(inline="always")
-def _put(mask, o, hits, count):
+def _put(mask, o, affected, count):
     """Append the objects of a mask: four places are written whatever it is, so that sparse masks
     mispredict nothing.
     """
     end = count + population(mask)
     for t in range(4):
-        hits[count + t] = o + lowest(mask)
+        affected[count + t] = o + lowest(mask)
         mask &= mask - types.uint64(1)
     count += 4
     while count < end:
-        hits[count] = o + lowest(mask)
+        affected[count] = o + lowest(mask)
         mask &= mask - types.uint64(1)
         count += 1
     return end
 
 
 @njit
-def _put_rest(row, start, limit, length, hits, count):
+def _put_rest(row, start, limit, length, affected, count):
     """Append those beyond the last whole mask."""
     for o in range(length - length % LANES, length):
-        hits[count] = o
+        affected[count] = o
         count += 1 if row[start + o] < limit[o] else 0
     return count
 
@@ -43,21 +43,21 @@ def _prefetch(rows, start):
 
 
 @njit
-def hits_below(row, start, limit, length, hits):
-    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `hits` has
+def affected_by(row, start, limit, length, affected):
+    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `affected` has
     room for 4 more.
     """
     count = 0
     for o in range(0, length - length % LANES, LANES):
         _prefetch(row, start + o + _AHEAD)
-        count = _put(below(row, limit, start, o), o, hits, count)
-    return _put_rest(row, start, limit, length, hits, count)
+        count = _put(below(row, limit, start, o), o, affected, count)
+    return _put_rest(row, start, limit, length, affected, count)
 
 
 @njit
-def hits_below_each(rows, stride, places, many, limit, length, hits):
+def affected_by_each(rows, stride, places, many, limit, length, affected):
     """The same for the first AT_ONCE of `many` rows: those of row t follow their number in
-    hits[t*(length + 5)].
+    affected[t*(length + 5)].
 
     Meanwhile what comes _AHEAD, in these rows or in the next, is fetched: the processor itself
     stops at pages.
@@ -65,8 +65,8 @@ def hits_below_each(rows, stride, places, many, limit, length, hits):
     room = length + 5
     if many < AT_ONCE:
         for t in range(many):
-            hits[t * room] = hits_below(
-                rows, places[t] * stride, limit, length, pointer_to(hits, t * room + 1)
+            affected[t * room] = affected_by(
+                rows, places[t] * stride, limit, length, pointer_to(affected, t * room + 1)
             )
         return
     s0, s1, s2, s3 = places[0] * stride, places[1] * stride, places[2] * stride, places[3] * stride
@@ -78,8 +78,8 @@ def hits_below_each(rows, stride, places, many, limit, length, hits):
             places[6] * stride,
             places[7] * stride,
         )
-    h0, h1 = pointer_to(hits, 1), pointer_to(hits, room + 1)
-    h2, h3 = pointer_to(hits, 2 * room + 1), pointer_to(hits, 3 * room + 1)
+    h0, h1 = pointer_to(affected, 1), pointer_to(affected, room + 1)
+    h2, h3 = pointer_to(affected, 2 * room + 1), pointer_to(affected, 3 * room + 1)
     c0 = c1 = c2 = c3 = 0
     for o in range(0, length - length % LANES, LANES):
         ahead = o + _AHEAD
@@ -95,19 +95,7 @@ def hits_below_each(rows, stride, places, many, limit, length, hits):
         c1 = _put(below(rows, limit, s1, o), o, h1, c1)
         c2 = _put(below(rows, limit, s2, o), o, h2, c2)
         c3 = _put(below(rows, limit, s3, o), o, h3, c3)
-    hits[0] = _put_rest(rows, s0, limit, length, h0, c0)
-    hits[room] = _put_rest(rows, s1, limit, length, h1, c1)
-    hits[2 * room] = _put_rest(rows, s2, limit, length, h2, c2)
-    hits[3 * room] = _put_rest(rows, s3, limit, length, h3, c3)
-
-
-@njit
-def hits_below_scalar(rows, stride, places, many, limit, length, hits):
-    """What `hits_below_each` finds, object by object."""
-    for t in range(min(many, AT_ONCE)):
-        start, into, count = places[t] * stride, t * (length + 5), 0
-        for o in range(length):
-            if rows[start + o] < limit[o]:
-                count += 1
-                hits[into + count] = o
-        hits[into] = count
+    affected[0] = _put_rest(rows, s0, limit, length, h0, c0)
+    affected[room] = _put_rest(rows, s1, limit, length, h1, c1)
+    affected[2 * room] = _put_rest(rows, s2, limit, length, h2, c2)
+    affected[3 * room] = _put_rest(rows, s3, limit, length, h3, c3)

@@ -9,20 +9,22 @@ from typing import Any, Unpack
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _dist, _init, _input
-from hpckit.cluster._state import SWAP, State
-from hpckit.cluster.kmedoids import Result, remarked
+from hpckit.cluster import initial, inputs
+from hpckit.cluster.distances import load_distances
+from hpckit.cluster.result import Result, logged
+from hpckit.cluster.state import DistanceState
+from hpckit.cluster.tables import SWAP
 from hpckit.trace import span
 
 
-@remarked
+@logged
 def alternate(
     data: Any,
     k: int,
     *,
     init: Any = "random",
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """Objects go to their nearest medoids, clusters take the member that serves them best, in turn:
     for comparison.
@@ -31,15 +33,20 @@ def alternate(
     that changed, with the loss after its round. Source: Maranzana, Operational Research Quarterly
     15, 1964.
     """
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common
     )
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
+        distances = load_distances(problem, by_candidate=True)
     with span("init"):
-        medoids = _init.medoids(problem, distances)
+        medoids = initial.medoids(problem, distances)
     rest = problem.weights, problem.weight_exponent
-    state, swaps, rounds, converged = State(distances, *rest, medoids, problem.ranks), [], 0, False
+    state, swaps, rounds, converged = (
+        DistanceState(distances, *rest, medoids, problem.ranks),
+        [],
+        0,
+        False,
+    )
     with span("rounds"):
         while rounds < problem.limit and not converged:
             rounds += 1
@@ -47,7 +54,7 @@ def alternate(
             moved = np.flatnonzero(medoids != before).tolist()
             converged = not moved
             if moved:
-                state = State(distances, *rest, medoids, problem.ranks)
+                state = DistanceState(distances, *rest, medoids, problem.ranks)
             swaps += [(medoids[slot], before[slot], state.true_loss) for slot in moved]
     trace = np.array(swaps, SWAP)
     return Result(
@@ -55,7 +62,7 @@ def alternate(
     )
 
 
-def _central(state: State) -> np.ndarray:
+def _central(state: DistanceState) -> np.ndarray:
     """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among
     equals (collective).
 
@@ -81,7 +88,7 @@ def _central(state: State) -> np.ndarray:
     return np.where(best < 0, state.medoids, best)
 
 
-def _costs(state: State, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _costs(state: DistanceState, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(k,) float64, what each cluster costs; `members` by cluster, the first of each at
     `starts`.
     """

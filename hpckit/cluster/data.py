@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpckit.cluster._matrix import Matrix, Slices, Whole
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.matrix import Matrix, Slices, Whole
+from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _BAD_WEIGHTS = "sample_weight must be finite, not negative, and not all zero"
 _MANY = 2**28  # objects: no sum of distances may exceed 2**53
 
 
-def read(
+def read_data(
     ranks: Ranks,
     data: Any,
     sample_weight: Any,
@@ -38,7 +38,7 @@ def read(
     rows, weights = np.empty((0, 0)), np.empty(0)
     with ranks.together():
         rows = _table(data, points, distributed)
-        weights = weighed(sample_weight, len(rows))
+        weights = checked_weights(sample_weight, len(rows))
     in_file = not isinstance(rows, np.ndarray)
     ranks.same(
         "shape and type of the data",
@@ -87,7 +87,7 @@ def _table(data: Any, points: bool, distributed: bool) -> np.ndarray | h5py.Data
     return table
 
 
-def weighed(given: Any, n: int) -> np.ndarray:
+def checked_weights(given: Any, n: int) -> np.ndarray:
     """Weights (n,) float64 of objects, 1 where nobody gave any."""
     if given is None:
         return np.ones(n)

@@ -12,19 +12,20 @@ from typing import Any, Unpack
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _dist, _init, _input, _swap
-from hpckit.cluster._assign import assign
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._input import Problem
-from hpckit.cluster._matrix import Matrix
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import State
-from hpckit.cluster.kmedoids import Result, fasterpam, finish, remarked
+from hpckit.cluster import initial, inputs, swaps
+from hpckit.cluster.assignment import assign
+from hpckit.cluster.distances import Distances, load_distances
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.kmedoids import fasterpam
+from hpckit.cluster.matrix import Matrix
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.result import Result, logged, result_of
+from hpckit.cluster.state import DistanceState
 from hpckit.errors import ConfigError
 from hpckit.trace import span
 
 
-@remarked
+@logged
 def clara(
     data: Any,
     k: int,
@@ -34,7 +35,7 @@ def clara(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """FasterCLARA: `fasterpam` on samples of the objects; the medoids that serve all objects best.
 
@@ -49,9 +50,9 @@ def clara(
         {"samples": samples, "block": block},
         {"sample_size": sample_size, "max_iter": max_iter},
     )
-    problem = _input.check(data, k, counts, limits, search="clara", init=init, **common)
+    problem = inputs.check(data, k, counts, limits, search="clara", init=init, **common)
     size = _size(problem, "sample_size", sample_size, 80 + 4 * problem.k)
-    problem = replace(problem, random_state=_init.generator(problem.random_state, problem.ranks))
+    problem = replace(problem, random_state=initial.generator(problem.random_state, problem.ranks))
     best, kept = None, [] if isinstance(problem.init, str) else problem.init.tolist()
     for _ in range(samples):
         found = _one_sample(problem, size, kept, block, max_iter)
@@ -97,7 +98,7 @@ def _among(problem: Problem, sample: np.ndarray) -> np.ndarray:
     return problem.ranks.join(columns).T
 
 
-@remarked
+@logged
 def clarans(
     data: Any,
     k: int,
@@ -106,7 +107,7 @@ def clarans(
     max_neighbors: int | None = None,
     init: Any = "random",
     block: int = 64,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """FasterCLARANS: candidates in random order, until many in a row offer no swap; the best of
     several starts.
@@ -119,20 +120,20 @@ def clarans(
     Systems 101, 2021.
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
-    problem = _input.check(data, k, counts, limits, search="clarans", init=init, **common)
-    draws = _init.generator(problem.random_state, problem.ranks)
+    problem = inputs.check(data, k, counts, limits, search="clarans", init=init, **common)
+    draws = initial.generator(problem.random_state, problem.ranks)
     problem = replace(problem, random_state=draws)
-    patience = max_neighbors or 1 + (problem.n - problem.k) // 40
+    neighbors = max_neighbors or 1 + (problem.n - problem.k) // 40
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=True)
+        distances = load_distances(problem, by_candidate=True)
 
     def start() -> Result:
-        return _run(problem, distances, block, patience, draws.permutation(problem.n))
+        return _run(problem, distances, block, neighbors, draws.permutation(problem.n))
 
     return min((start() for _ in range(restarts)), key=attrgetter("loss"))
 
 
-@remarked
+@logged
 def onebatch(
     data: Any,
     k: int,
@@ -141,7 +142,7 @@ def onebatch(
     init: Any = "random",
     block: int = 64,
     max_iter: int | None = None,
-    **common: Unpack[_input.Common],
+    **common: Unpack[inputs.Common],
 ) -> Result:
     """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective
     over `comm`).
@@ -154,15 +155,15 @@ def onebatch(
     batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025.
     """
     limits = {"batch": batch, "max_iter": max_iter}
-    problem = _input.check(
+    problem = inputs.check(
         data, k, {"block": block}, limits, search="onebatch", init=init, **common
     )
-    draws = _init.generator(problem.random_state, problem.ranks)
+    draws = initial.generator(problem.random_state, problem.ranks)
     objects = _sample(
         problem, _size(problem, "batch", batch, default_batch(problem.n, problem.k)), draws
     )
     with span("distances"):
-        distances = _dist.load(problem, by_candidate=True, objects=objects)
+        distances = load_distances(problem, by_candidate=True, objects=objects)
         weights = _shares(problem, distances)
     found = _run(replace(problem, weights=weights, random_state=draws), distances, block)
     labels, loss = assign(problem, found.medoids)
@@ -216,13 +217,15 @@ def _run(
     problem: Problem,
     distances: Distances,
     block: int,
-    patience: int | None = None,
+    max_neighbors: int | None = None,
     order: np.ndarray | None = None,
 ) -> Result:
     with span("init"):
-        medoids = _init.medoids(problem, distances)
-    state = State(distances, problem.weights, problem.weight_exponent, medoids, problem.ranks)
-    search = Search(state, min(block, problem.n), problem.limit, patience=patience)
+        medoids = initial.medoids(problem, distances)
+    state = DistanceState(
+        distances, problem.weights, problem.weight_exponent, medoids, problem.ranks
+    )
+    progress = Progress(state, min(block, problem.n), problem.limit, max_neighbors=max_neighbors)
     with span("swaps"):
-        _swap.eager(state, search, order)
-    return finish(state, search)
+        swaps.eager(state, progress, order)
+    return result_of(state, progress)

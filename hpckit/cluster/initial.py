@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._input import Problem
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster.distances import Distances
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.ranks import Ranks
+from hpckit.cluster.tables import BLOCK
 from hpckit.errors import ConfigError
 
 
@@ -100,10 +101,10 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
         distances.sums(distances.m),
         np.empty(k, np.int64),
     )
-    at_gain, at_taken, at_bid = map(native.address, (gain, start.taken, ranks.bid))
+    at_gain, at_taken, at_proposal = map(native.address, (gain, start.taken, ranks.proposal))
     for slot in range(k):
         _update(start, gain)
-        best_addition(at_gain, distances.m, distances.first, at_taken, at_bid)
+        best_addition(at_gain, distances.m, distances.first, at_taken, at_proposal)
         chosen[slot] = start.add(_won(ranks))
     return chosen
 
@@ -160,7 +161,7 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
     else:
         gain = start.weights[objects] @ nearer  # whole numbers: exact
     best = gain.argmax() if len(mine) else 0
-    start.ranks.bid[:3] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
+    start.ranks.proposal[:BLOCK] = (-gain[best], mine[best], 0) if len(mine) else (0, -1, -1)
     return start.add(_won(start.ranks))
 
 
@@ -184,7 +185,7 @@ def _sample(n: int, draws: np.random.Generator) -> np.ndarray:
 
 
 def _won(ranks: Ranks) -> int:
-    """The candidate of the best bid (collective)."""
-    bid = ranks.settle()
-    assert bid is not None  # k <= n: somebody has an object left
-    return bid.candidate
+    """The candidate of the best proposal (collective)."""
+    proposal = ranks.settle()
+    assert proposal is not None  # k <= n: somebody has an object left
+    return proposal.candidate

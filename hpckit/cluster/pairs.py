@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _quant
-from hpckit.errors import ConfigError
+from hpckit.cluster import quantization
+from hpckit.cluster.metrics import AnyMetric, Kernel, definition
 
-METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
-Metric = str | Callable[[np.ndarray, np.ndarray], float]
 LANES = 64  # columns that the kernels take together
 _ROWS = 32  # points that are computed together: their part of the table stays in the cache
 _VALUES = 2**20  # of a callable, kept in float64 at once
@@ -44,34 +42,34 @@ class Pairs(ABC):
         """
 
 
-def pairs(points: np.ndarray, metric: Metric, columns: np.ndarray, *, by_candidate: bool) -> Pairs:
+def pairs_of(
+    points: np.ndarray, metric: AnyMetric, columns: np.ndarray, *, by_candidate: bool
+) -> Pairs:
     """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate
     if `by_candidate`.
 
     Raises `ConfigError` where cosine meets a point that is zero.
     """
     if isinstance(metric, str):
-        return _Computed(points, metric, columns)
-    return _Called(points, metric, columns, by_candidate)
+        found = definition(metric)
+        assert found is not None and found.kernel is not None  # `Metric.fastest` says so
+        return _ByKernel(points, found.kernel, columns)
+    return _ByFunction(points, metric, columns, by_candidate)
 
 
-class _Computed(Pairs):
+class _ByKernel(Pairs):
     """By the kernels, which are symmetric.
 
     Points are scaled by a power of two, so that squares do not overflow. The largest distance is
-    bounded by the triangle inequality, through the mean: the bound is at most twice the largest
-    distance, or four times its square.
+    not searched for, but bounded (`metrics.Kernel.bound`).
     """
 
-    def __init__(self, points: np.ndarray, metric: str, columns: np.ndarray) -> None:
-        self._x, exponent = _prepared(points, metric)
-        self.scale = 2 * exponent if metric == "sqeuclidean" else exponent
-        kernel = (
-            "sqeuclidean" if metric == "cosine" else metric
-        )  # 1 - x.y = |x - y|^2 / 2 for unit vectors
-        self._kernel = getattr(native.load("hpckit.cluster.kernels.metrics"), kernel)
-        self._factor = {"cosine": 0.5, "hamming": 1 / points.shape[1]}.get(metric, 1.0)
-        self._bound = self._factor * _bound(self._x, kernel)
+    def __init__(self, points: np.ndarray, kernel: Kernel, columns: np.ndarray) -> None:
+        self._x, exponent = kernel.prepared(points)
+        self.scale = kernel.degree * exponent
+        self._kernel = getattr(native.load("hpckit.cluster.kernels.metrics"), kernel.name)
+        self._factor = kernel.factor(points.shape[1])
+        self._bound = self._factor * kernel.bound(self._x)
         self._size = len(columns)
         self._y = np.zeros((-(-self._size // LANES), points.shape[1], LANES))
         for block, start in zip(self._y, range(0, self._size, LANES), strict=True):
@@ -81,7 +79,7 @@ class _Computed(Pairs):
         return self._bound
 
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
-        ticks = math.ldexp(self._factor, self.scale - exponent), _quant.rounding(wide)
+        ticks = math.ldexp(self._factor, self.scale - exponent), quantization.rounding(wide)
         stride = out.strides[0] // out.itemsize
         columns = native.address(self._y), self._size, self._x.shape[1]
         for start in range(0, len(rows), _ROWS):
@@ -91,7 +89,7 @@ class _Computed(Pairs):
             )
 
 
-class _Called(Pairs):
+class _ByFunction(Pairs):
     """By a function of two points; what numba has compiled stays compiled."""
 
     scale = 0
@@ -103,11 +101,11 @@ class _Called(Pairs):
         self._values = _each_pair(metric)
 
     def largest(self, rows: np.ndarray) -> float:
-        return max((_quant.largest(values) for _, values in self._pieces(rows)), default=0.0)
+        return max((quantization.largest(values) for _, values in self._pieces(rows)), default=0.0)
 
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
         for start, values in self._pieces(rows):
-            _quant.to_ticks(
+            quantization.to_ticks(
                 values, exponent, out[start : start + len(values), : len(self._y)], wide=wide
             )
 
@@ -123,50 +121,12 @@ class _Called(Pairs):
             yield start, values
 
 
-def _prepared(points: np.ndarray, metric: str) -> tuple[np.ndarray, int]:
-    """Points such that no square overflows, and the exponent of their unit."""
-    if metric == "hamming":
-        return points, 0
-    if metric == "cosine":
-        return _unit_vectors(points), 0
-    exponent = math.frexp(max(points.max(), -points.min()))[1]
-    return np.ldexp(points, -exponent), exponent
-
-
-def _unit_vectors(points: np.ndarray) -> np.ndarray:
-    largest = np.abs(points).max(axis=1, keepdims=True)
-    if not largest.all():
-        zero = int(np.flatnonzero(largest == 0)[0])
-        raise ConfigError(
-            f"point {zero} is zero and has no direction: metric='cosine' needs points other than "
-            "zero"
-        )
-    scaled = points / largest
-    return scaled / np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
-
-
-def _bound(points: np.ndarray, metric: str) -> float:
-    """No less than the largest distance, in differences, or numbers of coordinates, of these
-    points.
-    """
-    if metric == "hamming":
-        return float(points.shape[1])
-    away = points - points.mean(axis=0)
-    np.abs(away, out=away)
-    if metric == "manhattan":
-        return 2 * away.sum(axis=1).max()
-    if metric == "chebyshev":
-        return 2 * away.max()
-    square = 4 * np.einsum("ij,ij->i", away, away).max()
-    return square if metric == "sqeuclidean" else math.sqrt(square)
-
-
 def _each_pair(metric: Callable) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
     """`each(objects, candidates, values)`: values[o, j] = metric(objects[o], candidates[j])."""
-    if table := getattr(metric, "table", None):  # of `_named`: many pairs at once
+    if table := getattr(metric, "table", None):  # of a `Metric`: many pairs at once
         return lambda objects, candidates, values: np.copyto(values, table(objects, candidates))
     if hasattr(metric, "py_func"):  # numba's, so numba is there
-        from hpckit.cluster.kernels.called import each_pair
+        from hpckit.cluster.kernels.user_metric import each_pair
 
         return each_pair(metric)
 

@@ -1,7 +1,7 @@
 """The two searches: swaps as soon as a block of candidates offers one, and the best of all swaps
 each time.
 
-Both take each rank's bid, let the best win, and do its swap on every rank. The last state is a
+Both take each rank's proposal, let the best win, and do its swap on every rank. The last state is a
 local optimum: no swap of a medoid with another candidate lowers the loss.
 """
 
@@ -12,12 +12,13 @@ import math
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._search import Search
-from hpckit.cluster._state import Medoids, State
+from hpckit.cluster.progress import Progress
+from hpckit.cluster.state import DistanceState, State
+from hpckit.cluster.tables import BLOCK
 from hpckit.comm import partition
 
 
-def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> None:
+def eager(state: State, progress: Progress, order: np.ndarray | None = None) -> None:
     """FasterPAM by blocks of candidates (needs distances by candidate).
 
     order : all candidates, as they are visited; None: in `visiting_order`
@@ -31,28 +32,28 @@ def eager(state: Medoids, search: Search, order: np.ndarray | None = None) -> No
     which some rank found a swap counts, and what was judged beyond it is judged again, so that
     nothing depends on when they agree.
     """
-    judge = _Judge(state, search.block)
+    judge = _Judge(state, progress.block)
     order = visiting_order(state.distances.candidates) if order is None else order
     mine = (order >= state.distances.first) & (order < state.distances.first + state.distances.m)
-    blocks = [slice(p, p + search.block) for p in range(0, len(order), search.block)]
+    blocks = [slice(p, p + progress.block) for p in range(0, len(order), progress.block)]
     parts = [order[block][mine[block]] for block in blocks]
-    while search.goes_on:
-        start = search.visited % len(parts)
-        ahead = parts[start : start + search.ahead]
+    while progress.goes_on:
+        start = progress.visited % len(parts)
+        ahead = parts[start : start + progress.ahead]
         block, count = judge.first_of(ahead)
-        bid = state.ranks.settle()
-        search.step(bid.block if bid else len(ahead), swapped=False)
-        if bid is None:
+        proposal = state.ranks.settle()
+        progress.step(proposal.block if proposal else len(ahead), swapped=False)
+        if proposal is None:
             continue
-        count *= block == bid.block  # those of a later block come again
-        while bid:
-            state.swap(bid)
+        count *= block == proposal.block  # those of a later block come again
+        while proposal:
+            state.swap(proposal)
             count = judge.again(count)
-            bid = state.ranks.settle() if len(parts) > 1 else None
-        search.step(1, swapped=True)
+            proposal = state.ranks.settle() if len(parts) > 1 else None
+        progress.step(1, swapped=True)
 
 
-def best(state: State, search: Search) -> None:
+def best(state: DistanceState, progress: Progress) -> None:
     """PAM (needs distances by object, and one block of all candidates).
 
     The gains of all swaps are kept, k for each candidate, and a swap replaces only what the objects
@@ -60,7 +61,7 @@ def best(state: State, search: Search) -> None:
     work (Resende & Werneck, Annals of Operations Research 150, 2007).
     """
     distances = state.distances
-    kernels = distances.kernels("exact")
+    kernels = distances.kernels("pam")
     k, m = state.k, distances.m
     shift = np.empty((0, 0))
     with state.ranks.together():  # there may be no room for it
@@ -74,16 +75,16 @@ def best(state: State, search: Search) -> None:
     )
     now = [*map(native.address, (state.near, state.dn, state.ds, state.weights, gain, shift))]
     choice = [*map(native.address, (gain, shift, state.removal))]
-    bid_at = [*map(native.address, (state.taken, lowest, slots, state.ranks.bid))]
+    proposal_at = [*map(native.address, (state.taken, lowest, slots, state.ranks.proposal))]
     count = state.n
-    while search.goes_on:
+    while progress.goes_on:
         for p, rows in distances.pieces(state.changed[:count]):
             was = changed + 8 * p, near_was + 4 * p, dn_was + 4 * p, ds_was + 4 * p
             kernels.update(*rows.at, distances.scale, *was, len(rows.places), m, *now)
-        kernels.best_swap(*choice, k, m, distances.first, *bid_at)
-        bid = state.ranks.settle()
-        count = state.swap(bid) if bid else 0
-        search.step(1, swapped=bid is not None)
+        kernels.best_swap(*choice, k, m, distances.first, *proposal_at)
+        proposal = state.ranks.settle()
+        count = state.swap(proposal) if proposal else 0
+        progress.step(1, swapped=proposal is not None)
 
 
 def visiting_order(n: int) -> np.ndarray:
@@ -97,9 +98,9 @@ def visiting_order(n: int) -> np.ndarray:
 
 
 class _Judge:
-    """Evaluates candidates of this rank on all its threads, and puts its bid."""
+    """Evaluates candidates of this rank on all its threads, and puts its proposal."""
 
-    def __init__(self, state: Medoids, block: int) -> None:
+    def __init__(self, state: State, block: int) -> None:
         self._distances, self._ranks = state.distances, state.ranks
         self._state = state  # kernels know its arrays by address, and threads outlive a search that is interrupted
         threads = self._ranks.threads
@@ -108,12 +109,12 @@ class _Judge:
             (2, min(block, state.distances.m)), np.int64
         )  # candidates, and the places of their rows
         self._todo_at = [*map(native.address, self._todo)]
-        self._bids = self._ranks.bid[None] if threads == 1 else np.empty((threads, 3))
-        after, hits = (
+        self._proposals = self._ranks.proposal[None] if threads == 1 else np.empty((threads, BLOCK))
+        after, affected = (
             state.sums(threads, 2 * state.k),
             np.empty((threads, 4 * (state.n + 5)), np.int64),
         )  # scratch
-        self._scratch = after, hits, self._bids
+        self._scratch = after, affected, self._proposals
         self._scratch_at = [
             [native.address(each[thread]) for each in self._scratch] for thread in range(threads)
         ]
@@ -124,7 +125,7 @@ class _Judge:
         """
         for block, candidates in enumerate(blocks):
             if count := self._first(candidates):
-                self._ranks.bid[3] = block
+                self._ranks.proposal[BLOCK] = block
                 return block, count
         return 0, 0
 
@@ -139,7 +140,7 @@ class _Judge:
 
     def again(self, count: int) -> int:
         """The same for the first `count` of those that would have the last time."""
-        self._ranks.bid[3] = 0
+        self._ranks.proposal[BLOCK] = 0
         return self._judge(count)
 
     def _judge(self, count: int) -> int:
@@ -147,7 +148,7 @@ class _Judge:
             return self._part(0, 0, count)
         starts = partition.starts(count, self._ranks.threads)
         kept = self._ranks.each(lambda thread: self._part(thread, *starts[thread : thread + 2]))
-        self._ranks.bid[:3] = min(self._bids.tolist(), key=_merit)
+        self._ranks.proposal[:BLOCK] = min(self._proposals.tolist(), key=_merit)
         ends = 0
         for start, many in zip(starts, kept, strict=False):
             self._todo[:, ends : ends + many] = self._todo[:, start : start + many]
@@ -160,6 +161,6 @@ class _Judge:
         return self._evaluate(*self._table_at, *todo, *self._objects, *self._scratch_at[thread])
 
 
-def _merit(bid: list[float]) -> tuple[bool, float, float]:
-    change, candidate, _ = bid
+def _merit(proposal: list[float]) -> tuple[bool, float, float]:
+    change, candidate, _ = proposal
     return candidate < 0, change, candidate

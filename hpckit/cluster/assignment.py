@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hpckit.cluster import _metrics, _quant
-from hpckit.cluster._input import Problem
-from hpckit.cluster._matrix import Matrix
+from hpckit.cluster import quantization
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.matrix import Matrix
+from hpckit.cluster.pairs import Pairs, pairs_of
 from hpckit.trace import span
 
 _AT_ONCE = 2**18  # distances
@@ -48,25 +49,25 @@ def to_medoids(
 
 def _given(problem: Problem, medoids: np.ndarray, wide: bool) -> tuple[int, Iterator[np.ndarray]]:
     distances = problem.data.columns(medoids, *problem.ranks.block(problem.n))
-    exponent = _exponent(problem, lambda: _quant.largest(distances), wide)
+    exponent = _exponent(problem, lambda: quantization.largest(distances), wide)
     if wide:
         return 0, iter([distances])
     ticks = np.empty(distances.shape, np.float32)
-    _quant.to_ticks(distances, exponent, ticks)
+    quantization.to_ticks(distances, exponent, ticks)
     return exponent, iter([ticks])
 
 
 def _computed(
     problem: Problem, medoids: np.ndarray, wide: bool
 ) -> tuple[int, Iterator[np.ndarray]]:
-    pairs = _metrics.pairs(problem.data, problem.metric, medoids, by_candidate=False)
+    pairs = pairs_of(problem.data, problem.metric, medoids, by_candidate=False)
     own = np.arange(*problem.ranks.block(problem.n))
     exponent = _exponent(problem, lambda: pairs.largest(own), wide, pairs.scale)
     return exponent, _ticks(pairs, own, len(medoids), exponent, wide)
 
 
 def _ticks(
-    pairs: _metrics.Pairs, own: np.ndarray, k: int, exponent: int, wide: bool
+    pairs: Pairs, own: np.ndarray, k: int, exponent: int, wide: bool
 ) -> Iterator[np.ndarray]:
     room = np.empty((_AT_ONCE // k + 1, k), np.float32)
     for start in range(0, len(own), len(room)):
@@ -76,7 +77,9 @@ def _ticks(
 
 
 def _exponent(problem: Problem, largest: Callable[[], float], wide: bool, scale: int = 0) -> int:
-    top, digits = 0.0, _quant.WIDE_BITS if wide else _quant.DISTANCE_BITS
+    top, digits = 0.0, quantization.WIDE_BITS if wide else quantization.DISTANCE_BITS
     with problem.ranks.together():  # values that are no distances
         top = largest()
-    return _quant.exponent(problem.ranks.maximum(top), digits, "largest distance", scale) + scale
+    return (
+        quantization.exponent(problem.ranks.maximum(top), digits, "largest distance", scale) + scale
+    )

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster._dist import Distances
-from hpckit.cluster._ranks import Bid, Ranks
+from hpckit.cluster.distances import Distances
+from hpckit.cluster.ranks import Proposal, Ranks
+from hpckit.cluster.tables import SERVICE_LENGTH, SWAP
 
-SWAP = np.dtype([("added", np.int64), ("removed", np.int64), ("loss", np.float64)])
 
-
-class Medoids(ABC):
+class State(ABC):
     """k medoids, which are candidates, and how they serve n objects: the same on all ranks; kernels
     read and write it.
 
@@ -62,14 +61,14 @@ class Medoids(ABC):
         """Room for exact sums of what the loss adds up, all 0."""
         return np.zeros(shape)
 
-    def swap(self, bid: Bid) -> int:
+    def swap(self, proposal: Proposal) -> int:
         """Do the swap; how many objects changed (collective)."""
-        removed, self.medoids[bid.slot] = int(self.medoids[bid.slot]), bid.candidate
-        self.taken[removed], self.taken[bid.candidate] = 0, 1
-        self.distances.fetch(bid.candidate, self._column, self.ranks)
-        self.loss += bid.change
-        count = self._replace(bid.slot)
-        self.swaps.append((bid.candidate, removed, self.true_loss))
+        removed, self.medoids[proposal.slot] = int(self.medoids[proposal.slot]), proposal.candidate
+        self.taken[removed], self.taken[proposal.candidate] = 0, 1
+        self.distances.fetch(proposal.candidate, self._column, self.ranks)
+        self.loss += proposal.change
+        count = self._replace(proposal.slot)
+        self.swaps.append((proposal.candidate, removed, self.true_loss))
         return count
 
     @abstractmethod
@@ -91,7 +90,7 @@ class Medoids(ABC):
         return np.array(self.swaps, SWAP)
 
 
-class State(Medoids):
+class DistanceState(State):
     """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of
     weight.
 
@@ -121,8 +120,8 @@ class State(Medoids):
         )
         self._sum = distances.sums()
         self._changes, self._all_changes = (
-            np.empty((stop - first, 5), np.int32),
-            np.empty((n, 5), np.int32),
+            np.empty((stop - first, SERVICE_LENGTH), np.int32),
+            np.empty((n, SERVICE_LENGTH), np.int32),
         )
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
@@ -157,7 +156,7 @@ class State(Medoids):
     def evaluation(self) -> tuple[Callable[..., int], list[Any]]:
         objects = map(native.address, (self.taken, self.near, self.dn, self.ds, self.weights))
         judged = native.address(self.removal), native.address(self.limit), self.distances.scale
-        return self.distances.kernels("evaluate").evaluate, [self.n, *objects, self.k, *judged]
+        return self.distances.kernels("fasterpam").evaluate, [self.n, *objects, self.k, *judged]
 
     @property
     def true_loss(self) -> float:

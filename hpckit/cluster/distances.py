@@ -15,23 +15,19 @@ from typing import NamedTuple
 import numpy as np
 
 from hpckit import native
-from hpckit.cluster import _metrics, _quant
-from hpckit.cluster._file import TicksFile
-from hpckit.cluster._input import Problem
-from hpckit.cluster._matrix import Matrix
-from hpckit.cluster._ranks import Ranks
+from hpckit.cluster import metrics, quantization
+from hpckit.cluster.inputs import Problem
+from hpckit.cluster.matrix import Matrix
+from hpckit.cluster.pairs import LANES, Pairs, pairs_of
+from hpckit.cluster.ranks import Ranks
+from hpckit.cluster.ticks_file import TicksFile
 from hpckit.comm import partition
 from hpckit.errors import ConfigError
 from hpckit.log import get_logger
 
-LANES = _metrics.LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
+LANES = LANES  # rows of candidates are padded to whole masks of the kernel `evaluate`
 _AT_ONCE = 2**22  # distances computed at once that are not kept
 _SAMPLE = 64  # candidates of each rank among which symmetry is looked for
-_FAITHFUL = (
-    "euclidean",
-    "manhattan",
-    "chebyshev",
-)  # metrics in which points at distance 0 are equal
 _LOST = (
     "some distances are above 0, but less than 2**-250 of the largest, and would vanish beside it: "
     "set them to 0, or"
@@ -65,7 +61,7 @@ class Distances(ABC):
     by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those
         of objects, m long
     exponent : a tick is 2**exponent
-    wide : rows are any float32, not whole numbers of ticks; see `_quant`
+    wide : rows are any float32, not whole numbers of ticks; see `quantization`
     scale : what rows are multiplied by, and then rounded, to be ticks; 1 for all but `InPlace`
     at_once : most rows to ask for in one call, other than a block of candidates
     """
@@ -91,13 +87,13 @@ class Distances(ABC):
     @property
     def far(self) -> float:
         """No distance is larger."""
-        return _quant.WIDE_FAR if self.wide else _quant.FAR
+        return quantization.WIDE_FAR if self.wide else quantization.FAR
 
     def sums(self, *shape: int) -> np.ndarray:
         """Room for exact sums of distances, all 0; float64 of `shape`, or uint64 with one more
         axis.
         """
-        return np.zeros((*shape, _quant.LIMBS), np.uint64) if self.wide else np.zeros(shape)
+        return np.zeros((*shape, quantization.LIMBS), np.uint64) if self.wide else np.zeros(shape)
 
     def nearest(self, sums: np.ndarray) -> np.ndarray:
         """The float64 that are nearest to sums."""
@@ -192,7 +188,9 @@ class Computed(Distances):
         self.points.to_objects.fill(np.array([j]), self.exponent, column[None], wide=self.wide)
 
 
-def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = None) -> Distances:
+def load_distances(
+    problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = None
+) -> Distances:
     """Distances of `objects`, ascending, or else of all, to this rank's candidates (collective).
 
     Raises `ConfigError` on all ranks: values that are no distances, units out of range, a file that
@@ -205,15 +203,15 @@ def load(problem: Problem, *, by_candidate: bool, objects: np.ndarray | None = N
     with ranks.together():
         top = source.largest()
     top, size = ranks.maximum(top), ("largest distance", source.scale)
-    exponent = _quant.exponent(top, _quant.DISTANCE_BITS, *size)
+    exponent = quantization.exponent(top, quantization.DISTANCE_BITS, *size)
     if wide := source.too_coarse(top):
-        exponent = _quant.exponent(top, _quant.WIDE_BITS, *size)
+        exponent = quantization.exponent(top, quantization.WIDE_BITS, *size)
     exponent += source.scale
     shape = some, problem.n, source.first, source.m, by_candidate, exponent, wide
     if isinstance(source, _Points) and source.on_demand():
         return Computed(*shape, max(LANES, _AT_ONCE // max(1, source.width)), source)
     stored = Stored(*shape, max(len(some), source.m), source.stored(exponent, wide))
-    if objects is None and problem.metric not in _metrics.METRICS:
+    if objects is None and problem.metric not in metrics.WITH_KERNEL:
         look_over(stored.view[stored.first : stored.first + stored.m], ranks)
     return stored
 
@@ -242,14 +240,14 @@ class _Source(ABC):
     def too_coarse(self, top: float) -> bool:
         """Whether distances must be wide, `top` being the largest of all (collective)."""
         length = self.problem.n if self.by_object else len(self.objects)
-        some = _quant.sample(
+        some = quantization.sample(
             len(self.objects) if self.by_object else self.problem.n, length, self.problem.k
         )
-        counts = np.zeros((len(some), _quant.BINS), np.int64)
+        counts = np.zeros((len(some), quantization.BINS), np.int64)
         if top:
             self.count(some, top, counts)
         self.ranks.add(counts)
-        return _quant.coarse(counts, length, self.problem.k)
+        return quantization.coarse(counts, length, self.problem.k)
 
     @property
     def by_object(self) -> bool:
@@ -258,7 +256,7 @@ class _Source(ABC):
 
     @abstractmethod
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
-        """Into counts[p] the `_quant.histogram` of what this rank has of row some[p]
+        """Into counts[p] the `quantization.histogram` of what this rank has of row some[p]
         (collective).
         """
 
@@ -303,7 +301,7 @@ class Given(_Source):
 
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
         for p, values in self.data.pieces(self.objects[some], self.first, self.first + self.m):
-            _quant.histogram(values, top, counts[p : p + len(values)])
+            quantization.histogram(values, top, counts[p : p + len(values)])
 
     def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
         lost = False
@@ -312,7 +310,7 @@ class Given(_Source):
             values, into = (
                 (values.T, ticks[:, part]) if self.by_candidate else (values, ticks[part])
             )
-            _quant.to_ticks(values, exponent, into, wide=wide)
+            quantization.to_ticks(values, exponent, into, wide=wide)
             lost |= wide and bool(np.count_nonzero(into) < np.count_nonzero(values))
         if wide and self.ranks.maximum(float(lost)):
             raise ConfigError(_LOST)
@@ -322,25 +320,27 @@ class _Points(_Source):
     """From points."""
 
     @cached_property
-    def pairs(self) -> _metrics.Pairs:
+    def pairs(self) -> Pairs:
         """Of rows to columns."""
-        return _metrics.pairs(
+        return pairs_of(
             self.data, self.problem.metric, self.columns, by_candidate=self.by_candidate
         )
 
     @cached_property
-    def to_objects(self) -> _metrics.Pairs:
+    def to_objects(self) -> Pairs:
         """Of candidates to the objects."""
         if self.by_candidate:
             return self.pairs
-        return _metrics.pairs(self.data, self.problem.metric, self.objects, by_candidate=True)
+        return pairs_of(self.data, self.problem.metric, self.objects, by_candidate=True)
 
     def largest(self) -> float:
         self.scale = self.pairs.scale
         return self.pairs.largest(self.rows)
 
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
-        exponent = _quant.exponent(top, _quant.WIDE_BITS, "largest distance", self.scale)
+        exponent = quantization.exponent(
+            top, quantization.WIDE_BITS, "largest distance", self.scale
+        )
         places = (
             np.flatnonzero(np.isin(some, self.rows)) if self.by_candidate else np.arange(len(some))
         )
@@ -350,17 +350,18 @@ class _Points(_Source):
             for p in range(0, len(rows), step):
                 part, counted = (
                     rows[p : p + step],
-                    np.zeros((len(rows[p : p + step]), _quant.BINS), np.int64),
+                    np.zeros((len(rows[p : p + step]), quantization.BINS), np.int64),
                 )
                 table = np.zeros((len(part), self.width), np.float32)
                 self.compute(part, exponent + self.scale, table, wide=True)
                 self._find_lost(part, table)
-                _quant.histogram(table, math.ldexp(top, -exponent), counted)
+                quantization.histogram(table, math.ldexp(top, -exponent), counted)
                 counts[places[p : p + step]] = counted
 
     def _find_lost(self, rows: np.ndarray, table: np.ndarray) -> None:
         """`ConfigError` where points that differ are at distance 0."""
-        if self.problem.metric not in _FAITHFUL:
+        found = metrics.definition(self.problem.metric)
+        if found is None or not found.tells_apart:
             return
         for row, distances in zip(rows, table, strict=True):
             near = self.columns[distances[: len(self.columns)] == 0]

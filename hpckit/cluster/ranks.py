@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from hpckit import errors, native
+from hpckit.cluster.tables import PROPOSAL_LENGTH
 from hpckit.comm import partition
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Bid(NamedTuple):
+class Proposal(NamedTuple):
     """The best of all ranks' proposals: `candidate`, in `block`, into `slot` changes the loss by
     `change` ticks.
     """
@@ -37,18 +38,18 @@ class Ranks:
     """What the algorithms say to each other; every method but `block` and `each` is collective.
 
     threads : how many threads this rank may use
-    bid : (4,) float64, this rank's proposal (change, candidate, slot, block), for kernels to fill
+    proposal : a row `tables.PROPOSAL`, this rank's, for kernels to fill
         in before `settle`
     """
 
     def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
         self.comm, self.threads = comm, threads
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
-        bids = np.zeros((self.size, 4))
-        self.bid, self._bids = bids[self.rank], bids
+        proposals = np.zeros((self.size, PROPOSAL_LENGTH))
+        self.proposal, self._proposals = proposals[self.rank], proposals
         self._counts = np.empty(self.size, np.int64)
-        winner = native.load("hpckit.cluster.kernels.bids").winner
-        self._winner = native.bind(winner, native.address(bids), self.size, keep=bids)
+        winner = native.load("hpckit.cluster.kernels.proposals").winner
+        self._winner = native.bind(winner, native.address(proposals), self.size, keep=proposals)
 
     def block(self, n: int) -> tuple[int, int]:
         """Start and stop of this rank's part of `range(n)`."""
@@ -138,14 +139,14 @@ class Ranks:
         if self.comm is not None:
             self.comm.Bcast(values, bisect_right(partition.starts(n, self.size), item) - 1)
 
-    def settle(self) -> Bid | None:
-        """The winning bid; None where nobody made one."""
+    def settle(self) -> Proposal | None:
+        """The winning proposal; None where nobody made one."""
         if self.comm is not None:
             from mpi4py import MPI
 
-            self.comm.Allgather(MPI.IN_PLACE, self._bids)
+            self.comm.Allgather(MPI.IN_PLACE, self._proposals)
         winner = self._winner()
         if winner < 0:
             return None
-        change, *places = self._bids[winner].tolist()
-        return Bid(change, *map(int, places))
+        change, *places = self._proposals[winner].tolist()
+        return Proposal(change, *map(int, places))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster._data import refuse_masked
-from hpckit.cluster._named import Named, allows_nan
+from hpckit.cluster.data import refuse_masked
+from hpckit.cluster.metrics import Metric, allows_nan
 from hpckit.errors import ConfigError
 
 
@@ -35,16 +35,16 @@ def read(init: Any, metric: Any, d: int) -> np.ndarray | None:
     return places.astype(np.float64)
 
 
-def objects(points: np.ndarray, named: Named, places: np.ndarray) -> np.ndarray:
+def objects(points: np.ndarray, metric: Metric, places: np.ndarray) -> np.ndarray:
     """(k,) int64: for each place in turn the nearest of the points (n, d) that are left, above all
     one equal to it.
     """
     chosen, left = [], np.ones(len(points), bool)
     for place in places:
-        distances = named.table(points, place[None])[:, 0]
+        distances = metric.table(points, place[None])[:, 0]
         if np.isnan(distances).any():
             raise ConfigError(
-                f"metric={named.name!r} is nan between a point of init and a point of X"
+                f"metric={metric.name!r} is nan between a point of init and a point of X"
             )
         equal = ((points == place) | (np.isnan(points) & np.isnan(place))).all(axis=1)
         order = np.where(left, np.where(equal, -1.0, distances), math.inf)

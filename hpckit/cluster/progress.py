@@ -10,35 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster import _input
-from hpckit.cluster._state import SWAP, Medoids
+from hpckit.cluster import inputs
+from hpckit.cluster.state import State
+from hpckit.cluster.tables import SWAP
 from hpckit.errors import ConfigError
 
 _SLOW = 2  # ranks agree again after one in so many of the blocks judged in vain since the last swap
 _AGREEMENTS = 16  # at least that many in a pass
-Monitor = Callable[["Search"], object]
+Monitor = Callable[["Progress"], object]
 
 
-class Search:
+class Progress:
     """A search under way, the same on all ranks.
 
     block : candidates judged together; blocks : how many of them are a pass over all candidates
     visited : blocks since the start; quiet : how many of the last ones offered no swap
-    patience : how many candidates in a row may offer none before the search ends; None: all of them
+    max_neighbors : how many candidates in a row may offer none before the search ends; None: all of them
     """
 
     def __init__(
         self,
-        state: Medoids,
+        state: State,
         block: int,
         limit: float = math.inf,
         monitor: Monitor | None = None,
         resume: Mapping[str, Any] | None = None,
-        patience: int | None = None,
+        max_neighbors: int | None = None,
     ) -> None:
         self.block = int(block)  # unsigned ones of NumPy cannot be negated
         self.blocks = -(-state.distances.candidates // self.block)
-        self._patience = state.distances.candidates if patience is None else patience
+        self._most_quiet = state.distances.candidates if max_neighbors is None else max_neighbors
         self.visited = self.quiet = 0
         self._state, self._limit, self._monitor = state, limit, monitor
         state.ranks.same("whether there is a monitor", monitor is not None)
@@ -69,8 +70,8 @@ class Search:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether the last candidates, all of them or as many as `patience`, offered no swap."""
-        return self.quiet * self.block >= self._patience
+        """Whether the last candidates, all of them or as many as `max_neighbors`, offered no swap."""
+        return self.quiet * self.block >= self._most_quiet
 
     @property
     def goes_on(self) -> bool:
@@ -85,7 +86,8 @@ class Search:
         if self.quiet < _SLOW:
             return 1
         left = min(
-            -(-self._patience // self.block) - self.quiet, self._limit * self.blocks - self.visited
+            -(-self._most_quiet // self.block) - self.quiet,
+            self._limit * self.blocks - self.visited,
         )
         return int(min(self.quiet // _SLOW, 1 + self.blocks // _AGREEMENTS, left))
 
@@ -126,7 +128,7 @@ class Search:
         self._state.swaps.extend(np.asarray(snapshot["trace"], SWAP).tolist())
 
 
-def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
+def resumed_medoids(problem: inputs.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
     """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit
     (collective).
     """
@@ -134,9 +136,9 @@ def medoids(problem: _input.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
         missing = {"block", "visited", "quiet", "loss", "medoids", "trace"} - set(snapshot)
         if missing:
             raise ConfigError(
-                f"resume lacks {', '.join(sorted(missing))}: pass what Search.snapshot() returned"
+                f"resume lacks {', '.join(sorted(missing))}: pass what Progress.snapshot() returned"
             )
-        found = _input.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
+        found = inputs.indices(snapshot["medoids"], "the medoids of resume", problem.n, problem.k)
     problem.ranks.same(
         "resume", (found.tolist(), snapshot["visited"], snapshot["quiet"], snapshot["loss"])
     )
