@@ -11,18 +11,26 @@ import atexit
 import ctypes
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mpi4py import MPI
 
 if TYPE_CHECKING:
-    from hpckit.halo.exchange import Halo
     from hpckit.halo.persistent import Persistent
 
 _TIMEOUT = 1.0  # seconds that the end of the program waits for the others
 
+
+class _Halo(Protocol):
+    """What a `Halo` does for the others."""
+
+    def progress(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
 adrift: list[tuple[Persistent, object]] = []  # and the arrays
-halos: weakref.WeakSet[Halo] = weakref.WeakSet()  # all that live
+halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(adrift))

@@ -77,7 +77,8 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
     script.write_text(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "from hpckit.apps.kmedoids.config import Config, Generate, main\n"
+        "from hpckit.apps.kmedoids.config import Config, Generate\n"
+        "from hpckit.apps.kmedoids.job import main\n"
         f"main(MPI.COMM_WORLD, Config(generate=Generate(n=300), output={str(tmp_path / 'r')!r}))\n"
         "if MPI.COMM_WORLD.rank == 1:\n"
         "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'sklearn', 'PIL'} & "

@@ -1,20 +1,15 @@
-"""How fast is an allreduce here, and by what? `mpirun -n 8 python -m hpckit.apps.allreduce
-[case.toml]`.
-
-Every algorithm of `hpckit.collectives` takes its turn at every size, MPI's own among them, and
-every result is checked.
-"""
+"""What a run of `hpckit.apps.allreduce` is told: its case file's keys, with defaults and help."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from hpckit.keys import note
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    pass
 
 
 Algorithm = Literal[
@@ -60,19 +55,3 @@ class Config(msgspec.Struct):
     )
     output: Annotated[str, note("folder for results and the picture")] = "results/allreduce"
     pictures: Annotated[bool, note("draw the results")] = True
-
-
-def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
-    """Measure, write and draw one case; the results by name."""
-    from hpckit.apps.allreduce.job import Job
-
-    job = Job(comm, config)
-    job.sweep()
-    return job.report() | job.write()
-
-
-def dry_run(config: Config, ranks: int) -> str:
-    """What a run on so many ranks would be like."""
-    from hpckit.apps.allreduce.estimate import estimate
-
-    return estimate(config, ranks)

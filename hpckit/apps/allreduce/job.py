@@ -14,6 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.apps.allreduce.estimate import buffers, to_json
+from hpckit.apps.allreduce.rows import WINDOW, Row, best, table
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.collectives import Allreduce
 from hpckit.collectives.algorithms import possible, predict
@@ -23,7 +24,7 @@ from hpckit.log import progress
 from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
 from hpckit.program import memory
-from hpckit.program.report import PROCESS, amount, binary, period, rounded
+from hpckit.program.report import PROCESS, amount, binary, rounded
 from hpckit.program.run import prepare, version
 from hpckit.program.stop import StopSignal
 from hpckit.trace import span
@@ -32,22 +33,7 @@ if TYPE_CHECKING:
     from hpckit.apps.allreduce.config import Config
 
 WINDOWED = ("hierarchical", "shared", "auto")  # to which it makes a difference where arrays lie
-_WINDOW = ", window"
 _ARRAYS = 5  # as large as the largest size, that a rank has: two that are summed, two patterns, one expected sum
-
-
-class Row(msgspec.Struct):
-    """What was measured of one way at one size; times are those of the slowest rank."""
-
-    bytes: int
-    way: str  # the algorithm, and whether arrays lie in windows
-    algorithm: str  # the one that ran: what `auto` chose
-    median: float  # s
-    low: float  # s, a quarter of the calls were faster
-    high: float  # s, a quarter were slower
-    bandwidth: float  # B/s of one rank's array
-    ratio: float  # time of MPI's own allreduce over ours
-    predicted: float | None  # s, by the links' model
 
 
 class Job:
@@ -82,7 +68,7 @@ class Job:
                 rows = self._rows(nbytes, calls, times)
                 self.rows += rows
                 self.say(
-                    *_table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), ""
+                    *table(rows, f"{binary(nbytes)}, {len(times['native'])} calls of each"), ""
                 )
                 done(1)
 
@@ -91,7 +77,7 @@ class Job:
         results: dict[str, Any] = {"results checked": len(self.rows)}
         for way in [name for name in self.ways if name.startswith("auto")]:
             fixed = [
-                best(self.rows, n, windows=way.endswith(_WINDOW)).median for n in self.config.sizes
+                best(self.rows, n, windows=way.endswith(WINDOW)).median for n in self.config.sizes
             ]
             regret = [mine.median / other for mine, other in zip(self._of(way), fixed, strict=True)]
             results[f"time of {way} over the fastest, geometric mean"] = rounded(_geomean(regret))
@@ -146,7 +132,7 @@ class Job:
         own = most == 1 or "numpy" in self.config.arrays
         windows = most > 1 and "window" in self.config.arrays
         ways = [name for name in wanted if own or name not in WINDOWED]
-        return ways + [name + _WINDOW for name in wanted if windows and name in WINDOWED]
+        return ways + [name + WINDOW for name in wanted if windows and name in WINDOWED]
 
     def _calls(self, nbytes: int) -> dict[str, Call]:
         """A plan for each way, all of them on the same two arrays (collective)."""
@@ -155,8 +141,8 @@ class Job:
         calls = {}
         for way in self.ways:
             algorithm, numbers = (
-                way.removesuffix(_WINDOW),
-                window if way.endswith(_WINDOW) else plain,
+                way.removesuffix(WINDOW),
+                window if way.endswith(WINDOW) else plain,
             )
             need = self.comm.allreduce(
                 buffers(algorithm, self.comm.rank, self.comm.size, nbytes), MPI.MAX
@@ -222,27 +208,12 @@ class Job:
         ]
 
 
-def best(rows: Iterable[Row], nbytes: int, windows: bool = True) -> Row:
-    """The fastest fixed way at one size, among those with arrays in windows too or only the
-    others.
-    """
-    fixed = [row for row in rows if row.bytes == nbytes and not row.way.startswith("auto")]
-    return min(
-        (row for row in fixed if windows or not row.way.endswith(_WINDOW)),
-        key=lambda row: row.median,
-    )
-
-
-def _table(rows: list[Row], title: str) -> list[str]:
-    """Lines for people, the fastest first."""
-    lines = [f"{title:<32}{'time':>10}{'bandwidth':>13}{'x native':>10}{'model':>10}"]
-    for row in sorted(rows, key=lambda row: row.median):
-        name = f"{row.way}: {row.algorithm}" if row.way.startswith("auto") else row.way
-        model = period(row.predicted) if row.predicted else "-"
-        numbers = f"{period(row.median):>10}{amount(row.bandwidth) + '/s':>13}{row.ratio:>10.2f}{model:>10}"
-        lines.append(f"  {name:<30}{numbers}")
-    return lines
-
-
 def _geomean(values: Iterable[float]) -> float:
     return math.exp(float(np.mean(np.log(list(values)))))
+
+
+def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
+    """Measure, write and draw one case; the results by name."""
+    job = Job(comm, config)
+    job.sweep()
+    return job.report() | job.write()

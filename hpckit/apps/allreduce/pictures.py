@@ -10,7 +10,7 @@ from hpckit.program.figure import drawing
 from hpckit.program.report import binary, period
 
 if TYPE_CHECKING:
-    from hpckit.apps.allreduce.job import Row
+    from hpckit.apps.allreduce.rows import Row
 
 _NATIVE, _AUTO = "#111111", "#c8102e"
 _COLOURS = {

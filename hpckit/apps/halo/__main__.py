@@ -1,5 +1,4 @@
-"""Heat, tsunamis and creeping hills on any number of ranks: `mpirun -n 4 python -m hpckit.apps.halo
-[case.toml]`.
+"""Heat, tsunamis and creeping hills: `mpirun -n 4 python -m hpckit.apps.halo tsunami`.
 
 Each equation runs on blocks of one grid, one block per rank, whose ghost cells are filled by
 `hpckit.Halo` while the cells inside are computed. Without arguments: heat in a box, whose distance

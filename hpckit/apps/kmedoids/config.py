@@ -1,19 +1,15 @@
-"""k-medoids on any number of ranks: `mpirun -n 4 python -m hpckit.apps.kmedoids [case.toml]`.
-
-Points or a matrix of distances are divided among the ranks, which find the same medoids, bit for
-bit, whatever their number. Without arguments: clouds of generated points.
-"""
+"""What a run of `hpckit.apps.kmedoids` is told: its case file's keys, with defaults and help."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from hpckit.keys import Count, InputFile, Positive, note
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    pass
 
 
 class Generate(msgspec.Struct):
@@ -122,19 +118,3 @@ class Config(msgspec.Struct):
     clarans: Clarans = msgspec.field(default_factory=Clarans)
     onebatch: OneBatch = msgspec.field(default_factory=OneBatch)
     dynmsc: DynMSC = msgspec.field(default_factory=DynMSC)
-
-
-def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
-    """Search, write and draw one case; the results by name."""
-    from hpckit.apps.kmedoids.job import Job
-
-    job = Job(comm, config)
-    job.search()
-    return job.report() | job.write()
-
-
-def dry_run(config: Config, ranks: int) -> str:
-    """What a run on so many ranks would be like."""
-    from hpckit.apps.kmedoids.estimate import estimate
-
-    return estimate(config, ranks)

@@ -169,3 +169,10 @@ def options(config: Config) -> dict[str, Any]:
     common = {"metric": config.metric, "random_state": config.seed}
     common |= {"threads": config.threads, "memory": config.memory}
     return given | {key: value for key, value in section.items() if value is not None} | common
+
+
+def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
+    """Search, write and draw one case; the results by name."""
+    job = Job(comm, config)
+    job.search()
+    return job.report() | job.write()

@@ -11,10 +11,11 @@ import pytest
 from mpi4py import MPI
 
 from hpckit.apps.allreduce import timing
-from hpckit.apps.allreduce.config import Config, main
+from hpckit.apps.allreduce.config import Config
 from hpckit.apps.allreduce.estimate import buffers, estimate
-from hpckit.apps.allreduce.job import Row, best
+from hpckit.apps.allreduce.job import main
 from hpckit.apps.allreduce.pictures import curves
+from hpckit.apps.allreduce.rows import Row, best
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.errors import ConfigError, HpckitError
 from hpckit.program.report import binary, period

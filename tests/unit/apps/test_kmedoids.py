@@ -10,9 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from hpckit.apps.kmedoids.config import Config, Generate, main
+from hpckit.apps.kmedoids.config import Config, Generate
 from hpckit.apps.kmedoids.data import distances, generate, points
 from hpckit.apps.kmedoids.estimate import estimate
+from hpckit.apps.kmedoids.job import main
 from hpckit.apps.kmedoids.pictures import plane
 from hpckit.cluster import fasterpam, progress
 from hpckit.errors import Checkpointed, ConfigError
