@@ -101,7 +101,7 @@ def test_opposite_faces_are_moved_in_one_sweep():
     )
     packer, packed = Packer(low, high), np.zeros(2 * 120)
     packer.pack(field, field, out=packed)
-    assert len(packer._bound["pack"][2]) == 1
+    assert len(packer._known["pack"][2]) == 1
     np.testing.assert_array_equal(packed[:120], field[1:-1, 1:-1, 1].ravel())
     np.testing.assert_array_equal(packed[120:], field[1:-1, 1:-1, -2].ravel())
 
