@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
     from hpckit.halo.pattern import Pattern
 
-_RACERS = 3
+_DOUBT = 16.0  # times: a model that was measured on a busy machine may be off by so much
 
 _chosen: weakref.WeakKeyDictionary[Grid, dict] = weakref.WeakKeyDictionary()
 
@@ -44,10 +44,11 @@ class Auto:
         known = _chosen.setdefault(pattern.grid, {})
         key = pattern.signature(), "direct" in predicted
         ranking = sorted(predicted, key=predicted.__getitem__)
+        limit = _DOUBT * predicted[ranking[0]]
         self._choice = Choice(
             pattern.grid.comm,
             predicted,
-            [name for name in ranking if name == known.get(key) or name in ranking[:_RACERS]],
+            [name for name in ranking if predicted[name] <= limit or name == known.get(key)],
             known=known,
             key=key,
             make=self._make,
