@@ -238,7 +238,8 @@ def test_no_communicators_or_memory_for_each_halo(comm):
     for method in ("neighbor", "shared"):
         for _ in range(8):
             Halo(grid, fields=[field], method=method).exchange(field)
-    assert Path("/proc/self/maps").read_text().count("memfd:hpckit-shared") == maps
+    # Fewer, where what earlier tests left behind goes meanwhile.
+    assert Path("/proc/self/maps").read_text().count("memfd:hpckit-shared") <= maps
     assert len(_graphs[grid]) == 1
 
 
