@@ -9,7 +9,12 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 from hpckit import cache, link, native
+from hpckit.apps.doctor.config import Config
+from hpckit.errors import ConfigError
 from hpckit.log import speaks
+from hpckit.program import stop
+from hpckit.program.options import parse
+from hpckit.program.run import launched_ranks
 
 
 def compile_all(ranks: int) -> int:
@@ -48,3 +53,14 @@ def _compile(name: str) -> float:
 
 def _text(seconds: float) -> str:
     return f"compiled in {seconds:.1f} s" if seconds else "was there"
+
+
+def compile_kernels(words: list[str]) -> int:
+    """`--compile`: without MPI, which login nodes and container builds may not have."""
+    stop.release()
+    try:
+        parse(Config, words)
+    except ConfigError as error:
+        print(f"hpckit.apps.doctor: {error}", file=sys.stderr)
+        return error.exit_code
+    return compile_all(launched_ranks())

@@ -3,8 +3,8 @@ import mmap
 
 import pytest
 
-from hpckit.apps.doctor import job as doctor
-from hpckit.apps.doctor.job import Place
+from hpckit.apps.doctor import kernels
+from hpckit.apps.doctor.places import Place, advice, table
 from hpckit.program import shm as node_shm
 
 GOOD = Place("node", (0, 1), 2, 16 * 10**9, 8 * 10**9, 0)
@@ -38,11 +38,11 @@ def test_its_figures_are_positive(mpirun):
 
 
 def test_nothing_is_off():
-    assert doctor._advice([GOOD, GOOD], 1, 2) == ["advice    nothing is off"]
+    assert advice([GOOD, GOOD], 1, 2) == ["advice    nothing is off"]
 
 
 @pytest.mark.parametrize(
-    ("places", "threads", "advice"),
+    ("places", "threads", "said"),
     [
         ([GOOD] * 3, 1, "node: 3 ranks x 1 threads share 2 cores"),
         ([GOOD], 4, "node: 1 ranks x 4 threads share 2 cores"),
@@ -57,8 +57,8 @@ def test_nothing_is_off():
         ([GOOD._replace(promised_ranks=4)], 1, "launcher started 4 processes, but MPI sees 1"),
     ],
 )
-def test_what_is_off_is_told(places, threads, advice):
-    assert any(advice in line for line in doctor._advice(places, threads, len(places)))
+def test_what_is_off_is_told(places, threads, said):
+    assert any(said in line for line in advice(places, threads, len(places)))
 
 
 @pytest.fixture
@@ -113,22 +113,22 @@ def test_programs_warn_before_mpi_dies_for_want_of_shared_memory(
 
 
 def test_compile_knows_its_flags(capsys, monkeypatch):
-    monkeypatch.setattr(doctor.compiled, "compile_all", lambda ranks: 7)
-    assert doctor.compile_kernels(["--compile"]) == 7
-    assert doctor.compile_kernels(["--compile", "--bogus"]) == 2
+    monkeypatch.setattr(kernels, "compile_all", lambda ranks: 7)
+    assert kernels.compile_kernels(["--compile"]) == 7
+    assert kernels.compile_kernels(["--compile", "--bogus"]) == 2
     assert "unknown flag --bogus" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_linker_is_told():
     fault = "kernels cannot be linked: cc: /usr/bin/ld: cannot find crti.o"
-    assert doctor._advice([GOOD._replace(link_fault=fault)], 1, 1) == [f"advice    node: {fault}"]
+    assert advice([GOOD._replace(link_fault=fault)], 1, 1) == [f"advice    node: {fault}"]
 
 
 def test_many_ranks_make_a_short_table():
     pinned = [
         GOOD._replace(host=f"node{r // 32}", cores=(r % 32,), host_cores=32) for r in range(64)
     ]
-    table = doctor._ranks(pinned)
-    assert len(table) == 3
-    assert table[1].split()[:3] == ["node0", "0-31", "0-31"]
-    assert len(doctor._ranks(pinned[:4])) == 5
+    lines = table(pinned)
+    assert len(lines) == 3
+    assert lines[1].split()[:3] == ["node0", "0-31", "0-31"]
+    assert len(table(pinned[:4])) == 5
