@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
+import pkgutil
 import time
 import weakref
 from collections.abc import Callable
@@ -40,6 +40,7 @@ from hpckit.machine.overlap import identical
 from hpckit.machine.spin import check_deadline
 
 _KEPT = 16  # plans of `allreduce`
+_COMPRESSED = "hpckit.lossy:compressed"  # by its name, for that room stands on this one
 
 
 class Allreduce:
@@ -367,8 +368,8 @@ def _meant(algorithm: str | Algorithm, compress: str | None, reproducible: bool)
     said = "reproducible=True" if reproducible else f"compress={compress!r}"
     if algorithm != "auto":
         raise ConfigError(f"{said} is an algorithm of its own: leave out algorithm={algorithm!r}")
-    if not reproducible:  # by its name, for that room stands on this one
-        return importlib.import_module("hpckit.lossy").compressed(compress)
+    if not reproducible:
+        return pkgutil.resolve_name(_COMPRESSED)(compress)
     if compress is not None:
         raise ConfigError(f"{said} is an algorithm of its own: leave out compress={compress!r}")
     return Reproducible()
