@@ -41,8 +41,7 @@ LARGEST = 1 << 24  # bytes: on more ranks than cores, larger arrays take minutes
 Cases = Iterator[tuple[str, dict[str, Call]]]
 
 
-# --- peers
-# --------------------------------------------------------------------------------------------------------
+# -- peers
 
 
 def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
@@ -83,8 +82,7 @@ def natives(comm: MPI.Intracomm, numbers: Numbers) -> dict[str, Call]:
     }
 
 
-# --- ours
-# ---------------------------------------------------------------------------------------------------------
+# -- ours
 
 
 class Rough(Numbers):
@@ -130,8 +128,7 @@ def in_chunks(comm: MPI.Intracomm, numbers: Numbers) -> Call:
     return Call(run, numbers, plan)
 
 
-# --- parts
-# --------------------------------------------------------------------------------------------------------
+# -- parts
 
 
 def node(comm: MPI.Intracomm, quick: bool) -> Cases:

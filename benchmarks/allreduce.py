@@ -45,8 +45,7 @@ MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabense
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
 
 
-# --- running
-# ------------------------------------------------------------------------------------------------------
+# -- running
 
 
 def measure(command: list[str], part: str, quick: bool) -> tuple[Times, str]:
@@ -161,8 +160,7 @@ def without_netlab(netlab: Path | None) -> str:
     return "emulated hosts are in use already: run its `down`" if "nl1" in busy.split() else ""
 
 
-# --- reporting
-# ----------------------------------------------------------------------------------------------------
+# -- reporting
 
 
 def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[float, float, float]:
@@ -259,8 +257,7 @@ FIXED = (
 FIXED += ("hierarchical", "shared")
 
 
-# --- parts
-# --------------------------------------------------------------------------------------------------------
+# -- parts
 
 
 def node(report: Report, regret: Regret, quick: bool) -> None:

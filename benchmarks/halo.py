@@ -79,8 +79,7 @@ class Way:
     close: Callable[[], object] = lambda: None
 
 
-# --- peers
-# --------------------------------------------------------------------------------------------------------
+# -- peers
 
 
 def numpy_slices(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
@@ -252,8 +251,7 @@ def _subarray(field: np.ndarray, part: np.ndarray) -> Any:
     return MPI.DOUBLE.Create_subarray(field.shape, part.shape, starts).Commit()
 
 
-# --- one cell of the sweep
-# ------------------------------------------------------------------------------------------
+# -- one cell of the sweep
 
 
 def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[str, str]]:
@@ -348,8 +346,7 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
     return times, missing, " ".join(halos[name].method for name in ("auto", WINDOW[-1]))
 
 
-# --- the sweep
-# ------------------------------------------------------------------------------------------------------
+# -- the sweep
 
 
 def sweep(quick: bool) -> Iterator[Case]:

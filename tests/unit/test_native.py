@@ -268,7 +268,6 @@ def test_a_long_wait_is_told_once(builds, monkeypatch, caplog):
 
 
 # -- compilers
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -304,8 +303,9 @@ def real():
     return command
 
 
+NO_LIBRARY = "echo '/usr/bin/ld: cannot find crti.o: No such file or directory' >&2; exit 1"
 BROKEN = {
-    "echo '/usr/bin/ld: cannot find crti.o: No such file or directory' >&2; exit 1": "cannot find crti.o",
+    NO_LIBRARY: "cannot find crti.o",
     "exit 3": "exit code 3",
     "exit 0": "exit code 0",
     "while [ $# -gt 0 ]; do [ $1 = -o ] && echo text > $2; shift; done": "cannot be loaded",
@@ -365,7 +365,6 @@ def test_kernels_in_memory_are_the_same(builds):
 
 
 # -- processes
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_compiled_beforehand_without_mpi(mpirun, tmp_path):

@@ -129,7 +129,8 @@ def test_sparse_matrices_are_refused():
             sparse.csc_matrix(np.eye(5)),
             sparse.coo_array(np.eye(5)),
         ):
-            message = f"must be a dense array of real numbers, not a sparse {type(matrix).__name__}: pass .toarray"
+            sort = type(matrix).__name__
+            message = f"must be a dense array of real numbers, not a sparse {sort}: pass .toarray"
             with pytest.raises(ConfigError, match=message):
                 fasterpam(matrix, 2, metric=metric)
 

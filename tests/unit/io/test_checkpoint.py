@@ -418,12 +418,15 @@ def test_damaged_manifests_are_refused(data):
         )  # such as a changed space between two keys
 
 
-@settings(max_examples=100)
-@given(key=st.sampled_from(["step", "shape", "fields", "parts", "extra"]), value=st.recursive(
+NAMES = st.sampled_from(["name", "descr", "extra", "start", "stop", "size", "crc32"])
+NONSENSE = st.recursive(
     st.none() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["name", "descr", "extra", "start", "stop", "size", "crc32"]), inner),
-))  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner),
+)
+
+
+@settings(max_examples=100)
+@given(key=st.sampled_from(["step", "shape", "fields", "parts", "extra"]), value=NONSENSE)
 def test_nonsense_with_a_good_checksum_is_refused(key, value):
     import zlib
 

@@ -639,7 +639,8 @@ with h5py.File(sys.argv[1]) as file:
         image = reader.GetOutput()
         for name, values in file["VTKHDF/CellData"].items():
             array = vtk_to_numpy(image.GetCellData().GetArray(name))
-            assert array.size == values[step].size and numpy.array_equal(array, values[step].ravel())
+            expected = values[step].ravel()
+            assert array.size == expected.size and numpy.array_equal(array, expected)
 print([image.GetDimensions(), image.GetSpacing(), image.GetOrigin()])
 """
 
