@@ -1,5 +1,4 @@
-"""What the ranks of `benchmarks.allreduce` do: `mpirun -n 2 python -m benchmarks._allreduce PART
-FILE [--quick]`.
+"""What ranks do: `mpirun -n 2 python -m benchmarks._allreduce PART FILE [--quick]`.
 
 Rank 0 writes the times to FILE: {"mpi": ..., "cases": {case: {way: [seconds, the slowest rank's, of
 each call]}}}.
@@ -59,9 +58,7 @@ def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
 
 
 def star_of_tpi_llm(comm: MPI.Intracomm, x: np.ndarray) -> None:
-    """The star as TPI-LLM has it: pickled, to the master in any order, and back one after the
-    other.
-    """
+    """TPI-LLM's star: pickled, to the master in any order, and back one after the other."""
     if comm.rank:
         comm.send(x, 0)
         x[:] = comm.recv(source=0)
@@ -86,9 +83,7 @@ def natives(comm: MPI.Intracomm, numbers: Numbers) -> dict[str, Call]:
 
 
 class Rough(Numbers):
-    """For compressed sums: over all calls so far their sum must be as near the exact one as the
-    plan says.
-    """
+    """Compressed sums: their sum over all calls is as near the exact one as the plan says."""
 
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, plan: Allreduce) -> None:
         super().__init__(comm, array)
@@ -198,9 +193,7 @@ def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
 
 
 def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, list[float]]:
-    """For every "auto", as "choice of auto": the times of a plan made with the algorithm that it
-    has chosen.
-    """
+    """For every "auto", as "choice of auto": the times of a plan made with what it has chosen."""
     found = {}
     for way in (way for way in ("auto", "auto, window") if way in calls):
         plan = calls[way].plan

@@ -1,5 +1,4 @@
-"""What all benchmarks share: start the ranks, interleave the ways, keep the minimum, print a table,
-write JSON.
+"""What benchmarks share: start ranks, interleave ways, keep the minimum, print, write JSON.
 
 Interleaving matters more than repeating: a virtual machine changes its speed by tens of per cent
 from minute to minute, so a ratio is only fair between calls that took turns within the same run.
@@ -101,9 +100,7 @@ def geomean(values: Iterable[float]) -> float:
 
 @dataclass
 class Report:
-    """The results of one benchmark; `limit` is the fraction of a physical limit reached, where one
-    is known.
-    """
+    """The results of one benchmark; `limit` is the fraction of a physical limit, where known."""
 
     benchmark: str
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -119,9 +116,7 @@ class Report:
         target: float | None = None,
         limit: float | None = None,
     ) -> None:
-        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range
-        within the run.
-        """
+        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range."""
         numbers = {"ratio": ratio, "low": low, "high": high, "target": target, "limit": limit}
         rounded = {k: None if v is None else float(f"{v:.4g}") for k, v in numbers.items()}
         self.results.append({"case": case, "peer": peer, **rounded})
@@ -153,9 +148,7 @@ class Report:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """Print rows under a heading, numbers to three digits and right-aligned, the first column
-    left-aligned.
-    """
+    """Print rows under a heading: numbers to three digits, right-aligned after the first column."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -171,8 +164,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
 def main(
     name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: bool = True
 ) -> None:
-    """Entry of `python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, started
-    here by mpirun.
+    """`python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, by mpirun.
 
     With `pin` each rank keeps to one core where there are enough of them.
     """
@@ -233,9 +225,7 @@ def _mpirun() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """One thread per rank; the settings with which Open MPI 4 and 5 start as root and with more
-    ranks than cores.
-    """
+    """One thread per rank; Open MPI 4 and 5 start as root, and with more ranks than cores."""
     return {
         _STARTED: "1",
         "OMP_NUM_THREADS": "1",

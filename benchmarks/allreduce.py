@@ -1,5 +1,4 @@
-"""Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the
-ranks.
+"""Allreduce against MPI's own: on one node, on emulated slow links, and over the ranks.
 
     python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts PART,...]
 
@@ -74,9 +73,7 @@ def _everywhere() -> dict[str, str]:
 
 @contextlib.contextmanager
 def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
-    """Hosts with slow links; yields what makes the command that starts so many ranks on each of
-    them.
-    """
+    """Hosts with slow links; yields what makes the command for so many ranks on each of them."""
     with tempfile.TemporaryDirectory() as state:
         environment = {**os.environ, "NETLAB_STATE": state}
         try:
@@ -164,9 +161,7 @@ def without_netlab(netlab: Path | None) -> str:
 
 
 def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[float, float, float]:
-    """Median of the peer's times over that of ours, both less `least`; lowest and highest over
-    parts of the run.
-    """
+    """Median of the peer's times over that of ours, both less `least`; its range within the run."""
 
     def of(p: np.ndarray, o: np.ndarray) -> float:
         return float((np.median(p) - least) / max(np.median(o) - least, 1e-9))
@@ -348,9 +343,7 @@ def levels(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
 
 
 def growth(quick: bool) -> None:
-    """Print tables of time over ranks, as in docs/collectives.md: measured here (predicted), and
-    the model's.
-    """
+    """Print tables of time over ranks, as in docs/collectives.md: measured, and the model's."""
     sizes = (8192, 1 << 20)
     shown = ("native", "ring", "twoshot", "recursive_doubling", "rabenseifner", "shared, window")
     found = {}

@@ -79,9 +79,7 @@ class Ranks:
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
     def gather(self, item: object, note: str = "") -> list[Any]:
-        """`item` of every rank, once all ranks are here; prints `note` and aborts the job when one
-        does not come.
-        """
+        """`item` of every rank, once all are here; else prints `note` and aborts the job."""
         request, delay, limit = (
             self.comm.Ibarrier(),
             1e-4,
@@ -120,9 +118,7 @@ OWN = pytest.StashKey[str]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Every rank has temporary folders of its own: in common ones ranks would clear up what others
-    clear up.
-    """
+    """Every rank has temporary folders of its own: in common ones ranks would clear up others'."""
     if config.option.basetemp is None:
         name = f"hpckit-pytest-{os.getpid()}-{time.time_ns()}"  # made when first used
         config.option.basetemp = config.stash[OWN] = str(Path(tempfile.gettempdir(), name))
@@ -257,8 +253,7 @@ def petsc() -> Any:
 
 @pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks
-    of its own.
+    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: python on n ranks of its own.
 
     For tests that are not MPI tests themselves. n = None does without a launcher; output is text,
     `stderr` in `stdout`.

@@ -16,9 +16,7 @@ EVERYTHING = ("HPCKIT_CACHE", "XDG_CACHE_HOME", "HOME")
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """`environment(HOME=..., ...)` sets these variables and unsets the others; temporary files are
-    below `tmp_path`.
-    """
+    """`environment(HOME=..., ...)` sets these, unsets others; temporary files are in `tmp_path`."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(cache, "_refused", set())

@@ -1,6 +1,4 @@
-"""Compiled kernels: damaged ones are made again, and compilers that do not work are done
-without.
-"""
+"""Compiled kernels: damaged ones are made again, and broken compilers done without."""
 
 import os
 import shutil
@@ -58,9 +56,7 @@ def load():
 
 
 def works(kernels):
-    """Of three bids (change of the loss, candidate, slot, block) the last is the best: the lowest
-    change.
-    """
+    """Of three bids (change, candidate, slot, block) the last is best: the lowest change."""
     bids = np.array([[-1.0, 4.0, 0.0, 0.0], [-2.0, -1.0, 0.0, 0.0], [-3.0, 5.0, 0.0, 0.0]])
     return kernels.winner(native.address(bids), 3) == 2
 

@@ -1,5 +1,4 @@
-"""A datatype's canonical block visits the very bytes that MPI packs, in its order; equal layouts
-are equal blocks.
+"""A datatype's canonical block visits the bytes MPI packs, in order; equal layouts, equal blocks.
 
 No rank speaks to another here, so these tests are not marked `mpi`: they run once.
 """

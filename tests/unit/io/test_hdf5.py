@@ -1,6 +1,4 @@
-"""Arrays in HDF5 files of which something is not there: the right values, or an error that names
-what is missing.
-"""
+"""Arrays in HDF5 files that lack something: the right values, or an error that names it."""
 
 from __future__ import annotations
 
@@ -335,9 +333,7 @@ def test_types_that_memory_does_not_have(grid, shared_path):
 
 
 def test_packed_and_over_time(grid, shared_path):
-    """As netCDF-4 has it: coordinates beside the field, time first, numbers packed, each rank its
-    own box.
-    """
+    """As in netCDF-4: coordinates beside the field, time first, numbers packed, boxes of ranks."""
     stored = np.stack([WHOLE, WHOLE + 1, WHOLE + 2]).astype("i2")
     stored[1, 3, 5] = -99
 

@@ -1,6 +1,4 @@
-"""Global arrays from .npy, .npz and HDF5 files: every rank gets its box, and bad files one clear
-error on all ranks.
-"""
+"""Global arrays from .npy, .npz and HDF5: every rank gets its box, bad files one error on all."""
 
 from __future__ import annotations
 
