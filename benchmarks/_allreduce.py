@@ -131,10 +131,8 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
     for nbytes in NODE_QUICK if quick else NODE:
         if comm.size > 2 and nbytes > LARGEST:
             return
-        plain, window = (
-            Numbers(comm, np.zeros(nbytes // 8)),
-            Numbers(comm, empty(comm, nbytes // 8)),
-        )
+        plain = Numbers(comm, np.zeros(nbytes // 8))
+        window = Numbers(comm, empty(comm, nbytes // 8))
         calls = natives(comm, plain)
         calls["ring by hand"] = Call(partial(ring_by_hand, comm, plain.array), plain)
         calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
@@ -171,10 +169,8 @@ def compressed(comm: MPI.Intracomm, quick: bool) -> Cases:
 def levels(comm: MPI.Intracomm, quick: bool) -> Cases:
     """Several ranks on each host."""
     for nbytes in LINKS_QUICK[1:] if quick else LINKS[1:]:
-        plain, window = (
-            Numbers(comm, np.zeros(nbytes // 8)),
-            Numbers(comm, empty(comm, nbytes // 8)),
-        )
+        plain = Numbers(comm, np.zeros(nbytes // 8))
+        window = Numbers(comm, empty(comm, nbytes // 8))
         fixed = {name: planned(comm, plain, name) for name in ("hierarchical", "twoshot")}
         fixed["hierarchical, window"] = planned(comm, window, "hierarchical")
         yield binary(nbytes), natives(comm, plain) | fixed | {"auto": planned(comm, plain)}
@@ -225,9 +221,8 @@ def main(part: str, path: str, quick: bool) -> None:
     for name, calls in PARTS[part](comm, quick):
         if comm.rank == 0:
             print(f"{part}, {comm.size} ranks, {name}", flush=True)
-        cases[name] = {
-            way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()
-        }
+        found = interleaved(comm, calls, start, seconds)
+        cases[name] = {way: times.tolist() for way, times in found.items()}
         cases[name] |= choices(calls, cases[name])
         gc.collect()  # hundreds of megabytes hang on reference cycles
     if comm.rank == 0:

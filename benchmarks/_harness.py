@@ -42,11 +42,9 @@ class Times:
 
     def ratio(self, peer: Times) -> tuple[float, float, float]:
         """Peer's time over ours, and its lowest and highest value over parts of the run."""
-        parts = zip(
-            np.array_split(peer.samples, _BLOCKS),
-            np.array_split(self.samples, _BLOCKS),
-            strict=True,
-        )
+        theirs = np.array_split(peer.samples, _BLOCKS)
+        ours = np.array_split(self.samples, _BLOCKS)
+        parts = zip(theirs, ours, strict=True)
         ratios = [float(p.min() / s.min()) for p, s in parts if p.size and s.size]
         ratio = peer.best / self.best
         return ratio, min([ratio, *ratios]), max([ratio, *ratios])
@@ -128,23 +126,18 @@ class Report:
             for r in self.results
             if r["target"] is not None
         ]
-        print_table(
-            ("case", "peer", "ratio", "low", "high", "target", ""),
-            rows,
-            f"{self.benchmark}: targets",
-        )
+        head = ("case", "peer", "ratio", "low", "high", "target", "")
+        print_table(head, rows, f"{self.benchmark}: targets")
 
     def save(self, path: Path) -> None:
-        versions = {**_versions(), **self.versions}
         document = {
             "benchmark": self.benchmark,
             "commit": _commit(),
             "host": _host(),
-            "versions": versions,
+            "versions": {**_versions(), **self.versions},
+            "results": asdict(self)["results"],
         }
-        path.write_text(
-            json.dumps({**document, "results": asdict(self)["results"]}, indent=1) + "\n"
-        )
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
@@ -155,10 +148,9 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
         "  ".join(f"{c:{'<' if i == 0 else '>'}{widths[i]}}" for i, c in enumerate(row))
         for row in cells
     ]
-    print(
-        "\n" + "\n".join([title] * bool(title) + [lines[0], "-" * len(lines[0]), *lines[1:]]),
-        flush=True,
-    )
+    above = [title] if title else []
+    rule = "-" * len(lines[0])
+    print("", *above, lines[0], rule, *lines[1:], sep="\n", flush=True)
 
 
 def main(
@@ -168,27 +160,12 @@ def main(
 
     With `pin` each rank keeps to one core where there are enough of them.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument(
-        "--quick", action="store_true", help="few cases and short timings: does it run at all"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results as one JSON object"
-    )
-    options = parser.parse_args()
+    options = parser(name).parse_args()
     if _STARTED not in os.environ:
-        command = [
-            _mpirun(),
-            "-n",
-            str(ranks),
-            sys.executable,
-            "-m",
-            f"benchmarks.{name}",
-            *sys.argv[1:],
-        ]
-        sys.exit(
-            subprocess.run(command, env={**os.environ, **_environment()}, check=False).returncode
-        )
+        program = [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]]
+        command = [_mpirun(), "-n", str(ranks), *program]
+        environment = {**os.environ, **_environment()}
+        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
@@ -206,6 +183,16 @@ def main(
         report.print_targets()
         if options.json:
             report.save(options.json)
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    found = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    quick = "few cases and short timings: does it run at all"
+    found.add_argument("--quick", action="store_true", help=quick)
+    results = "write the results as one JSON object"
+    found.add_argument("--json", type=Path, metavar="FILE", help=results)
+    return found
 
 
 def _cell(value: Any) -> str:
@@ -241,17 +228,15 @@ def _commit() -> str:
     with contextlib.suppress(OSError):
         command = ["git", "describe", "--always", "--dirty=+"]
         here = Path(__file__).parent
-        return subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
     return ""
 
 
 def _host() -> str:
     with contextlib.suppress(OSError):
-        model = re.search(
-            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
+        text = Path("/proc/cpuinfo").read_text()
+        model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
         if model:
             return f"{os.cpu_count()} cores {model[1]}"
     return f"{os.cpu_count()} cores {platform.machine()}"
