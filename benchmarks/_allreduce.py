@@ -1,5 +1,4 @@
-"""What the ranks of `benchmarks.allreduce` do: `mpirun -n 2 python -m benchmarks._allreduce PART
-FILE [--quick]`.
+"""What ranks do: `mpirun -n 2 python -m benchmarks._allreduce PART FILE [--quick]`.
 
 Rank 0 writes the times to FILE: {"mpi": ..., "cases": {case: {way: [seconds, the slowest rank's, of
 each call]}}}.
@@ -41,8 +40,7 @@ LARGEST = 1 << 24  # bytes: on more ranks than cores, larger arrays take minutes
 Cases = Iterator[tuple[str, dict[str, Call]]]
 
 
-# --- peers
-# --------------------------------------------------------------------------------------------------------
+# -- peers
 
 
 def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
@@ -60,9 +58,7 @@ def ring_by_hand(comm: MPI.Intracomm, x: np.ndarray) -> None:
 
 
 def star_of_tpi_llm(comm: MPI.Intracomm, x: np.ndarray) -> None:
-    """The star as TPI-LLM has it: pickled, to the master in any order, and back one after the
-    other.
-    """
+    """TPI-LLM's star: pickled, to the master in any order, and back one after the other."""
     if comm.rank:
         comm.send(x, 0)
         x[:] = comm.recv(source=0)
@@ -83,14 +79,11 @@ def natives(comm: MPI.Intracomm, numbers: Numbers) -> dict[str, Call]:
     }
 
 
-# --- ours
-# ---------------------------------------------------------------------------------------------------------
+# -- ours
 
 
 class Rough(Numbers):
-    """For compressed sums: over all calls so far their sum must be as near the exact one as the
-    plan says.
-    """
+    """Compressed sums: their sum over all calls is as near the exact one as the plan says."""
 
     def __init__(self, comm: MPI.Intracomm, array: np.ndarray, plan: Allreduce) -> None:
         super().__init__(comm, array)
@@ -130,8 +123,7 @@ def in_chunks(comm: MPI.Intracomm, numbers: Numbers) -> Call:
     return Call(run, numbers, plan)
 
 
-# --- parts
-# --------------------------------------------------------------------------------------------------------
+# -- parts
 
 
 def node(comm: MPI.Intracomm, quick: bool) -> Cases:
@@ -139,10 +131,8 @@ def node(comm: MPI.Intracomm, quick: bool) -> Cases:
     for nbytes in NODE_QUICK if quick else NODE:
         if comm.size > 2 and nbytes > LARGEST:
             return
-        plain, window = (
-            Numbers(comm, np.zeros(nbytes // 8)),
-            Numbers(comm, empty(comm, nbytes // 8)),
-        )
+        plain = Numbers(comm, np.zeros(nbytes // 8))
+        window = Numbers(comm, empty(comm, nbytes // 8))
         calls = natives(comm, plain)
         calls["ring by hand"] = Call(partial(ring_by_hand, comm, plain.array), plain)
         calls |= {"auto": planned(comm, plain), "auto, window": planned(comm, window)}
@@ -179,10 +169,8 @@ def compressed(comm: MPI.Intracomm, quick: bool) -> Cases:
 def levels(comm: MPI.Intracomm, quick: bool) -> Cases:
     """Several ranks on each host."""
     for nbytes in LINKS_QUICK[1:] if quick else LINKS[1:]:
-        plain, window = (
-            Numbers(comm, np.zeros(nbytes // 8)),
-            Numbers(comm, empty(comm, nbytes // 8)),
-        )
+        plain = Numbers(comm, np.zeros(nbytes // 8))
+        window = Numbers(comm, empty(comm, nbytes // 8))
         fixed = {name: planned(comm, plain, name) for name in ("hierarchical", "twoshot")}
         fixed["hierarchical, window"] = planned(comm, window, "hierarchical")
         yield binary(nbytes), natives(comm, plain) | fixed | {"auto": planned(comm, plain)}
@@ -201,9 +189,7 @@ def overlap(comm: MPI.Intracomm, quick: bool) -> Cases:
 
 
 def choices(calls: dict[str, Call], times: dict[str, list[float]]) -> dict[str, list[float]]:
-    """For every "auto", as "choice of auto": the times of a plan made with the algorithm that it
-    has chosen.
-    """
+    """For every "auto", as "choice of auto": the times of a plan made with what it has chosen."""
     found = {}
     for way in (way for way in ("auto", "auto, window") if way in calls):
         plan = calls[way].plan
@@ -235,9 +221,8 @@ def main(part: str, path: str, quick: bool) -> None:
     for name, calls in PARTS[part](comm, quick):
         if comm.rank == 0:
             print(f"{part}, {comm.size} ranks, {name}", flush=True)
-        cases[name] = {
-            way: times.tolist() for way, times in interleaved(comm, calls, start, seconds).items()
-        }
+        found = interleaved(comm, calls, start, seconds)
+        cases[name] = {way: times.tolist() for way, times in found.items()}
         cases[name] |= choices(calls, cases[name])
         gc.collect()  # hundreds of megabytes hang on reference cycles
     if comm.rank == 0:

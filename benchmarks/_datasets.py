@@ -1,6 +1,4 @@
-"""Points and distances for the k-medoids benchmarks: generated ones, and files under
-HPCKIT_DATA.
-"""
+"""Points and distances for the k-medoids benchmarks: generated, or from HPCKIT_DATA."""
 
 from __future__ import annotations
 

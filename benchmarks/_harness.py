@@ -1,5 +1,4 @@
-"""What all benchmarks share: start the ranks, interleave the ways, keep the minimum, print a table,
-write JSON.
+"""What benchmarks share: start ranks, interleave ways, keep the minimum, print, write JSON.
 
 Interleaving matters more than repeating: a virtual machine changes its speed by tens of per cent
 from minute to minute, so a ratio is only fair between calls that took turns within the same run.
@@ -43,11 +42,9 @@ class Times:
 
     def ratio(self, peer: Times) -> tuple[float, float, float]:
         """Peer's time over ours, and its lowest and highest value over parts of the run."""
-        parts = zip(
-            np.array_split(peer.samples, _BLOCKS),
-            np.array_split(self.samples, _BLOCKS),
-            strict=True,
-        )
+        theirs = np.array_split(peer.samples, _BLOCKS)
+        ours = np.array_split(self.samples, _BLOCKS)
+        parts = zip(theirs, ours, strict=True)
         ratios = [float(p.min() / s.min()) for p, s in parts if p.size and s.size]
         ratio = peer.best / self.best
         return ratio, min([ratio, *ratios]), max([ratio, *ratios])
@@ -101,9 +98,7 @@ def geomean(values: Iterable[float]) -> float:
 
 @dataclass
 class Report:
-    """The results of one benchmark; `limit` is the fraction of a physical limit reached, where one
-    is known.
-    """
+    """The results of one benchmark; `limit` is the fraction of a physical limit, where known."""
 
     benchmark: str
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -119,9 +114,7 @@ class Report:
         target: float | None = None,
         limit: float | None = None,
     ) -> None:
-        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range
-        within the run.
-        """
+        """`ratio`: peer's time over ours, above 1 where we are faster; `low`, `high`: its range."""
         numbers = {"ratio": ratio, "low": low, "high": high, "target": target, "limit": limit}
         rounded = {k: None if v is None else float(f"{v:.4g}") for k, v in numbers.items()}
         self.results.append({"case": case, "peer": peer, **rounded})
@@ -133,70 +126,46 @@ class Report:
             for r in self.results
             if r["target"] is not None
         ]
-        print_table(
-            ("case", "peer", "ratio", "low", "high", "target", ""),
-            rows,
-            f"{self.benchmark}: targets",
-        )
+        head = ("case", "peer", "ratio", "low", "high", "target", "")
+        print_table(head, rows, f"{self.benchmark}: targets")
 
     def save(self, path: Path) -> None:
-        versions = {**_versions(), **self.versions}
         document = {
             "benchmark": self.benchmark,
             "commit": _commit(),
             "host": _host(),
-            "versions": versions,
+            "versions": {**_versions(), **self.versions},
+            "results": asdict(self)["results"],
         }
-        path.write_text(
-            json.dumps({**document, "results": asdict(self)["results"]}, indent=1) + "\n"
-        )
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """Print rows under a heading, numbers to three digits and right-aligned, the first column
-    left-aligned.
-    """
+    """Print rows under a heading: numbers to three digits, right-aligned after the first column."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(f"{c:{'<' if i == 0 else '>'}{widths[i]}}" for i, c in enumerate(row))
         for row in cells
     ]
-    print(
-        "\n" + "\n".join([title] * bool(title) + [lines[0], "-" * len(lines[0]), *lines[1:]]),
-        flush=True,
-    )
+    above = [title] if title else []
+    rule = "-" * len(lines[0])
+    print("", *above, lines[0], rule, *lines[1:], sep="\n", flush=True)
 
 
 def main(
     name: str, run: Callable[[Any, bool], Report], *, ranks: int = 1, pin: bool = True
 ) -> None:
-    """Entry of `python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, started
-    here by mpirun.
+    """`python -m benchmarks.NAME`: `run(comm, quick) -> Report` on `ranks` ranks, by mpirun.
 
     With `pin` each rank keeps to one core where there are enough of them.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument(
-        "--quick", action="store_true", help="few cases and short timings: does it run at all"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results as one JSON object"
-    )
-    options = parser.parse_args()
+    options = parser(name).parse_args()
     if _STARTED not in os.environ:
-        command = [
-            _mpirun(),
-            "-n",
-            str(ranks),
-            sys.executable,
-            "-m",
-            f"benchmarks.{name}",
-            *sys.argv[1:],
-        ]
-        sys.exit(
-            subprocess.run(command, env={**os.environ, **_environment()}, check=False).returncode
-        )
+        program = [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]]
+        command = [_mpirun(), "-n", str(ranks), *program]
+        environment = {**os.environ, **_environment()}
+        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
@@ -216,6 +185,16 @@ def main(
             report.save(options.json)
 
 
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    found = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    quick = "few cases and short timings: does it run at all"
+    found.add_argument("--quick", action="store_true", help=quick)
+    results = "write the results as one JSON object"
+    found.add_argument("--json", type=Path, metavar="FILE", help=results)
+    return found
+
+
 def _cell(value: Any) -> str:
     return f"{value:#.3g}".rstrip(".") if isinstance(value, float) else str(value)
 
@@ -233,9 +212,7 @@ def _mpirun() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """One thread per rank; the settings with which Open MPI 4 and 5 start as root and with more
-    ranks than cores.
-    """
+    """One thread per rank; Open MPI 4 and 5 start as root, and with more ranks than cores."""
     return {
         _STARTED: "1",
         "OMP_NUM_THREADS": "1",
@@ -251,17 +228,15 @@ def _commit() -> str:
     with contextlib.suppress(OSError):
         command = ["git", "describe", "--always", "--dirty=+"]
         here = Path(__file__).parent
-        return subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
     return ""
 
 
 def _host() -> str:
     with contextlib.suppress(OSError):
-        model = re.search(
-            r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
+        text = Path("/proc/cpuinfo").read_text()
+        model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
         if model:
             return f"{os.cpu_count()} cores {model[1]}"
     return f"{os.cpu_count()} cores {platform.machine()}"

@@ -1,5 +1,4 @@
-"""Allreduce against MPI's own, on one node and on emulated slow links; how its cost grows with the
-ranks.
+"""Allreduce against MPI's own: on one node, on emulated slow links, and over the ranks.
 
     python -m benchmarks.allreduce [--quick] [--json FILE] [--netlab DIR] [--parts PART,...]
 
@@ -13,7 +12,6 @@ are of medians; `native` is `Allreduce` from one array to another.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -28,14 +26,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import _harness
 from benchmarks._harness import Report, _environment, _mpirun, print_table
 from hpckit.program.report import binary, period
 
 ROOT = Path(__file__).parents[1]
-DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts
-MIDDLE, LARGE = (
-    [binary(1 << k) for k in ks] for ks in (range(15, 18), range(18, 27))
-)  # 32 and 256 KiB to 64 MiB
+DELAY = 4000  # us from host to host
+RATE = 300  # Mbit/s
+HOSTS = 8
+MIDDLE = [binary(1 << k) for k in range(15, 18)]  # 32 KiB to 128 KiB
+LARGE = [binary(1 << k) for k in range(18, 27)]  # 256 KiB to 64 MiB
 LINKS = {"8 B": 1.8, "8 KiB": 2.5, "32 KiB": 1.8, "256 KiB": 1.8, "1 MiB": 1.3}  # targets
 PRODUCER = 0.1  # seconds that computing an array takes, where that is overlapped
 SETTING = f"{DELAY / 1000:g} ms, {RATE} Mbit/s"
@@ -45,23 +45,15 @@ MODELLED = ("ring", "star", "oneshot", "twoshot", "recursive_doubling", "rabense
 Times = Mapping[str, Mapping[str, list[float]]]  # by case and way
 
 
-# --- running
-# ------------------------------------------------------------------------------------------------------
+# -- running
 
 
 def measure(command: list[str], part: str, quick: bool) -> tuple[Times, str]:
     """The times of one part, whose ranks `command` starts, and the MPI library."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "times.json"
-        words = [
-            *command,
-            sys.executable,
-            "-m",
-            "benchmarks._allreduce",
-            part,
-            str(file),
-            *["--quick"] * quick,
-        ]
+        program = [sys.executable, "-m", "benchmarks._allreduce", part, str(file)]
+        words = [*command, *program, *["--quick"] * quick]
         subprocess.run(words, cwd=ROOT, env=_everywhere(), check=True)
         found = json.loads(file.read_text())
     return found["cases"], found["mpi"]
@@ -75,15 +67,12 @@ def _everywhere() -> dict[str, str]:
 
 @contextlib.contextmanager
 def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
-    """Hosts with slow links; yields what makes the command that starts so many ranks on each of
-    them.
-    """
+    """Hosts with slow links; yields what makes the command for so many ranks on each of them."""
     with tempfile.TemporaryDirectory() as state:
         environment = {**os.environ, "NETLAB_STATE": state}
         try:
-            subprocess.run(
-                [netlab / "up", str(hosts), str(DELAY), str(RATE)], env=environment, check=True
-            )
+            up = [netlab / "up", str(hosts), str(DELAY), str(RATE)]
+            subprocess.run(up, env=environment, check=True)
             yield partial(_launch, netlab, hosts)
         finally:
             subprocess.run([netlab / "down"], env=environment, check=False)
@@ -91,59 +80,29 @@ def emulated(netlab: Path, hosts: int) -> Iterator[Callable[[int], list[str]]]:
 
 def _launch(netlab: Path, hosts: int, each: int) -> list[str]:
     """The command, from within the first host, that starts `each` ranks on all of them."""
-    first = [
-        "nsenter",
-        "--net=/var/run/netns/nl1",
-        "unshare",
-        "-u",
-        "bash",
-        "-c",
-        'hostname nlhost1; exec "$@"',
-        "-",
-    ]
-    addresses, ranks, agent = (
-        [f"10.77.0.{i + 1}" for i in range(hosts)],
-        str(hosts * each),
-        str(netlab / "agent"),
-    )
-    version = subprocess.run(
-        [_mpirun(), "--version"], capture_output=True, text=True, check=False
-    ).stdout
-    if "Open MPI" not in version:
-        tcp = [
-            "env",
-            "UCX_TLS=tcp,self",
-            "UCX_NET_DEVICES=eth0",
-            "FI_PROVIDER=tcp",
-            "FI_TCP_IFACE=eth0",
-        ]
+    first = ["nsenter", "--net=/var/run/netns/nl1", "unshare", "-u"]
+    first += ["bash", "-c", 'hostname nlhost1; exec "$@"', "-"]
+    addresses = [f"10.77.0.{i + 1}" for i in range(hosts)]
+    ranks = str(hosts * each)
+    agent = str(netlab / "agent")
+    if "Open MPI" not in _output(_mpirun(), "--version"):
+        tcp = ["env", "UCX_TLS=tcp,self", "UCX_NET_DEVICES=eth0"]
+        tcp += ["FI_PROVIDER=tcp", "FI_TCP_IFACE=eth0"]
+        launcher = ["-launcher", "ssh", "-launcher-exec", agent, "-iface", "eth0"]
         where = ["-hosts", ",".join(addresses), "-ppn", str(each), "-n", ranks]
-        return [
-            *first,
-            *tcp,
-            _mpirun(),
-            "-launcher",
-            "ssh",
-            "-launcher-exec",
-            agent,
-            "-iface",
-            "eth0",
-            *where,
-        ]
+        return [*first, *tcp, _mpirun(), *launcher, *where]
     prte = {"plm": "ssh", "plm_ssh_agent": agent, "prte_if_include": "eth0"}
     mca = {"pml": "ob1", "btl": "tcp,self" + ",sm" * (each > 1), "btl_tcp_if_include": "eth0"}
     mca["mpi_yield_when_idle"] = "1"  # Open MPI does not see that these hosts share cores
     options = [word for key, value in prte.items() for word in ("--prtemca", key, value)]
     options += [word for key, value in mca.items() for word in ("--mca", key, value)]
-    where = [
-        "-host",
-        ",".join(f"{address}:{each}" for address in addresses),
-        "-n",
-        ranks,
-        "--map-by",
-        "node",
-    ]
+    places = ",".join(f"{address}:{each}" for address in addresses)
+    where = ["-host", places, "-n", ranks, "--map-by", "node"]
     return [*first, _mpirun(), *options, *where]
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def without_netlab(netlab: Path | None) -> str:
@@ -155,20 +114,15 @@ def without_netlab(netlab: Path | None) -> str:
     missing = [tool for tool in ("ip", "nsenter", "unshare", "gcc") if not shutil.which(tool)]
     if missing:
         return f"no {', '.join(missing)} on PATH"
-    busy = subprocess.run(
-        ["ip", "netns", "list"], capture_output=True, text=True, check=False
-    ).stdout
+    busy = _output("ip", "netns", "list")
     return "emulated hosts are in use already: run its `down`" if "nl1" in busy.split() else ""
 
 
-# --- reporting
-# ----------------------------------------------------------------------------------------------------
+# -- reporting
 
 
 def ratio(peer: list[float], ours: list[float], least: float = 0.0) -> tuple[float, float, float]:
-    """Median of the peer's times over that of ours, both less `least`; lowest and highest over
-    parts of the run.
-    """
+    """Median of the peer's times over that of ours, both less `least`; its range within the run."""
 
     def of(p: np.ndarray, o: np.ndarray) -> float:
         return float((np.median(p) - least) / max(np.median(o) - least, 1e-9))
@@ -201,9 +155,10 @@ def show(cases: Times, title: str) -> None:
         for times in cases.values():
             own = float(np.median(times["native"]))
             value = float(np.median(times[way])) if way in times else 0.0
-            row.append(
-                "" if not value else 1e6 * value if way == "native" else f"{own / value:.2f}x"
-            )
+            if not value:
+                row.append("")
+            else:
+                row.append(1e6 * value if way == "native" else f"{own / value:.2f}x")
         rows.append(row)
     print_table(("", *cases), rows, f"{title}: native in us, others: native's time over theirs")
 
@@ -233,34 +188,17 @@ class Regret:
             if found:
                 part = float(np.mean(np.array(found) <= 1.15))
                 goal = 0.95 if way == "auto" else None
-                print(
-                    f"{way}: within 1.15 of the best fixed way in {part:.0%} of {len(found)} cases"
-                )
-                report.add(
-                    f"{way}, part of the grid within 1.15 of",
-                    "the best fixed way",
-                    part,
-                    part,
-                    part,
-                    goal,
-                )
+                cases = f"{part:.0%} of {len(found)} cases"
+                print(f"{way}: within 1.15 of the best fixed way in {cases}")
+                case = f"{way}, part of the grid within 1.15 of"
+                report.add(case, "the best fixed way", part, part, part, goal)
 
 
-FIXED = (
-    "native, in place",
-    "ring",
-    "star",
-    "oneshot",
-    "twoshot",
-    "recursive_doubling",
-    "rabenseifner",
-    "tree",
-)
-FIXED += ("hierarchical", "shared")
+FIXED = ("native, in place", "ring", "star", "oneshot", "twoshot")
+FIXED += ("recursive_doubling", "rabenseifner", "tree", "hierarchical", "shared")
 
 
-# --- parts
-# --------------------------------------------------------------------------------------------------------
+# -- parts
 
 
 def node(report: Report, regret: Regret, quick: bool) -> None:
@@ -288,11 +226,8 @@ def between_hosts(
     hosts = HOSTS // each
     with emulated(netlab, hosts) as command:
         cases, report.versions["MPI"] = measure(command(each), part, quick)
-    show(
-        cases,
-        f"{hosts} hosts{f' of {each} ranks' * (each > 1)}, {SETTING}, "
-        f"{note}{report.versions['MPI']}",
-    )
+    several = f" of {each} ranks" if each > 1 else ""
+    show(cases, f"{hosts} hosts{several}, {SETTING}, {note}{report.versions['MPI']}")
     return cases
 
 
@@ -300,23 +235,11 @@ def links(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     cases = between_hosts(report, "links", quick, netlab)
     regret.see(cases)
     for size, times in cases.items():
-        add(report, f"{HOSTS} hosts, {size}", times, "auto", LINKS.get(size))
-        add(
-            report,
-            f"{HOSTS} hosts, {size}",
-            times,
-            "auto",
-            1.5 if size == "32 KiB" else None,
-            peer="TPI-LLM's star",
-        )
-        add(
-            report,
-            f"{HOSTS} hosts, {size}",
-            times,
-            "auto",
-            4.0 if size == "32 KiB" else None,
-            peer="ring by hand",
-        )
+        case = f"{HOSTS} hosts, {size}"
+        star, ring = (1.5, 4.0) if size == "32 KiB" else (None, None)
+        add(report, case, times, "auto", LINKS.get(size))
+        add(report, case, times, "auto", star, peer="TPI-LLM's star")
+        add(report, case, times, "auto", ring, peer="ring by hand")
 
 
 def compressed(report: Report, quick: bool, netlab: Path) -> None:
@@ -328,32 +251,22 @@ def compressed(report: Report, quick: bool, netlab: Path) -> None:
 def overlap(report: Report, quick: bool, netlab: Path) -> None:
     note = f"after or while {PRODUCER} s of computing, "
     for size, times in between_hosts(report, "overlap", quick, netlab, note).items():
-        exposed = ratio(times["native"], times["chunks"], least=PRODUCER)
-        report.add(
-            f"{HOSTS} hosts, {size}, exposed by 8 chunks", "native afterwards", *exposed, 2.5
-        )
-        exposed = ratio(times["auto"], times["chunks"], least=PRODUCER)
-        report.add(f"{HOSTS} hosts, {size}, exposed by 8 chunks", "auto afterwards", *exposed)
+        case = f"{HOSTS} hosts, {size}, exposed by 8 chunks"
+        for way, goal in (("native", 2.5), ("auto", None)):
+            exposed = ratio(times[way], times["chunks"], least=PRODUCER)
+            report.add(case, f"{way} afterwards", *exposed, goal)
 
 
 def levels(report: Report, regret: Regret, quick: bool, netlab: Path) -> None:
     cases = between_hosts(report, "levels", quick, netlab, each=2)
     regret.see(cases)
     for size, times in cases.items():
-        for way in ("hierarchical", "hierarchical, window", "auto"):
-            add(
-                report,
-                f"{HOSTS // 2} x 2, {size}",
-                times,
-                way,
-                1.8 if way == "hierarchical, window" else None,
-            )
+        for way, goal in (("hierarchical", None), ("hierarchical, window", 1.8), ("auto", None)):
+            add(report, f"{HOSTS // 2} x 2, {size}", times, way, goal)
 
 
 def growth(quick: bool) -> None:
-    """Print tables of time over ranks, as in docs/collectives.md: measured here (predicted), and
-    the model's.
-    """
+    """Print tables of time over ranks, as in docs/collectives.md: measured, and the model's."""
     sizes = (8192, 1 << 20)
     shown = ("native", "ring", "twoshot", "recursive_doubling", "rabenseifner", "shared, window")
     found = {}
@@ -366,16 +279,10 @@ def growth(quick: bool) -> None:
     for nbytes in sizes:
         print(_head(binary(nbytes), shown))
         for ranks, rows in found.items():
-            print(
-                _line(
-                    f"{ranks} ranks" if ranks == RANKS[0] else str(ranks),
-                    (_cell(rows, nbytes, way) for way in shown),
-                )
-            )
-    for name, (latency, per_byte) in {
-        "2 us, 10 GB/s": (2e-6, 1e-10),
-        "4 ms, 300 Mbit/s": (4e-3, 8 / 300e6),
-    }.items():
+            first = f"{ranks} ranks" if ranks == RANKS[0] else str(ranks)
+            print(_line(first, (_cell(rows, nbytes, way) for way in shown)))
+    networks = {"2 us, 10 GB/s": (2e-6, 1e-10), "4 ms, 300 Mbit/s": (4e-3, 8 / 300e6)}
+    for name, (latency, per_byte) in networks.items():
         print(_head(name, MODELLED))
         for nbytes in sizes:
             for ranks, cells in _modelled(nbytes, latency, per_byte).items():
@@ -397,31 +304,19 @@ def _program(ranks: int, sizes: tuple[int, ...]) -> list[dict[str, Any]] | None:
         names = "ring,twoshot,recursive_doubling,rabenseifner,shared"
         words = ["--sizes", ",".join(map(str, sizes)), "--algorithms", names]
         words += ["--seconds", "0.5", "--pictures", "false", "--save", "--output", folder]
-        command = [
-            _mpirun(),
-            "-n",
-            str(ranks),
-            sys.executable,
-            "-m",
-            "hpckit.apps.allreduce",
-            *words,
-        ]
-        done = subprocess.run(
-            command, cwd=ROOT, env=_everywhere(), capture_output=True, check=False
-        )
-        return (
-            None
-            if done.returncode
-            else json.loads((Path(folder) / "result.json").read_text())["rows"]
-        )
+        program = [sys.executable, "-m", "hpckit.apps.allreduce", *words]
+        command = [_mpirun(), "-n", str(ranks), *program]
+        options = {"cwd": ROOT, "env": _everywhere(), "capture_output": True}
+        if subprocess.run(command, check=False, **options).returncode:
+            return None
+        return json.loads((Path(folder) / "result.json").read_text())["rows"]
 
 
 def _cell(rows: list[dict[str, Any]], nbytes: int, way: str) -> str:
     for row in rows:
         if (row["bytes"], row["way"]) == (nbytes, way):
-            return period(row["median"]) + (
-                f" ({period(row['predicted'])})" if row["predicted"] else ""
-            )
+            predicted = f" ({period(row['predicted'])})" if row["predicted"] else ""
+            return period(row["median"]) + predicted
     return ""
 
 
@@ -434,30 +329,26 @@ def _modelled(nbytes: int, latency: float, per_byte: float) -> dict[int, list[st
     from hpckit.machine.links import Links
 
     alpha, beta = (np.full((2, 2), value) for value in (latency, per_byte))
-    links, lines = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10), {}
+    links = Links.of_tables((0, 1), alpha, beta, overhead=3e-7, crowd=1.0, gamma=1e-10)
+    lines = {}
     for ranks in (8, 64, 512, 4096):
         times = predict(links, nbytes, ranks)
         fastest = min(MODELLED, key=times.__getitem__)
-        lines[ranks] = [
-            f"**{period(times[n])}**" if n == fastest else period(times[n]) for n in MODELLED
-        ]
+        shown = {name: period(times[name]) for name in MODELLED}
+        shown[fastest] = f"**{shown[fastest]}**"
+        lines[ranks] = list(shown.values())
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.allreduce")
-    parser.add_argument(
-        "--quick", action="store_true", help="few cases and short timings: does it run at all"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results as one JSON object"
-    )
-    parser.add_argument(
-        "--netlab", type=Path, metavar="DIR", default=os.environ.get("HPCKIT_NETLAB")
-    )
+    parser = _harness.parser("allreduce")
+    netlab = os.environ.get("HPCKIT_NETLAB")
+    parser.add_argument("--netlab", type=Path, metavar="DIR", default=netlab)
     parser.add_argument("--parts", default=PARTS, help=f"some of {PARTS}")
     options = parser.parse_args()
-    report, regret, parts = Report("allreduce"), Regret(), options.parts.split(",")
+    report = Report("allreduce")
+    regret = Regret()
+    parts = options.parts.split(",")
     if "node" in parts:
         node(report, regret, options.quick)
     slow = {"links": partial(links, report, regret), "compressed": partial(compressed, report)}

@@ -1,5 +1,4 @@
-"""Halo exchange between two ranks: every way of hpckit, and the code people write or install
-instead.
+"""Halo exchange between two ranks: every way of hpckit, and what people use instead.
 
 Each cell of the sweep is a block of n³ float64 cells per rank with `width` ghost cells around,
 exchanged periodically along one axis, so that a rank sends two faces and receives two. Before each
@@ -60,18 +59,14 @@ class Case:
         return [self.cut(array, start, slice(w, w + n)) for start in (w, n)]
 
     def ghosts(self, array: np.ndarray) -> list[np.ndarray]:
-        """The ghost layers that the other rank's `faces` go to, in the same order: the high ones,
-        then the low.
-        """
+        """Where the other rank's `faces` go, in the same order: the high ghosts, then the low."""
         w, n = self.width, self.n
         return [self.cut(array, start, slice(w, w + n)) for start in (w + n, 0)]
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to exchange: after `exchange()`, `ghosts[i]` holds what the other rank has in its
-    `faces[i]`.
-    """
+    """One way: `exchange()` fills `ghosts[i]` with what the other rank has in its `faces[i]`."""
 
     exchange: Callable[[], object]
     faces: Sequence[np.ndarray]
@@ -79,8 +74,7 @@ class Way:
     close: Callable[[], object] = lambda: None
 
 
-# --- peers
-# --------------------------------------------------------------------------------------------------------
+# -- peers
 
 
 def numpy_slices(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
@@ -104,9 +98,7 @@ def numpy_slices(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def one_buffer(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
-    """Copy all faces of all fields to one buffer, one persistent message each way, copy to the
-    ghosts.
-    """
+    """Copy all faces of all fields to one buffer, one persistent message each way, copy back."""
     from mpi4py import MPI
 
     faces, ghosts = _sides(case, fields)
@@ -155,9 +147,7 @@ def struct_type(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def derived_types(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
-    """Subarray types and persistent requests, one pair per field and side, started and completed
-    together.
-    """
+    """Subarray types and persistent requests, a pair per field and side, all started together."""
     from mpi4py import MPI
 
     other = 1 - comm.rank
@@ -176,8 +166,7 @@ def derived_types(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
 
 
 def petsc(comm: Any, case: Case) -> dict[str, Way]:
-    """DMDA with all fields interlaced (dof), PETSc's own layout for several: one message per
-    neighbour.
+    """DMDA with all fields interlaced (dof), as PETSc has several: one message per neighbour.
 
     globalToLocal copies the owned cells as well, since PETSc's global vectors have no ghosts;
     localToLocal fills the ghosts of a local vector in place.
@@ -252,8 +241,7 @@ def _subarray(field: np.ndarray, part: np.ndarray) -> Any:
     return MPI.DOUBLE.Create_subarray(field.shape, part.shape, starts).Commit()
 
 
-# --- one cell of the sweep
-# ------------------------------------------------------------------------------------------
+# -- one cell of the sweep
 
 
 def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[str, str]]:
@@ -294,9 +282,7 @@ def _hpckit(case: Case, halo: Halo, fields: Sequence[np.ndarray]) -> Way:
 
 
 def check(comm: Any, name: str, case: Case, way: Way) -> None:
-    """Exchange distinct numbers in every cell and compare, twice: the second must not be the
-    first's.
-    """
+    """Exchange distinct numbers and compare, twice: the second must not be the first's."""
     numbers = [
         i + np.arange(face.size).reshape(face.shape) / face.size for i, face in enumerate(way.faces)
     ]
@@ -315,9 +301,7 @@ def check(comm: Any, name: str, case: Case, way: Way) -> None:
 
 
 def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], dict[str, str], str]:
-    """Times of all ways, reasons for missing peers, and what `auto` chose for plain arrays and for
-    windows.
-    """
+    """Times of all ways, reasons for missing peers, and what `auto` chose, plain and in windows."""
     found, halos, missing = ways(comm, case)
     counter = itertools.count()
 
@@ -348,8 +332,7 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
     return times, missing, " ".join(halos[name].method for name in ("auto", WINDOW[-1]))
 
 
-# --- the sweep
-# ------------------------------------------------------------------------------------------------------
+# -- the sweep
 
 
 def sweep(quick: bool) -> Iterator[Case]:
@@ -393,9 +376,7 @@ def _columns() -> tuple[str, ...]:
 def summarise(
     report: Report, cells: dict[Case, dict[str, Times]], targets: dict[str, float | None]
 ) -> None:
-    """Geometric means of peer over `auto`, the worst cell, and the regret of `auto`, to the
-    report.
-    """
+    """Report geometric means of peer over `auto`, the worst cell, and the regret of `auto`."""
     for case, times in cells.items():
         for key in _columns():
             if key in times:

@@ -1,5 +1,4 @@
-"""Write a field to a result file: ours against gathering it on rank 0, and against one file per
-rank.
+"""Write a field to a result file: ours, gathered on rank 0, and one file per rank.
 
 `python -m benchmarks.io [--quick] [--json FILE]`: 2 ranks write steps of a 3-D field of doubles,
 with `fsync` and into the page cache alone. The limit is what one process reaches by writing the
@@ -27,9 +26,7 @@ PEERS = {
 
 
 def run(comm: Any, quick: bool) -> Report:
-    """The first dimension divided (each block is one piece of the file), or the last (rows of 8
-    bytes x n / 2).
-    """
+    """Divided along the first dimension (a block is one piece of the file), or the last (rows)."""
     report = Report("io")
     rows = []
     n = 64 if quick else 192

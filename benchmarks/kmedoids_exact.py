@@ -1,5 +1,4 @@
-"""Exact PAM, its start BUILD, and what they save against PAM as published, with the package
-kmedoids (Rust) as peer.
+"""Exact PAM and its start BUILD against PAM as published and the package kmedoids (Rust).
 
 Everything runs on one core, on the same float32 distances of real data and from the same first
 medoids. The peer gets the transposed matrix, the layout that its loops prefer. `swaps` and `BUILD`
@@ -30,9 +29,7 @@ ORIGINAL = {100: 4000.0, 200: 10000.0}  # the paper's 458 and 1191, ours to be
 
 
 class Way(NamedTuple):
-    """A call, the phase of it that counts (None: all of it), and how many times its seconds
-    count.
-    """
+    """A call, the phase of it that counts (None: all), and how many times its seconds count."""
 
     call: Callable[[], Any]
     phase: str | None = None

@@ -1,5 +1,4 @@
-"""How low the losses are: FasterPAM beside the package kmedoids (Rust), and what the methods for
-many points give up.
+"""How low the losses are: FasterPAM, the package kmedoids (Rust), and methods for many points.
 
 Two ranks, k = 100, euclidean distances. On real data all methods start from the same random
 medoids, with ten seeds; a single run ends within about 0.05 % of their mean, hence the standard

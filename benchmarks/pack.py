@@ -1,5 +1,4 @@
-"""Packing and unpacking the faces of a block on one rank: our kernels against memcpy, MPI_Pack and
-NumPy.
+"""Packing and unpacking a block's faces on one rank: ours, memcpy, MPI_Pack and NumPy.
 
 Warm: each way packs the same face again. memcpy is the limit: one copy of as many contiguous bytes.
 Our kernels run as a halo runs them, planned once (`Moves`); `Packer` is the same with checks and

@@ -1,5 +1,4 @@
-"""How fast one step of each solver moves its fields, against a copy of as many bytes, NumPy slices
-and plain numba.
+"""How fast a solver's step moves its fields, against a copy, NumPy slices and plain numba.
 
 `limit` is the bandwidth of a step (each array counted once in, once out) as a fraction of STREAM
 copy's in the same run, on the same rank: `python -m benchmarks.stencil [--quick] [--json FILE]`.

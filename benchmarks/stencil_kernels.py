@@ -1,6 +1,4 @@
-"""STREAM's copy, compiled as the sweeps are: LLVM makes it memcpy, which streams past the caches
-where that pays.
-"""
+"""STREAM's copy, compiled as the sweeps are: LLVM makes it memcpy, which may stream past caches."""
 
 from hpckit.native import export
 

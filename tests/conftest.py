@@ -29,17 +29,8 @@ from hypothesis.internal.conjecture import providers
 
 PATIENCE = float(os.environ.get("HPCKIT_TEST_PATIENCE", "120"))
 MPI_FIXTURES = {"comm", "shared_path"}
-LAUNCHER_STATE = (
-    "PMI_",
-    "PMIX_",
-    "HYDI_",
-    "HYDRA_",
-    "MPI_LOCAL",
-    "OMPI_",
-    "OPAL_",
-    "PRTE_",
-    "SLURM_",
-)
+LAUNCHER_STATE = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL")
+LAUNCHER_STATE += ("OMPI_", "OPAL_", "PRTE_", "SLURM_")
 
 # All ranks must draw the same examples; a rank that shrinks a failure alone would leave the others
 # behind.
@@ -66,12 +57,14 @@ class Ranks:
 
     def __init__(self, with_mpi: bool) -> None:
         self.comm: Any = None
-        self.rank, self.size = 0, 1
+        self.rank = 0
+        self.size = 1
         if with_mpi:
             from mpi4py import MPI
 
             self.comm = MPI.COMM_WORLD.Dup()
-            self.rank, self.size = self.comm.rank, self.comm.size
+            self.rank = self.comm.rank
+            self.size = self.comm.size
         self.test = "collection"
         self.stderr = os.dup(2)  # pytest captures 2 itself while tests run
         faulthandler.register(signal.SIGUSR2, file=self.stderr, all_threads=True)
@@ -79,14 +72,10 @@ class Ranks:
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
     def gather(self, item: object, note: str = "") -> list[Any]:
-        """`item` of every rank, once all ranks are here; prints `note` and aborts the job when one
-        does not come.
-        """
-        request, delay, limit = (
-            self.comm.Ibarrier(),
-            1e-4,
-            time.monotonic() + PATIENCE / 2 + 3 * self.rank,
-        )
+        """`item` of every rank, once all are here; else prints `note` and aborts the job."""
+        request = self.comm.Ibarrier()
+        delay = 1e-4
+        limit = time.monotonic() + PATIENCE / 2 + 3 * self.rank
         while not request.Test():
             time.sleep(delay)
             delay = min(2 * delay, 0.01)
@@ -120,9 +109,7 @@ OWN = pytest.StashKey[str]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Every rank has temporary folders of its own: in common ones ranks would clear up what others
-    clear up.
-    """
+    """Every rank has temporary folders of its own: in common ones ranks would clear up others'."""
     if config.option.basetemp is None:
         name = f"hpckit-pytest-{os.getpid()}-{time.time_ns()}"  # made when first used
         config.option.basetemp = config.stash[OWN] = str(Path(tempfile.gettempdir(), name))
@@ -135,9 +122,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "patience(seconds): for a test that may take longer than the others"
-    )
+    patience = "patience(seconds): for a test that may take longer than the others"
+    config.addinivalue_line("markers", patience)
     ranks = config.stash[RANKS] = Ranks(config.getoption("--with-mpi"))
     if ranks.rank > 0:
         config.pluginmanager.unregister(name="terminalreporter")
@@ -150,9 +136,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if MPI_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.mpi)
     if config.stash[RANKS].size > 1:
-        config.hook.pytest_deselected(
-            items=[item for item in items if not item.get_closest_marker("mpi")]
-        )
+        others = [item for item in items if not item.get_closest_marker("mpi")]
+        config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item.get_closest_marker("mpi")]
 
 
@@ -162,10 +147,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         found = ranks.gather(([item.nodeid for item in session.items], session.testsfailed))
         different = [rank for rank, each in enumerate(found) if each != found[0]]
         if different:
-            pytest.exit(
-                f"ranks {different} collected other tests or errors than rank 0: {found}",
-                returncode=3,
-            )
+            says = f"ranks {different} collected other tests or errors than rank 0: {found}"
+            pytest.exit(says, returncode=3)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -257,29 +240,21 @@ def petsc() -> Any:
 
 @pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: `python *arguments` on n ranks
-    of its own.
+    """`mpirun(n, *arguments, cwd=None, timeout=110, **environment)`: python on n ranks of its own.
 
     For tests that are not MPI tests themselves. n = None does without a launcher; output is text,
     `stderr` in `stdout`.
     """
     beside = Path(sys.executable).with_name("mpirun")
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_STATE)
-    }
-    clean |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    clean |= {
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    }
-    clean |= {
-        "OMPI_MCA_osc": "^ucx"
-    }  # prints errors where there is no such network; programs of ours do the same
-    clean |= {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(Path(__file__).parents[1]), clean.get("PYTHONPATH")])
-        )
-    }
+    clean = {k: value for k, value in os.environ.items() if not k.startswith(LAUNCHER_STATE)}
+    clean["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
+    clean["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    clean["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    clean["OMPI_MCA_rmaps_base_oversubscribe"] = "1"
+    # ucx prints errors where there is no such network; programs of ours leave it out as well.
+    clean["OMPI_MCA_osc"] = "^ucx"
+    root = str(Path(__file__).parents[1])
+    clean["PYTHONPATH"] = os.pathsep.join(filter(None, [root, clean.get("PYTHONPATH")]))
 
     def run(
         n: int | None,

@@ -70,9 +70,7 @@ def test_usage_errors_are_one_line_and_code_2(mpirun, tmp_path, wrong, message):
 
 
 def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
-    """Sixty-four ranks on a laptop cannot afford sixty-four imports of h5py, matplotlib or
-    numba.
-    """
+    """Sixty-four ranks on a laptop cannot afford as many imports of h5py, matplotlib or numba."""
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"

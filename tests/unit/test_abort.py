@@ -7,7 +7,8 @@ import sys, threading
 from mpi4py import MPI
 import hpckit, hpckit.abort
 comm, way = MPI.COMM_WORLD, sys.argv[1]
-hpckit.abort.TIMEOUT = 60.0 if way.startswith("all") else 0.2  # ranks of a busy machine may be far apart
+# Ranks of a busy machine may be far apart.
+hpckit.abort.TIMEOUT = 60.0 if way.startswith("all") else 0.2
 hpckit.abort_on_exception(comm)
 hpckit.abort_on_exception(comm)  # once is enough
 last = comm.rank == comm.size - 1

@@ -1,6 +1,4 @@
-"""The allreduce benchmark: its peers add up, its ratios are right, and it says what it cannot
-do.
-"""
+"""The allreduce benchmark: peers add up, ratios are right, and it says what it cannot do."""
 
 import numpy as np
 import pytest

@@ -16,9 +16,7 @@ EVERYTHING = ("HPCKIT_CACHE", "XDG_CACHE_HOME", "HOME")
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """`environment(HOME=..., ...)` sets these variables and unsets the others; temporary files are
-    below `tmp_path`.
-    """
+    """`environment(HOME=..., ...)` sets these, unsets others; temporary files are in `tmp_path`."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(cache, "_refused", set())
@@ -177,7 +175,8 @@ def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
 @pytest.fixture
 def busy(tmp_path):
     """A process in the middle of its work in a scratch folder of `tmp_path`."""
-    code = f"from hpckit import cache; from pathlib import Path\nwith cache.scratch(Path({str(tmp_path)!r})) as f:\n"
+    code = "from hpckit import cache; from pathlib import Path\n"
+    code += f"with cache.scratch(Path({str(tmp_path)!r})) as f:\n"
     code += "    (f / 'half').write_text('x'); print('there', flush=True); input()"
     root = str(Path(__file__).parents[2])
     with subprocess.Popen(

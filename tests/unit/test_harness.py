@@ -34,7 +34,8 @@ def test_a_failure_on_one_rank_is_a_failure_shown_by_rank_0(run):
 
 
 def test_a_failing_setup_on_one_rank_stops_the_test_on_all(run):
-    source = "@pytest.fixture\ndef it(comm):\n    assert comm.rank\n\ndef test(comm, it):\n    comm.Barrier()\n"
+    source = "@pytest.fixture\ndef it(comm):\n    assert comm.rank\n\n"
+    source += "def test(comm, it):\n    comm.Barrier()\n"
     result = run(2, source)
     assert result.returncode != 0
     assert "1 error" in result.stdout
@@ -93,7 +94,8 @@ def test_a_deadlock_of_all_ranks_ends_the_job(run):
 
 
 def test_ranks_that_collect_different_tests_are_refused(run):
-    source = "from mpi4py import MPI\n@pytest.mark.parametrize('r', [MPI.COMM_WORLD.rank])\ndef test(comm, r): pass\n"
+    source = "from mpi4py import MPI\n@pytest.mark.parametrize('r', [MPI.COMM_WORLD.rank])\n"
+    source += "def test(comm, r): pass\n"
     result = run(2, source)
     assert result.returncode != 0
     assert "collected other tests" in result.stdout

@@ -13,9 +13,7 @@ def test_every_name_is_where_the_map_says(name):
 
 
 def test_help_without_scikit_learn(mpirun):
-    """The names that need it say so where they are imported, and do not keep others from being read
-    about.
-    """
+    """Names that need it say so when imported, and do not keep others from being read about."""
     without = "import sys; sys.modules['sklearn'] = None; "
     shown = mpirun(None, "-c", without + "import hpckit, pydoc; print(pydoc.render_doc(hpckit))")
     assert shown.returncode == 0 and "This is the map of the package" in shown.stdout, shown.stdout

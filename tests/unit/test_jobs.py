@@ -1,6 +1,4 @@
-"""The job scripts: their logic with stand-ins for Slurm and the program, and the real thing where
-Slurm answers.
-"""
+"""The job scripts: their logic with stand-ins, and the real thing where Slurm answers."""
 
 import contextlib
 import os
@@ -20,9 +18,7 @@ KMEDOIDS, ALLREDUCE = ROOT / "jobs/kmedoids.sbatch", ROOT / "jobs/allreduce.sbat
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """`stand_in(name, text)` puts a bash script called `name` beside the job's python, first on its
-    PATH.
-    """
+    """`stand_in(name, text)` puts a bash script beside the job's python, first on its PATH."""
 
     def write(name, text):
         path = tmp_path / name

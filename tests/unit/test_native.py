@@ -1,6 +1,4 @@
-"""Compiled kernels: damaged ones are made again, and compilers that do not work are done
-without.
-"""
+"""Compiled kernels: damaged ones are made again, and broken compilers done without."""
 
 import os
 import shutil
@@ -58,9 +56,7 @@ def load():
 
 
 def works(kernels):
-    """Of three bids (change of the loss, candidate, slot, block) the last is the best: the lowest
-    change.
-    """
+    """Of three bids (change, candidate, slot, block) the last is best: the lowest change."""
     bids = np.array([[-1.0, 4.0, 0.0, 0.0], [-2.0, -1.0, 0.0, 0.0], [-3.0, 5.0, 0.0, 0.0]])
     return kernels.winner(native.address(bids), 3) == 2
 
@@ -268,7 +264,6 @@ def test_a_long_wait_is_told_once(builds, monkeypatch, caplog):
 
 
 # -- compilers
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -304,8 +299,9 @@ def real():
     return command
 
 
+NO_LIBRARY = "echo '/usr/bin/ld: cannot find crti.o: No such file or directory' >&2; exit 1"
 BROKEN = {
-    "echo '/usr/bin/ld: cannot find crti.o: No such file or directory' >&2; exit 1": "cannot find crti.o",
+    NO_LIBRARY: "cannot find crti.o",
     "exit 3": "exit code 3",
     "exit 0": "exit code 0",
     "while [ $# -gt 0 ]; do [ $1 = -o ] && echo text > $2; shift; done": "cannot be loaded",
@@ -365,7 +361,6 @@ def test_kernels_in_memory_are_the_same(builds):
 
 
 # -- processes
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_compiled_beforehand_without_mpi(mpirun, tmp_path):

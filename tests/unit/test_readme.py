@@ -18,18 +18,14 @@ def _name(page):
 
 
 def _blocks(page, language):
-    """The text of all fenced blocks in `language` on a page: one script, as one reads it from top
-    to bottom.
-    """
+    """The text of a page's fenced blocks in `language`: one script, as read from top to bottom."""
     return "".join(
         re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     )
 
 
 def _commands(word):
-    """Every line of a shell block that starts with `word` (a folder before it does not matter),
-    without its comment.
-    """
+    """Every line of a shell block that starts with `word`, in any folder, without its comment."""
     lines = [line for page in PAGES for line in _blocks(page, "sh").splitlines()]
     words = [shlex.split(line, comments=True) for line in lines]
     return sorted({tuple(line[1:]) for line in words if line and Path(line[0]).name == word})

@@ -82,9 +82,7 @@ def test_perfetto_gets_one_track_per_rank(recording, shared_path):
 
 
 def test_clocks_start_together(comm):
-    """All first spans begin within the time that the slowest rank takes from before the start to
-    after its span.
-    """
+    """All first spans begin within what the slowest rank takes from the start to its span's end."""
     entered = time.perf_counter_ns()
     trace.enable(comm)
     with trace.span("first"):

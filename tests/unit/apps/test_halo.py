@@ -1,6 +1,4 @@
-"""The halo program from within: right results on any ranks, restarts, and one clear error for bad
-input.
-"""
+"""The halo program from within: right on any ranks, restarts, one clear error for bad input."""
 
 import os
 import signal

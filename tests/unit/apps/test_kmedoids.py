@@ -1,6 +1,4 @@
-"""The k-medoids program from within: right results on any ranks, restarts, and one clear error for
-bad input.
-"""
+"""The k-medoids program from within: right on any ranks, restarts, one error for bad input."""
 
 import os
 import signal

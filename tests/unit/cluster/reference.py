@@ -1,6 +1,4 @@
-"""k-medoids as the textbooks write it: plain Python, whole numbers, every loss summed from scratch;
-and problems.
-"""
+"""k-medoids as in textbooks: plain Python, whole numbers, losses summed anew; and problems."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ def problems(draw, fewest=1, most=24):
 
 
 def loss(distances, medoids, weights=None):
-    """Sum of the weighted distances to the nearest medoids: exact if distances[o][j] are whole
-    numbers.
-    """
+    """Weighted distances to the nearest medoids, summed: exact if distances are whole numbers."""
     weights = weights or [1] * len(distances)
     terms = (w * min(row[m] for m in medoids) for w, row in zip(weights, distances, strict=True))
     return reduce(operator.add, terms)  # sum() would compensate the rounding of floats

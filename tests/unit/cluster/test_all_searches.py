@@ -1,6 +1,4 @@
-"""What all searches promise: the same bits on any number of ranks and threads, on more ranks than
-objects, on seven.
-"""
+"""What all searches promise: the same bits on any ranks and threads, few objects or many."""
 
 from pathlib import Path
 
@@ -38,9 +36,7 @@ def test_the_same_bits(comm, search, n, k):
 
 
 def test_seven_ranks(mpirun):
-    """More than this machine has processors, more than some of the data have objects, and none of
-    it divides by 7.
-    """
+    """More than processors here, more than some data have objects, and nothing divides by 7."""
     result = mpirun(
         7,
         "-m",

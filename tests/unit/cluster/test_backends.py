@@ -162,7 +162,8 @@ def test_a_file_is_kept_and_used_again_by_any_number_of_ranks(comm, shared_path)
 
 def test_an_interrupted_run_leaves_no_file_that_looks_complete(tmp_path, monkeypatch):
     def interrupt(*_):
-        raise KeyboardInterrupt  # no signal: a shell that runs its jobs in the background has them ignore SIGINT
+        # No signal: a shell that runs its jobs in the background has them ignore SIGINT.
+        raise KeyboardInterrupt
 
     file, expected = tmp_path / "ticks.h5", pam(POINTS, 6, metric="euclidean")
     with monkeypatch.context() as patch:
@@ -253,7 +254,8 @@ LIMITED = MEASURE + textwrap.dedent("""
     resource.setrlimit(resource.RLIMIT_DATA, (int(now("VmData") + matrix / 3), -1))
     for memory in ("matrix", sys.argv[1], "free"):
         try:
-            print(fasterpam(points, 10, init="first", metric="euclidean", memory=memory, max_iter=1).loss)
+            options = {"init": "first", "metric": "euclidean", "memory": memory, "max_iter": 1}
+            print(fasterpam(points, 10, **options).loss)
         except Exception as error:
             print(error)
 """)

@@ -1,6 +1,4 @@
-"""A few huge distances beside small ones: the swaps of exact sums, a loss that is the loss, and no
-warning.
-"""
+"""A few huge distances beside small ones: exact sums, a loss that is the loss, no warning."""
 
 import logging
 import math
@@ -34,8 +32,11 @@ HUGE = float(np.finfo(np.float32).max)
 
 
 def matrix(far, kind="lonely", dtype: Any = float):
-    """Distances within three groups, and `far`: to a lonely object, from it only, to two, of some
-    pairs; or of all but k pairs, as in a graph without ways."""
+    """Distances within three groups, and `far` ones, by `kind`.
+
+    To a lonely object, from it only, to two, of some pairs; or of all but k pairs, as in a graph
+    without ways.
+    """
     near = np.abs(GROUPS[:, None] - GROUPS)
     far = np.float64(far)
     if kind in ("lonely", "two"):
@@ -71,9 +72,7 @@ def cost(distances, result):
 
 
 def test_wide_sums_are_exact():
-    """Any float32, subnormal ones included, weighted and taken away again, in numbers whose order
-    does not matter.
-    """
+    """Any float32, weighted and taken away again, in numbers whose order does not matter."""
     kernels, rng = native.load("hpckit.cluster.kernels.wide"), np.random.default_rng(0)
     for _ in range(50):
         m = int(rng.integers(1, 40))
@@ -193,9 +192,7 @@ def test_medoid_silhouettes_of_points_with_an_outlier(comm, search):
 
 
 def test_ordinary_distances_stay_whole_numbers_of_ticks():
-    """Points on a line, in planes, with duplicates, and one object that is farther than the
-    others.
-    """
+    """Points on a line, in planes, with duplicates, and one object farther than the others."""
     rng = np.random.default_rng(0)
     for points in (
         rng.random((500, 1)),

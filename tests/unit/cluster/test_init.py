@@ -77,9 +77,7 @@ def test_objects_of_weight_zero_attract_nobody(init):
 
 
 def test_plus_plus_draws_in_proportion_to_distance():
-    """Beside object 0 the second medoid is object 1, 2 or 3 with chances 1 : 2 : 5, and any is
-    first with 1/4.
-    """
+    """After object 0 comes 1, 2 or 3 with chances 1 : 2 : 5, and any is first with 1/4."""
     distances = np.array([[0, 1, 2, 5], [1, 0, 1, 4], [2, 1, 0, 3], [5, 4, 3, 0]])
     pairs = [start(distances, 2, init="k-medoids++", random_state=seed) for seed in range(2000)]
     expected = np.array([1, 2, 5]) / 8 / 4

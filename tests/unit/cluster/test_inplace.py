@@ -1,6 +1,4 @@
-"""Matrices that are read where they lie: the same bits as from a copy, and only where that is
-right.
-"""
+"""Matrices read where they lie: the bits of a copy, and only where that is right."""
 
 import numpy as np
 import pytest
@@ -53,9 +51,7 @@ def test_only_symmetric_matrices_are_read_along_the_other_axis(comm):
 
 @pytest.mark.mpi(min_size=2)
 def test_ranks_may_differ_in_threads_and_order(comm):
-    """Together they look at all of a matrix that one of them cannot read but along the other
-    axis.
-    """
+    """Together they see all of a matrix that one of them can read along the other axis only."""
     for odd in range(4 * comm.size):
         matrix = np.ones((128 * 4 * comm.size, 128 * 4 * comm.size), np.float32)
         matrix[128 * odd + 1, 128 * odd] = 2

@@ -1,6 +1,4 @@
-"""Data in slices, in HDF5 files and of odd kinds: the same result as from one array, or one error
-on all ranks.
-"""
+"""Data in slices, in HDF5 files and of odd kinds: as from one array, or one error on all ranks."""
 
 import contextlib
 import logging
@@ -129,7 +127,8 @@ def test_sparse_matrices_are_refused():
             sparse.csc_matrix(np.eye(5)),
             sparse.coo_array(np.eye(5)),
         ):
-            message = f"must be a dense array of real numbers, not a sparse {type(matrix).__name__}: pass .toarray"
+            sort = type(matrix).__name__
+            message = f"must be a dense array of real numbers, not a sparse {sort}: pass .toarray"
             with pytest.raises(ConfigError, match=message):
                 fasterpam(matrix, 2, metric=metric)
 
@@ -140,9 +139,7 @@ def test_sparse_matrices_are_refused():
     [np.ma.masked_less(POINTS, 0), np.ma.array(POINTS), list(np.ma.masked_less(POINTS, 0))],
 )
 def test_masked_arrays_are_refused(comm, masked):
-    """On all ranks, if one has one: under a mask may be anything, and whether something is masked
-    is not looked at.
-    """
+    """By all ranks, if one has one: anything may be under a mask, and nobody looks at masks."""
     data = masked if comm.rank == comm.size - 1 else POINTS
     for search in (fasterpam, pam):
         with pytest.raises(ConfigError, match="the points must not be a masked array"):

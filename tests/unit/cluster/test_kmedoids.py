@@ -95,9 +95,7 @@ def rounding_matters(search):
 
 
 def test_ticks_are_why_the_order_of_a_sum_does_not_matter():
-    """Rows are objects: in another order the same numbers are added, as other ranks or vectors
-    would add them.
-    """
+    """Rows in another order: the same numbers, added as other ranks or vectors would."""
     start = [0, 1, 2, 3]
 
     def swapped(trace):

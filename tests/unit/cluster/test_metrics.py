@@ -1,6 +1,4 @@
-"""Distances in ticks: how near they are to the true ones, and that their bits do not depend on who
-asks.
-"""
+"""Distances in ticks: near the true ones, and with the same bits whoever asks."""
 
 import numpy as np
 import pytest

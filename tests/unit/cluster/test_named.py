@@ -1,6 +1,4 @@
-"""Metrics by the names of scikit-learn: right, the same bits whoever computes them, and errors on
-all ranks.
-"""
+"""Metrics by scikit-learn's names: right, the same bits on all ranks, and errors on all ranks."""
 
 import itertools
 import logging

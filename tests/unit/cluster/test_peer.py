@@ -37,9 +37,7 @@ def start(request, matrix):
 
 
 def numbers(result, number=None):
-    """Medoids, labels, loss, passes and swaps; `number` names the objects of a matrix in another
-    order.
-    """
+    """Medoids, labels, loss, passes and swaps; `number` renumbers the objects of a matrix."""
     medoids, labels = np.asarray(result.medoids, np.int64), np.asarray(result.labels)
     if number is not None:
         medoids, labels = np.argsort(number)[medoids], labels[number]
@@ -47,9 +45,7 @@ def numbers(result, number=None):
 
 
 def test_fasterpam(matrix, start):
-    """The peer visits objects as they are numbered: number them in the order in which blocks of one
-    visit them.
-    """
+    """The peer visits objects as numbered: number them as blocks of one visit them."""
     order = swaps.visiting_order(len(matrix))
     number = np.argsort(order)
     theirs = kmedoids.fasterpam(
@@ -72,9 +68,7 @@ def test_build(matrix, start):
 
 
 def test_losses_with_ties():
-    """Among equal swaps the packages may choose differently; both end in local optima of about the
-    same loss.
-    """
+    """Among equal swaps choices may differ; both end in local optima of about the same loss."""
     points = np.random.default_rng(0).integers(0, 9, (400, 3))
     ties = np.abs(points[:, None] - points).sum(axis=-1).astype(np.float32)
     start = np.arange(20, dtype=np.uint64)

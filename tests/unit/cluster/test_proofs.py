@@ -1,6 +1,4 @@
-"""The searches against losses summed anew for each swap: p-median graphs, lattices, distances
-rounded to ticks.
-"""
+"""The searches against losses summed anew: p-median graphs, lattices, distances in ticks."""
 
 import math
 from pathlib import Path
@@ -31,9 +29,7 @@ def graph(name):
 
 
 def lattice(side):
-    """Manhattan distances of the points of a square, each of them twice: hardly a swap without an
-    equal one.
-    """
+    """Manhattan distances in a square of points, each there twice: many swaps are equal."""
     points = (
         np.stack(np.meshgrid(range(side), range(side)), axis=-1).reshape(-1, 2).repeat(2, axis=0)
     )
@@ -47,9 +43,7 @@ def in_ticks(distances):
 
 
 def losses(distances, medoids, candidates):
-    """(k, candidates): the loss with each candidate in each slot; exact if the distances are whole
-    numbers.
-    """
+    """(k, candidates): the loss with each candidate in each slot; exact for whole numbers."""
     others = [
         distances[:, np.delete(medoids, slot)].min(axis=1, initial=2**40)
         for slot in range(len(medoids))
@@ -60,17 +54,13 @@ def losses(distances, medoids, candidates):
 
 
 def lowest(table):
-    """Slot and position of the lowest loss; among equals the first candidate, then the lowest
-    slot.
-    """
+    """Slot and position of the lowest loss; of equals the first candidate, then the first slot."""
     position = table.min(axis=0).argmin()
     return table[:, position].argmin(), position
 
 
 def search(distances, init, blocks):
-    """(medoids, trace, passes) of the search in docs/kmedoids.md: with one block PAM, with blocks
-    of one FasterPAM.
-    """
+    """(medoids, trace, passes) by docs/kmedoids.md: one block is PAM, blocks of one FasterPAM."""
     medoids, trace, turn, quiet = np.array(init), [], 0, 0
     now = distances[:, medoids].min(axis=1).sum()
     while quiet < len(blocks):
@@ -166,9 +156,7 @@ def test_restarts_find_the_published_optima(name, method):
 
 
 def divided(distances, k, comm=None):
-    """PAM with the objects divided over the ranks, each of which adds up its own ones: right but
-    for rounding.
-    """
+    """PAM with objects divided over ranks, each adding up its own: right but for rounding."""
     n, ranks = len(distances), (comm.size, comm.rank) if comm else (1, 0)
     mine = distances[slice(*partition.block(n, *ranks))]
     medoids, trace = np.arange(k), []
@@ -193,9 +181,7 @@ def divided(distances, k, comm=None):
 
 @pytest.mark.mpi(min_size=2)
 def test_without_ticks_ranks_make_a_difference(comm):
-    """What the tests of rank invariance are for: the same search passes with whole numbers and
-    fails without.
-    """
+    """Why rank invariance is tested: the same search passes with whole numbers, else fails."""
     distances = lattice(6) * 0.1
     with pytest.raises(AssertionError):
         same_on_all(comm, divided, distances, 5)

@@ -1,6 +1,4 @@
-"""What searches say of their results: clusters without a member, and whether they came to an
-end.
-"""
+"""What searches say of their results: clusters without a member, and whether they ended."""
 
 import logging
 

@@ -1,6 +1,4 @@
-"""Searches by samples: how good they are, that they are what they say, and the same on any number
-of ranks.
-"""
+"""Searches by samples: how good they are, what they say, and the same on any ranks."""
 
 import numpy as np
 import pytest
@@ -85,18 +83,14 @@ def test_more_samples_and_larger_ones_are_better():
 
 
 def test_clara_starts_again_from_the_best_medoids():
-    """All samples hold them and start there: none is worse than where it started, on its own
-    objects.
-    """
+    """All samples hold them: none ends worse than where it started, on its own objects."""
     start = searched(fasterpam, random_state=1).medoids
     result = searched(clara, init=start, samples=3)
     assert result.loss < 1.1 * searched(fasterpam, random_state=1).loss
 
 
 def test_a_batch_that_counts_for_its_neighbours_is_better_than_one_that_does_not():
-    """fasterpam with weights for the batch alone judges all candidates by it, each of the batch for
-    itself only.
-    """
+    """fasterpam with weights for the batch alone lets each of it count for itself only."""
     with_shares, without = [], []
     for seed in range(5):
         batch = np.zeros(1000)

@@ -1,6 +1,4 @@
-"""Looking at a search under way, stopping it, and going on with the very same bits; and its
-threads.
-"""
+"""Searches looked at under way, stopped, and gone on with the very same bits; their threads."""
 
 import numpy as np
 import pytest
@@ -115,9 +113,7 @@ def test_all_ranks_watch_and_resume_or_none(comm, search, argument):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_search_can_be_interrupted(threads, monkeypatch):
-    """As by Ctrl+C while other threads judge; a real signal might meet Python holding a lock of its
-    own.
-    """
+    """As by Ctrl+C while threads judge; a real signal might meet Python holding a lock."""
     points, judge = np.random.default_rng(1).normal(size=(2001, 3)), swaps._Judge._part
 
     def interrupted(self, thread, start, stop):
@@ -145,9 +141,7 @@ def test_threads_change_no_bit(comm, search, threads):
 
 @pytest.mark.mpi
 def test_when_ranks_agree_changes_no_bit(comm, monkeypatch):
-    """After each block, after more and more of them, or after as many as may be: only the number of
-    agreements.
-    """
+    """After each block, after ever more, or as many as may be: only how often they agree."""
     settle, agreements = ranks.Ranks.settle, []
     monkeypatch.setattr(ranks.Ranks, "settle", lambda ranks: agreements.append(1) or settle(ranks))
     found = []

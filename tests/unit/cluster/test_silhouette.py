@@ -1,6 +1,4 @@
-"""Silhouettes and the searches that raise them, against plain Python, scikit-learn and the package
-`kmedoids`.
-"""
+"""Silhouettes and searches that raise them, against plain Python, scikit-learn, `kmedoids`."""
 
 from __future__ import annotations
 
@@ -62,9 +60,7 @@ def climb(distances, medoids, order, weights):
 
 
 def steepest(distances, medoids, weights):
-    """PAMMEDSIL: the best of all swaps each time; ties go to the lowest candidate, then to the
-    lowest slot.
-    """
+    """PAMMEDSIL: the best swap each time; of equals the lowest candidate, then the lowest slot."""
     medoids, swaps = list(medoids), []
     while True:
         options = [
@@ -209,9 +205,7 @@ def test_silhouette_of_scikit_learn(metric):
 
 @pytest.mark.parametrize("k", [2, 3, 20])
 def test_the_package_kmedoids(k):
-    """On distances without ties; it does not round ratios, and visits objects as they are
-    numbered.
-    """
+    """Without ties: it does not round ratios, and visits objects as they are numbered."""
     peer = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
     points = np.random.default_rng(5).integers(0, 2**20, (300, 3))
     distances = np.abs(points[:, None] - points).sum(axis=-1).astype(np.float32)

@@ -1,6 +1,4 @@
-"""Every algorithm x operation x dtype x awkward size, against results that each rank computes from
-all ranks' seeds.
-"""
+"""Every algorithm, operation, dtype and awkward size, against results from all ranks' seeds."""
 
 import os
 from contextlib import suppress
@@ -31,9 +29,7 @@ ALLOWED = {"?": ("LAND", "LOR")} | dict.fromkeys("FDG", COMPLEX) | dict.fromkeys
 
 
 def data(rank, n, dtype):
-    """Small whole numbers: no sum or product of eight ranks rounds or overflows, logical results
-    are 0 and 1.
-    """
+    """Small whole numbers: nothing of eight ranks rounds or overflows; truth is 0 and 1."""
     values = np.random.default_rng(rank).integers(0, 3 if dtype.kind == "f" else 2, n)
     return values.astype(dtype)
 

@@ -1,6 +1,4 @@
-"""What plans refuse: results that overlap, ranks that differ, and what is no array, operation or
-communicator.
-"""
+"""What plans refuse: overlaps, ranks that differ, no array, operation or communicator."""
 
 import numpy as np
 import pytest

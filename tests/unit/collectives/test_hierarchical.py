@@ -1,6 +1,4 @@
-"""Reduction in levels; the nodes are imagined: parts of the ranks that share windows among
-themselves only.
-"""
+"""Reduction in levels; nodes are imagined: parts of the ranks that share their own memory."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""All algorithms on more ranks than the suite runs on: an odd number, and one whose halves are
-even.
-"""
+"""All algorithms on more ranks than usual: an odd number, and one whose half is even."""
 
 from pathlib import Path
 

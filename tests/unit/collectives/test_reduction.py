@@ -1,6 +1,4 @@
-"""One rule for NaN, infinities, zeros and truth, whatever the algorithm, the ranks, and the place
-in the array.
-"""
+"""One rule for NaN, infinities, zeros and truth, whatever the algorithm, ranks and place."""
 
 from functools import reduce
 
@@ -38,9 +36,7 @@ CASES = [
 
 
 def floats(rng, n, dtype):
-    """Special values and a few whose sums and products are exact; every second number has a NaN
-    with a payload.
-    """
+    """Special values, NaNs with payloads, and a few whose sums and products are exact."""
     word = {2: "u2", 4: "u4", 8: "u8"}.get(dtype.itemsize)
     values = np.array(
         [np.inf, -np.inf, 0.0, -0.0, 0.0, -0.0, 1.0, -1.0, 2.0, -0.5, np.nan, -np.nan], dtype
@@ -276,9 +272,7 @@ PRIME = 10007
 
 
 class Products:
-    """`unit` numbers are a matrix, or, where operands may change places, a polynomial modulo x^unit
-    - 1.
-    """
+    """`unit` numbers are a matrix or, where operands may swap, a polynomial modulo x^unit - 1."""
 
     def __init__(self, unit, commute):
         self.unit, self.commute, self.wrong = unit, commute, []
@@ -394,9 +388,7 @@ def test_groups_that_differ_between_ranks(comm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_ranks_agree_even_if_an_operation_does_not_quite_commute(comm, algorithm):
-    """It says that it does, as operations that round do; both partners of an exchange take the
-    lower rank's first.
-    """
+    """As operations that round: both partners of an exchange take the lower rank's first."""
 
     def weighted(a, b, datatype):
         x, y = np.frombuffer(a), np.frombuffer(b)

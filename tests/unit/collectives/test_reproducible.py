@@ -1,6 +1,4 @@
-"""The same bits for every order of the ranks and every distribution of the data, and nearly the
-exact sum.
-"""
+"""The same bits for every order of ranks and division of the data, and nearly the exact sum."""
 
 import math
 from fractions import Fraction

@@ -1,6 +1,4 @@
-"""Allreduce in a node's memory: kernels against NumPy, protocols against sums that every rank
-computes itself.
-"""
+"""Allreduce in a node's memory: kernels against NumPy, protocols against sums of every rank."""
 
 import functools
 import itertools
@@ -43,9 +41,7 @@ KERNELS = [
 
 
 def values(seed: int, n: int, dtype) -> np.ndarray:
-    """Integers of any size, about half of them zero; floats of both signs, whole ones where
-    complex, and NaN.
-    """
+    """Integers, half of them zero; floats of both signs, whole ones where complex, and NaN."""
     dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
@@ -125,9 +121,7 @@ def test_sums_have_the_bits_of_rank_order(comm, protocol, in_place):
 
 
 def test_many_in_flight(comm, protocol):
-    """Several at once, waited for in another order, polled and not; arrays that begin anywhere in
-    their windows.
-    """
+    """Waited for in another order, polled and not; arrays begin anywhere in their windows."""
     channel, n = Channel.of(comm), 3000
     memory = array(channel, 4 * n, protocol)
     parts = [memory[i * n + comm.rank : (i + 1) * n + comm.rank - 9] for i in range(3)]
@@ -213,9 +207,7 @@ def test_halves(comm, protocol, in_place, owners):
 
 
 def test_arrays_in_windows_of_other_ranks_only(comm):
-    """One foreign array among them, or arrays of different windows: all ranks take the same
-    protocol.
-    """
+    """One foreign array, or arrays of different windows: all ranks take the same protocol."""
     channel, n = Channel.of(comm), 5000
     a, b = channel.node.zeros((n,)), channel.node.zeros((n,))
     lonely = np.zeros(n) if comm.rank == 0 else a
@@ -232,9 +224,7 @@ def test_arrays_in_windows_of_other_ranks_only(comm):
 
 
 def test_pending_message(comm, protocol):
-    """The others come only after a message that completes when rank 0, which waits for them, lets
-    MPI progress.
-    """
+    """The others come after a message that needs rank 0, which waits, to let MPI progress."""
     channel, n = Channel.of(comm), 100
     x, message = array(channel, n, protocol), np.zeros(comm.size)
     way = SharedReduction(Operands(channel, x, x, MPI.SUM))

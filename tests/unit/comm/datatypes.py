@@ -1,6 +1,4 @@
-"""Random MPI datatypes: a hypothesis strategy over every combiner, nested, and the bytes that MPI
-itself visits.
-"""
+"""Random MPI datatypes: a strategy over every combiner, nested, and the bytes MPI visits."""
 
 from __future__ import annotations
 
@@ -190,9 +188,7 @@ class Objects:
         assert self._datatype.Unpack(packed, 0, self._buffer, MPI.COMM_SELF) == self.nbytes
 
     def bytes_visited(self) -> np.ndarray:
-        """Return the offset of each byte, in MPI's own order: (nbytes,) int64; packs the digits of
-        the addresses.
-        """
+        """Return each byte's offset in MPI's order, (nbytes,) int64; packs digits of addresses."""
         address = np.arange(self.memory.size)
         visited = np.full(self.nbytes, self.low)
         for digit in range(3):
@@ -202,9 +198,7 @@ class Objects:
 
 
 def loops_of(visited: np.ndarray) -> tuple[Any, ...] | None:
-    """Return (start, counts, strides, row) of a list of visited bytes, found the slow and plain
-    way; None: no nest.
-    """
+    """Return (start, counts, strides, row) of visited bytes, the slow way; None: no nest."""
     places, counts, strides = visited.tolist(), [], []
     step = 1
     while True:

@@ -1,4 +1,4 @@
-"""The machine model: interpolation, agreement among the ranks, and its file."""
+"""The machine model as it is measured: agreement among the ranks, and its file."""
 
 import json
 import math
@@ -12,40 +12,13 @@ from hpckit.comm.measure import with_steps
 from hpckit.errors import HpckitError
 from hpckit.machine.model import Model, with_links
 from hpckit.machine.node_memory import NodeMemory
-from hpckit.machine.steps import interpolate
 
 TABLE = {8: [(100, 1e-6), (10_000, 4e-6)], 32: [(100, 1e-6), (10_000, 1e-6)]}
 
 
-def test_measured_points_are_returned():
-    assert interpolate(TABLE, 100, 8) == pytest.approx(1e-6)
-    assert interpolate(TABLE, 10_000, 8) == pytest.approx(4e-6)
-
-
-def test_between_points_times_are_interpolated_in_logarithms():
-    assert interpolate(TABLE, 1000, 8) == pytest.approx(2e-6)
-    assert interpolate(TABLE, 10_000, 16) == pytest.approx(2e-6)
-
-
-def test_between_points_of_equal_times_is_their_time():
-    for time in (1e-6, 3.3e-6, 7.7e-6):
-        assert {
-            interpolate({8: [(512, time), (4096, time)]}, nbytes, 8) for nbytes in range(512, 4096)
-        } == {time}
-
-
-def test_beyond_the_points():
-    assert interpolate(TABLE, 1, 8) == pytest.approx(1e-6)
-    assert interpolate(TABLE, 30_000, 8) == pytest.approx(12e-6)
-    assert interpolate(TABLE, 10_000, 1) == pytest.approx(4e-6)
-    assert interpolate(TABLE, 10_000, 4096) == pytest.approx(1e-6)
-
-
 @pytest.fixture
 def cache(shared_path, monkeypatch):
-    """An empty cache folder, the same on all ranks, and measuring of few points that never ends
-    early.
-    """
+    """An empty cache folder for all ranks; few points are measured, never ending early."""
     native.load("hpckit.comm.moves")  # else it would be compiled again for the empty cache
     monkeypatch.setenv("HPCKIT_CACHE", str(shared_path))
     settings = {

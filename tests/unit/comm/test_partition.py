@@ -77,11 +77,15 @@ def test_local_cells_count_ghosts():
 def test_the_process_grid_is_the_best_that_fits(data, shape, size):
     periodic = tuple(data.draw(st.booleans()) for _ in shape)
     width = tuple(data.draw(WIDTHS) for _ in shape)
-    fits = [
-        p
-        for p in np.ndindex(*[size + 1] * len(shape))
-        if math.prod(p) == size and all(q == 1 or n // q >= max(1, *w) for n, q, w in zip(shape, p, width, strict=True))
-    ] if (size + 1) ** len(shape) < 20000 else None  # fmt: skip
+
+    def fit(p):
+        dimensions = zip(shape, p, width, strict=True)
+        return all(q == 1 or n // q >= max(1, *w) for n, q, w in dimensions)
+
+    fits = None
+    if (size + 1) ** len(shape) < 20000:
+        grids = np.ndindex(*[size + 1] * len(shape))
+        fits = [p for p in grids if math.prod(p) == size and fit(p)]
     try:
         chosen = partition.process_shape(shape, size, periodic, width)
     except ConfigError as error:

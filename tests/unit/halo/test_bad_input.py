@@ -1,6 +1,4 @@
-"""Ranks that disagree, fields that share memory, and what is no field: one `ConfigError` on every
-rank.
-"""
+"""Ranks that disagree, fields that share memory, what is no field: one error on every rank."""
 
 from __future__ import annotations
 

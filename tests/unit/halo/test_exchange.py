@@ -1,6 +1,4 @@
-"""Halo exchange against the definition: every ghost cell holds its cell's global number, or was
-never touched.
-"""
+"""Halo exchange against the definition: ghosts hold their cells' global numbers, or nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ RECORD = np.dtype([("mass", "f8"), ("kind", "i2"), ("at", "f4", (3,))])
 
 
 def numbered(grid: Grid, dtype="f8", stagger=0, order="C", shared=False) -> np.ndarray:
-    """A field whose owned cells hold their global number (starting at 100), its ghosts
-    `UNTOUCHED`.
-    """
+    """A field whose owned cells hold their global number (from 100), its ghosts `UNTOUCHED`."""
     field = grid.zeros(dtype, stagger, order, shared)
     field[...] = filled(np.full(field.shape, UNTOUCHED), field.dtype)
     field[own(grid, stagger)] = filled(
@@ -50,9 +46,7 @@ def own(grid: Grid, stagger=0) -> tuple[slice, ...]:
 
 
 def numbers(grid: Grid, shape, stagger, ghosts: int) -> np.ndarray:
-    """Global number of each cell of the owned box, or (`ghosts` = 1) of the local array; periodic
-    cells wrap.
-    """
+    """Global numbers of the owned box, or (`ghosts` = 1) the local array; periodic cells wrap."""
     extents = grid.global_shape(stagger)
     index = [
         (np.arange(n) - ghosts * lo + first) % extent
@@ -128,9 +122,7 @@ def test_any_fields_widths_and_borders(comm, shape, wrap, sides, corners, kinds,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_views_of_larger_arrays(comm, method):
-    """Components of a vector and of a record, reversed and transposed arrays: nothing between
-    elements is touched.
-    """
+    """Components of vectors and records, reversed and transposed: nothing between is touched."""
     if method == "direct":
         pytest.skip("method direct reads whole arrays in shared windows only")
     grid = Grid(comm, (12, 10), periodic=True, width=(1, 2))
@@ -214,9 +206,7 @@ def test_explain_names_the_choice(comm):
 
 
 def test_a_choice_is_kept_for_like_plans_alone(comm):
-    """Staggered fields look like the others except on the last rank, which must not be alone in
-    racing.
-    """
+    """Staggered fields look alike but on the last rank, which must not race alone."""
     grid = Grid(comm, (12, 11))
     for kind in (("f8", 0, "C"), ("f8", (1, 0), "C"), ("f8", 0, "C")):
         check(grid, "auto", False, [kind], rounds=ROUNDS)

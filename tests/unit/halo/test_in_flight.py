@@ -1,6 +1,4 @@
-"""What is between `start` and `wait` lives until it is complete, in whatever order, and whoever
-forgets it.
-"""
+"""What is between `start` and `wait` lives until complete, in any order, whoever forgets it."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ FIXED = [method for method in METHODS if method != "auto"]
 
 
 def ring(comm, method: str, n: int = 8) -> tuple[Grid, np.ndarray]:
-    """A periodic line of blocks whose cells hold their rank, in shared memory where the method
-    needs that.
-    """
+    """A periodic line of blocks whose cells hold their rank, in shared memory if need be."""
     grid = Grid(comm, (n * comm.size, 6), periodic=True, process_shape=(comm.size, 1))
     return grid, ranked(grid, method)
 
@@ -42,9 +38,7 @@ def filled(grid: Grid, field: np.ndarray, number: int = 0) -> bool:
 
 
 def landed(comm) -> None:
-    """All ranks complete what is adrift; the neighbours' halves have begun by now, so that it
-    ends.
-    """
+    """All ranks complete what is adrift; the neighbours' halves have begun, so that it ends."""
     comm.Barrier()
     while adrift:
         land()
@@ -244,9 +238,7 @@ def test_no_communicators_or_memory_for_each_halo(comm):
 
 
 def test_grids_and_halos_of_parts_leave_nothing_behind(comm):
-    """More rounds than MPI has communicators are in the reports; here it is enough that nothing is
-    kept.
-    """
+    """Nothing is kept; more rounds than MPI has communicators are in the reports."""
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     for turn in range(6):
         part = comm.Split(0, comm.rank)

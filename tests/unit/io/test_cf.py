@@ -11,7 +11,11 @@ from hpckit.io.cf import default_fill, packing
 NAN = np.nan
 # name → stored numbers, attributes, values
 PACKED = {
-    "scaled": (np.array([-5800, 3800, 0], "i2"), {"scale_factor": 0.5, "add_offset": 100.0}, [-2800, 2000, 100]),
+    "scaled": (
+        np.array([-5800, 3800, 0], "i2"),
+        {"scale_factor": 0.5, "add_offset": 100.0},
+        [-2800, 2000, 100],
+    ),
     "scale alone": (np.array([2, 4], ">i4"), {"scale_factor": 0.25}, [0.5, 1]),
     "offset alone": (np.array([2, 4], "f4"), {"add_offset": np.int64(10)}, [12, 14]),
     "the fill is a stored number": (
@@ -24,8 +28,16 @@ PACKED = {
         {"scale_factor": 0.5, "_FillValue": np.int16(1)},
         [-0.5, 1],
     ),
-    "several missing values": (np.array([1, 2, 3], "i4"), {"missing_value": np.array([1, 3])}, [NAN, 2, NAN]),
-    "fill and missing": (np.array([1, 2, 3], "u2"), {"missing_value": 1, "_FillValue": np.uint16(3)}, [NAN, 2, NAN]),
+    "several missing values": (
+        np.array([1, 2, 3], "i4"),
+        {"missing_value": np.array([1, 3])},
+        [NAN, 2, NAN],
+    ),
+    "fill and missing": (
+        np.array([1, 2, 3], "u2"),
+        {"missing_value": 1, "_FillValue": np.uint16(3)},
+        [NAN, 2, NAN],
+    ),
     "range of stored numbers": (
         np.array([0, 10, 20, 30], "i2"),
         {"valid_range": np.array([10, 20], "i2"), "scale_factor": 100.0},
@@ -33,17 +45,37 @@ PACKED = {
     ),
     "one end": (np.array([0.0, 1, 2]), {"valid_min": 1}, [NAN, 1, 2]),
     "other end": (np.array([0.0, 1, 2]), {"valid_max": np.float32(1)}, [0, 1, NAN]),
-    "all ends": (np.arange(6.0), {"valid_range": [1, 4], "valid_min": 2, "valid_max": 9}, [NAN, NAN, 2, 3, 4, NAN]),
-    "ends of another float": (np.array([0.1, 0.2], "f4"), {"valid_max": 0.2, "valid_min": 0.1}, np.float32([0.1, 0.2])),
-    "unsigned": (np.array([1, -1, -2], "i1"), {"_Unsigned": "true", "_FillValue": np.int8(-1)}, [1, NAN, 254]),
-    "unsigned with a scale": (np.array([-1], ">i2"), {"_Unsigned": b"true", "scale_factor": [2.0]}, [131070]),
+    "all ends": (
+        np.arange(6.0),
+        {"valid_range": [1, 4], "valid_min": 2, "valid_max": 9},
+        [NAN, NAN, 2, 3, 4, NAN],
+    ),
+    "ends of another float": (
+        np.array([0.1, 0.2], "f4"),
+        {"valid_max": 0.2, "valid_min": 0.1},
+        np.float32([0.1, 0.2]),
+    ),
+    "unsigned": (
+        np.array([1, -1, -2], "i1"),
+        {"_Unsigned": "true", "_FillValue": np.int8(-1)},
+        [1, NAN, 254],
+    ),
+    "unsigned with a scale": (
+        np.array([-1], ">i2"),
+        {"_Unsigned": b"true", "scale_factor": [2.0]},
+        [131070],
+    ),
     "unsigned range": (
         np.array([5, -56, -1], "i1"),
         {"_Unsigned": np.bytes_("true"), "valid_range": np.array([0, -56], "i1")},
         [5, 200, NAN],
     ),
     "signed": (np.array([1, 255], "u1"), {"_Unsigned": "false", "_FillValue": 255}, [1, NAN]),
-    "fill no byte can hold": (np.array([1, 241], "u1"), {"_FillValue": -9999, "scale_factor": 1.0}, [1, 241]),
+    "fill no byte can hold": (
+        np.array([1, 241], "u1"),
+        {"_FillValue": -9999, "scale_factor": 1.0},
+        [1, 241],
+    ),
     "fill of another float": (np.array([1, -9999.9], "f4"), {"_FillValue": -9999.9}, [1, NAN]),
     "fill of a shorter float": (
         np.array([1, 1e20, -9999.9]),
@@ -51,7 +83,11 @@ PACKED = {
         [1, NAN, NAN],
     ),
     "fill of NaN": (np.array([1, NAN]), {"_FillValue": NAN, "add_offset": 1.0}, [2, NAN]),
-    "fill of NaN for integers": (np.array([1, 0], "i2"), {"_FillValue": np.float64(NAN), "add_offset": 1.0}, [2, 1]),
+    "fill of NaN for integers": (
+        np.array([1, 0], "i2"),
+        {"_FillValue": np.float64(NAN), "add_offset": 1.0},
+        [2, 1],
+    ),
     "text": (
         np.array([1, 5, 9], "i2"),
         {"scale_factor": "0.5", "add_offset": b"1", "missing_value": "1", "valid_range": "0, 6"},
@@ -59,11 +95,19 @@ PACKED = {
     ),
     "arrays of one": (
         np.array([2, 3], "i2"),
-        {"scale_factor": np.array([2.0]), "add_offset": np.array([[1.0]]), "_FillValue": np.array([3], "i2")},
+        {
+            "scale_factor": np.array([2.0]),
+            "add_offset": np.array([[1.0]]),
+            "_FillValue": np.array([3], "i2"),
+        },
         [5, NAN],
     ),
-    "beyond 2**53": (np.array([2**63 - 1, 5]), {"_FillValue": np.int64(2**63 - 1), "scale_factor": 1.0}, [NAN, 5]),
-}  # fmt: skip
+    "beyond 2**53": (
+        np.array([2**63 - 1, 5]),
+        {"_FillValue": np.int64(2**63 - 1), "scale_factor": 1.0},
+        [NAN, 5],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PACKED)

@@ -1,6 +1,4 @@
-"""Checkpoints: any rank count reads them, damage is noticed, and a crash at any moment loses
-nothing.
-"""
+"""Checkpoints: any ranks read them, damage is noticed, a crash at any moment loses nothing."""
 
 from __future__ import annotations
 
@@ -198,9 +196,7 @@ def test_none_and_others(comm, shared_path):
     "damage", [damage_data, damage_length, damage_files, damage_time, damage_manifest]
 )
 def test_a_damaged_checkpoint_does_not_count_for_keep(comm, shared_path, caplog, damage, keep):
-    """With the newest damaged, saving once more keeps as many good ones as asked for, if there were
-    so many.
-    """
+    """With the newest damaged, saving again keeps as many good ones as asked for, if there are."""
     grid, fields = make(comm)
     checkpoint = Checkpoint(shared_path, grid, keep)
     for step in range(4):
@@ -308,9 +304,7 @@ def test_files_of_others_stay(comm, shared_path):
 
 
 def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
-    """A run that starts over takes nothing away: neither files of others nor the only
-    checkpoints.
-    """
+    """A run that starts over takes away neither others' files nor the only checkpoints."""
     folder, aside = shared_path / "checkpoint", shared_path / "checkpoint.old"
 
     def start_over():
@@ -359,9 +353,7 @@ def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
 def test_a_rank_that_fails_leaves_the_old_checkpoint(
     comm, shared_path, monkeypatch, where, call, moment
 ):
-    """The disk of one rank fails at its n-th file; all ranks hear of it, and the old checkpoint
-    stays good.
-    """
+    """One rank's disk fails at its n-th file: all ranks hear of it, the old checkpoint is good."""
     save(shared_path, comm, 1)
     calls, real = iter(range(100)), getattr(where, call)
 
@@ -418,12 +410,15 @@ def test_damaged_manifests_are_refused(data):
         )  # such as a changed space between two keys
 
 
-@settings(max_examples=100)
-@given(key=st.sampled_from(["step", "shape", "fields", "parts", "extra"]), value=st.recursive(
+NAMES = st.sampled_from(["name", "descr", "extra", "start", "stop", "size", "crc32"])
+NONSENSE = st.recursive(
     st.none() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["name", "descr", "extra", "start", "stop", "size", "crc32"]), inner),
-))  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner),
+)
+
+
+@settings(max_examples=100)
+@given(key=st.sampled_from(["step", "shape", "fields", "parts", "extra"]), value=NONSENSE)
 def test_nonsense_with_a_good_checksum_is_refused(key, value):
     import zlib
 
@@ -539,9 +534,7 @@ for step in range(100000):
 
 @pytest.mark.mpi
 def test_killed_at_any_moment(comm, shared_path):
-    """Five processes saving without pause, killed at random moments, each starting from what the
-    last one left.
-    """
+    """Five processes that save without pause, killed at random, each going on from the last."""
     from hpckit.comm.grid import Grid
 
     if comm.rank == 0:

@@ -268,9 +268,7 @@ def test_a_disk_that_refuses_one_rank(comm, shared_path):
 
 
 def values(path, name="u"):
-    """Times, and the one value of each step, of a file that `one` has written; on rank 0, for
-    all.
-    """
+    """Times, and the one value of each step, of a file of `one`; read on rank 0, for all."""
     with h5py.File(path) as file:
         times = file["VTKHDF/Steps/Values"][:]
         assert file["VTKHDF/Steps"].attrs["NSteps"] == len(times)
@@ -281,9 +279,7 @@ def values(path, name="u"):
 
 
 def one(path, grid, steps, times, name="u", **options):
-    """A file of one field whose values are those of `steps` (step → value); the time is half the
-    value.
-    """
+    """A file of one field whose values are `steps` (step → value); time is half the value."""
     u = grid.zeros()
     with FieldFile(path, grid, {name: float}, times, **options) as file:
         for step, value in steps.items():
@@ -559,9 +555,7 @@ def test_only_what_is_ours_is_gone_on_with_or_removed(comm, shared_path):
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "h5py"])
 @pytest.mark.parametrize("limit", [100, 3000, 9000])
 def test_a_disk_that_is_full_at_once(comm, shared_path, layout, limit):
-    """Rank 0 may not even make the file: one error that names it, nothing half-written, the old
-    result stays.
-    """
+    """Rank 0 cannot make the file: one error that names it, nothing by halves, the old result."""
     from hpckit.comm.grid import Grid
 
     grid, path = Grid(comm, (64, 64)), shared_path / "a.vtkhdf"
@@ -639,7 +633,8 @@ with h5py.File(sys.argv[1]) as file:
         image = reader.GetOutput()
         for name, values in file["VTKHDF/CellData"].items():
             array = vtk_to_numpy(image.GetCellData().GetArray(name))
-            assert array.size == values[step].size and numpy.array_equal(array, values[step].ravel())
+            expected = values[step].ravel()
+            assert array.size == expected.size and numpy.array_equal(array, expected)
 print([image.GetDimensions(), image.GetSpacing(), image.GetOrigin()])
 """
 

@@ -1,6 +1,4 @@
-"""Arrays in HDF5 files of which something is not there: the right values, or an error that names
-what is missing.
-"""
+"""Arrays in HDF5 files that lack something: the right values, or an error that names it."""
 
 from __future__ import annotations
 
@@ -171,23 +169,32 @@ def test_sources_in_the_folder_of_the_environment(grid, shared_path, monkeypatch
     assert np.array_equal(read(grid, write, shared_path), mine(grid))
 
 
+NO_FILE = ("none.h5", "d", HIGH, HALF)
+NO_PATH = ("/none/x.h5", "d", HIGH, HALF)
+NO_DATASET = ("s1.h5", "none", HIGH, HALF)
+UNWRITTEN = ("s1.h5", "unwritten", HIGH, HALF)
+
+
 @pytest.mark.parametrize(
     ("write", "missing"),
     {
-        "file": (of_halves(("none.h5", "d", HIGH, HALF)), "/v is a view of none.h5:d, which is missing"),
-        "absolute": (of_halves(("/none/x.h5", "d", HIGH, HALF)), "a view of /none/x.h5:d, which is missing"),
-        "dataset": (of_halves(("s1.h5", "none", HIGH, HALF)), "a view of s1.h5:none, which is missing"),
-        "deep": (nested(("none.h5", "d", HIGH, HALF)), "b.h5: /v is a view of none.h5:d, which is missing"),
+        "file": (of_halves(NO_FILE), "/v is a view of none.h5:d, which is missing"),
+        "absolute": (of_halves(NO_PATH), "a view of /none/x.h5:d, which is missing"),
+        "dataset": (of_halves(NO_DATASET), "a view of s1.h5:none, which is missing"),
+        "deep": (nested(NO_FILE), "b.h5: /v is a view of none.h5:d, which is missing"),
         "no source": (of_halves(), "12 of 24 numbers of this view have no source"),
-        "NaN for no source": (of_halves(fill=np.nan), "12 of 24 numbers of this view have no source"),
-        "small": (of_halves(("s1.h5", "d", slice(1, 4), (3, 6))), "s1.h5:/d to be larger than it is"),
-        "unwritten": (of_halves(("s1.h5", "unwritten", HIGH, HALF)), "/unwritten: 1 of 2 chunks were never written"),
-        "unwritten, deep": (nested(("s1.h5", "unwritten", HIGH, HALF)), "1 of 2 chunks were never written"),
+        "NaN": (of_halves(fill=np.nan), "12 of 24 numbers of this view have no source"),
+        "small": (
+            of_halves(("s1.h5", "d", slice(1, 4), (3, 6))),
+            "s1.h5:/d to be larger than it is",
+        ),
+        "unwritten": (of_halves(UNWRITTEN), "/unwritten: 1 of 2 chunks were never written"),
+        "unwritten, deep": (nested(UNWRITTEN), "1 of 2 chunks were never written"),
         "number 0": (numbered(0), "a view of p0.h5:d, which is missing"),
         "number 1": (numbered(1), "a view of p1.h5:d, which is missing"),
         "short": (growing(3), "3 of 24 numbers of this view have no source"),
     }.values(),
-)  # fmt: skip
+)
 def test_views_of_what_is_missing_are_refused(grid, shared_path, write, missing):
     with pytest.raises(ConfigError, match=missing):
         read(grid, write, shared_path, finite=False)
@@ -326,9 +333,7 @@ def test_types_that_memory_does_not_have(grid, shared_path):
 
 
 def test_packed_and_over_time(grid, shared_path):
-    """As netCDF-4 has it: coordinates beside the field, time first, numbers packed, each rank its
-    own box.
-    """
+    """As in netCDF-4: coordinates beside the field, time first, numbers packed, boxes of ranks."""
     stored = np.stack([WHOLE, WHOLE + 1, WHOLE + 2]).astype("i2")
     stored[1, 3, 5] = -99
 

@@ -20,9 +20,7 @@ RULES = {"points": "rows", "poses": "same", "ring": "per rank", "one": "same", "
 
 
 def state(comm, uneven=False):
-    """Arrays as the ranks hold them before a save; `uneven`: rows that our partition would divide
-    otherwise.
-    """
+    """Arrays as ranks hold them before a save; `uneven`: rows not divided as we would."""
     n = 11
     low, high = block(n, comm.size, comm.rank)
     if uneven:

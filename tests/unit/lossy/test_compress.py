@@ -1,6 +1,4 @@
-"""Compression of allreduce: stated bounds, error feedback, the same bits everywhere, and what is
-not finite.
-"""
+"""Compressed allreduce: stated bounds, error feedback, the same bits, what is not finite."""
 
 import tracemalloc
 from itertools import pairwise
@@ -149,9 +147,7 @@ def test_not_finite_on_one_rank_shows_on_all_and_is_forgotten(comm, how, wrong):
 def test_after_a_result_that_is_not_finite_the_bound_is_infinite_and_the_next_call_clean(
     comm, how, dtype, wrong
 ):
-    """Of one element, of the first ten, or of all, too large or not numbers: nothing of them is
-    added later.
-    """
+    """Of one, ten or all elements, too large or not numbers: nothing is added later."""
     greatest = float(np.finfo(dtype).max)
     if wrong == "cancels" and comm.size % 2:
         return
@@ -224,9 +220,7 @@ def test_top_k_sends_the_largest(comm):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_powersgd_finds_matrices_of_low_rank(comm, dtype, order):
-    """Sums of rank 2 are exact from the first call on; with common columns every contribution
-    is.
-    """
+    """Sums of rank 2 are exact from the first call; with common columns all contributions."""
     left = np.random.default_rng(1).normal(size=(40, 2))
     terms = [left @ np.random.default_rng(rank).normal(size=(2, 25)) for rank in range(comm.size)]
     x = np.asarray(terms[comm.rank], dtype, order=order)

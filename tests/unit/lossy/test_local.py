@@ -1,6 +1,4 @@
-"""Local updates: plain averaging against NumPy, CO2's outer steps against its formulas, and
-convergence.
-"""
+"""Local updates: averaging against NumPy, CO2's outer steps against formulas, convergence."""
 
 import numpy as np
 import pytest

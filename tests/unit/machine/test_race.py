@@ -8,9 +8,7 @@ from hpckit.machine.race import Race
 
 
 def look(race, times):
-    """One look; every call takes the time of its way, which may depend on the way's number of calls
-    so far.
-    """
+    """One look; a call takes its way's time, which may depend on the number of calls so far."""
     calls = dict.fromkeys(times, 0)
     while not race.over:
         way = race.next()

@@ -12,9 +12,7 @@ def alone(shape, **options):
 
 
 def mine(grid, whole):
-    """This rank's box of an array over the whole grid; faces at its upper ends belong to it where
-    it is the last.
-    """
+    """This rank's box of a whole array; faces at an upper end belong to the last rank there."""
     stop = [
         n if b == cells else b
         for n, cells, b in zip(whole.shape, grid.shape, grid.stop, strict=True)

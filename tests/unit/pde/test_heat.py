@@ -207,9 +207,7 @@ class TestImplicit:
         assert 3 < errors[0] / errors[1] < 5
 
     def test_backward_euler_is_its_own_decay(self, comm):
-        """A mode is an eigenvector of the discrete operator: one step divides it by 1 + dt kappa
-        lambda.
-        """
+        """A mode is an eigenvector: one step divides it by 1 + dt kappa lambda."""
         n, dt = 12, 0.7
         heat = ImplicitHeat(Grid(comm, (n, n)), 1 / n, walls=0.0)
         start = heat.exact(0)

@@ -49,9 +49,7 @@ def test_a_standing_wave_converges_with_second_order(comm):
 
 
 def test_a_wave_travels_with_the_square_root_of_g_times_depth(comm):
-    """A quarter of the way around a channel; the step is the largest that is stable in one
-    dimension: exact there.
-    """
+    """A quarter of the way around a channel; the largest stable step in 1-D is exact there."""
     n, h, depth = 32, 1000.0, 4000.0
     water = ShallowWater(Grid(comm, (8, n), periodic=True), depth, (1e6, h))
     speed = math.sqrt(GRAVITY * depth)

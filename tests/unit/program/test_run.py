@@ -57,7 +57,8 @@ def wait(comm, config):
 def dry_run(config, ranks):
     return f"{ranks} ranks, MPI {'mpi4py.MPI' in sys.modules}"
 
-program.PATIENCE = 2.0 if "last_rank_only" in sys.argv else 60.0  # ranks of a busy machine may be far apart
+# Ranks of a busy machine may be far apart.
+program.PATIENCE = 2.0 if "last_rank_only" in sys.argv else 60.0
 program.run(Config, main, program="demo", dry_run=dry_run)
 '''
 

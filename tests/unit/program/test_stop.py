@@ -1,6 +1,4 @@
-"""Signals at moments that are chosen, not waited for: a program sends them to itself as it imports
-a module.
-"""
+"""Signals at chosen moments: a program sends them to itself as it imports a module."""
 
 import signal
 

@@ -30,9 +30,7 @@ def test_rank_0_that_answers_late_is_waited_for(comm, monkeypatch, caplog):
 
 @pytest.mark.mpi(min_size=2)
 def test_all_are_answered_before_rank_0_goes_on(comm, monkeypatch):
-    """The first `allreduce` of a communicator blocks all threads of a rank until the others
-    come.
-    """
+    """A communicator's first `allreduce` blocks all threads of a rank until the others come."""
     send = monitor.Stream.send
 
     def slowly(self, *message):

@@ -187,9 +187,7 @@ def test_a_rank_that_leaves_the_block_is_named(comm, error):
 
 @contextmanager
 def listening(file):
-    """The messages that are logged on this rank; all ranks find the file after the first on any,
-    even within MPI.
-    """
+    """What is logged on this rank; all ranks find the file after the first on any, even in MPI."""
     handler, messages = logging.Handler(), []
     handler.emit = lambda record: (messages.append(record.getMessage()), file.touch())
     logger = logging.getLogger(monitor.__name__)
