@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import Report, _environment, _mpirun, print_table
-from hpckit.program.report import binary, period
+from hpckit.units import binary, period
 
 ROOT = Path(__file__).parents[1]
 DELAY, RATE, HOSTS = 4000, 300, 8  # us from host to host, Mbit/s, hosts

@@ -14,10 +14,10 @@ def amount(nbytes: float) -> str:
 
 def binary(nbytes: int, form: str = ".4g") -> str:
     """`8 B`, `32 KiB`: bytes by powers of 1024, for sizes that are powers of two."""
-    exponent = min(max(nbytes.bit_length() - 1, 0) // 10, 6)
+    exponent = min(max(nbytes.bit_length() - 1, 0) // 10, 4)
     if exponent == 0:
         return f"{nbytes} B"
-    return f"{nbytes / 1024**exponent:{form}} {'KMGTPE'[exponent - 1]}iB"
+    return f"{nbytes / 1024**exponent:{form}} {'KMGT'[exponent - 1]}iB"
 
 
 def period(seconds: float) -> str:

@@ -28,8 +28,8 @@ from hpckit.machine.store import mpi_library
 from hpckit.program import run as program
 from hpckit.program import shm, stop
 from hpckit.program.options import parse
-from hpckit.program.report import amount
 from hpckit.trace import span
+from hpckit.units import amount
 
 if TYPE_CHECKING:
     from mpi4py import MPI
