@@ -28,7 +28,7 @@ from hpckit.collectives.channel import Channel
 from hpckit.lossy import Quantised
 from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
-from hpckit.program.report import binary
+from hpckit.units import binary
 
 NODE = (8, 64, 512, 4096, 16384, *(32768 << k for k in range(12)))  # bytes: ... 32 KiB to 64 MiB
 NODE_QUICK = (8, 32768, 1 << 20)

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks import _harness
 from benchmarks._harness import Report, _environment, _mpirun, print_table
-from hpckit.program.report import binary, period
+from hpckit.units import binary, period
 
 ROOT = Path(__file__).parents[1]
 DELAY = 4000  # us from host to host

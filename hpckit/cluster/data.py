@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpckit.arguments import refuse_masked
 from hpckit.cluster.matrix import Matrix, Slices, Whole
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
@@ -101,17 +102,14 @@ def checked_weights(given: Any, n: int) -> np.ndarray:
     return weights
 
 
-def refuse_masked(value: Any, what: str) -> None:
-    """Arrays would lose their masks without a word, and what is under a mask would count."""
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        raise ConfigError(
-            f"{what} must not be a masked array: fill it, or leave the masked rows out"
-        )
+def check_unmasked(value: Any, what: str) -> None:
+    """`ConfigError` for a masked array, or a list of some: what is under a mask would count."""
+    why = "must not be a masked array: fill it, or leave the masked rows out"
+    refuse_masked(what, value, why)
 
 
 def _numbers(value: Any, what: str) -> np.ndarray:
-    refuse_masked(value, what)
+    check_unmasked(value, what)
     if hasattr(value, "toarray"):  # of SciPy
         raise ConfigError(
             f"{what} must be a dense array of real numbers, not a sparse {type(value).__name__}: "

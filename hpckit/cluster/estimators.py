@@ -38,7 +38,7 @@ from hpckit.cluster import (
     onebatch,
     pam,
 )
-from hpckit.cluster.data import checked_weights, refuse_masked
+from hpckit.cluster.data import check_unmasked, checked_weights
 from hpckit.cluster.metrics import Metric, allows_nan, complete, identify
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
@@ -100,7 +100,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """X as an array or a sparse matrix, its columns those of `fit` unless this is it
         (`reset`).
         """
-        refuse_masked(X, "X")
+        check_unmasked(X, "X")
         given = isinstance(self.metric, str) and self.metric == "precomputed"
         limits |= {"accept_sparse": False if given else "csr", "ensure_non_negative": given}
         limits |= {"dtype": [np.float64, np.float32]}
@@ -114,7 +114,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         ranks, places, k, seeds, arguments = Ranks(self.comm), None, 0, [], {}
         with ranks.together():
-            refuse_masked(X, "X")
+            check_unmasked(X, "X")
         with ranks.together():  # by itself: these errors are scikit-learn's, all others ours
             X = self._checked(X, reset=True, **limits)
         search, metric = fasterpam, None

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from hpckit.cluster.data import refuse_masked
+from hpckit.cluster.data import check_unmasked
 from hpckit.cluster.metrics import Metric, allows_nan
 from hpckit.errors import ConfigError
 
 
 def read(init: Any, metric: Any, d: int) -> np.ndarray | None:
     """Points (k, d) float64; None where `init` is something else than a table of numbers."""
-    refuse_masked(init, "init")
+    check_unmasked(init, "init")
     try:
         places = np.asarray(init)
     except ValueError:  # ragged

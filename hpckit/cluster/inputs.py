@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from hpckit.cluster import metrics, quantization, ticks_file
-from hpckit.cluster.data import read_data, refuse_masked
+from hpckit.cluster.data import check_unmasked, read_data
 from hpckit.cluster.matrix import Matrix
 from hpckit.cluster.metrics import AnyMetric
 from hpckit.cluster.ranks import Ranks
@@ -209,7 +209,7 @@ def how_many(k: Any, called: str, n: int) -> int:
 
 def indices(init: Any, name: str, n: int, k: int) -> np.ndarray:
     """(k,) int64, different objects; `ConfigError` for anything else."""
-    refuse_masked(init, name)
+    check_unmasked(init, name)
     try:
         given = np.asarray(init)
     except ValueError:

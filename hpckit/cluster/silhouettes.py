@@ -13,7 +13,7 @@ import numpy as np
 from hpckit import native
 from hpckit.cluster import initial, inputs, swaps
 from hpckit.cluster.assignment import to_medoids
-from hpckit.cluster.data import refuse_masked
+from hpckit.cluster.data import check_unmasked
 from hpckit.cluster.distances import Distances, load_distances
 from hpckit.cluster.metrics import AnyMetric
 from hpckit.cluster.progress import Progress
@@ -215,7 +215,7 @@ def _search(
 
 def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of the objects, (n,) int64 from 0 on, and their sizes."""
-    refuse_masked(labels, "labels")
+    check_unmasked(labels, "labels")
     given = np.asarray(labels)
     if given.shape != (n,) or given.dtype.kind not in "iu":
         raise ConfigError(

@@ -17,6 +17,7 @@ import numpy as np
 
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
+from hpckit.files import durable_replace
 
 ENDINGS = (".h5", ".hdf5")
 _NAME = "ticks"
@@ -33,7 +34,9 @@ class TicksFile:
     def __init__(
         self, path: Path, shape: tuple[int, int], content: str | None, exponent: int, ranks: Ranks
     ) -> None:
-        self._path, self._draft, self._ranks = path, path.with_name(path.name + ".part"), ranks
+        self._path = path
+        self._draft = path.with_name(path.name + ".part")
+        self._ranks = ranks
         found = (False, 0)
         with ranks.together():
             if ranks.rank == 0:
@@ -46,8 +49,6 @@ class TicksFile:
 
     def finish(self) -> None:
         """All ranks have written their part (collective)."""
-        from hpckit.io.vtkhdf import durable_replace
-
         with self._ranks.together():
             self.ticks.flush()
         with self._ranks.together():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.arguments import refuse_masked
 from hpckit.collectives.reduction import defined, name_of
 from hpckit.errors import ConfigError
 from hpckit.machine.overlap import identical, overlap, overlaps_itself
@@ -18,7 +19,7 @@ def numbers(array: Any) -> np.ndarray:
     """Whatever is like an array, as one of NumPy; `ConfigError` where it is none of numbers."""
     if type(array) is np.ndarray and array.dtype.kind in _KINDS and array.dtype.isnative:
         return array
-    check_unmasked(array)
+    refuse_masked("the array", array)
     try:
         found = np.asarray(array)
         check_numbers(found)
@@ -31,7 +32,7 @@ def numbers(array: Any) -> np.ndarray:
 
 def check_numbers(array: Any) -> None:
     """`ConfigError` unless it is a NumPy array of numbers."""
-    check_unmasked(array)
+    refuse_masked("the array", array)
     if (
         not isinstance(array, np.ndarray)
         or array.dtype.kind not in _KINDS
@@ -40,15 +41,6 @@ def check_numbers(array: Any) -> None:
         found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
         raise ConfigError(
             f"collectives take NumPy arrays of numbers in native byte order, got {found}"
-        )
-
-
-def check_unmasked(array: Any) -> None:
-    """`ConfigError` for masked arrays: what is masked would count as numbers."""
-    if isinstance(array, np.ma.MaskedArray):
-        raise ConfigError(
-            "collectives know no masks, but the array is masked: fill it first, as by "
-            "array.filled(0)"
         )
 
 

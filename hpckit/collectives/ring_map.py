@@ -11,7 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
-from hpckit.collectives.arguments import check_unmasked
+from hpckit.arguments import refuse_masked
 from hpckit.collectives.channel import Channel
 from hpckit.errors import ConfigError, agree, same, together
 from hpckit.machine.lifetime import Flight
@@ -75,7 +75,7 @@ def ring_map(
 
 
 def _check(block: Any, function: Any) -> None:
-    check_unmasked(block)
+    refuse_masked("the block", block)
     contiguous = isinstance(block, np.ndarray) and block.flags.c_contiguous
     if not contiguous or block.dtype.hasobject or not block.ndim:
         found = f"{type(block).__name__} {getattr(block, 'dtype', '')}".rstrip()

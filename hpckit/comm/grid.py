@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from operator import index
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.arguments import per_dimension
 from hpckit.comm import partition
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.lifetime import free_with
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 _MOST_CELLS = 1 << 62  # so that 64 bits count them, and their ghosts
-
 _WIDEST = 1 << 31  # ghost cells
 WidthLike = int | Sequence[int | tuple[int, int]]
 
@@ -66,7 +66,7 @@ class Grid:
         comm = _intracommunicator(comm)
         with together(comm):
             self.shape = _shape(shape)
-            self.periodic = _per_dimension("periodic", periodic, self.ndim, bool)
+            self.periodic = per_dimension("periodic", periodic, self.ndim, bool)
             self.width = widths(width, self.ndim)
             self.process_shape = _processes(
                 process_shape, self.shape, comm.size, self.periodic, self.width
@@ -186,10 +186,8 @@ class Grid:
         )
 
     def _extra(self, stagger: int | Sequence[int]) -> list[int]:
-        per_dimension = _per_dimension("stagger", stagger, self.ndim, index)
-        return [
-            int(bool(s)) * (not wrap) for s, wrap in zip(per_dimension, self.periodic, strict=True)
-        ]
+        each = per_dimension("stagger", stagger, self.ndim, index)
+        return [int(bool(s)) * (not wrap) for s, wrap in zip(each, self.periodic, strict=True)]
 
     def _with_ghosts(self, owned: Sequence[int]) -> tuple[int, ...]:
         return tuple(lo + n + hi for n, (lo, hi) in zip(owned, self.width, strict=True))
@@ -201,8 +199,7 @@ def _intracommunicator(comm: object) -> MPI.Intracomm:
     if comm == MPI.COMM_NULL:
         raise ConfigError(
             "a grid needs an MPI communicator, got MPI.COMM_NULL: it was freed, or this rank is "
-            "not in it;"
-            " leave out the ranks that are not"
+            "not in it; leave out the ranks that are not"
         )
     if comm.Is_inter():
         raise ConfigError(
@@ -213,9 +210,7 @@ def _intracommunicator(comm: object) -> MPI.Intracomm:
 
 def widths(width: WidthLike, ndim: int) -> partition.Width:
     """Ghost widths as one (low, high) pair per dimension; see `Grid` for what may be given."""
-    sides = _per_dimension(
-        "width", width, ndim, lambda w: tuple(map(index, w)) if np.ndim(w) else (index(w), index(w))
-    )
+    sides: Any = per_dimension("width", width, ndim, _sides)
     if any(len(pair) != 2 or min(pair) < 0 or max(pair) > _WIDEST for pair in sides):
         raise ConfigError(
             f"width {width!r} must be one or, per dimension, one or two (low, high) non-negative "
@@ -240,24 +235,8 @@ def _shape(shape: Sequence[int]) -> tuple[int, ...]:
     return cells
 
 
-def _per_dimension(name: str, value, ndim: int, convert) -> tuple:
-    """`value` once per dimension: as given when it is a sequence, else repeated."""
-    try:
-        each = (
-            tuple(map(convert, value))
-            if isinstance(value, Sequence | np.ndarray)
-            else (convert(value),) * ndim
-        )
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"{name} {value!r} must be one value, or one per dimension ({ndim})"
-        ) from None
-    if len(each) != ndim:
-        raise ConfigError(
-            f"{name} {value!r} has {len(each)} entries, but the grid has {ndim} dimensions: give "
-            f"{ndim}"
-        )
-    return each
+def _sides(width: Any) -> tuple[int, ...]:
+    return tuple(map(index, width)) if np.ndim(width) else (index(width), index(width))
 
 
 def _processes(
@@ -269,7 +248,7 @@ def _processes(
 ) -> tuple[int, ...]:
     if wanted is None:
         return partition.process_shape(shape, size, periodic, width)
-    chosen = _per_dimension("process_shape", wanted, len(shape), index)
+    chosen = per_dimension("process_shape", wanted, len(shape), index)
     if min(chosen) < 1:
         raise ConfigError(f"process_shape {chosen} must be at least 1 in every dimension")
     needed = math.prod(chosen)
@@ -283,8 +262,7 @@ def _processes(
     if thin is not None:
         raise ConfigError(
             f"process_shape {chosen} cuts dimension {thin} into {chosen[thin]} blocks, but it has "
-            "only"
-            f" {shape[thin]} cells: use at most {shape[thin]} there"
+            f"only {shape[thin]} cells: use at most {shape[thin]} there"
         )
     return chosen
 

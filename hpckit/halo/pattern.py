@@ -19,6 +19,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit import native
+from hpckit.arguments import refuse_masked
 from hpckit.comm.pack import Move, dense_strides, simplify
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.overlap import overlap, overlaps_itself
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 Width = tuple[tuple[int, int], ...]
+_UNMASKED = "is a masked array, whose mask would not be exchanged: pass field.filled(…)"
 ALIGN = 64  # bytes: every partner's packed data starts on its own cache line
 
 
@@ -333,10 +335,7 @@ def _check_width(grid: Grid, width: Width) -> None:
 
 def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
     """Shape of the owned part of a field; one more at the high end where it is staggered."""
-    if isinstance(field, np.ma.MaskedArray):
-        raise ConfigError(
-            f"field {i} is a masked array, whose mask would not be exchanged: pass field.filled(…)"
-        )
+    refuse_masked(f"field {i}", field, _UNMASKED)
     if not isinstance(field, np.ndarray):
         raise ConfigError(
             f"field {i} is a {type(field).__name__}: pass a NumPy array that holds this rank's "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.arguments import per_dimension
 from hpckit.comm.grid import Grid
 from hpckit.errors import Checkpointed, ConfigError, HpckitError, same, together
 from hpckit.files import durable_replace
@@ -83,9 +85,11 @@ class FieldFile:
         with together(self._comm):
             self.path = Path(path)
             self.partial = self.path.with_name(self.path.name + ".partial")
-            steps, kinds = planned(self.path, times), _kinds(fields)
-            sizes = _per_dimension(grid, "spacing", spacing), _per_dimension(grid, "origin", origin)
-            if min(sizes[0]) <= 0:
+            steps = planned(self.path, times)
+            kinds = _kinds(fields)
+            sizes = per_dimension("spacing", spacing, grid.ndim, _finite, "finite number")
+            corner = per_dimension("origin", origin, grid.ndim, _finite, "finite number")
+            if min(sizes) <= 0:
                 raise ConfigError(f"spacing {spacing!r} must be greater than 0")
             if layout not in OUTPUTS:
                 raise ConfigError(
@@ -94,7 +98,7 @@ class FieldFile:
         same(
             self._comm,
             "the arguments of FieldFile",
-            (self.path, kinds, steps, *sizes, layout, bool(resume)),
+            (self.path, kinds, steps, sizes, corner, layout, bool(resume)),
         )
         staggered = staggering(grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)})
         self._stagger: dict[str, Stagger] = {
@@ -103,7 +107,9 @@ class FieldFile:
         with together(self._comm):
             if layout == "h5py":
                 _need_parallel_h5py()
-            contents = _contents(grid, self.path, kinds, self._stagger, steps, *sizes, layout)
+            contents = _contents(
+                grid, self.path, kinds, self._stagger, steps, sizes, corner, layout
+            )
         self._contents, offsets = self._make(contents, resume)
         self._steps = Steps(self.path, fields, offsets.times)
         with together(self._comm):
@@ -267,17 +273,11 @@ def _contents(
     return vtkhdf.Contents(grid.shape, steps, tuple(stored), spacing, origin, tuple(parts))
 
 
-def _per_dimension(grid: Grid, name: str, value: float | Sequence[float]) -> tuple[float, ...]:
-    values = (
-        np.broadcast_to(np.asarray(value, float), grid.ndim)
-        if np.ndim(value) == 0
-        else np.asarray(value, float)
-    )
-    if values.shape != (grid.ndim,) or not np.isfinite(values).all():
-        raise ConfigError(
-            f"{name} {value!r} must be a finite number, or one per dimension ({grid.ndim})"
-        )
-    return tuple(map(float, values))
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _need_parallel_h5py() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from hpckit import native
+from hpckit.arguments import per_dimension
 from hpckit.errors import ConfigError, together
 from hpckit.pde.sweep import Team, aligned
 
@@ -119,12 +120,7 @@ class Solver:
 
 def spacings(spacing: float | Sequence[float], ndim: int) -> tuple[float, ...]:
     """One positive cell size per dimension."""
-    sizes = tuple(float(h) for h in (spacing if np.ndim(spacing) else [spacing] * ndim))  # type: ignore[union-attr]
-    if len(sizes) != ndim or not all(0 < h < math.inf for h in sizes):
-        raise ConfigError(
-            f"spacing {spacing} must be one positive number, or one per dimension ({ndim})"
-        )
-    return sizes
+    return per_dimension("spacing", spacing, ndim, partial(positive, "spacing"), "positive number")
 
 
 def positive(name: str, value: float) -> float:

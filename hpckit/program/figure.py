@@ -1,6 +1,4 @@
-"""The canvas that all programs draw their pictures on: one look, PNG files, no display; rank 0
-only.
-"""
+"""The canvas that all programs draw on: one look, PNG files, no display; rank 0 only."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpckit.errors import writing
+from hpckit.files import replacing
 
 _DPI = 150
 _STYLE: dict[Any, Any] = {
@@ -46,24 +45,17 @@ def drawing(path: Path, size: tuple[float, float]) -> Iterator[Any]:
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    """As PNG in 256 colours chosen for this picture: to the eye the same, and a third of the
-    size.
-    """
+    """As PNG in 256 colours chosen for this picture: the same to the eye, a third of the size."""
     from PIL import Image
 
-    sample = Image.fromarray(
-        np.ascontiguousarray(pixels[::3, ::3])
-    )  # choosing from all pixels takes seconds
-    palette = sample.quantize(255, kmeans=4)
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
-        palette=palette, dither=Image.Dither.NONE
-    )
-    numbers = np.array(picture)
-    numbers[(pixels == 255).all(axis=-1)] = (
-        255  # the last colour: no mean of whites and near whites is white
-    )
+    some = np.ascontiguousarray(pixels[::3, ::3])  # choosing from all pixels takes seconds
+    palette = Image.fromarray(some).quantize(255, kmeans=4)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    numbers = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    # The last colour is white itself: no mean of whites and near whites is.
+    numbers[(pixels == 255).all(axis=-1)] = 255
     colours = [*(palette.getpalette() or []), *[0] * 768][: 3 * 255]
     whole = Image.fromarray(numbers)
     whole.putpalette([*colours, 255, 255, 255])
-    with writing(path):
-        whole.save(path, optimize=True, dpi=(_DPI, _DPI))
+    with writing(path), replacing(path) as draft:
+        whole.save(draft, "PNG", optimize=True, dpi=(_DPI, _DPI))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpckit.errors import ConfigError, together
 from hpckit.machine.memory import available
-from hpckit.program.report import amount
+from hpckit.units import amount
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -1,6 +1,4 @@
-"""What programs say before and after a run: sizes, rounded figures, and how fast this machine's
-memory is.
-"""
+"""What programs report: rounded figures, and how fast this machine's memory is."""
 
 from __future__ import annotations
 
@@ -11,22 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpckit.units import amount as amount
-from hpckit.units import binary as binary
-
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PROCESS = 85e6  # bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory
+# Bytes of a rank that does nothing, as Linux counts them: Python, NumPy, MPI and its shared memory.
+PROCESS = 85e6
 COPIED = 256 << 20  # bytes that all ranks together copy at most to see how fast memory is
-
-
-def period(seconds: float) -> str:
-    """`1.23 us`, `45.6 ms`."""
-    for scale, unit in ((1e-6, "us"), (1e-3, "ms"), (1.0, "s")):
-        if seconds < 999.5 * scale or unit == "s":
-            break
-    return f"{seconds / scale:.3g} {unit}"
 
 
 def rounded(value: float) -> float:
@@ -35,10 +23,9 @@ def rounded(value: float) -> float:
 
 
 def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
-    """Bytes per second, read and written, when all ranks copy `nbytes` at once: the limit of a
-    sweep (collective).
+    """Bytes per second, read and written, when all ranks copy `nbytes` at once (collective).
 
-    Ranks that share a core take turns.
+    It is the limit of a sweep. Ranks that share a core take turns.
     """
     from mpi4py import MPI
 

@@ -34,6 +34,7 @@ from hpckit.errors import (
     together,
     writing,
 )
+from hpckit.files import replacing
 from hpckit.machine.store import mpi_library
 from hpckit.program import cases, shm, stop
 from hpckit.program.options import Options, help_text, parse, to_toml
@@ -94,19 +95,15 @@ def prepare(comm: MPI.Intracomm, config: msgspec.Struct, folder: Path, resume: b
 
 
 def save_config(comm: MPI.Intracomm, config: msgspec.Struct, path: str | os.PathLike[str]) -> None:
-    """Write the configuration that really runs, as a case file that runs it again (collective,
-    atomic).
+    """Write the configuration that runs as a case file that runs it again (collective, atomic).
 
     Raises `HpckitError` on all ranks where the file cannot be written.
     """
+    text = f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}"
     with together(comm):
         if comm.rank == 0:
-            partial = Path(f"{os.fspath(path)}.partial")
-            with writing(path):
-                partial.write_text(
-                    f"# hpckit {version()}, {comm.size} ranks\n{to_toml(config)}", encoding="utf-8"
-                )
-                partial.replace(path)
+            with writing(path), replacing(path) as draft:
+                draft.write_text(text, encoding="utf-8")
 
 
 def say(comm: MPI.Intracomm, *lines: object) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from hpckit.log import speaks
-from hpckit.program.report import amount
+from hpckit.units import amount
 
 FOLDER = Path("/dev/shm")
 PER_RANK = 16 << 20  # bytes: Open MPI asks for these, and says so where there are fewer

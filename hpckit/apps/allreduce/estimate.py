@@ -12,7 +12,8 @@ import numpy as np
 
 from hpckit.errors import ConfigError
 from hpckit.program.offline import offline
-from hpckit.program.report import PROCESS, amount, binary, period
+from hpckit.program.report import PROCESS
+from hpckit.units import amount, binary, period
 
 if TYPE_CHECKING:
     from hpckit.apps.allreduce.config import Config

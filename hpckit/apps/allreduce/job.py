@@ -20,14 +20,16 @@ from hpckit.collectives import Allreduce
 from hpckit.collectives.algorithms import possible, predict
 from hpckit.collectives.channel import Channel, empty
 from hpckit.errors import ConfigError, agree, meet, together, writing
+from hpckit.files import replacing
 from hpckit.log import progress
 from hpckit.machine.model import with_links
 from hpckit.machine.store import mpi_library
 from hpckit.program import memory
-from hpckit.program.report import PROCESS, amount, binary, rounded
+from hpckit.program.report import PROCESS, rounded
 from hpckit.program.run import prepare, version
 from hpckit.program.stop import StopSignal
 from hpckit.trace import span
+from hpckit.units import amount, binary
 
 if TYPE_CHECKING:
     from hpckit.apps.allreduce.config import Config
@@ -187,12 +189,9 @@ class Job:
         """All rows and the links as JSON, whole or not at all."""
         said = {"hpckit": version(), "mpi": mpi_library(), "ranks": self.comm.size}
         content = {**said, "links": to_json(self.links), "rows": self.rows}
-        partial = path.with_name(f"{path.name}.partial")
-        with writing(path):
-            partial.write_bytes(
-                msgspec.json.format(msgspec.json.encode(content, enc_hook=float), indent=1)
-            )
-            partial.replace(path)
+        text = msgspec.json.encode(content, enc_hook=float)
+        with writing(path), replacing(path) as draft:
+            draft.write_bytes(msgspec.json.format(text, indent=1))
 
     def _draw(self) -> list[Path]:
         from hpckit.apps.allreduce.pictures import curves

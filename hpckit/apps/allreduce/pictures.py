@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpckit.program.figure import drawing
-from hpckit.program.report import binary, period
+from hpckit.units import binary, period
 
 if TYPE_CHECKING:
     from hpckit.apps.allreduce.rows import Row

@@ -14,8 +14,8 @@ from hpckit.comm import partition
 from hpckit.pde import EQUATIONS
 from hpckit.pde.planes import DRAWN
 from hpckit.program.offline import offline
-from hpckit.program.report import COPIED, PROCESS, amount, period
-from hpckit.units import duration
+from hpckit.program.report import COPIED, PROCESS
+from hpckit.units import amount, duration, period
 
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config

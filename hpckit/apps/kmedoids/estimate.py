@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from hpckit.apps.kmedoids.data import shape
 from hpckit.errors import ConfigError
-from hpckit.program.report import PROCESS, amount
+from hpckit.program.report import PROCESS
+from hpckit.units import amount
 
 if TYPE_CHECKING:
     from hpckit.apps.kmedoids.config import Config

@@ -9,8 +9,8 @@ import numpy as np
 
 from hpckit.apps.kmedoids.data import distances
 from hpckit.errors import writing
+from hpckit.files import replacing
 from hpckit.io.overlay import changed
-from hpckit.io.vtkhdf import durable_replace
 from hpckit.program.run import version
 
 if TYPE_CHECKING:
@@ -26,20 +26,21 @@ def save(path: Path, config: Config, result: Result, centers: np.ndarray | None)
     centers : (k, d), the medoids' points, where there are points
     """
     arrays = {"medoids": result.medoids, "labels": result.labels, "trace": result.trace}
-    partial = path.with_name(f"{path.name}.partial")
-    with writing(path), changed(partial, "w") as file:
-        for name, values in (arrays if centers is None else arrays | {"centers": centers}).items():
+    if centers is not None:
+        arrays["centers"] = centers
+    said = {
+        "loss": result.loss,
+        "n_iter": result.n_iter,
+        "n_swap": result.n_swap,
+        "method": config.method,
+        "metric": config.metric,
+        "input": config.input,
+        "hpckit": version(),
+    }
+    with writing(path), replacing(path) as draft, changed(draft, "w") as file:
+        for name, values in arrays.items():
             file[name] = values
-        said = {
-            "loss": result.loss,
-            "n_iter": result.n_iter,
-            "n_swap": result.n_swap,
-            "method": config.method,
-        }
-        file.attrs.update(
-            said | {"metric": config.metric, "input": config.input, "hpckit": version()}
-        )
-    durable_replace(partial, path)
+        file.attrs.update(said)
 
 
 def pictures(

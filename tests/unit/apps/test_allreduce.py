@@ -18,7 +18,7 @@ from hpckit.apps.allreduce.pictures import curves
 from hpckit.apps.allreduce.rows import Row, best
 from hpckit.apps.allreduce.timing import Call, Numbers, Start, interleaved
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.program.report import binary, period
+from hpckit.units import binary, period
 
 
 def _case(folder: Path, **more) -> Config:
