@@ -1,5 +1,3 @@
 """Programs: a case file in, numbers and pictures out."""
 
-import hpckit.program  # first of all: it holds the signals that end a run
-
-__all__ = ["hpckit"]
+import hpckit.program  # noqa: F401  (before a program's own imports: it holds what ends a run)
