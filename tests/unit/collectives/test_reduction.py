@@ -17,12 +17,10 @@ from hpckit.collectives.reduction import Reduction
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
-SUMS, EXTREMES, LOGICAL, BITS = (
-    ("SUM", "PROD"),
-    ("MIN", "MAX"),
-    ("LAND", "LOR", "LXOR"),
-    ("BAND", "BOR", "BXOR"),
-)
+SUMS = ("SUM", "PROD")
+EXTREMES = ("MIN", "MAX")
+LOGICAL = ("LAND", "LOR", "LXOR")
+BITS = ("BAND", "BOR", "BXOR")
 FLOATS = {**dict.fromkeys("efdg", SUMS + EXTREMES), **dict.fromkeys("FDG", SUMS)}
 WHOLE = {
     "?": LOGICAL,

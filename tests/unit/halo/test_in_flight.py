@@ -182,10 +182,9 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     for _ in range(before):
         halo.exchange(field)
     field[grid.owned] = grid.rank + 5
-    late, race = (
-        comm.size - 1,
-        method == "auto",
-    )  # while a race is on, starting is everybody's business
+    # While a race is on, starting is everybody's business.
+    late = comm.size - 1
+    race = method == "auto"
     waits = race or comm.rank in (0, late - 1)
     clock.hurries = race
     if comm.rank != late and not race:

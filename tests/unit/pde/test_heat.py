@@ -76,10 +76,8 @@ def test_streaming_stores_give_the_same_bits(comm, monkeypatch):
 
 def test_wide_ghosts_and_uneven_blocks(comm):
     whole = np.random.default_rng(2).standard_normal((14, 15))
-    narrow, wide = (
-        Heat(alone(whole.shape), 1.0),
-        Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0),
-    )
+    narrow = Heat(alone(whole.shape), 1.0)
+    wide = Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0)
     for heat in (narrow, wide):
         heat.set("temperature", mine(heat.grid, whole))
         for _ in range(3):
@@ -109,9 +107,8 @@ def test_insulated_walls_keep_the_heat(comm):
 
 def test_the_limit_is_sharp(comm):
     heat = Heat(Grid(comm, (16, 16), periodic=True), 1.0)
-    row, column = np.ogrid[
-        heat.grid.start[0] : heat.grid.stop[0], heat.grid.start[1] : heat.grid.stop[1]
-    ]
+    start, stop = heat.grid.start, heat.grid.stop
+    row, column = np.ogrid[start[0] : stop[0], start[1] : stop[1]]
     checkerboard = (-1.0) ** (row + column)
     heat.set("temperature", checkerboard)
     for _ in range(10):

@@ -253,9 +253,8 @@ def test_the_report_tells_who_comes_last(comm, monkeypatch):
         for _ in range(12):
             watched.Allreduce(MPI.IN_PLACE, x)
     assert watched.watch is None  # an ordinary communicator again
-    (line,) = [
-        line for line in recorder.report().splitlines() if "Allreduce at test_watch.py:" in line
-    ]
+    lines = recorder.report().splitlines()
+    (line,) = [line for line in lines if "Allreduce at test_watch.py:" in line]
     assert line.split()[:4] == ["10", "3.000", "0.27", "20.000"]
     assert "rank 1, 100 %" in line
 
