@@ -59,9 +59,8 @@ def test_heuristic_takes_the_most_central_objects(comm, by_object):
     for layout in (distances, distances.astype("f4")):
         found = search(layout, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
         assert found.medoids.tolist() == expected.tolist()
-    far = np.where(
-        np.arange(70) == 69, 1e12, 10.0 * distances
-    )  # one object is no candidate: all others are compared
+    # One object is no candidate: all others are compared.
+    far = np.where(np.arange(70) == 69, 1e12, 10.0 * distances)
     found = search(far, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
     assert found.medoids.tolist() == np.argsort(weights @ far, kind="stable")[:8].tolist()
 

@@ -55,9 +55,8 @@ def terms(ranks, n, dtype, seed=0):
     if dtype.kind == "c":
         return [floats(rng, 2 * n, np.dtype(dtype.char.lower())).view(dtype) for rng in rngs]
     if dtype.kind == "b":
-        return [
-            (rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs
-        ]  # 2 is true, too
+        # 2 is true, too.
+        return [(rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs]
     return [(rng.integers(-5, 5, n) * rng.integers(0, 2, n)).astype(dtype) for rng in rngs]
 
 

@@ -37,9 +37,8 @@ def check_against_mpi(datatype: MPI.Datatype, count: int) -> None:
         packer, packed = Packer(moved), np.zeros(objects.nbytes, np.uint8)
         packer.pack(objects.memory, out=packed)
         np.testing.assert_array_equal(packed, objects.pack())
-        if (
-            len(np.unique(visited := objects.bytes_visited())) == visited.size
-        ):  # else the last writer is not defined
+        # Else the last writer is not defined.
+        if len(np.unique(visited := objects.bytes_visited())) == visited.size:
             packer.unpack(noise(objects.nbytes + 1)[:-1], ours := np.zeros_like(objects.memory))
             objects.memory[:] = 0
             objects.unpack(noise(objects.nbytes + 1)[:-1])

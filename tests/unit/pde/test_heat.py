@@ -113,9 +113,8 @@ def test_the_limit_is_sharp(comm):
     heat.set("temperature", checkerboard)
     for _ in range(10):
         heat.step(heat.dt_max)
-    assert np.allclose(
-        heat.fields["temperature"][heat.grid.owned], checkerboard
-    )  # the fastest wave neither grows nor decays
+    # The fastest wave neither grows nor decays.
+    assert np.allclose(heat.fields["temperature"][heat.grid.owned], checkerboard)
     with pytest.raises(ConfigError, match=r"time step .* is unstable .* \(0, 0.25\]"):
         heat.step(heat.dt_max * 1.001)
     with pytest.raises(ConfigError, match="unstable or not positive"):
@@ -134,9 +133,8 @@ def test_a_step_allocates_no_field(comm):
         tracemalloc.stop()
         return most
 
-    least = min(
-        peak() for _ in range(10)
-    )  # of several: threads and the interpreter allocate now and then
+    # Of several: threads and the interpreter allocate now and then.
+    least = min(peak() for _ in range(10))
     assert least < 60_000  # two threads take 30,000, a field 128,000 and more
 
 
@@ -198,9 +196,8 @@ class TestImplicit:
                 *arguments, scheme="crank-nicolson", options="-pc_type jacobi", **options
             )
 
-        errors = [
-            error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)
-        ]  # dt ~ dx
+        # dt ~ dx
+        errors = [error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)]
         assert 3 < errors[0] / errors[1] < 5
 
     def test_backward_euler_is_its_own_decay(self, comm):
