@@ -25,12 +25,8 @@ AXES = (0, 1, 2)
 WAYS = ("datatype", "packed", "neighbor", "shared")  # the fixed ones
 WINDOW = ("direct", "shared, window", "auto, window")  # fields in the node's shared memory
 PEERS = {"numpy": "NumPy slices + Isend/Irecv", "buffer": "one NumPy buffer, persistent requests"}
-PEERS |= {
-    "types": "persistent derived types",
-    "struct": "one persistent struct type",
-    "ghex": "GHEX",
-}
-PEERS |= {"petsc": "PETSc globalToLocal", "petsc-in": "PETSc localToLocal"}
+PEERS |= {"types": "persistent derived types", "struct": "one persistent struct type"}
+PEERS |= {"ghex": "GHEX", "petsc": "PETSc globalToLocal", "petsc-in": "PETSc localToLocal"}
 
 
 @dataclass(frozen=True)
@@ -104,13 +100,9 @@ def one_buffer(comm: Any, case: Case, fields: Sequence[np.ndarray]) -> Way:
     faces, ghosts = _sides(case, fields)
     cuts = np.cumsum([0, *(face.size for face in faces)])
     out, into = (np.empty(cuts[-1]) for _ in range(2))
-    parts = list(itertools.pairwise(cuts))
-    sends = [
-        (face, out[a:b].reshape(face.shape)) for face, (a, b) in zip(faces, parts, strict=True)
-    ]
-    receives = [
-        (ghost, into[a:b].reshape(ghost.shape)) for ghost, (a, b) in zip(ghosts, parts, strict=True)
-    ]
+    parts = [slice(a, b) for a, b in itertools.pairwise(cuts)]
+    sends = [(f, out[part].reshape(f.shape)) for f, part in zip(faces, parts, strict=True)]
+    receives = [(g, into[part].reshape(g.shape)) for g, part in zip(ghosts, parts, strict=True)]
     requests = [comm.Recv_init(into, 1 - comm.rank), comm.Send_init(out, 1 - comm.rank)]
 
     def exchange() -> None:
@@ -186,20 +178,22 @@ def petsc(comm: Any, case: Case) -> dict[str, Way]:
         stencil_width=w,
         comm=comm,
     )
-    local, owned, whole = da.createLocalVec(), da.createGlobalVec(), slice(None)
+    local = da.createLocalVec()
+    owned = da.createGlobalVec()
+    whole = slice(None)
     ghosted = local.getArray().reshape(*case.along(n + 2 * w, n), case.fields)
     cells = owned.getArray().reshape(n, n, n, case.fields)
     ghosts = [case.cut(ghosted, start, whole) for start in (w + n, 0)]
     inner = [case.cut(ghosted, start, whole) for start in (w, n)]
     faces = [case.cut(cells, start, whole) for start in (0, n - w)]
+
+    def close() -> None:
+        for each in (owned, local, da):
+            each.destroy()
+
     return {
         "petsc": Way(lambda: da.globalToLocal(owned, local), faces, ghosts),
-        "petsc-in": Way(
-            lambda: da.localToLocal(local, local),
-            inner,
-            ghosts,
-            lambda: [x.destroy() for x in (owned, local, da)],
-        ),
+        "petsc-in": Way(lambda: da.localToLocal(local, local), inner, ghosts, close),
     }
 
 
@@ -234,9 +228,8 @@ def _sides(case: Case, fields: Sequence[np.ndarray]) -> tuple[list[np.ndarray], 
 def _subarray(field: np.ndarray, part: np.ndarray) -> Any:
     from mpi4py import MPI
 
-    offset = (
-        part.__array_interface__["data"][0] - field.__array_interface__["data"][0]
-    ) // field.itemsize
+    first, begin = (array.__array_interface__["data"][0] for array in (part, field))
+    offset = (first - begin) // field.itemsize
     starts = [int(i) for i in np.unravel_index(offset, field.shape)]
     return MPI.DOUBLE.Create_subarray(field.shape, part.shape, starts).Commit()
 
@@ -257,19 +250,19 @@ def ways(comm: Any, case: Case) -> tuple[dict[str, Way], dict[str, Halo], dict[s
     window = [grid.zeros(shared=True) for _ in range(case.fields)]
     halos = {name: Halo(grid, fields=plain, method=name) for name in (*WAYS, "auto")}
     halos |= {name: Halo(grid, fields=window, method=name.partition(",")[0]) for name in WINDOW}
-    found = {
-        name: _hpckit(case, halo, window if name in WINDOW else plain)
-        for name, halo in halos.items()
-    }
+    found = {}
+    for name, halo in halos.items():
+        found[name] = _hpckit(case, halo, window if name in WINDOW else plain)
     found["numpy"] = numpy_slices(comm, case, plain)
     found["buffer"] = one_buffer(comm, case, plain)
     found["types"] = derived_types(comm, case, plain)
     found["struct"] = struct_type(comm, case, plain)
     missing = {}
-    for peer, make in (
-        ("ghex", lambda: {"ghex": ghex(comm, case, plain)}),
-        ("petsc", lambda: petsc(comm, case)),
-    ):
+    peers = {
+        "ghex": lambda: {"ghex": ghex(comm, case, plain)},
+        "petsc": lambda: petsc(comm, case),
+    }
+    for peer, make in peers.items():
         try:
             found |= make()
         except ImportError as error:
@@ -294,9 +287,8 @@ def check(comm: Any, name: str, case: Case, way: Way) -> None:
         way.exchange()
         for ghost, number in zip(way.ghosts, numbers, strict=True):
             if not np.array_equal(ghost, 1000 * step + 100 * (1 - comm.rank) + number):
-                raise RuntimeError(
-                    f"{name} exchanged wrong values: {case}, exchange {step}, rank {comm.rank}"
-                )
+                where = f"{case}, exchange {step}, rank {comm.rank}"
+                raise RuntimeError(f"{name} exchanged wrong values: {where}")
         comm.Barrier()
 
 
@@ -310,18 +302,16 @@ def measure(comm: Any, case: Case, seconds: float) -> tuple[dict[str, Times], di
         for face in found[name].faces:
             face[...] = value
 
-    while any(
-        halo.method == "auto" for halo in halos.values()
-    ):  # it races, among the same traffic as when it is timed
+    # `auto` races, among the same traffic as when it is timed.
+    while any(halo.method == "auto" for halo in halos.values()):
         for name, way in found.items():
             rewrite(name)
             comm.Barrier()
             way.exchange()
     for name, way in found.items():
         check(comm, name, case, way)
-    times = interleaved(
-        {k: w.exchange for k, w in found.items()}, seconds=seconds, comm=comm, prepare=rewrite
-    )
+    exchanges = {name: way.exchange for name, way in found.items()}
+    times = interleaved(exchanges, seconds=seconds, comm=comm, prepare=rewrite)
     for name in ("auto", WINDOW[-1]):  # what it stays with, not what it tried meanwhile
         chosen = f"{halos[name].method}{name.removeprefix('auto')}"
         same = times.get(chosen) or times[halos[name].method]
@@ -356,11 +346,8 @@ def run(comm: Any, quick: bool) -> Report:
             rows.append((f"{case.width}, {case.axis}", *best, chosen))
         if comm.rank == 0:
             head = ("width, axis", *_columns(), "auto took")
-            print_table(
-                head,
-                rows,
-                f"{fields} field{'s' * (fields > 1)} of {n}^3: us, smallest of the repeats",
-            )
+            what = f"{fields} field{'s' * (fields > 1)} of {n}^3"
+            print_table(head, rows, f"{what}: us, smallest of the repeats")
     if comm.rank == 0:
         for peer, reason in missing.items():
             print(f"without {peer}: {reason}")
@@ -380,9 +367,8 @@ def summarise(
     for case, times in cells.items():
         for key in _columns():
             if key in times:
-                report.add(
-                    str(case), PEERS.get(key, f"method {key}"), *times["auto"].ratio(times[key])
-                )
+                peer = PEERS.get(key, f"method {key}")
+                report.add(str(case), peer, *times["auto"].ratio(times[key]))
     for fields in (1, 8):
         chosen = [times for case, times in cells.items() if case.fields == fields]
         goals = {"numpy": 2.0 if fields == 1 else 4.0} | targets
@@ -391,13 +377,9 @@ def summarise(
             if ratios:
                 low, high = min(ratios), max(ratios)
                 name = "field" if fields == 1 else "fields"
+                mean = geomean(ratios)
                 report.add(
-                    f"{fields} {name}, geometric mean",
-                    peer,
-                    geomean(ratios),
-                    low,
-                    high,
-                    goals.get(key),
+                    f"{fields} {name}, geometric mean", peer, mean, low, high, goals.get(key)
                 )
                 report.add(f"{fields} {name}, worst cell", peer, low, low, high, 0.95)
     for auto, fixed in (("auto", WAYS), (WINDOW[-1], WINDOW[:-1])):
@@ -406,10 +388,9 @@ def summarise(
             for times in cells.values()
         ]
         low, high = min(regret), max(regret)
-        report.add(
-            f"{auto}, geometric mean", "best way of each cell", geomean(regret), low, high, 1 / 1.05
-        )
-        report.add(f"{auto}, worst cell", "best way of each cell", low, low, high, 1 / 1.2)
+        best = "best way of each cell"
+        report.add(f"{auto}, geometric mean", best, geomean(regret), low, high, 1 / 1.05)
+        report.add(f"{auto}, worst cell", best, low, low, high, 1 / 1.2)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,8 @@ def _measure(
     from hpckit.comm.grid import Grid
     from hpckit.io.fields import FieldFile
 
-    folder = Path(
-        comm.bcast(tempfile.mkdtemp(prefix="hpckit-io-", dir=".") if comm.rank == 0 else None)
-    )
+    made = tempfile.mkdtemp(prefix="hpckit-io-", dir=".") if comm.rank == 0 else None
+    folder = Path(comm.bcast(made))
     grid = Grid(comm, (n, n, n), process_shape=processes)
     u = grid.zeros()
     u[...] = comm.rank + 1
@@ -73,10 +72,8 @@ def _measure(
 
         return once
 
-    gather, plain = (
-        _gather(grid, u, folder / "gather.h5", synced),
-        _plain(grid, folder / "plain.bin", synced),
-    )
+    gather = _gather(grid, u, folder / "gather.h5", synced)
+    plain = _plain(grid, folder / "plain.bin", synced)
     ways = {"mpi": write("mpi"), "files": write("files"), "gather": gather, "plain": plain}
     times = interleaved(ways, seconds=seconds, comm=comm, prepare=lambda _: u.__iadd__(1))
     for file in files.values():
@@ -91,14 +88,12 @@ def _gather(grid: Any, u: np.ndarray, path: Path, synced: bool) -> Callable[[], 
     """The usual way: all boxes travel to rank 0, which puts them in place and writes with h5py."""
     import h5py
 
-    boxes = [
-        tuple(slice(a, b) for a, b in zip(*grid.box(rank), strict=True))
-        for rank in range(grid.size)
-    ]
+    ends = [zip(*grid.box(rank), strict=True) for rank in range(grid.size)]
+    boxes = [tuple(slice(a, b) for a, b in each) for each in ends]
     shapes = [tuple(s.stop - s.start for s in box) for box in boxes]
-    dataset: Any = (
-        h5py.File(path, "w").create_dataset("u", grid.shape, float) if grid.rank == 0 else None
-    )
+    dataset: Any = None
+    if grid.rank == 0:
+        dataset = h5py.File(path, "w").create_dataset("u", grid.shape, float)
     whole = np.empty(grid.shape if grid.rank == 0 else 0)
     buffers = [np.empty(shape) for shape in shapes] if grid.rank == 0 else []
 

@@ -40,10 +40,8 @@ def ways(
 
     matrix = euclidean(mixture(n))
     init = np.random.default_rng(1).permutation(n)[:K].astype(np.uint64)
-    peer, threads = (
-        getattr(kmedoids, search.__name__),
-        (1, comm.size) if search is fasterpam else (1,),
-    )
+    peer = getattr(kmedoids, search.__name__)
+    threads = (1, comm.size) if search is fasterpam else (1,)
     own = matrix[comm.rank * n // comm.size : (comm.rank + 1) * n // comm.size]
 
     def alone(call: Callable[[], object]) -> Callable[[], None]:
@@ -62,9 +60,8 @@ def ways(
         given = matrix.T if layout == "M.T" else matrix
         return alone(found(_called(many, layout), lambda: peer(given, init, **options)))
 
-    peers = {
-        _called(many, layout): theirs(many, layout) for layout in ("M", "M.T") for many in threads
-    }
+    pairs = [(many, layout) for layout in ("M", "M.T") for many in threads]
+    peers = {_called(*pair): theirs(*pair) for pair in pairs}
     return {
         ONE: alone(found(ONE, lambda: search(matrix, K, init=init))),
         TWO: found(TWO, lambda: search(matrix, K, init=init, comm=comm)),
@@ -86,13 +83,8 @@ def run(comm: Any, quick: bool) -> Report:
         if comm.rank == 0:
             print("skipped: the peer is not installed: pip install kmedoids")
         return report
-    cases = [
-        (fasterpam, 5000),
-        (fasterpam, 10000),
-        (fasterpam, 20000),
-        (fastermsc, 5000),
-        (fastermsc, 10000),
-    ]
+    cases = [(fasterpam, 5000), (fasterpam, 10000), (fasterpam, 20000)]
+    cases += [(fastermsc, 5000), (fastermsc, 10000)]
     for search, n in [(fasterpam, 2000), (fastermsc, 2000)] if quick else cases:
         losses: dict[str, float] = {}
         seconds, most = 1 if quick else 20, 3 if n > 10000 else 10
@@ -108,27 +100,20 @@ def _report(
     if losses[ONE] != losses[TWO]:
         raise ConfigError(f"one and two ranks differ: loss {losses[ONE]} and {losses[TWO]}")
     rows = [(name, times[name].best, losses.get(name, "")) for name in times]
-    print_table(
-        ("way", "s", "loss"),
-        rows,
-        f"{search}, n = {n}, k = {K}: smallest of {times[ONE].samples.size}",
-    )
+    repeats = times[ONE].samples.size
+    title = f"{search}, n = {n}, k = {K}: smallest of {repeats}"
+    print_table(("way", "s", "loss"), rows, title)
     targets = TARGETS.get((search, n), {})
     peers = [name for name in times if name.startswith("kmedoids")]
     default = max(name for name in peers if name.endswith(", M"))  # the one with most threads
     best = min(peers, key=lambda name: times[name].best)
     for peer, name in ((PEER, default), (BEST, best), (ONE, ONE)):
         case = f"{search}, n = {n}, 2 ranks"
-        report.add(
-            case,
-            peer if name == ONE else f"{peer}: {name[10:]}",
-            *times[TWO].ratio(times[name]),
-            targets.get(peer),
-        )
+        called = peer if name == ONE else f"{peer}: {name[10:]}"
+        report.add(case, called, *times[TWO].ratio(times[name]), targets.get(peer))
     report.add(f"{search}, n = {n}, 1 rank", f"{BEST}: {best[10:]}", *times[ONE].ratio(times[best]))
-    report.add(
-        f"matrix of n = {n}, read by 2 ranks", "by 1", *times[READ_TWO].ratio(times[READ_ONE])
-    )
+    reading = times[READ_TWO].ratio(times[READ_ONE])
+    report.add(f"matrix of n = {n}, read by 2 ranks", "by 1", *reading)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,8 @@ def ways(matrix: np.ndarray, k: int, original: bool) -> dict[str, Way]:
     init = np.random.default_rng(0).permutation(n)[:k].astype(np.uint64)
     ours, theirs = pam(matrix, k, init=init), kmedoids.fastpam1(matrix.T, init, max_iter=n)
     if abs(ours.loss / theirs.loss - 1) > 1e-3:
-        raise ConfigError(
-            f"PAM of hpckit and of kmedoids end at losses {ours.loss} and {theirs.loss}"
-        )
+        ends = f"{ours.loss} and {theirs.loss}"
+        raise ConfigError(f"PAM of hpckit and of kmedoids end at losses {ends}")
     found = {
         SWAPS: Way(lambda: pam(matrix, k, init=init), "swaps"),
         CALL: Way(lambda: pam(matrix, k, init=init)),
@@ -88,10 +87,8 @@ def run(comm: Any, quick: bool) -> Report:
         print(f"skipped: no {_datasets.FOLDER}: set HPCKIT_DATA")
         return report
     cases = [("leaves", _datasets.leaves, 100), ("leaves", _datasets.leaves, 200)]
-    cases += [
-        ("optdigits", _datasets.optdigits, 100),
-        ("half of letter", lambda: _datasets.letter()[::2], 100),
-    ]
+    cases += [("optdigits", _datasets.optdigits, 100)]
+    cases += [("half of letter", lambda: _datasets.letter()[::2], 100)]
     for name, points, k in cases[:1] if quick else cases:
         matrix = _datasets.euclidean(points())
         original = name == "leaves"
@@ -101,12 +98,8 @@ def run(comm: Any, quick: bool) -> Report:
         for ours, peer, target in RATIOS:
             report.add(f"{case}: {ours}", peer, *times[ours].ratio(times[peer]), target=target)
         if original:
-            report.add(
-                f"{case}: {FAST_SWAPS}",
-                PAM,
-                *times[FAST_SWAPS].ratio(times[PAM]),
-                target=ORIGINAL[k],
-            )
+            saved = times[FAST_SWAPS].ratio(times[PAM])
+            report.add(f"{case}: {FAST_SWAPS}", PAM, *saved, target=ORIGINAL[k])
             for ours in (FAST_CALL, SWAPS, CALL):
                 report.add(f"{case}: {ours}", PAM, *times[ours].ratio(times[PAM]))
     return report

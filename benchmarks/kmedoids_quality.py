@@ -60,9 +60,8 @@ def losses(comm: Any, points: np.ndarray, seeds: int) -> dict[str, np.ndarray]:
         common = {"metric": "euclidean", "init": init, "comm": comm}
         found.setdefault(FULL, []).append(fasterpam(points, K, **common).loss)
         if n > BATCH:
-            found.setdefault(SAMPLED, []).append(
-                onebatch(points, K, batch=BATCH, random_state=seed, **common).loss
-            )
+            sampled = onebatch(points, K, batch=BATCH, random_state=seed, **common)
+            found.setdefault(SAMPLED, []).append(sampled.loss)
         if matrix is not None:
             found.setdefault(PEER, []).append(kmedoids.fasterpam(matrix, init, n_cpu=1).loss)
     return {name: np.array(each) for name, each in found.items()}
@@ -72,36 +71,26 @@ def run(comm: Any, quick: bool) -> Report:
     report = Report("kmedoids_quality")
     million(comm, 20000 if quick else 10**6, report)
     if not _datasets.FOLDER.is_dir() or kmedoids is None:
-        missing = (
-            "the peer: pip install kmedoids"
-            if kmedoids is None
-            else f"{_datasets.FOLDER}: set HPCKIT_DATA"
-        )
+        missing = f"{_datasets.FOLDER}: set HPCKIT_DATA"
+        if kmedoids is None:
+            missing = "the peer: pip install kmedoids"
         if comm.rank == 0:
             print(f"skipped: real data, without {missing}")
         return report
     sets = (_datasets.leaves, _datasets.optdigits, _datasets.letter)
-    found = {
-        data.__name__: losses(comm, data(), 2 if quick else SEEDS)
-        for data in sets[: 1 if quick else 3]
-    }
+    seeds = 2 if quick else SEEDS
+    found = {data.__name__: losses(comm, data(), seeds) for data in sets[: 1 if quick else 3]}
     if comm.rank == 0:
         _report(report, found, ENOUGH if not quick else None)
     return report
 
 
 def _report(report: Report, found: dict[str, dict[str, np.ndarray]], enough: float | None) -> None:
-    rows = [
-        (
-            data,
-            method,
-            f"{each.mean():.7g}",
-            f"{each.std(ddof=1) / len(each) ** 0.5:.2g}",
-            len(each),
-        )
-        for data, methods in found.items()
-        for method, each in methods.items()
-    ]
+    rows = []
+    for data, methods in found.items():
+        for method, each in methods.items():
+            error = each.std(ddof=1) / len(each) ** 0.5
+            rows.append((data, method, f"{each.mean():.7g}", f"{error:.2g}", len(each)))
     print_table(("data", "method", "mean loss", "+-", "seeds"), rows, f"k = {K}")
     ratios = {data: methods[PEER].mean() / methods[FULL].mean() for data, methods in found.items()}
     for data, ratio in ratios.items():

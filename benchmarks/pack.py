@@ -66,19 +66,18 @@ def ways(case: Case, unpack: bool) -> dict[str, Callable[[], object]]:
 
     array = np.random.default_rng(0).random((case.n + 2 * case.width,) * 3)
     packed = np.zeros(case.nbytes // 8)
-    faces, views = case.faces(), [array[face] for face in case.faces()]
-    parts = [
-        part.reshape(view.shape)
-        for part, view in zip(np.split(packed, len(views)), views, strict=True)
-    ]
+    faces = case.faces()
+    views = [array[face] for face in faces]
+    pieces = np.split(packed, len(views))
+    parts = [piece.reshape(view.shape) for piece, view in zip(pieces, views, strict=True)]
     types = [
         MPI.DOUBLE.Create_subarray(array.shape, view.shape, [s.start for s in face]).Commit()
         for face, view in zip(faces, views, strict=True)
     ]
-    packer, whole = Packer(*types), [array] * len(types)
-    pairs = [
-        (view, part) if unpack else (part, view) for view, part in zip(views, parts, strict=True)
-    ]
+    packer = Packer(*types)
+    whole = [array] * len(types)
+    targets, sources = (views, parts) if unpack else (parts, views)
+    pairs = list(zip(targets, sources, strict=True))
     memory = [(ctypes.c_char * case.nbytes).from_buffer(a) for a in (np.zeros_like(packed), packed)]
 
     def mpi_pack() -> None:
@@ -95,14 +94,16 @@ def ways(case: Case, unpack: bool) -> dict[str, Callable[[], object]]:
         for target, source in pairs:
             np.copyto(target, source)
 
+    if unpack:
+        checked = partial(packer.unpack, packed, *whole)
+    else:
+        checked = partial(packer.pack, *whole, out=packed)
     return {
         "hpckit": _moves(array, faces, packed, unpack),
         "memcpy": partial(ctypes.memmove, *memory, case.nbytes),
         "mpi": mpi_unpack if unpack else mpi_pack,
         "numpy": numpy_copy,
-        "packer": partial(packer.unpack, packed, *whole)
-        if unpack
-        else partial(packer.pack, *whole, out=packed),
+        "packer": checked,
     }
 
 
@@ -113,9 +114,8 @@ def _moves(
     for block in (from_slice(array, face) for face in faces):
         strided = native.address(array) + block.start, block.strides
         dense = end, dense_strides(block.counts, block.row)
-        moves.append(
-            Move(block.counts, block.row, *((*dense, *strided) if unpack else (*strided, *dense)))
-        )
+        source, target = (dense, strided) if unpack else (strided, dense)
+        moves.append(Move(block.counts, block.row, *source, *target))
         end += block.nbytes
     return Moves(moves).run
 
@@ -132,11 +132,8 @@ def check(case: Case, unpack: bool, found: dict[str, Callable[[], object]]) -> N
         results.append([packed.copy(), *(array[face].copy() for face in case.faces())])
         if unpack:
             array[...] = 0.0
-    if any(
-        not np.array_equal(a, b)
-        for other in results[1:]
-        for a, b in zip(results[0], other, strict=True)
-    ):
+    pairs = [pair for other in results[1:] for pair in zip(results[0], other, strict=True)]
+    if not all(np.array_equal(a, b) for a, b in pairs):
         raise RuntimeError(f"wrong bytes {'unpacked' if unpack else 'packed'}: {case}")
 
 
@@ -160,30 +157,24 @@ def run(comm: Any, quick: bool) -> Report:
         for case in sweep(quick):
             found = ways(case, unpack)
             check(case, unpack, found)
-            cells[case] = interleaved(
-                found, seconds=0.1 if quick else 1.0, calls=max(1, 2**18 // case.nbytes)
-            )
-        rows = [
-            (str(c), c.nbytes, *(t.best * 1e6 for t in times.values()))
-            for c, times in cells.items()
-        ]
-        print_table(
-            (f"{verb}, us, smallest of the repeats", "bytes", "hpckit", *PEERS.values()), rows
-        )
+            calls = max(1, 2**18 // case.nbytes)
+            cells[case] = interleaved(found, seconds=0.1 if quick else 1.0, calls=calls)
+        rows = []
+        for case, times in cells.items():
+            rows.append((str(case), case.nbytes, *(t.best * 1e6 for t in times.values())))
+        head = (f"{verb}, us, smallest of the repeats", "bytes", "hpckit", *PEERS.values())
+        print_table(head, rows)
         summarise(report, verb, cells, {} if unpack else _targets(mpich))
     return report
 
 
 def _targets(mpich: bool) -> dict[tuple[str, str], float]:
     """What packing must reach, by kind of face and peer."""
-    against_mpi = (
-        {"rows": 1.6, "wide": 1.8, "wide pair": 1.8, "thin pair": 1.8}
-        if mpich
-        else dict.fromkeys(KINDS, 0.95)
-    )
-    return {("rows", "memcpy"): 0.95} | {
-        (kind, "mpi"): target for kind, target in against_mpi.items()
-    }
+    against_mpi = dict.fromkeys(KINDS, 0.95)
+    if mpich:
+        against_mpi = {"rows": 1.6, "wide": 1.8, "wide pair": 1.8, "thin pair": 1.8}
+    targets = {(kind, "mpi"): target for kind, target in against_mpi.items()}
+    return {("rows", "memcpy"): 0.95} | targets
 
 
 def summarise(
@@ -197,14 +188,8 @@ def summarise(
     for kind, key in itertools.product(KINDS, PEERS):
         ratios = [t[key].best / t["hpckit"].best for case, t in cells.items() if case.kind == kind]
         target = targets.get((kind, key))
-        report.add(
-            f"{verb} {KINDS[kind]}, mean",
-            PEERS[key],
-            geomean(ratios),
-            min(ratios),
-            max(ratios),
-            target,
-        )
+        mean, low, high = geomean(ratios), min(ratios), max(ratios)
+        report.add(f"{verb} {KINDS[kind]}, mean", PEERS[key], mean, low, high, target)
 
 
 if __name__ == "__main__":

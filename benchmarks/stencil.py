@@ -28,9 +28,8 @@ Steps = dict[str, Callable[[], object]]
 def run(comm: MPI.Intracomm, quick: bool) -> Report:
     report, rows = Report("stencil"), []
     for case, make in _cases(quick):
-        target = (
-            None if quick or not case.startswith("heat") else TARGET
-        )  # quick sizes stay in the caches
+        # Quick sizes stay in the caches.
+        target = TARGET if case.startswith("heat") and not quick else None
         rows.append(_measure(report, case, *make(), 1.0 if quick else 12.0, target))
     head = ("case", "step ms", "GB/s", "copy GB/s", "fraction")
     _harness.print_table(head, rows, f"one step on one of {comm.size} rank(s)")
@@ -42,9 +41,8 @@ def _measure(
 ) -> tuple:
     dt = 0.5 * solver.dt_max
     copy, copied = _copy(solver)
-    times = interleaved(
-        {"hpckit": lambda: solver.step(dt), "STREAM copy": copy, **peers}, seconds=seconds
-    )
+    ways = {"hpckit": lambda: solver.step(dt), "STREAM copy": copy, **peers}
+    times = interleaved(ways, seconds=seconds)
     ours = times.pop("hpckit")
     as_many_bytes = Times(times.pop("STREAM copy").samples * solver.bytes_per_step / copied)
     fraction, low, high = ours.ratio(as_many_bytes)

@@ -69,8 +69,7 @@ def test_the_quick_case_on_three_ranks(mpirun, tmp_path):
 def test_usage_errors_are_one_line_and_code_2(mpirun, tmp_path, wrong, message):
     done = mpirun(2, *PROGRAM, *wrong, "--output", tmp_path / "r")
     assert done.returncode == 2, done.stdout
-    (line,) = [
-        line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.allreduce: ")
-    ]
+    lines = done.stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("hpckit.apps.allreduce: ")]
     assert message in line
     assert not (tmp_path / "r").exists()

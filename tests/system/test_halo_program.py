@@ -107,8 +107,7 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
         "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'petsc4py', 'PIL'} & "
         "sys.modules.keys()))\n"
     )
-    mpirun(
-        1, script, PYTHONPATH=str(ROOT)
-    )  # else the kernels may yet have to be compiled, and by rank 1
+    # Else the kernels may yet have to be compiled, and by rank 1.
+    mpirun(1, script, PYTHONPATH=str(ROOT))
     done = mpirun(2, script, PYTHONPATH=str(ROOT))
     assert "heavy: []" in done.stdout, done.stdout

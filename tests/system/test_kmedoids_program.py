@@ -62,9 +62,8 @@ def test_stopped_for_time_and_resumed(mpirun, tmp_path):
 def test_usage_errors_are_one_line_and_code_2(mpirun, tmp_path, wrong, message):
     done = mpirun(2, *PROGRAM, *SMALL, *wrong, "--output", tmp_path / "r")
     assert done.returncode == 2, done.stdout
-    (line,) = [
-        line for line in done.stdout.splitlines() if line.startswith("hpckit.apps.kmedoids: ")
-    ]
+    lines = done.stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("hpckit.apps.kmedoids: ")]
     assert message in line
     assert not (tmp_path / "r").exists()
 
@@ -82,8 +81,7 @@ def test_only_rank_0_pays_for_files_and_pictures(mpirun, tmp_path):
         "    print('heavy:', sorted({'h5py', 'matplotlib', 'numba', 'sklearn', 'PIL'} & "
         "sys.modules.keys()))\n"
     )
-    mpirun(
-        1, script, PYTHONPATH=str(ROOT)
-    )  # else the kernels may yet have to be compiled, and by rank 1
+    # Else the kernels may yet have to be compiled, and by rank 1.
+    mpirun(1, script, PYTHONPATH=str(ROOT))
     done = mpirun(2, script, PYTHONPATH=str(ROOT))
     assert "heavy: []" in done.stdout, done.stdout

@@ -49,9 +49,8 @@ def pam(distances, medoids, weights=None):
         now = loss(distances, medoids, weights)
         others = [j for j in range(len(distances)) if j not in medoids]
         options = [(*_best_slot(distances, medoids, j, weights), j) for j in others]
-        after, slot, j = min(
-            options, key=lambda option: (option[0], option[2]), default=(now, 0, 0)
-        )
+        none = (now, 0, 0)
+        after, slot, j = min(options, key=lambda it: (it[0], it[2]), default=none)
         if after >= now:
             return medoids, trace
         trace.append((j, medoids[slot], after))

@@ -18,9 +18,8 @@ from hpckit.cluster import (
 )
 
 SEARCHES = [fasterpam, pam, onebatch, clara, clarans, alternate, fastermsc, dynmsc]
-LATTICE = (
-    np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)
-)  # ties, and objects that coincide
+# Ties, and objects that coincide.
+LATTICE = np.random.default_rng(0).integers(0, 6, (40, 3)).astype(float)
 WEIGHTS = np.random.default_rng(1).random(40)
 
 

@@ -39,9 +39,8 @@ def expected_failures(estimator):
     return dict.fromkeys(checks, "objects of weight zero can be medoids")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Cluster .* is empty:UserWarning"
-)  # some checks have fewer distinct objects than k
+# Some checks have fewer distinct objects than k.
+@pytest.mark.filterwarnings("ignore:Cluster .* is empty:UserWarning")
 @parametrize_with_checks(
     [KMedoids(), DynMSC(), KMedoids(metric="precomputed")], expected_failed_checks=expected_failures
 )
@@ -228,9 +227,8 @@ def test_all_that_a_method_takes_is_a_parameter():
     seed = np.random.RandomState(0).randint(2**31 - 1)
     expected = clara(IRIS, 4, metric="euclidean", samples=2, sample_size=30, random_state=seed)
     assert found.medoid_indices_.tolist() == expected.medoids.tolist()
-    found = KMedoids(4, method="auto", batch=50, random_state=0).fit(
-        IRIS
-    )  # of the other search that auto may take
+    # Of the other search that auto may take.
+    found = KMedoids(4, method="auto", batch=50, random_state=0).fit(IRIS)
     assert (
         found.medoid_indices_.tolist()
         == KMedoids(4, random_state=0).fit(IRIS).medoid_indices_.tolist()
@@ -250,9 +248,8 @@ def points_for(metric):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("metric", [*metrics.OTHERS, *metrics.BOOLEAN, *metrics.ALIASES, steepest])
-@pytest.mark.filterwarnings(
-    "ignore:Cluster .* is empty:UserWarning"
-)  # few points of true and false differ
+# Few points of true and false differ.
+@pytest.mark.filterwarnings("ignore:Cluster .* is empty:UserWarning")
 def test_metrics_of_scikit_learn(comm, metric):
     X = points_for(metric)
     fit, new = X[::3], X[1::2]
@@ -262,9 +259,8 @@ def test_metrics_of_scikit_learn(comm, metric):
     kind = bool if name in metrics.BOOLEAN else float
     centers = found.cluster_centers_.astype(kind)
     expected = pairwise_distances(new.astype(kind), centers, metric=name, **given)
-    np.testing.assert_allclose(
-        found.transform(new), expected, rtol=1e-12, atol=1e-7
-    )  # theirs are of matrix products
+    # Theirs are of matrix products.
+    np.testing.assert_allclose(found.transform(new), expected, rtol=1e-12, atol=1e-7)
     np.testing.assert_array_equal(found.predict(new), found.transform(new).argmin(axis=1))
     np.testing.assert_array_equal(found.labels_, found.predict(fit))
     assert found.inertia_ == -found.score(fit)

@@ -51,18 +51,16 @@ def test_one_medoid_in_each_of_16_clusters_or_nearly(init):
 @pytest.mark.parametrize("by_object", [False, True])
 def test_heuristic_takes_the_most_central_objects(comm, by_object):
     rng = np.random.default_rng(3)
-    distances, weights = (
-        rng.integers(0, 9, (70, 70)),
-        rng.integers(1, 4, 70),
-    )  # not symmetric, and with ties
+    # Not symmetric, and with ties.
+    distances = rng.integers(0, 9, (70, 70))
+    weights = rng.integers(1, 4, 70)
     expected = np.argsort(weights @ distances, kind="stable")[:8]
     search = pam if by_object else fasterpam
     for layout in (distances, distances.astype("f4")):
         found = search(layout, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
         assert found.medoids.tolist() == expected.tolist()
-    far = np.where(
-        np.arange(70) == 69, 1e12, 10.0 * distances
-    )  # one object is no candidate: all others are compared
+    # One object is no candidate: all others are compared.
+    far = np.where(np.arange(70) == 69, 1e12, 10.0 * distances)
     found = search(far, 8, init="heuristic", sample_weight=weights, max_iter=0, comm=comm)
     assert found.medoids.tolist() == np.argsort(weights @ far, kind="stable")[:8].tolist()
 

@@ -16,10 +16,8 @@ def test_a_symmetric_matrix_is_read_where_it_lies(comm, n):
     for data in (matrix, np.asfortranarray(matrix), np.pad(matrix, 3)[3:-3, 3:-3]):
         for by_candidate in (False, True):
             problem = inputs.check(data, 1, init="first", comm=comm, threads=2)
-            given, stored = (
-                inplace.find(problem, by_candidate=by_candidate),
-                load_distances(problem, by_candidate=by_candidate),
-            )
+            given = inplace.find(problem, by_candidate=by_candidate)
+            stored = load_distances(problem, by_candidate=by_candidate)
             assert given is not None and (not given.m or np.shares_memory(given.table, data))
             ours = (
                 np.arange(n)[stored.first : stored.first + stored.m]

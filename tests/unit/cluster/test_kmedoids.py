@@ -87,9 +87,8 @@ def test_the_state_after_many_swaps_is_that_of_its_medoids(problem, by_candidate
 def rounding_matters(search):
     """Whether `search(distances, order)` depends on the order in which objects are added up."""
     rng = np.random.default_rng(1)
-    points = (
-        np.array([(x, y) for x in range(5) for y in range(5)]) * 0.1
-    )  # many sums are equal but for rounding
+    # Many sums are equal but for rounding.
+    points = np.array([(x, y) for x in range(5) for y in range(5)]) * 0.1
     distances = np.abs(points[:, None] - points).sum(axis=-1)
     return len({str(search(distances, rng.permutation(25))) for _ in range(20)}) > 1
 

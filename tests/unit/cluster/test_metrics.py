@@ -42,9 +42,8 @@ def test_distances_are_right_to_a_tick(metric, scale):
     loaded = load(points * scale, metric)
     got = np.ldexp(loaded.view.astype(float), loaded.exponent) / scale**degree
     tick = np.ldexp(1.0, loaded.exponent) / scale**degree
-    lost = (
-        2 if metric in ("sqeuclidean", "cosine") else 1
-    )  # bits: the largest distance is only bounded
+    # Bits that are lost: the largest distance is only bounded.
+    lost = 2 if metric in ("sqeuclidean", "cosine") else 1
     assert expected.max() * 2.0**-25 < tick <= expected.max() * 2.0 ** (lost - 23)
     assert np.abs(got - expected).max() <= 0.5001 * tick
     np.testing.assert_array_equal(got, got.T)
@@ -172,9 +171,8 @@ def test_masks_find_what_single_comparisons_find():
 )
 def test_limits_tell_what_rounds_to_less(ds):
     """Just below its limit a distance rounds to less than ds, at the limit it does not."""
-    change = np.array(
-        [0, 0, 1, 0, np.float32(ds).view(np.int32)], np.int32
-    )  # object 0: slots 0 and 1, at 0 and ds
+    # Object 0: slots 0 and 1, at 0 and ds.
+    change = np.array([0, 0, 1, 0, np.float32(ds).view(np.int32)], np.int32)
     dn, second, limit, dn_was, ds_was = np.zeros((5, 1), np.float32)
     near, seco, near_was, changed = (np.zeros(1, dtype) for dtype in ("i4", "i4", "i4", "i8"))
     kept = np.ones(1), np.zeros(2), changed, near_was, dn_was, ds_was

@@ -46,9 +46,8 @@ def points_for(name):
 
 
 def expected(name, points):
-    if (
-        name == "russellrao"
-    ):  # of which scikit-learn sets the diagonal to 0, but only where all points are compared
+    # scikit-learn sets its diagonal to 0, but only where all points are compared.
+    if name == "russellrao":
         return pairwise_distances(points.astype(bool), points.astype(bool), metric=name)
     return pairwise_distances(
         points.astype(bool) if name in metrics.BOOLEAN else points, metric=name

@@ -194,10 +194,8 @@ def test_without_whole_weights_two_ways_to_pam_part(monkeypatch):
 
     def agree(seed):
         rng = np.random.default_rng(seed)
-        points, options = (
-            rng.normal(size=(60, 2)),
-            {"init": range(5), "sample_weight": rng.random(60)},
-        )
+        points = rng.normal(size=(60, 2))
+        options = {"init": range(5), "sample_weight": rng.random(60)}
         kept = pam(points, 5, metric="euclidean", **options)
         anew = fasterpam(points, 5, metric="euclidean", block=60, **options)
         return reference.digest(kept) == reference.digest(anew)

@@ -9,9 +9,8 @@ from hpckit.cluster.metrics import WITH_KERNEL as METRICS
 from hpckit.errors import ConfigError, HpckitError
 
 pytestmark = pytest.mark.mpi
-POINTS = np.random.default_rng(0).normal(
-    size=(600, 7)
-)  # three tiles, cut by block borders that are none of theirs
+# Three tiles, cut by block borders that are none of theirs.
+POINTS = np.random.default_rng(0).normal(size=(600, 7))
 LATTICE = np.random.default_rng(1).integers(0, 6, (300, 3)).astype(float)  # ties and duplicates
 
 
@@ -45,9 +44,8 @@ def test_blocks(comm, block):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", ">f8", "f2", "u1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_matrices(comm, dtype, order):
-    distances = (
-        np.random.default_rng(2).integers(0, 255, (150, 150)).astype(dtype, order=order)
-    )  # not symmetric
+    # Not symmetric.
+    distances = np.random.default_rng(2).integers(0, 255, (150, 150)).astype(dtype, order=order)
     weights = np.random.default_rng(3).random(150)
     distances.flags.writeable = False
     for search in (fasterpam, pam):

@@ -69,9 +69,8 @@ def steepest(distances, medoids, weights):
             if j not in medoids
         ]
         now = loss(distances, medoids, weights)
-        after, slot, j = min(
-            options, key=lambda option: (option[0], option[2]), default=(now, 0, 0)
-        )
+        none = (now, 0, 0)
+        after, slot, j = min(options, key=lambda it: (it[0], it[2]), default=none)
         if after >= now:
             return medoids, swaps
         swaps.append((j, medoids[slot], after))
@@ -123,10 +122,8 @@ def test_fastermsc_ends_in_a_local_optimum(k):
 @given(reference.problems(fewest=2, most=12), st.booleans())
 def test_dynmsc_drops_the_medoid_that_costs_least(problem, weighted):
     distances, init, weights = problem
-    plain, order = (
-        weights.tolist() if weighted else [1] * len(distances),
-        visiting_order(len(distances)).tolist(),
-    )
+    plain = weights.tolist() if weighted else [1] * len(distances)
+    order = visiting_order(len(distances)).tolist()
     medoids, found = init.tolist(), []
     while len(medoids) >= 2:
         medoids, _ = climb(distances.tolist(), medoids, order, plain)
@@ -225,10 +222,8 @@ def test_dynmsc_of_the_package_kmedoids():
     """It does not always drop the medoid that costs least; both find clusters that are there."""
     peer = pytest.importorskip("kmedoids", reason="the peer package kmedoids is not installed")
     distances = np.linalg.norm(BLOBS[:, None] - BLOBS, axis=-1)
-    theirs, ours = (
-        peer.dynmsc(distances, np.arange(0, 280, 20, dtype=np.uint64)),
-        dynmsc(distances, 14),
-    )
+    theirs = peer.dynmsc(distances, np.arange(0, 280, 20, dtype=np.uint64))
+    ours = dynmsc(distances, 14)
     assert (theirs.bestk, theirs.loss) == (
         len(ours.medoids),
         pytest.approx(1 - ours.loss, abs=1e-6),

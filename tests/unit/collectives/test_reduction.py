@@ -17,12 +17,10 @@ from hpckit.collectives.reduction import Reduction
 from hpckit.errors import ConfigError
 
 pytestmark = pytest.mark.mpi
-SUMS, EXTREMES, LOGICAL, BITS = (
-    ("SUM", "PROD"),
-    ("MIN", "MAX"),
-    ("LAND", "LOR", "LXOR"),
-    ("BAND", "BOR", "BXOR"),
-)
+SUMS = ("SUM", "PROD")
+EXTREMES = ("MIN", "MAX")
+LOGICAL = ("LAND", "LOR", "LXOR")
+BITS = ("BAND", "BOR", "BXOR")
 FLOATS = {**dict.fromkeys("efdg", SUMS + EXTREMES), **dict.fromkeys("FDG", SUMS)}
 WHOLE = {
     "?": LOGICAL,
@@ -57,9 +55,8 @@ def terms(ranks, n, dtype, seed=0):
     if dtype.kind == "c":
         return [floats(rng, 2 * n, np.dtype(dtype.char.lower())).view(dtype) for rng in rngs]
     if dtype.kind == "b":
-        return [
-            (rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs
-        ]  # 2 is true, too
+        # 2 is true, too.
+        return [(rng.integers(0, 3, n) % 3).astype("u1").view(bool) for rng in rngs]
     return [(rng.integers(-5, 5, n) * rng.integers(0, 2, n)).astype(dtype) for rng in rngs]
 
 

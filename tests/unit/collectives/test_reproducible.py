@@ -66,11 +66,9 @@ def test_on_one_node_andbetween_nodes_the_bits_are_the_same(comm, dtype):
             else 10 * data(comm.rank, n)
         )
         x = (x if dtype.kind in "fc" else np.arange(n)).astype(dtype)
-        window, strided, out = (
-            empty(comm, n, dtype),
-            np.empty((n, 2), dtype)[:, 0],
-            np.empty(n, dtype),
-        )
+        window = empty(comm, n, dtype)
+        strided = np.empty((n, 2), dtype)[:, 0]
+        out = np.empty(n, dtype)
         window[:], strided[:] = x, x
         for source, target in ((window, None), (strided, None), (x, out)):
             plan = Allreduce(comm, source, out=target, algorithm=Reproducible())

@@ -24,9 +24,8 @@ def of_tables(alpha=ALPHA, beta=BETA, node_of=tuple(range(HOSTS))):
     return Links.of_tables(node_of, alpha, beta, overhead=0.0, crowd=1.0, gamma=1e-10)
 
 
-TPI_LLM = (
-    of_tables()
-)  # the setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts
+# The setting of the paper: 4 ms one way, 300 Mbit/s, one rank on each of eight hosts.
+TPI_LLM = of_tables()
 
 
 @pytest.mark.parametrize(
@@ -162,9 +161,8 @@ def test_messages_between_far_nodes_are_short(comm, algorithm, monkeypatch):
         )
         assert max(counts, default=0) <= 4096  # of 8 bytes
     Allreduce(comm, np.zeros(2_000_000), algorithm=algorithm)
-    assert (
-        algorithm == "hierarchical" or max(counts, default=10**6) > 4096
-    )  # so long ones may wait for an answer
+    # So long ones may wait for an answer.
+    assert algorithm == "hierarchical" or max(counts, default=10**6) > 4096
 
 
 @pytest.mark.mpi(min_size=2)
@@ -198,9 +196,8 @@ def test_auto_gives_the_sum_while_it_races_and_after(comm, make):
         x = make(comm, n)
         plan = Allreduce(comm, x, chunks=chunks)
         for call in itertools.count():
-            if (
-                call >= 100 and plan.algorithm != "auto"
-            ):  # the longest race is over, and so is a second one
+            # The longest race is over, and so is a second one.
+            if call >= 100 and plan.algorithm != "auto":
                 break
             x[:] = np.arange(n) + comm.rank + call
             plan()

@@ -260,9 +260,8 @@ def test_late_rank_is_named(comm, protocol, polled):
             HpckitError, match=r"rank \d is late: waited 0.1 s for it in an allreduce"
         ) as error:
             wait()
-        if f"rank {last} is late" in str(
-            error.value
-        ):  # others may be late too, on a busy machine, but come
+        # Others may be late too, on a busy machine, but come.
+        if f"rank {last} is late" in str(error.value):
             assert time.monotonic() > began + 0.1 or wait is poll
             break
         wait = again

@@ -37,9 +37,8 @@ def check_against_mpi(datatype: MPI.Datatype, count: int) -> None:
         packer, packed = Packer(moved), np.zeros(objects.nbytes, np.uint8)
         packer.pack(objects.memory, out=packed)
         np.testing.assert_array_equal(packed, objects.pack())
-        if (
-            len(np.unique(visited := objects.bytes_visited())) == visited.size
-        ):  # else the last writer is not defined
+        # Else the last writer is not defined.
+        if len(np.unique(visited := objects.bytes_visited())) == visited.size:
             packer.unpack(noise(objects.nbytes + 1)[:-1], ours := np.zeros_like(objects.memory))
             objects.memory[:] = 0
             objects.unpack(noise(objects.nbytes + 1)[:-1])
@@ -78,10 +77,8 @@ def test_any_slice_as_numpy_copies_it(shape, cut, dtype):
 
 def test_several_objects_of_several_layouts():
     a, b = np.arange(600.0).reshape(20, 30), np.arange(600, dtype="i4").reshape(2, 10, 30)
-    column, plane = (
-        from_slice(a[:4], (slice(None), 2)),
-        from_slice(b[0], (slice(1, 3), slice(4, 8))),
-    )
+    column = from_slice(a[:4], (slice(None), 2))
+    plane = from_slice(b[0], (slice(1, 3), slice(4, 8)))
     packer, packed = Packer(column, plane, count=2), np.zeros(8 * 8 + 16 * 4, np.uint8)
     assert packer.nbytes == packed.size
     packer.pack(a, b, out=packed)
@@ -95,10 +92,8 @@ def test_several_objects_of_several_layouts():
 
 def test_opposite_faces_are_moved_in_one_sweep():
     field = np.random.default_rng(0).random((12, 14, 16))
-    low, high = (
-        from_slice(field, np.s_[1:-1, 1:-1, 1:2]),
-        from_slice(field, np.s_[1:-1, 1:-1, -2:-1]),
-    )
+    low = from_slice(field, np.s_[1:-1, 1:-1, 1:2])
+    high = from_slice(field, np.s_[1:-1, 1:-1, -2:-1])
     packer, packed = Packer(low, high), np.zeros(2 * 120)
     packer.pack(field, field, out=packed)
     assert len(packer._known["pack"][2]) == 1

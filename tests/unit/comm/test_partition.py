@@ -132,6 +132,5 @@ def test_thousands_of_ranks_are_planned_at_once():
     assert processes == (16, 16, 16)
     assert cells.shape == (4096,)
     assert (cells == 132**3 - 128**3).all()
-    assert (
-        time.process_time() - begin < 5
-    )  # ~20 ms on a quiet machine; what may not happen is minutes
+    # ~20 ms on a quiet machine; what may not happen is minutes.
+    assert time.process_time() - begin < 5

@@ -179,13 +179,11 @@ def test_interior_and_shell_make_the_owned_cells(comm, periodic):
     np.testing.assert_array_equal(seen[own(grid)], 1)
     assert seen.sum() == seen[own(grid)].sum()
     halo.start(field)
-    missing = (
-        expected(grid, field, 0, False) != field
-    )  # ghosts that other ranks fill, and nothing else
+    # Ghosts that other ranks fill, and nothing else.
+    missing = expected(grid, field, 0, False) != field
     halo.wait()
-    for d, (lo, hi) in enumerate(
-        grid.width
-    ):  # a star-shaped stencil around the interior reaches none of them
+    # A star-shaped stencil around the interior reaches none of them.
+    for d, (lo, hi) in enumerate(grid.width):
         for step in range(-lo, hi + 1):
             box = list(halo.interior)
             box[d] = slice(box[d].start + step, box[d].stop + step)

@@ -53,9 +53,8 @@ def test_arrays_live_as_long_as_they_are_written(comm, method):
         field = ranked(grid, method)
         halo.start(field)
         del field
-        others = [
-            np.full(grid.local_shape, -1.0) for _ in range(3)
-        ]  # take the place of what was freed
+        # Take the place of what was freed.
+        others = [np.full(grid.local_shape, -1.0) for _ in range(3)]
         halo.wait()
         assert all((other == -1).all() for other in others)
     assert halo._flight is None
@@ -182,10 +181,9 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     for _ in range(before):
         halo.exchange(field)
     field[grid.owned] = grid.rank + 5
-    late, race = (
-        comm.size - 1,
-        method == "auto",
-    )  # while a race is on, starting is everybody's business
+    # While a race is on, starting is everybody's business.
+    late = comm.size - 1
+    race = method == "auto"
     waits = race or comm.rank in (0, late - 1)
     clock.hurries = race
     if comm.rank != late and not race:
@@ -193,9 +191,8 @@ def test_a_deadline_names_who_does_not_come(comm, clock, method, before):
     comm.Barrier()
     if comm.rank != late and waits:
         clock.hurries = True
-        names = (
-            r"ranks? [\d, -]+" if race else f"rank {late}"
-        )  # in a race all wait for all, and some are slow
+        # In a race all wait for all, and some are slow.
+        names = r"ranks? [\d, -]+" if race else f"rank {late}"
         with pytest.raises(
             HpckitError, match=rf"{names} (is|are) late: waited 5 s for .* in a halo exchange"
         ):

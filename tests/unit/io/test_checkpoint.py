@@ -73,9 +73,8 @@ def loaded(directory, comm, **options):
         assert np.array_equal(array[grid.owned], owned(grid, name, step))
         inside = np.zeros(array.shape, bool)
         inside[grid.owned] = True
-        assert np.array_equal(
-            array[~inside], np.zeros_like(array[~inside])
-        )  # ghosts are the caller's
+        # Ghosts are the caller's.
+        assert np.array_equal(array[~inside], np.zeros_like(array[~inside]))
     return step
 
 
@@ -405,9 +404,8 @@ def test_damaged_manifests_are_refused(data):
     else:
         text[data.draw(st.integers(0, len(text) - 2))] ^= 1 << data.draw(st.integers(0, 7))
     with contextlib.suppress(HpckitError):
-        assert (
-            Manifest.from_json(bytes(text)) == manifest()
-        )  # such as a changed space between two keys
+        # Such as a changed space between two keys.
+        assert Manifest.from_json(bytes(text)) == manifest()
 
 
 NAMES = st.sampled_from(["name", "descr", "extra", "start", "stop", "size", "crc32"])

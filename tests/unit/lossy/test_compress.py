@@ -66,9 +66,8 @@ def test_stated_bounds_hold(comm, how, dtype, kind):
     )
     error = np.abs(np.where(inside, y, 0) - np.where(inside, exact, 0))
     assert (error[inside] <= (stated + rounding)[inside]).all()
-    assert (
-        not np.isfinite(y[np.abs(exact) > 1e39]).any() or how == "int8"
-    )  # too large for the format, and so it says
+    # Too large for the format, and so it says.
+    assert not np.isfinite(y[np.abs(exact) > 1e39]).any() or how == "int8"
     if inside.all():
         assert (error <= plan.error_bound() + rounding).all()
 
@@ -186,9 +185,8 @@ def test_calls_allocate_nothing(comm, how):
     plan = Allreduce(comm, x, algorithm=compressed(how))
     plan()
     peaks = []
-    for _ in range(
-        5
-    ):  # Python itself, and other threads, may allocate something during one of them
+    # Python itself, and other threads, may allocate something during one of them.
+    for _ in range(5):
         tracemalloc.start()
         plan()
         peaks.append(tracemalloc.get_traced_memory()[1])

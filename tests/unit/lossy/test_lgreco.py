@@ -34,10 +34,8 @@ def kept(errors, choice, bound):
 def test_cheapest_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     shape = rng.integers(1, 6), rng.integers(1, 5)
-    costs, errors = (
-        rng.integers(1, 50, shape).astype(float),
-        rng.random(shape) * rng.choice([1, 100], (shape[0], 1)),
-    )
+    costs = rng.integers(1, 50, shape).astype(float)
+    errors = rng.random(shape) * rng.choice([1, 100], (shape[0], 1))
     bound = errors.min(axis=1).sum() + rng.random() * np.ptp(errors, axis=1).sum()
     chosen = cheapest(costs, errors, bound)
     assert kept(errors, chosen, bound)

@@ -96,9 +96,8 @@ def test_hopeless_ways_stay_away_until_all_is_forgotten(comm):
     race = Race(comm, ["a", "b", "c"])
     times = {"a": 1e-3, "b": 2e-3, "c": 5e-3}
     look(race, times)
-    assert (
-        again(race, times)["c"] == again(race, times)["c"] == 5
-    )  # once each round, until it is beaten
+    # Once each round, until it is beaten.
+    assert again(race, times)["c"] == again(race, times)["c"] == 5
     assert again(race, times)["c"] == 0
     assert again(race, times | {"a": 9e-3}, forget=True)["c"] > 5
 

@@ -76,10 +76,8 @@ def test_streaming_stores_give_the_same_bits(comm, monkeypatch):
 
 def test_wide_ghosts_and_uneven_blocks(comm):
     whole = np.random.default_rng(2).standard_normal((14, 15))
-    narrow, wide = (
-        Heat(alone(whole.shape), 1.0),
-        Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0),
-    )
+    narrow = Heat(alone(whole.shape), 1.0)
+    wide = Heat(Grid(comm, whole.shape, width=(2, (1, 3))), 1.0)
     for heat in (narrow, wide):
         heat.set("temperature", mine(heat.grid, whole))
         for _ in range(3):
@@ -109,16 +107,14 @@ def test_insulated_walls_keep_the_heat(comm):
 
 def test_the_limit_is_sharp(comm):
     heat = Heat(Grid(comm, (16, 16), periodic=True), 1.0)
-    row, column = np.ogrid[
-        heat.grid.start[0] : heat.grid.stop[0], heat.grid.start[1] : heat.grid.stop[1]
-    ]
+    start, stop = heat.grid.start, heat.grid.stop
+    row, column = np.ogrid[start[0] : stop[0], start[1] : stop[1]]
     checkerboard = (-1.0) ** (row + column)
     heat.set("temperature", checkerboard)
     for _ in range(10):
         heat.step(heat.dt_max)
-    assert np.allclose(
-        heat.fields["temperature"][heat.grid.owned], checkerboard
-    )  # the fastest wave neither grows nor decays
+    # The fastest wave neither grows nor decays.
+    assert np.allclose(heat.fields["temperature"][heat.grid.owned], checkerboard)
     with pytest.raises(ConfigError, match=r"time step .* is unstable .* \(0, 0.25\]"):
         heat.step(heat.dt_max * 1.001)
     with pytest.raises(ConfigError, match="unstable or not positive"):
@@ -137,9 +133,8 @@ def test_a_step_allocates_no_field(comm):
         tracemalloc.stop()
         return most
 
-    least = min(
-        peak() for _ in range(10)
-    )  # of several: threads and the interpreter allocate now and then
+    # Of several: threads and the interpreter allocate now and then.
+    least = min(peak() for _ in range(10))
     assert least < 60_000  # two threads take 30,000, a field 128,000 and more
 
 
@@ -201,9 +196,8 @@ class TestImplicit:
                 *arguments, scheme="crank-nicolson", options="-pc_type jacobi", **options
             )
 
-        errors = [
-            error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)
-        ]  # dt ~ dx
+        # dt ~ dx
+        errors = [error_at(comm, make, n, ndim, periodic, walls, 0.04, 0.04 * n) for n in (8, 16)]
         assert 3 < errors[0] / errors[1] < 5
 
     def test_backward_euler_is_its_own_decay(self, comm):

@@ -143,9 +143,8 @@ def test_plans_that_do_not_match_raise_when_they_wait(comm):
 
 @pytest.mark.mpi(min_size=2)
 def test_a_rank_that_does_not_come_is_named(comm, monkeypatch):
-    monkeypatch.setattr(
-        monitor, "_ANSWER", 30
-    )  # where a rank is must be known even if the machine is busy
+    # Where a rank is must be known even if the machine is busy.
+    monkeypatch.setattr(monitor, "_ANSWER", 30)
     last = comm.size - 1
     with Watch(comm, patience=1, check=True) as watched:  # the others may be that far apart
         if comm.rank == last:
@@ -253,9 +252,8 @@ def test_the_report_tells_who_comes_last(comm, monkeypatch):
         for _ in range(12):
             watched.Allreduce(MPI.IN_PLACE, x)
     assert watched.watch is None  # an ordinary communicator again
-    (line,) = [
-        line for line in recorder.report().splitlines() if "Allreduce at test_watch.py:" in line
-    ]
+    lines = recorder.report().splitlines()
+    (line,) = [line for line in lines if "Allreduce at test_watch.py:" in line]
     assert line.split()[:4] == ["10", "3.000", "0.27", "20.000"]
     assert "rank 1, 100 %" in line
 
@@ -272,13 +270,11 @@ def test_nothing_is_allocated_but_the_ring(comm):
 
         tracemalloc.start()
         grown()  # fills the ring
-        least = min(
-            grown() for _ in range(5)
-        )  # of several: the monitor's thread allocates now and then
+        # Of several: the monitor's thread allocates now and then.
+        least = min(grown() for _ in range(5))
         tracemalloc.stop()
-    assert (
-        least < 200 * 20
-    )  # if its place were not taken again, a record would take 200 bytes and more
+    # If its place were not taken again, a record would take 200 bytes and more.
+    assert least < 200 * 20
 
 
 def test_bad_arguments(comm):
