@@ -133,7 +133,7 @@ class Allreduce:
         self._passed = algorithm if isinstance(algorithm, Algorithm) else None
         free = self._passed is None and name == "auto"
         self._choice = self._choose(given) if free else None
-        self._settle(name if self._choice is None else self._choice.way)
+        self._settle(name if self._choice is None else self._choice.current)
 
     @property
     def algorithm(self) -> str:
@@ -163,7 +163,7 @@ class Allreduce:
             )
         if len(self._idle) == len(self._operations):
             if self._choice and self._choice.next():
-                self._settle(self._choice.way)
+                self._settle(self._choice.current)
             self._began = time.perf_counter()
             self._source.pack()
             self._call = self._go_on
@@ -217,7 +217,7 @@ class Allreduce:
     def _timed(self, choice: Choice) -> None:
         """The only chunk, at once, as long as the choice wants to hear what that takes."""
         if choice.next():
-            self._settle(choice.way)
+            self._settle(choice.current)
         began = time.perf_counter()
         self._operations[0]()
         choice.tell(time.perf_counter() - began)
@@ -326,7 +326,7 @@ def _buffer(comm: MPI.Intracomm, array: np.ndarray) -> np.ndarray:
 def _race_again(plan: Callable[[], Allreduce | None]) -> None:
     if (me := plan()) is not None and me._choice is not None:
         me._choice.again()
-        me._settle(me._choice.way)
+        me._settle(me._choice.current)
         me()
 
 

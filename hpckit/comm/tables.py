@@ -5,6 +5,7 @@ kernels here, and no numba.
 """
 
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
@@ -55,12 +56,13 @@ EXCHANGE = np.dtype(
 )
 
 
-def _places(name: str, table: np.dtype) -> tuple:
-    """Where each field begins, in words."""
+def places(name: str, table: np.dtype) -> Any:
+    """Where each field begins, in words, as a named tuple that kernels can read."""
     fields = table.fields or {}
-    return namedtuple(name, fields)(*(offset // 8 for _, offset in fields.values()))  # pyright: ignore
+    words = [field[1] // 8 for field in fields.values()]
+    return namedtuple(name, fields)(*words)  # pyright: ignore
 
 
-MOVE_AT = _places("MOVE_AT", MOVE)
-NEIGHBOUR_AT = _places("NEIGHBOUR_AT", NEIGHBOUR)
-EXCHANGE_AT = _places("EXCHANGE_AT", EXCHANGE)
+MOVE_AT = places("MOVE_AT", MOVE)
+NEIGHBOUR_AT = places("NEIGHBOUR_AT", NEIGHBOUR)
+EXCHANGE_AT = places("EXCHANGE_AT", EXCHANGE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from mpi4py import MPI
 
 if TYPE_CHECKING:
-    from hpckit.halo.persistent import Persistent
+    from hpckit.halo.persistent import Exchange
 
 _TIMEOUT = 1.0  # seconds that the end of the program waits for the others
 
@@ -29,7 +29,7 @@ class _Halo(Protocol):
     def abandon(self) -> None: ...
 
 
-adrift: list[tuple[Persistent, object]] = []  # and the arrays
+adrift: list[tuple[Exchange, object]] = []  # and the arrays
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
@@ -50,7 +50,7 @@ def help_others() -> None:
         halo.progress()
 
 
-def _is_over(exchange: Persistent) -> bool:
+def _is_over(exchange: Exchange) -> bool:
     try:
         return exchange.poll()
     except MPI.Exception:  # it ended badly, and nobody is there to be told

@@ -17,7 +17,7 @@ from mpi4py import MPI
 from hpckit.comm.measure import with_steps
 from hpckit.errors import HpckitError
 from hpckit.halo.methods import METHODS, Method
-from hpckit.halo.persistent import DOING, MEETING, NotBegun, Persistent
+from hpckit.halo.persistent import DOING, MEETING, Exchange, NotBegun
 from hpckit.machine.choice import Choice
 from hpckit.machine.spin import Meeting
 
@@ -62,9 +62,9 @@ class Auto:
         """The one that was chosen, or "auto" while the first race is on."""
         return self._choice.winner or "auto"
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
         if self._choice.over:
-            return self._counted(self._methods[self._choice.way].bind(arrays))
+            return self._counted(self._methods[self._choice.current].bind(arrays))
         return self._timed({name: self._methods[name].bind(arrays) for name in self._choice.names})
 
     def explain(self) -> str:
@@ -81,7 +81,7 @@ class Auto:
             except HpckitError as late:
                 raise NotBegun(str(late)) from None
 
-    def _timed(self, exchanges: dict[str, Persistent]) -> Persistent:
+    def _timed(self, exchanges: dict[str, Exchange]) -> Exchange:
         """An exchange by the method whose turn it is, its time told to the race."""
         clock = time.perf_counter
         choice = self._choice
@@ -94,21 +94,21 @@ class Auto:
                 if choice.over:
                     self._settle()
             began = clock()
-            exchanges[choice.way].start()
+            exchanges[choice.current].start()
             spent = clock() - began
 
         def wait() -> None:
             began = clock()
-            exchanges[choice.way].wait()
+            exchanges[choice.current].wait()
             if not choice.over:
                 choice.tell(spent + clock() - began)
 
         def poll() -> bool:
-            return exchanges[choice.way].poll()
+            return exchanges[choice.current].poll()
 
-        return Persistent.of(start, wait, poll, self)
+        return Exchange.of(start, wait, poll, self)
 
-    def _counted(self, exchange: Persistent) -> Persistent:
+    def _counted(self, exchange: Exchange) -> Exchange:
         """An exchange by the chosen method; a race that is due begins with the next one."""
         due = self._due
 

@@ -11,7 +11,7 @@ from mpi4py import MPI
 
 from hpckit.comm.pack import Move, Moves, simplify
 from hpckit.halo.pattern import Pattern
-from hpckit.halo.persistent import DOING, Persistent
+from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 
@@ -49,7 +49,7 @@ class Datatype:
                 seconds += model.datatype(sizes.nbytes, int(sizes.nbytes / rows), sizes.near)
         return seconds
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
         comm = self._pattern.grid.comm
         own = Moves(self._pattern.own_moves(arrays))
         types: list[MPI.Datatype] = []
@@ -78,7 +78,7 @@ class Datatype:
             wait_all(requests)
 
         free_with(wait, *requests, *types)
-        return Persistent.of(start, wait, partial(complete, requests), (self, wait))
+        return Exchange.of(start, wait, partial(complete, requests), (self, wait))
 
 
 def _type(nests: Sequence[Move]) -> MPI.Datatype:

@@ -17,7 +17,7 @@ from hpckit.halo.auto import Auto
 from hpckit.halo.methods import METHODS as FIXED
 from hpckit.halo.methods import Method
 from hpckit.halo.pattern import Pattern, Width
-from hpckit.halo.persistent import MEETING, TAGS, NotBegun, Persistent
+from hpckit.halo.persistent import MEETING, TAGS, Exchange, NotBegun
 from hpckit.machine.spin import Meeting, check_deadline
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class Halo:
         self.corners = bool(corners)
         self._method = method
         self._exchanger: Method | Auto | None = None
-        self._bindings: dict[tuple[int, ...], tuple[Persistent, list]] = {}
+        self._bindings: dict[tuple[int, ...], tuple[Exchange, list]] = {}
         # What was begun, and the arrays that it uses.
-        self._flight: tuple[Persistent, tuple[np.ndarray, ...]] | None = None
+        self._flight: tuple[Exchange, tuple[np.ndarray, ...]] | None = None
         halos.add(self)
         land()
         if arrays is not None:
@@ -226,7 +226,7 @@ class Halo:
             self._exchanger = FIXED[self._method](self._pattern, tag)
         return self._exchanger
 
-    def _bind(self, fields: tuple[np.ndarray, ...]) -> Persistent:
+    def _bind(self, fields: tuple[np.ndarray, ...]) -> Exchange:
         """The exchange of arrays that were not exchanged before, or not lately."""
         key = tuple(map(id, fields))
         exchanger = self._exchanger or self._plan_for(fields)

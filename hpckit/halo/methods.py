@@ -15,7 +15,7 @@ from hpckit.halo.datatype import Datatype
 from hpckit.halo.direct import Direct
 from hpckit.halo.neighbor import Neighbor
 from hpckit.halo.packed import Packed
-from hpckit.halo.persistent import Persistent
+from hpckit.halo.persistent import Exchange
 from hpckit.halo.shared import Shared
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Method(Protocol):
 
     def __init__(self, pattern: Pattern, tag: int) -> None: ...
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
         """The exchange of these arrays, of the pattern's layouts; not collective."""
         ...
 

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.comm.pack import Move, Moves
 from hpckit.halo.pattern import ALIGN, Partner, Pattern, Sizes
-from hpckit.halo.persistent import DOING, Persistent
+from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 
@@ -85,7 +85,7 @@ class Packed:
         free_with(self, *self._requests, keep=(self._buffers.send, self._buffers.receive))
 
     def _messages(self, tag: int) -> list[tuple[int | None, MPI.Prequest]]:
-        """Persistent requests, and the rank that each of them waits for."""
+        """Exchange requests, and the rank that each of them waits for."""
         comm, messages = self._pattern.grid.comm, self._buffers.messages()
         receives = [
             (rank, comm.Recv_init([r, MPI.BYTE], rank, tag)) for rank, _, r in messages if r.size
@@ -95,7 +95,7 @@ class Packed:
         ]
         return [*receives, *sends]
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
         pack = Moves(
             self._buffers.outgoing(arrays) + (self._pattern.own_moves(arrays) if self._own else [])
         )
@@ -118,7 +118,7 @@ class Packed:
                 unpack.run()
             return over
 
-        return Persistent.of(start, wait, poll, self)
+        return Exchange.of(start, wait, poll, self)
 
     @staticmethod
     def possible(pattern: Pattern) -> bool:

@@ -1,4 +1,4 @@
-"""A persistent operation: an exchange that is bound to its arrays, and made many times."""
+"""A halo exchange that is bound to its arrays, and made many times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NotBegun(HpckitError):
     """The others did not come: there is nothing to wait for, and `start` may be tried again."""
 
 
-class Persistent(NamedTuple):
+class Exchange(NamedTuple):
     """An exchange of certain arrays: its two halves, and both in one call.
 
     These are functions rather than methods, which cost the attribute look-ups of a call each.
@@ -39,7 +39,7 @@ class Persistent(NamedTuple):
         wait: Callable[[], object],
         poll: Callable[[], bool],
         owner: object,
-    ) -> Persistent:
+    ) -> Exchange:
         """With a `call` that is `start` and `wait`."""
 
         def call() -> None:

@@ -19,7 +19,7 @@ from hpckit.comm.tables import EXCHANGE, NEIGHBOUR
 from hpckit.halo.adrift import help_others
 from hpckit.halo.packed import Packed, packed_cost
 from hpckit.halo.pattern import Box, Pattern
-from hpckit.halo.persistent import DOING, Persistent
+from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.spin import Lookout, poll_limits
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Shared:
                 seconds += packed_cost(model, sizes)
         return seconds + (model.flag() if any(sizes.near for sizes in pattern.sizes) else 0.0)
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Persistent:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
         own = [Moves(self._own_moves(arrays, parity)) for parity in (0, 1)]
         incoming = [
             [Moves(self._partner_moves(arrays, i, parity)) for parity in (0, 1)]
@@ -145,7 +145,7 @@ class Shared:
             partner.rank for partner in self._partners if counters(partner.rank)[which] < needed
         ]
 
-    def _steps(self, table: np.ndarray, keep: object, others: Persistent | None) -> Persistent:
+    def _steps(self, table: np.ndarray, keep: object, others: Exchange | None) -> Exchange:
         """Native steps; each returns 1 when it waits long, and is called again after MPI."""
         kernels = native.load("hpckit.comm.moves")
         lookout = self._lookout
@@ -203,5 +203,5 @@ class Shared:
                 at += 1
             return others is None or others.poll()
 
-        exchange = Persistent.of(start, wait, poll, self)
+        exchange = Exchange.of(start, wait, poll, self)
         return exchange if others else exchange._replace(call=call)

@@ -1,7 +1,6 @@
-"""What `auto` takes: the model names the likely best, real calls now and then race them, the
-fastest stays.
+"""What `auto` takes: the model names the likely best, real calls race them, the fastest stays.
 
-No fixed way is good everywhere: each loses several times somewhere (docs/halo.md,
+No candidate is good everywhere: each loses several times somewhere (docs/halo.md,
 docs/collectives.md). All give the same result, so a race costs nothing but the time of the slower
 ones, a few times.
 """
@@ -38,7 +37,7 @@ class Choice:
     fallback : made where all are left out
     meet : called before the ranks agree on something: MPI's collectives know no deadline
 
-    way : what to take for the call that `next` began, and for all calls while `over`
+    current : the one to take for the call that `next` began, and for all calls while `over`
 
     ::
 
@@ -46,7 +45,7 @@ class Choice:
         while not choice.over:
             choice.next()
             began = time.perf_counter()
-            ...  # do it by `choice.way`
+            ...  # do it by `choice.current`
             choice.tell(time.perf_counter() - began)
         print(choice.explain("method"))
     """
@@ -84,12 +83,12 @@ class Choice:
         self._calls = 0  # since the choice
 
     @property
-    def way(self) -> str:
-        return self._race.way
+    def current(self) -> str:
+        return self._race.current
 
     @property
     def over(self) -> bool:
-        """Whether `way` stays for a while."""
+        """Whether `current` stays for a while."""
         return self._race.over
 
     @property
@@ -113,8 +112,8 @@ class Choice:
         return itertools.chain(waits, itertools.repeat(True)).__next__  # counts in C
 
     def next(self) -> bool:
-        """A call begins: whether `way` or `over` changed (collective now and then)."""
-        was = self.way, self.over
+        """A call begins: whether `current` or `over` changed (collective now and then)."""
+        was = self.current, self.over
         if self.over:
             if self._calls == self.rest:
                 self.again()
@@ -127,7 +126,7 @@ class Choice:
             self._race.next()
             if self.over:
                 self._settle()
-        return was != (self.way, self.over)
+        return was != (self.current, self.over)
 
     def tell(self, seconds: float) -> None:
         """What the call took on this rank."""
@@ -170,8 +169,8 @@ class Choice:
             self._made[self._fallback] = None
 
     def _settle(self) -> None:
-        self._known[self._key] = self.way
-        self._expected, self._fastest = self._race.measured[self.way], math.inf
+        self._known[self._key] = self.current
+        self._expected, self._fastest = self._race.measured[self.current], math.inf
         self._calls = 1
 
     def _look(self) -> None:
@@ -183,7 +182,7 @@ class Choice:
             if self._comm.rank == 0:
                 _LOG.warning(
                     "%s takes %.3g s instead of %.3g s: choosing again",
-                    self.way,
+                    self.current,
                     fastest,
                     self._expected,
                 )

@@ -1,12 +1,11 @@
-"""Lets the ways of doing a thing take turns in real calls; the fastest stays for a while, then all
-of them run again.
+"""Lets candidates that do the same take turns in real calls; the fastest stays for a while.
 
-One look is not enough: what else runs on the machine while it lasts has a say in it, and what is
-fastest on a quiet machine need not be on a busy one. So there are more looks, ever more rarely, and
-a way is judged by its best time in the last three of them: a disturbance must hit all three to be
-believed. All looks together may lose two per cent of the time of the calls themselves, whatever a
-program does between them (ten per cent until there are three). Every decision is taken on numbers
-that all ranks share, the slowest rank's.
+Then all of them run again. One look is not enough: what else runs on the machine while it lasts has
+a say in it, and what is fastest on a quiet machine need not be on a busy one. So there are more
+looks, ever more rarely, and a candidate is judged by its best time in the last three of them: a
+disturbance must hit all three to be believed. All looks together may lose two per cent of the time
+of the calls themselves, whatever a program does between them (ten per cent until there are three).
+Every decision is taken on numbers that all ranks share, the slowest rank's.
 """
 
 from __future__ import annotations
@@ -21,32 +20,32 @@ from mpi4py import MPI
 
 _ROUNDS, _MORE = 8, 2  # rounds at most in the first look, and in each later one
 _BUDGET = 1.0  # seconds: after the least rounds, a look that has used them ends with its round
-_LOOKS = 3  # that a way is judged by
-_BETTER = 0.97  # of the time of the way in use: what is gained by another must be worth the change
-_HOPELESS = 4.0  # times the fastest: ways that are so slow in all those looks run no more
+_LOOKS = 3  # that a candidate is judged by
+_BETTER = 0.97  # of the time of the current one: another's gain must be worth the change
+_HOPELESS = 4.0  # times the fastest: those that are so slow in all those looks run no more
 _SHARE = 0.02  # of the calls' own time may be lost in looks
 _EARLY = 0.1  # that share until there are as many looks as a verdict needs
 _FIRST, _LONGEST = 0.02, 60.0  # seconds between looks: twice as many each time, until the longest
-_UNMEASURED = 100  # calls until the first look, where the way in use is known from elsewhere
+_UNMEASURED = 100  # calls until the first look, where a winner is known from elsewhere
 
 
 class Race:
     """Among `names`: while it is on, ranks tell the time of every call; all get one winner.
 
-    turn : calls in a row per way and round: the first warms up and is not counted
+    turn : calls in a row per candidate and round: the first warms up and is not counted
     least : rounds at least in the first look
-    known : the way to begin with, where an earlier race has found it
+    known : the one to begin with, where an earlier race has found it
 
-    way : the one to take for the call that `next` began
+    current : the one to take for the call that `next` began
     over : whether that is the winner, for the next `rest` calls (None: for ever); then call `again`
     winner : of the last look; None before the first one is over
-    measured : seconds of the ways that ran, the slowest rank's
+    measured : seconds of those that ran, the slowest rank's
 
     ::
 
         race = Race(comm, ["one", "other"])
         while not race.over:
-            took = timed(race.next())  # do it that way
+            took = timed(race.next())  # do it by that one
             race.tell(took)
     """
 
@@ -60,7 +59,7 @@ class Race:
     ) -> None:
         self.measured: dict[str, float] = {}
         self.winner = names[0] if len(names) == 1 else known
-        self.way = self.winner or names[0]
+        self.current = self.winner or names[0]
         self.over = self.winner is not None
         self.rest = None if len(names) == 1 else _UNMEASURED
         self._comm = comm
@@ -72,17 +71,17 @@ class Race:
         self._referee = self._look(names)
 
     def next(self) -> str:
-        """The way for the call that begins now (now and then collective, in order of beginning)."""
+        """The one for the call that begins now (now and then collective, in order of beginning)."""
         if not self.over:
-            self.way, self._told = self._referee.send(self._told), None
-        return self.way
+            self.current, self._told = self._referee.send(self._told), None
+        return self.current
 
     def tell(self, seconds: float) -> None:
         """What the call that `next` began took on this rank."""
         self._told = seconds
 
     def again(self, names: Sequence[str] | None = None, forget: bool = False) -> None:
-        """All ways run once more, from the next call on.
+        """All candidates run once more, from the next call on.
 
         names : those that take part; by default all
         forget : what was measured so far holds no more
@@ -122,12 +121,11 @@ class Race:
         self._pause = min(2 * self._pause, _LONGEST)
         judged = max(map(len, self._seen.values())) == _LOOKS
         share = _SHARE if judged else _EARLY
-        paid = lost / (
-            share * min(shared.values())
-        )  # calls that take 1 / share times what was lost
+        per_call = share * min(shared.values())
+        paid = lost / per_call  # calls that take 1 / share times what was lost
         self.rest = 1 + int(max(self._pause * calls / spent, paid))
         self.over = True
-        yield self.way
+        yield self.current
 
     def _judge(self, times: dict[str, float]) -> None:
         for name, seconds in times.items():
@@ -136,7 +134,7 @@ class Race:
         fastest = min(self.measured, key=self.measured.__getitem__)
         if self.winner is None or self.measured[fastest] < _BETTER * self.measured[self.winner]:
             self.winner = fastest
-        self.way = self.winner
+        self.current = self.winner
 
     def _is_hopeless(self, name: str) -> bool:
         if len(self._seen[name]) < _LOOKS:

@@ -4,9 +4,9 @@ No kernels here, and no numba: `hpckit.collectives.kernels.shared` and
 `hpckit.collectives.algorithms.shared` both read it.
 """
 
-from collections import namedtuple
-
 import numpy as np
+
+from hpckit.comm.tables import places
 
 # What a protocol returns: it is done; a rank did not come yet; the caller has to reduce.
 DONE, LATE, REDUCE = 0, 1, 2
@@ -52,4 +52,4 @@ TABLE = np.dtype(
     ]
 )
 # The place of each word, for kernels: `get(table, AT.counter)`.
-AT = namedtuple("AT", TABLE.names)(*(TABLE.fields[name][1] // 8 for name in TABLE.names))
+AT = places("AT", TABLE)

@@ -134,10 +134,10 @@ def test_all_ranks_choose_what_is_fastest_for_the_slowest(comm):
     assert choice.names[0] == "native" and len(choice.names) >= min(comm.size, 3)
     times = dict.fromkeys(choice.names, 2e-3) | {choice.names[-1]: 1e-3}
     while not _next(choice).over:
-        choice.tell(times[choice.way] if comm.rank == 0 else 1e-9)
-    assert choice.way == choice.names[-1]
+        choice.tell(times[choice.current] if comm.rank == 0 else 1e-9)
+    assert choice.current == choice.names[-1]
     again = choose(channel, 1000, "key", ["native", "shared", "ring", "star"])
-    assert again.over and again.way == choice.way
+    assert again.over and again.current == choice.current
 
 
 @pytest.mark.mpi(min_size=2)
@@ -170,18 +170,18 @@ def test_it_is_chosen_again_when_it_became_slow(comm, caplog):
     choice = choose(Channel(comm), 1000, "key", ["native", "shared"])
     times = {"native": 2e-3, "shared": 1e-3}
     while not _next(choice).over:
-        choice.tell(times[choice.way])
-    assert choice.way == "shared" and choice.watching
+        choice.tell(times[choice.current])
+    assert choice.current == "shared" and choice.watching
     times["shared"] = 5e-3
     for _ in range(64):
         assert choice.over
-        choice.tell(times[choice.way])
+        choice.tell(times[choice.current])
         choice.next()
     assert not choice.over and (comm.rank or "choosing again" in caplog.text)
     while not choice.over:
-        choice.tell(times[choice.way])
+        choice.tell(times[choice.current])
         choice.next()
-    assert choice.way == "native"
+    assert choice.current == "native"
 
 
 def _next(choice):

@@ -29,7 +29,7 @@ def test_the_slowest_rank_decides_for_all(comm):
     assert not race.over and race.winner is None
     times = {"a": 2e-3, "b": 1e-3, "c": 3e-3}
     look(race, times if comm.rank == comm.size - 1 else dict.fromkeys(times, 1e-9))
-    assert race.over and race.way == race.winner == "b" and race.measured["a"] == 2e-3
+    assert race.over and race.current == race.winner == "b" and race.measured["a"] == 2e-3
     assert len(set(comm.allgather(race.rest))) == 1
 
 
@@ -43,9 +43,9 @@ def test_a_way_that_was_disturbed_while_all_ran_is_found_later(comm):
     """Another program ran during all its turns of the first look, which ends with them."""
     race = Race(comm, ["a", "b"])
     calls = look(race, {"a": 2e-3, "b": 9e-3})
-    assert race.way == "a" and calls["b"] <= 5
+    assert race.current == "a" and calls["b"] <= 5
     again(race, {"a": 2e-3, "b": 1e-3})
-    assert race.way == race.winner == "b"
+    assert race.current == race.winner == "b"
 
 
 @pytest.mark.mpi
@@ -54,9 +54,9 @@ def test_one_disturbed_look_changes_nothing_and_three_do(comm):
     look(race, {"a": 1e-3, "b": 2e-3})
     for time in (9e-3, 9e-3):
         again(race, {"a": time, "b": 2e-3})
-        assert race.way == "a"
+        assert race.current == "a"
     again(race, {"a": 9e-3, "b": 2e-3})
-    assert race.way == "b"
+    assert race.current == "b"
 
 
 @pytest.mark.mpi
@@ -64,7 +64,7 @@ def test_what_is_hardly_better_is_not_worth_a_change(comm):
     race = Race(comm, ["a", "b"])
     look(race, {"a": 1.00e-3, "b": 1.02e-3})
     again(race, {"a": 1.00e-3, "b": 0.99e-3})
-    assert race.way == "a"
+    assert race.current == "a"
 
 
 @pytest.mark.mpi
@@ -105,6 +105,6 @@ def test_hopeless_ways_stay_away_until_all_is_forgotten(comm):
 @pytest.mark.mpi
 def test_a_known_way_is_used_before_the_first_look(comm):
     race = Race(comm, ["a", "b", "c"], known="b")
-    assert race.over and race.way == "b" and race.rest
+    assert race.over and race.current == "b" and race.rest
     again(race, {"a": 1e-3, "b": 2e-3}, names=["a", "b"])
-    assert race.way == "a"
+    assert race.current == "a"
