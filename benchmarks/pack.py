@@ -94,10 +94,11 @@ def ways(case: Case, unpack: bool) -> dict[str, Callable[[], object]]:
         for target, source in pairs:
             np.copyto(target, source)
 
-    if unpack:
-        checked = partial(packer.unpack, packed, *whole)
-    else:
-        checked = partial(packer.pack, *whole, out=packed)
+    checked = (
+        partial(packer.unpack, packed, *whole)
+        if unpack
+        else partial(packer.pack, *whole, out=packed)
+    )
     return {
         "hpckit": _moves(array, faces, packed, unpack),
         "memcpy": partial(ctypes.memmove, *memory, case.nbytes),
