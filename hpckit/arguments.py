@@ -14,7 +14,7 @@ _LOST = "is masked, and its mask would be lost: give values to what is masked, a
 
 
 def refuse_masked(what: str, array: Any, why: str = _LOST) -> None:
-    """Raise `ConfigError` for a masked array, or a list of some: masks would be lost without a word.
+    """Raise `ConfigError` for a masked array, or a list of some: masks would be lost in silence.
 
     why : what the error says of `what`, and what to do
 

@@ -1,8 +1,7 @@
-"""What am I running on? MPI, GPU-awareness, where the ranks are, versions, memory, bandwidth; and
-what to do about it.
+"""What am I running on, and what to do about it: MPI, GPUs, ranks, versions, memory, bandwidth.
 
 mpirun -n 4 python -m hpckit.apps.doctor
-python -m hpckit.apps.doctor --compile    # all kernels beforehand: on a login node, or while a container is built
+python -m hpckit.apps.doctor --compile  # all kernels beforehand: on a login node, or a container
 """
 
 from __future__ import annotations
