@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = False  # type checkers know this name; importing typing for it would take most of our import's time
+# Type checkers know this name; importing typing for it would take most of our import's time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

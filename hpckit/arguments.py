@@ -10,11 +10,11 @@ import numpy as np
 from hpckit.errors import ConfigError
 
 _T = TypeVar("_T")
-_LOST = "is masked, and its mask would be lost: give values to what is masked, as .filled(np.nan)"
+_LOST = "is masked, and its mask would be lost: give values to what is masked, as by .filled(0)"
 
 
 def refuse_masked(what: str, array: Any, why: str = _LOST) -> None:
-    """Raise `ConfigError` for a masked array, or a list of some: masks would be lost without a word.
+    """Raise `ConfigError` for a masked array, or a list of some: masks would be lost in silence.
 
     why : what the error says of `what`, and what to do
 

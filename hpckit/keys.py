@@ -1,4 +1,4 @@
-"""What a key of a case file may be, and how it says so: for programs, and for the equations' sections.
+"""What a key of a case file may be, and how it says so: for programs and equations' sections.
 
 ::
 

@@ -17,8 +17,8 @@ From data to medoids, in the order in which a search goes through the files:
                   after a search among some of them
 
 `kmedoids` is FasterPAM and PAM in these words, and the best file to begin with; `sampling`,
-`alternating` and `silhouettes` are the other searches, `estimators` those of scikit-learn. Rows that
-kernels and Python share are in `tables`, the mathematics and its symbols in `kernels`.
+`alternating` and `silhouettes` are the other searches, `estimators` those of scikit-learn. Rows
+that kernels and Python share are in `tables`, the mathematics and its symbols in `kernels`.
 """
 
 from hpckit.cluster.alternating import alternate

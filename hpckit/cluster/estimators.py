@@ -208,8 +208,8 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         k, wanted = len(result.medoids), getattr(self, called)
         if not result.converged and result.n_iter:
-            said = f"Maximum number of iteration reached before convergence: max_iter={self.max_iter} ended the search"
-            yield said, ConvergenceWarning
+            said = "Maximum number of iteration reached before convergence: "
+            yield f"{said}max_iter={self.max_iter} ended the search", ConvergenceWarning
         empty = np.flatnonzero(np.bincount(self.labels_, minlength=k) == 0).tolist()
         if empty:
             rest = f" So are {', '.join(map(str, empty[1:]))}." if empty[1:] else ""

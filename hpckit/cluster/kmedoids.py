@@ -35,8 +35,8 @@ def fasterpam(
         is the result
     monitor : called on all ranks after each block with the `Progress`; an error that it raises ends
         the run, on all ranks
-    resume : what `Progress.snapshot()` gave, with the same data and arguments: go on there, whatever
-        `init` says
+    resume : what `Progress.snapshot()` gave, with the same data and arguments: go on there,
+        whatever `init` says
     common : metric, random_state, sample_weight, comm, threads; see `Common`
 
     Raises `ConfigError` on all ranks. Sources: Schubert & Rousseeuw, Information Systems 101, 2021;

@@ -25,7 +25,7 @@ class Progress:
 
     block : candidates judged together; blocks : how many of them are a pass over all candidates
     visited : blocks since the start; quiet : how many of the last ones offered no swap
-    max_neighbors : how many candidates in a row may offer none before the search ends; None: all of them
+    max_neighbors : how many candidates in a row may offer none before the search ends; None: all
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Progress:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether the last candidates, all of them or as many as `max_neighbors`, offered no swap."""
+        """Whether the last candidates, all or as many as `max_neighbors`, offered no swap."""
         return self.quiet * self.block >= self._most_quiet
 
     @property

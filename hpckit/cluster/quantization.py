@@ -27,7 +27,8 @@ FAR, WIDE_FAR = 2.0**24, float(np.finfo(np.float32).max)  # no distance is large
 LIMBS = 5  # of 64 bits, in a wide sum
 _SAMPLE, _MOST = 64, 1024  # rows that are looked at; the second where few objects are no medoids
 BINS = 40  # of a histogram: a factor of two each, and the last for all below
-_RANGE = 480  # largest exponent of a distance or a weight: their product must stay within float64, and its unit too
+# Largest exponent of a distance or a weight: their product and its unit must be within float64.
+_RANGE = 480
 _WHOLE = 1.5 * 2**52  # adding and subtracting it rounds to a whole number
 _NEAR, _GAP, _FEW = 12, 8, 6  # powers of two; see `coarse`
 

@@ -101,8 +101,10 @@ class _Judge:
     """Evaluates candidates of this rank on all its threads, and puts its proposal."""
 
     def __init__(self, state: State, block: int) -> None:
-        self._distances, self._ranks = state.distances, state.ranks
-        self._state = state  # kernels know its arrays by address, and threads outlive a search that is interrupted
+        self._distances = state.distances
+        self._ranks = state.ranks
+        # Kernels know its arrays by address, and threads outlive a search that is interrupted.
+        self._state = state
         threads = self._ranks.threads
         self._evaluate, self._objects = state.evaluation()
         self._todo = np.empty(

@@ -98,7 +98,8 @@ def help_text(config_type: type[msgspec.Struct], program: str) -> str:
             "",
             config_type.__doc__ or "",
             "",
-            "A case is a TOML file, or the name of one that --cases lists. Every key can stand in it",
+            "A case is a TOML file, or the name of one that --cases lists. "
+            "Every key can stand in it",
             "or be a flag, which wins:",
             "",
             *_describe(config_type, ""),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 GRACE = 10.0  # seconds from a signal to the end of a program that does not ask
-_TWICE = 0.5  # seconds between two Ctrl-C: launchers may pass one on that the terminal has sent us already
+_TWICE = 0.5  # seconds between two Ctrl-C: launchers may pass on one that the terminal sent us
 _CTRL_C = 130  # the exit code of shells
 
 _asked = 0  # the exit code that signals ask for
@@ -36,7 +36,8 @@ _listening = False
 class StopSignal:
     """Whether any rank was asked to stop; `requested` and `check` are collective.
 
-    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now on.
+    In a program signals were noticed since its start; elsewhere SIGTERM and SIGUSR1 are from now
+    on.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -67,7 +68,7 @@ class StopSignal:
         _asked = max(_asked, code)
 
     def check(self) -> None:
-        """Raise `Checkpointed` on all ranks if one was asked to stop and there is nothing to save."""
+        """Raise `Checkpointed` on all ranks if one was asked to stop, with nothing to save."""
         code = self._largest(_asked)
         self.obey(code)
         if code:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from hpckit.apps.allreduce.config import Config
 
 WINDOWED = ("hierarchical", "shared", "auto")  # to which it makes a difference where arrays lie
-_ARRAYS = 5  # as large as the largest size, that a rank has: two that are summed, two patterns, one expected sum
+# Arrays of the largest size that a rank has: two that are summed, two patterns, one expected sum.
+_ARRAYS = 5
 
 
 class Job:

@@ -42,6 +42,7 @@ def table(rows: list[Row], title: str) -> list[str]:
     for row in sorted(rows, key=lambda row: row.median):
         name = f"{row.way}: {row.algorithm}" if row.way.startswith("auto") else row.way
         model = period(row.predicted) if row.predicted else "-"
-        numbers = f"{period(row.median):>10}{amount(row.bandwidth) + '/s':>13}{row.ratio:>10.2f}{model:>10}"
+        rate = f"{amount(row.bandwidth)}/s"
+        numbers = f"{period(row.median):>10}{rate:>13}{row.ratio:>10.2f}{model:>10}"
         lines.append(f"  {name:<30}{numbers}")
     return lines

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpckit.apps.kmedoids.config import Config
 
 _TICK = 4  # bytes of a distance
-_STATE = 60  # bytes that every rank keeps of each candidate and judge, beside the distances to the medoids
+_STATE = 60  # bytes that every rank keeps of each candidate and judge, but for its distances
 _COPIES = 4  # of the points that every rank has for a while
 _COPIED = (
     256 << 20
@@ -47,16 +47,17 @@ def estimate(config: Config, ranks: int) -> str:
         memory = max(memory, PROCESS + 2 * min(pairs * _TICK, _COPIED / ranks))
     first = max(memory, PROCESS + _DRAWING) if config.pictures else memory
     drawing = f", {amount(first)} on rank 0, which draws" if first > memory else ""
-    compute = (
-        pairs * (_COMPUTE + (0 if matrix else _COORDINATE * dimension)) * (1 if stored else _PASSES)
-    )
+    each = _COMPUTE if matrix else _COMPUTE + _COORDINATE * dimension
+    compute = pairs * each * (1 if stored else _PASSES)
+    whole = memory * (ranks - 1) + first
+    searching = _PASSES * pairs * _JUDGE
     where = "" if stored else ", computed whenever they are needed"
     rows = {
         "data": f"{n:,} x {dimension:,} on {ranks} ranks",
         "search": f"{config.k} medoids by {config.method}, {config.metric}",
         "distances": f"{candidates:,} x {judges:,}, {amount(pairs * _TICK)} per rank{where}",
-        "memory": f"about {amount(memory)} per rank{drawing}, {amount(memory * (ranks - 1) + first)} in all",
-        "time": f"about {compute:.2g} s for distances, {_PASSES * pairs * _JUDGE:.2g} s for the search",
+        "memory": f"about {amount(memory)} per rank{drawing}, {amount(whole)} in all",
+        "time": f"about {compute:.2g} s for distances, {searching:.2g} s for the search",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
 

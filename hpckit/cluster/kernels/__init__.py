@@ -16,7 +16,8 @@ Symbols, for n objects o, k slots i with one medoid each, and m candidates j tha
 
 Putting candidate j in slot i changes the loss by
 
-    sum over o of w (min(d, dn) - dn)  +  removal[i]  +  sum over near(o) = i of w (min(max(d, dn), ds) - ds)
+    sum over o of w (min(d, dn) - dn)  +  removal[i]
+                                       +  sum over near(o) = i of w (min(max(d, dn), ds) - ds)
 
 (Schubert & Rousseeuw, Information Systems 101, 2021): one sweep over o serves all k slots.
 """

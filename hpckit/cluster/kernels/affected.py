@@ -44,8 +44,9 @@ def _prefetch(rows, start):
 
 @njit
 def affected_by(row, start, limit, length, affected):
-    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns; `affected` has
-    room for 4 more.
+    """Objects o with row[start + o] < limit[o], the only ones that a candidate concerns.
+
+    `affected` has room for 4 more.
     """
     count = 0
     for o in range(0, length - length % LANES, LANES):

@@ -57,8 +57,9 @@ def update(
 
 @export("void(f8*, f8*, f8*, i8, i8, i8, i8*, f8*, f8*, f8*)")
 def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, proposal):
-    """The best swap of all candidates, as a proposal if it lowers the loss; `lowest` and `slots` are
-    scratch of m.
+    """The best swap of all candidates, as a proposal if it lowers the loss.
+
+    `lowest` and `slots` are scratch of m.
     """
     no_proposal(proposal)
     for j in range(m):

@@ -1,7 +1,7 @@
 """The best of several proposals.
 
-A proposal is a row `tables.PROPOSAL`. The lowest block wins, then the lowest change, then the lowest
-candidate, then the lowest slot. Kernels leave the block alone.
+A proposal is a row `tables.PROPOSAL`. The lowest block wins, then the lowest change, then the
+lowest candidate, then the lowest slot. Kernels leave the block alone.
 """
 
 from __future__ import annotations

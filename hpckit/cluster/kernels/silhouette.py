@@ -27,7 +27,7 @@ from hpckit.cluster.kernels.proposals import no_proposal, offer
 from hpckit.native import export
 
 _ONE = 16777216.0  # a ratio of 1
-_ROUND = 6755399441055744.0  # 1.5 * 2**52: adding and subtracting it rounds to a whole number, halves to even
+_ROUND = 6755399441055744.0  # 1.5 * 2**52: added and subtracted, it rounds, halves to even
 _PIECE = 256
 _TINY = 2.2250738585072014e-308
 _MANY = 5  # from n / _MANY affected on it is quicker to look at all objects
@@ -182,10 +182,12 @@ def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, 
 )
 def evaluate(
     rows, stride, candidates, places, count, n,
-    taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, removal, after, affected, proposal,
+    taken, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k,
+    removal, after, affected, proposal,
 ):  # fmt: skip
-    """As `fasterpam.evaluate` does it for the loss: the best swap as a proposal, and the candidates that
-    lower the sum.
+    """The best swap as a proposal, and the candidates that lower the sum.
+
+    As `fasterpam.evaluate` does it for the loss.
 
     `after` has room for 2 k.
     """
