@@ -15,7 +15,7 @@ from hpckit.errors import ConfigError, HpckitError
 from hpckit.halo import METHODS, Halo
 
 UNTOUCHED = 77
-ROUNDS = 130  # enough for the race of method "auto" to end
+ROUNDS = 8 * 5 * 5 + 1  # of a race at most: rounds, methods, turns; and the call that ends it
 RECORD = np.dtype([("mass", "f8"), ("kind", "i2"), ("at", "f4", (3,))])
 
 
