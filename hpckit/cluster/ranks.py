@@ -69,12 +69,10 @@ class Ranks:
         """How many of the ranks share this node's memory."""
         if self.comm is None:
             return 1
-        from mpi4py import MPI
+        from hpckit.machine.node_memory import node_ranks
 
-        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        size = node.size
-        node.Free()
-        return size
+        with node_ranks(self.comm) as node:
+            return node.size
 
     def together(self) -> AbstractContextManager[object]:
         """`errors.together`: a block of checks that fails on all ranks if it fails on one."""

@@ -14,7 +14,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,16 @@ def kept_by(comm: MPI.Intracomm, make: Callable[..., _T], *arguments: object) ->
         kept = make(comm, *arguments)
         comm.Set_attr(_key(make), kept)
     return kept
+
+
+@contextlib.contextmanager
+def node_ranks(comm: MPI.Intracomm) -> Iterator[MPI.Intracomm]:
+    """A communicator of this node's ranks, for the time of a block (collective)."""
+    node = MPI.Intracomm(comm.Split_type(MPI.COMM_TYPE_SHARED))
+    try:
+        yield node
+    finally:
+        node.Free()
 
 
 class _Memory:

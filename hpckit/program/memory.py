@@ -20,11 +20,10 @@ def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
 
     need : bytes of this rank; keys : what to make smaller
     """
-    from mpi4py import MPI
+    from hpckit.machine.node_memory import node_ranks
 
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    total, ranks = node.allreduce(float(need)), node.size
-    node.Free()
+    with node_ranks(comm) as node:
+        total, ranks = node.allreduce(float(need)), node.size
     with together(comm):
         if total > available():
             raise ConfigError(

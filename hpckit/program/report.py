@@ -29,11 +29,12 @@ def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
     """
     from mpi4py import MPI
 
+    from hpckit.machine.node_memory import node_ranks
+
     source = np.ones(max(8192, min(nbytes, COPIED // comm.size)) // 8)
     target, best = np.empty_like(source), math.inf
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    share = min(1.0, (os.cpu_count() or 1) / node.size)
-    node.Free()
+    with node_ranks(comm) as node:
+        share = min(1.0, (os.cpu_count() or 1) / node.size)
     for _ in range(6):
         comm.Barrier()
         begin = time.perf_counter()

@@ -69,10 +69,14 @@ class ByMessages(Algorithm):
         """This rank's rounds; rank r is responsible for elements cuts[r] to cuts[r + 1]."""
         raise NotImplementedError
 
+    def cuts(self, operands: Operands) -> Cuts:
+        """Where the ranks' responsibilities begin, and the end; by default all have as much."""
+        return starts(operands.groups, operands.channel.size)
+
     def bind(self, operands: Operands) -> Messages:
         channel = operands.channel
-        cuts = starts(operands.groups, channel.size)
-        return Messages(operands, self.schedule(channel.rank, channel.size, cuts))
+        schedule = self.schedule(channel.rank, channel.size, self.cuts(operands))
+        return Messages(operands, schedule)
 
 
 def beyond_a_power_of_two(links: Links, nbytes: int, ranks: int) -> float:

@@ -21,7 +21,6 @@ from hpckit.collectives.schedule import (
     in_rank_order,
     others,
 )
-from hpckit.comm.partition import starts
 from hpckit.machine.links import Links
 
 
@@ -47,9 +46,9 @@ class Star(ByMessages):
 
     def bind(self, operands: Operands) -> Messages:
         channel = operands.channel
-        cuts = starts(operands.groups, channel.size)
         middle = root(channel.links) if channel.links else 0
-        return Messages(operands, self.schedule(channel.rank, channel.size, cuts, middle))
+        schedule = self.schedule(channel.rank, channel.size, self.cuts(operands), middle)
+        return Messages(operands, schedule)
 
 
 def root(links: Links) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from hpckit.collectives.algorithms.algorithm import ByMessages
-from hpckit.collectives.messages import Messages
 from hpckit.collectives.persistent import Operands
 from hpckit.collectives.schedule import (
     Cuts,
@@ -20,7 +19,6 @@ from hpckit.collectives.schedule import (
     others,
     slice_of,
 )
-from hpckit.comm.partition import starts
 from hpckit.machine.links import Links
 
 
@@ -39,11 +37,10 @@ class TwoShot(ByMessages):
     def schedule(self, rank: int, size: int, cuts: Cuts) -> Schedule:
         return direct_reduce_scatter(rank, size, cuts) + direct_allgather(rank, size, cuts)
 
-    def bind(self, operands: Operands) -> Messages:
-        channel, n = operands.channel, operands.groups
-        cuts = shares(channel.links, n) if channel.links else None
-        cuts = cuts or starts(n, channel.size)
-        return Messages(operands, self.schedule(channel.rank, channel.size, cuts))
+    def cuts(self, operands: Operands) -> Cuts:
+        links = operands.channel.links
+        uneven = shares(links, operands.groups) if links else None
+        return uneven or super().cuts(operands)
 
 
 def direct_reduce_scatter(rank: int, size: int, cuts: Cuts) -> Schedule:
