@@ -1,0 +1,88 @@
+"""A reconstruction: cameras, images and where they stand, points, and where images see them.
+
+Cameras and images are the same on all ranks. Points are cut into contiguous ranges, one per rank,
+with about as many observations each; an observation lies on the rank of its point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.sfm.cameras import Cameras
+
+
+@dataclass
+class Images:
+    """Images and their poses, the same on all ranks: x_camera = R(quaternion) x_world + translation."""
+
+    ids: np.ndarray  # (n,) int64, unique
+    names: list[str]  # bytes that are no UTF-8 are kept by "surrogateescape"
+    camera: np.ndarray  # (n,) int32, its place in `Cameras`
+    quaternion: np.ndarray  # (n, 4) float64, w x y z, of length one
+    translation: np.ndarray  # (n, 3) float64, in units of the world
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def copy(self) -> Images:
+        """Another one, with arrays of its own."""
+        return Images(
+            self.ids.copy(),
+            list(self.names),
+            self.camera.copy(),
+            self.quaternion.copy(),
+            self.translation.copy(),
+        )
+
+
+@dataclass
+class Points:
+    """Points of the world: those of this rank."""
+
+    ids: np.ndarray  # (n,) int64, unique over all ranks
+    xyz: np.ndarray  # (n, 3) float64
+    rgb: np.ndarray  # (n, 3) uint8
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class Observations:
+    """Where images see this rank's points: those of point p are `start[p]:start[p + 1]`."""
+
+    start: np.ndarray  # (points + 1,) int64
+    image: np.ndarray  # (n,) int32, its place in `Images`; an image may see a point several times
+    xy: np.ndarray  # (n, 2) float64, pixels
+    keypoint: np.ndarray  # (n,) int32, which of the image's keypoints it is; -1 where not known
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def point(self) -> np.ndarray:
+        """Place of each one's point among this rank's: (n,) int64."""
+        return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+
+
+@dataclass
+class Reconstruction:
+    """What `read` gives, `bundle_adjust` improves and `write` takes.
+
+    comm : whose ranks share it
+    behind : what becomes of observations of points behind their camera: "keep", their residual
+        counts as it is (Bundle Adjustment in the Large); "zero", it is 0 (COLMAP); "drop", they
+        are left out of the whole solve
+    keypoints : rank 0's, of formats that list more than what is observed: (k, 2) float64 per image
+    """
+
+    comm: MPI.Intracomm
+    cameras: Cameras
+    images: Images
+    points: Points
+    observations: Observations
+    behind: str = "zero"
+    keypoints: list[np.ndarray] | None = field(default=None, repr=False)
