@@ -14,7 +14,7 @@ from dataclasses import replace
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from mpi4py import MPI
@@ -28,11 +28,11 @@ from hpckit.io import vtkhdf
 from hpckit.io.box import check_array, field_box, staggering_of
 from hpckit.io.outputs import OUTPUTS, Times
 from hpckit.io.steps import Steps, planned
+from hpckit.names import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-Layout = Literal["mpi", "files", "h5py"]
 _PART = re.compile(r"\d{5,}\.h5(\.tmp)?", re.ASCII)
 _log = logging.getLogger(__name__)
 
