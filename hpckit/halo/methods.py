@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from hpckit.halo.persistent import Exchange
+from hpckit.halo.bound_exchange import Exchange
 from hpckit.names import HALO_METHODS, load
 
 if TYPE_CHECKING:
