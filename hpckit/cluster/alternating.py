@@ -63,8 +63,7 @@ def alternate(
 
 
 def _central(state: DistanceState) -> np.ndarray:
-    """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among
-    equals (collective).
+    """(k,) int64: for each cluster its cheapest member, the lowest among equals (collective).
 
     The medoid stays unless another is better. Medoids of other clusters, which may be members where
     objects coincide, do not count, so that medoids stay different.
@@ -89,9 +88,7 @@ def _central(state: DistanceState) -> np.ndarray:
 
 
 def _costs(state: DistanceState, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at
-    `starts`.
-    """
+    """(k,) float64, each cluster's cost; `members` by cluster, whose first are at `starts`."""
     costs = state.weights * state.dn
     if not state.distances.wide:
         return np.bincount(state.near, costs, state.k)

@@ -1,6 +1,4 @@
-"""Where a search is: what a monitor may look at, and all that is needed to go on later, on any
-number of ranks.
-"""
+"""Where a search is: what a monitor may look at, and what it needs to go on on any ranks."""
 
 from __future__ import annotations
 
@@ -41,7 +39,9 @@ class Progress:
         self.blocks = -(-state.distances.candidates // self.block)
         self._most_quiet = state.distances.candidates if max_neighbors is None else max_neighbors
         self.visited = self.quiet = 0
-        self._state, self._limit, self._monitor = state, limit, monitor
+        self._state = state
+        self._limit = limit
+        self._monitor = monitor
         state.ranks.same("whether there is a monitor", monitor is not None)
         if resume is not None:
             self._resume(resume)
@@ -80,9 +80,7 @@ class Progress:
 
     @property
     def ahead(self) -> int:
-        """How many blocks to judge before the ranks agree: the more, the longer none has offered a
-        swap.
-        """
+        """Blocks to judge before ranks agree: the more, the longer none has offered a swap."""
         if self.quiet < _SLOW:
             return 1
         left = min(
@@ -129,8 +127,9 @@ class Progress:
 
 
 def resumed_medoids(problem: inputs.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
-    """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit
-    (collective).
+    """The medoids to go on with, (k,) int64 (collective).
+
+    Raises `ConfigError` on all ranks where they do not fit.
     """
     with problem.ranks.together():
         missing = {"block", "visited", "quiet", "loss", "medoids", "trace"} - set(snapshot)

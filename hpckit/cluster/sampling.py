@@ -1,6 +1,4 @@
-"""Searches that look at some of the objects, or at some of the candidates: for more of them than
-fasterpam can take.
-"""
+"""Searches that look at some of the objects, or candidates: for more than fasterpam can take."""
 
 from __future__ import annotations
 
@@ -109,8 +107,7 @@ def clarans(
     block: int = 64,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """FasterCLARANS: candidates in random order, until many in a row offer no swap; the best of
-    several starts.
+    """FasterCLARANS: random candidates until many in a row offer no swap; the best of some starts.
 
     restarts : how many starts
     max_neighbors : that many in a row, in whole blocks; None: 2.5 % of the objects that are no
@@ -144,8 +141,7 @@ def onebatch(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective
-    over `comm`).
+    """OneBatchPAM: `fasterpam` of all candidates, judged by some of the objects (collective).
 
     batch : how many objects; each counts for all that it is the nearest of. None: the larger of 100
         ln(k n) and 50 k; more is better. Keeps 4 n batch / ranks bytes; with memory="free", for few
@@ -186,18 +182,14 @@ def _size(problem: Problem, name: str, given: int | None, default: int) -> int:
 
 
 def _sample(problem: Problem, size: int, draws: np.random.Generator, *kept: int) -> np.ndarray:
-    """`size` objects, ascending: those `kept`, and others drawn from all that weigh anything, while
-    there are any.
-    """
+    """`size` objects, ascending: those `kept`, and drawn ones, that weigh anything if there are."""
     order = draws.random(problem.n) + (problem.weights == 0)
     order[list(kept)] = -1
     return np.sort(np.argpartition(order, size - 1)[:size])
 
 
 def _shares(problem: Problem, distances: Distances) -> np.ndarray:
-    """(batch,) float64: what those objects weigh together that each of the batch is nearest to
-    (collective).
-    """
+    """(batch,) float64: what those weigh together that each is nearest to (collective)."""
     shares, nearest = np.zeros(distances.n), native.load("hpckit.cluster.kernels.sampling").nearest
     mine = np.arange(distances.first, distances.first + distances.m)
     weights = problem.weights[mine]

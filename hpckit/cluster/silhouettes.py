@@ -50,8 +50,7 @@ def fastermsc(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam`
-    (collective over `comm`).
+    """FasterMSC: medoids of a high average medoid silhouette, by swaps (collective).
 
     The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the
     second). The result's `loss`, which swaps lower, is 1 - its weighted average, from ratios each
@@ -76,8 +75,7 @@ def dynmsc(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> DynResult:
-    """DynMSC: the number of medoids with the highest average medoid silhouette (collective over
-    `comm`).
+    """DynMSC: the number of medoids of the highest average medoid silhouette (collective).
 
     FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal
     costs least. Among equals the lowest k is best; n_iter, n_swap and trace are those of its
@@ -163,8 +161,7 @@ def medoid_silhouette(
     threads: int = 1,
     distributed: bool = False,
 ) -> np.ndarray:
-    """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0
-    (collective over `comm`).
+    """Medoid silhouette, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective).
 
     dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects.
     Other arguments and errors as for `fasterpam`. Source as for `fastermsc`.
@@ -228,9 +225,7 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
-    """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster
-    i.
-    """
+    """sums[i, o] += distances of object o to those of own candidates that are in cluster i."""
     first, add_rows = distances.first, distances.kernels("silhouette").add_rows
     own = first + np.argsort(
         clusters[first : first + distances.m]
@@ -252,11 +247,10 @@ class SilhouetteState(State):
         self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks
     ) -> None:
         super().__init__(distances, weights, medoids, ranks)
-        self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
-        self._kernels, self._all = (
-            native.load("hpckit.cluster.kernels.silhouette"),
-            float(weights.sum()),
-        )
+        self.dt = np.empty(self.n, np.float32)
+        self.ratios = np.empty((3, self.n))
+        self._kernels = native.load("hpckit.cluster.kernels.silhouette")
+        self._all = float(weights.sum())
         served = (
             self.near,
             self.seco,

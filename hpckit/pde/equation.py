@@ -153,9 +153,7 @@ class Equation(Generic[S, O]):
         return self.solver.fields
 
     def verdict(self) -> dict[str, float]:
-        """Whether the result is right: what was checked, with its unit, and the answer
-        (collective).
-        """
+        """Whether the result is right: what was checked, with unit, and the answer (collective)."""
         raise NotImplementedError
 
     def pictures(self, planes: Planes) -> Iterator[Picture]:

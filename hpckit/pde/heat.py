@@ -180,9 +180,7 @@ class Options(msgspec.Struct):
 
 
 class HeatEquation(Equation[Heat, Options]):
-    """Heat in a unit box: a wave that decays as the analytic solution says, or any initial field
-    from a file.
-    """
+    """Heat in a unit box: a wave that decays as analysis says, or any initial field of a file."""
 
     Options = Options
     drawn_from = 2
@@ -230,9 +228,7 @@ class HeatEquation(Equation[Heat, Options]):
         return fields if self.setup.input else {**fields, "error": self._error()}
 
     def verdict(self) -> dict[str, float]:
-        """Distance from the analytic solution; from a file, the heat that insulated walls should
-        have kept.
-        """
+        """Distance from the analytic solution; from a file, heat that walls should have kept."""
         from mpi4py import MPI
 
         if self.setup.input:

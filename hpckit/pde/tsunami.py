@@ -59,9 +59,7 @@ class Place(msgspec.Struct):
 
 
 class Options(msgspec.Struct):
-    """Linear long waves; the input is elevation in m, negative under water, rows from south to
-    north.
-    """
+    """Linear long waves; input: elevation in m, negative under water, rows from south to north."""
 
     source: Source = msgspec.field(default_factory=Source)
     shallowest: Annotated[Positive, note("water less deep than this counts as this deep, m")] = 20.0
