@@ -26,12 +26,14 @@ def alternate(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """Objects go to their nearest medoids, clusters take the member that serves them best, in turn:
-    for comparison.
+    """Alternation: objects go to their nearest medoid, clusters to their best member (collective).
 
+    It is fast and finds worse medoids than swaps do: it is here for comparison.
     Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid
     that changed, with the loss after its round. Source: Maranzana, Operational Research Quarterly
-    15, 1964.
+    15, 1964. ::
+
+        found = alternate(points, 20, metric="euclidean", random_state=1)
     """
     problem = inputs.check(
         data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common

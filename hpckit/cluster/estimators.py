@@ -370,11 +370,13 @@ class DynMSC(_Medoids):
 
     k_max, k_min : the most and the fewest to try
     metric, init, block, max_iter, metric_params, memory, threads, random_state, comm : as for
-    `KMedoids`; of `init`,
-        k_max are named
+        `KMedoids`; of `init`, k_max are named
 
     After `fit`: `n_clusters_`, `scores_` (fields k and silhouette, for each k tried), and what
-    `KMedoids` has, for the best k. Errors and warnings as there.
+    `KMedoids` has, for the best k. Errors and warnings as there. ::
+
+        model = DynMSC(20, random_state=1).fit(points)
+        print(model.n_clusters_, model.scores_["silhouette"].max())
     """
 
     def __init__(

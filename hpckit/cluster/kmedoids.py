@@ -69,7 +69,10 @@ def pam(
 
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`;
     max_iter: most swaps. Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations
-    Research 150, 2007.
+    Research 150, 2007. ::
+
+        found = pam(distances, 20)  # (n, n), the distances between all objects
+        print(found.n_swap, found.loss)
     """
     problem = inputs.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)

@@ -24,6 +24,15 @@ class Progress:
     block : candidates judged together; blocks : how many of them are a pass over all candidates
     visited : blocks since the start; quiet : how many of the last ones offered no swap
     max_neighbors : how many candidates in a row may offer none before the search ends; None: all
+
+    ::
+
+        def monitor(progress):
+            if progress.n_swap > 100:
+                kept.update(progress.snapshot())  # for fasterpam(..., resume=kept)
+
+        kept = {}
+        found = fasterpam(points, 20, metric="euclidean", monitor=monitor, random_state=1)
     """
 
     def __init__(

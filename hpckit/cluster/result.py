@@ -29,6 +29,11 @@ class Result:
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
     converged : whether the search ended by itself, and not at max_iter
+
+    ::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1)
+        centres, sizes = points[found.medoids], np.bincount(found.labels)
     """
 
     medoids: np.ndarray

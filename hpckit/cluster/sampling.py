@@ -42,7 +42,9 @@ def clara(
 
     Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the
     best sample, and losses in the trace are its own. Source: Schubert & Rousseeuw, Information
-    Systems 101, 2021.
+    Systems 101, 2021. ::
+
+        found = clara(points, 20, samples=10, metric="euclidean", random_state=1)
     """
     counts, limits = (
         {"samples": samples, "block": block},
@@ -114,7 +116,9 @@ def clarans(
         medoids
 
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information
-    Systems 101, 2021.
+    Systems 101, 2021. ::
+
+        found = clarans(points, 20, restarts=4, metric="euclidean", random_state=1)
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
     problem = inputs.check(data, k, counts, limits, search="clarans", init=init, **common)
@@ -148,7 +152,9 @@ def onebatch(
         coordinates as fast, next to nothing
 
     Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the
-    batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025.
+    batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025. ::
+
+        found = onebatch(points, 20, batch=500, metric="manhattan", memory="free", random_state=1)
     """
     limits = {"batch": batch, "max_iter": max_iter}
     problem = inputs.check(

@@ -35,6 +35,12 @@ class DynResult(Result):
 
     scores : (k_max - k_min + 1,) with fields k, rising, and silhouette, the average medoid
         silhouette reached
+
+    ::
+
+        found = dynmsc(points, 20, metric="euclidean", random_state=1)
+        for k, silhouette in found.scores:
+            print(k, silhouette)
     """
 
     scores: np.ndarray
@@ -55,7 +61,10 @@ def fastermsc(
     The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the
     second). The result's `loss`, which swaps lower, is 1 - its weighted average, from ratios each
     rounded to 2**-24. k is 2 or more; other arguments and errors as for `fasterpam`. Source:
-    Lenssen & Schubert, Information Systems 120, 2024.
+    Lenssen & Schubert, Information Systems 120, 2024. ::
+
+        found = fastermsc(points, 20, metric="euclidean", random_state=1)
+        print(1 - found.loss)  # the average medoid silhouette
     """
     problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common
@@ -80,7 +89,10 @@ def dynmsc(
     FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal
     costs least. Among equals the lowest k is best; n_iter, n_swap and trace are those of its
     search. init: k_max medoids; max_iter: for each k; other arguments, errors and source as for
-    `fastermsc`.
+    `fastermsc`. ::
+
+        found = dynmsc(points, 20, metric="euclidean", random_state=1)
+        print(len(found.medoids), found.scores["silhouette"].max())
     """
     counts = {"block": block, "k_min": k_min}
     problem = inputs.check(
@@ -123,7 +135,10 @@ def silhouette(
     labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are
         distributed
     other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20,
-    1987.
+    1987. ::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1)
+        print(silhouette(points, found.labels, metric="euclidean").mean())
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     common |= {
@@ -164,7 +179,10 @@ def medoid_silhouette(
     """Medoid silhouette, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective).
 
     dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects.
-    Other arguments and errors as for `fasterpam`. Source as for `fastermsc`.
+    Other arguments and errors as for `fasterpam`. Source as for `fastermsc`. ::
+
+        found = fastermsc(points, 20, metric="euclidean", random_state=1)
+        print(medoid_silhouette(points, found.medoids, metric="euclidean").mean())
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     problem = inputs.check(
