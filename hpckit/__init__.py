@@ -93,9 +93,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """As the installed package says; looked up when asked, for it takes longer than all of the
-    above.
-    """
+    """As the installed package says; asked for seldom, as it takes longer than all of the above."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

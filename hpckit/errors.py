@@ -16,19 +16,39 @@ if TYPE_CHECKING:
 
 
 class HpckitError(Exception):
-    """Whatever hpckit itself raises; a program that does not catch it ends with `exit_code`."""
+    """Whatever hpckit itself raises; a program that does not catch it ends with `exit_code`.
+
+    ::
+
+        try:
+            Halo(grid, fields=[u], method="shared")
+        except HpckitError as error:  # on all ranks
+            print(error)
+    """
 
     exit_code = 1
 
 
 class ConfigError(HpckitError, ValueError):
-    """The user asked for the impossible: arguments, case file or input are wrong."""
+    """The user asked for the impossible: arguments, case file or input are wrong.
+
+    ::
+
+        if n < 1:
+            raise ConfigError(f"n = {n} must be at least 1")
+    """
 
     exit_code = 2
 
 
 class Checkpointed(HpckitError):
-    """The run was stopped, its state saved: run it again (75 is EX_TEMPFAIL)."""
+    """The run was stopped, its state saved: run it again (75 is EX_TEMPFAIL).
+
+    ::
+
+        if signalled:
+            raise Checkpointed("stopped at step 100: run again with --resume")
+    """
 
     exit_code = 75
 

@@ -96,8 +96,7 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
 @functools.cache
 def load(module: str) -> SimpleNamespace:
-    """The exported kernels of `module` as ctypes functions, compiled first where the cache has none
-    for this machine.
+    """The exported kernels of `module` as ctypes functions, compiled first where none are cached.
 
     Concurrent first uses are safe: one process of a host compiles while the others sleep. Where
     kernels cannot be linked or kept, each process compiles them in memory (slower start, same speed
@@ -126,8 +125,7 @@ def is_kept(module: str) -> bool:
 
 
 def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
-    """A kernel of integers and addresses with its arguments for good: half the cost of a call that
-    converts them.
+    """A kernel of integers and addresses, its arguments bound: half the cost of a call.
 
     keep : whatever owns the memory at these addresses; it lives as long as the result.
     """
@@ -144,9 +142,7 @@ def address(array: Any) -> int:
 
 
 def _entry(module: str) -> str:
-    """Name of its library, which changes with the sources, the compiler and the CPU: machines may
-    share a cache.
-    """
+    """Name of its library, by sources, compiler and CPU: machines may share a cache."""
     parts = [_source(module), _OURS, *_machine()]
     return f"{module}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
@@ -198,9 +194,7 @@ def _used(module: str, wanted: Set[str] | None) -> Iterator[str]:
 
 
 class _Statement(NamedTuple):
-    """What stands at the left margin of a module, and the names that it defines: none, if that is
-    not plain to see.
-    """
+    """A statement at a module's left margin, and the names it defines: none if not plain to see."""
 
     text: str
     names: frozenset[str]
@@ -266,9 +260,7 @@ def _machine() -> list[str]:
 
 
 def _kept(entry: str) -> SimpleNamespace | None:
-    """The kernels of a library in the cache; None where there is none that is whole and made for
-    this machine.
-    """
+    """The kernels of a cached library; None where none is whole and made for this machine."""
     for folder in cache.places():
         content = cache.read(folder / entry) or b""
         image = content[:-_DIGEST]
@@ -411,9 +403,7 @@ def _numba_signature(match: re.Match[str]) -> str:
 
 
 def _objects(kernels: dict[str, tuple[Any, str]]) -> list[bytes]:
-    """Object files of all kernels, of what stands for numba's runtime, and of the library's
-    description of itself.
-    """
+    """Object files of the kernels, of numba's stand-in runtime, and the description of all."""
     from llvmlite import binding as llvm
 
     codes = [
@@ -431,9 +421,7 @@ def _objects(kernels: dict[str, tuple[Any, str]]) -> list[bytes]:
 
 
 def _trap_numba_runtime(modules: Iterable[Any]) -> str:
-    """Definitions of numba's error-raising runtime, which is not there at run time: kernels never
-    raise, so trap.
-    """
+    """Numba's error-raising runtime, absent at run time, as traps: kernels never raise."""
     names = {
         f.name
         for m in modules

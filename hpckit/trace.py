@@ -42,7 +42,8 @@ class _Span:
     __slots__ = ("_begin", "_bytes", "_name")
 
     def __init__(self, name: str, bytes: int) -> None:
-        self._name, self._bytes = name, bytes
+        self._name = name
+        self._bytes = bytes
 
     def __enter__(self) -> None:
         # Here already, so that the table lists outer spans before inner ones.

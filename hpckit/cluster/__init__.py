@@ -1,5 +1,4 @@
-"""k-medoids on one or many ranks: the same medoids, labels, loss and swaps, bit for bit, on any
-number of them.
+"""k-medoids on any number of ranks: the same medoids, labels, loss and swaps, bit for bit.
 
 From data to medoids, in the order in which a search goes through the files:
 

@@ -26,12 +26,14 @@ def alternate(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """Objects go to their nearest medoids, clusters take the member that serves them best, in turn:
-    for comparison.
+    """Alternation: objects go to their nearest medoid, clusters to their best member (collective).
 
+    It is fast and finds worse medoids than swaps do: it is here for comparison.
     Arguments and errors as for `fasterpam`. n_iter counts rounds; each entry of `trace` is a medoid
     that changed, with the loss after its round. Source: Maranzana, Operational Research Quarterly
-    15, 1964.
+    15, 1964. ::
+
+        found = alternate(points, 20, metric="euclidean", random_state=1)
     """
     problem = inputs.check(
         data, k, {}, {"max_iter": max_iter}, search="alternate", init=init, **common
@@ -63,8 +65,7 @@ def alternate(
 
 
 def _central(state: DistanceState) -> np.ndarray:
-    """(k,) int64: for each cluster the member that serves it at the least cost, the lowest among
-    equals (collective).
+    """(k,) int64: for each cluster its cheapest member, the lowest among equals (collective).
 
     The medoid stays unless another is better. Medoids of other clusters, which may be members where
     objects coincide, do not count, so that medoids stay different.
@@ -89,9 +90,7 @@ def _central(state: DistanceState) -> np.ndarray:
 
 
 def _costs(state: DistanceState, members: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(k,) float64, what each cluster costs; `members` by cluster, the first of each at
-    `starts`.
-    """
+    """(k,) float64, each cluster's cost; `members` by cluster, whose first are at `starts`."""
     costs = state.weights * state.dn
     if not state.distances.wide:
         return np.bincount(state.near, costs, state.k)

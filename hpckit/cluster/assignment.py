@@ -18,9 +18,7 @@ _FEW = 2**12  # ticks: where many objects are nearer to their medoids, distances
 
 
 def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
-    """For each object the nearest medoid, (n,) int64, the lowest among equals; and what all cost
-    (collective).
-    """
+    """Each object's nearest medoid, (n,) int64, the lowest of equals; and all cost (collective)."""
     ranks, others = problem.ranks, problem.n - problem.k
     with span("labels"):
         for wide in (False, True):
@@ -41,9 +39,7 @@ def assign(problem: Problem, medoids: np.ndarray) -> tuple[np.ndarray, float]:
 def to_medoids(
     problem: Problem, medoids: np.ndarray, wide: bool
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """Exponent of a tick; and of this rank's objects, piece by piece, the ticks to the medoids,
-    (any, k) floats.
-    """
+    """Exponent of a tick; this rank's objects' ticks to the medoids, pieces (any, k) of floats."""
     return (_given if isinstance(problem.data, Matrix) else _computed)(problem, medoids, wide)
 
 

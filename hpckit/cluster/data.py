@@ -1,6 +1,4 @@
-"""The data that users pass: points, which all ranks get whole, or a matrix of distances, which
-stays where it is.
-"""
+"""What users pass: points, which all ranks get whole, or distances, which stay where they are."""
 
 from __future__ import annotations
 
@@ -31,8 +29,9 @@ def read_data(
     distributed: bool,
     gaps: bool = False,
 ) -> tuple[Matrix | np.ndarray, np.ndarray]:
-    """A matrix, or points (n, d) float64, and weights (n,) float64; `ConfigError` on all ranks
-    (collective).
+    """A matrix, or points (n, d) float64, and weights (n,) float64 (collective).
+
+    Raises `ConfigError` on all ranks.
 
     distributed : `data` and `sample_weight` are this rank's slices; gaps : coordinates may be NaN
     """
@@ -61,9 +60,7 @@ def read_data(
 def _points(
     ranks: Ranks, rows: np.ndarray | h5py.Dataset, in_parts: bool, distributed: bool, gaps: bool
 ) -> np.ndarray:
-    """All of them on all ranks, each of which reads its part where they are in a file
-    (collective).
-    """
+    """All of them on all ranks; of a file each rank reads its part (collective)."""
     first, stop = ranks.block(len(rows)) if in_parts else (0, len(rows))
     mine = np.empty((0, 0))
     with ranks.together():

@@ -54,8 +54,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Distances(ABC):
-    """D[o, j] of n objects to the candidates first <= j < first + m of this rank, out of
-    `candidates` on all.
+    """D[o, j] of n objects to this rank's candidates first <= j < first + m, of `candidates`.
 
     objects : (n,) int64, ascending, those of all that are numbered 0 to n - 1 here
     by_candidate : rows are those of candidates, n long with zeros up to whole `LANES`; else those
@@ -90,9 +89,7 @@ class Distances(ABC):
         return quantization.WIDE_FAR if self.wide else quantization.FAR
 
     def sums(self, *shape: int) -> np.ndarray:
-        """Room for exact sums of distances, all 0; float64 of `shape`, or uint64 with one more
-        axis.
-        """
+        """Room for exact sums, all 0: float64 of `shape`, or uint64 with one more axis."""
         return np.zeros((*shape, quantization.LIMBS), np.uint64) if self.wide else np.zeros(shape)
 
     def nearest(self, sums: np.ndarray) -> np.ndarray:
@@ -104,9 +101,7 @@ class Distances(ABC):
         return found
 
     def total(self, sums: np.ndarray, ranks: Ranks) -> np.ndarray:
-        """The float64 that are nearest to the sums of all ranks, none of them negative
-        (collective).
-        """
+        """The float64 nearest to the sums of all ranks, none of them negative (collective)."""
         if not self.wide:
             ranks.add(sums)
             return sums
@@ -137,26 +132,23 @@ class Distances(ABC):
         return ticks.T if self.by_candidate else ticks
 
     def pieces(self, items: np.ndarray) -> Iterator[tuple[int, Rows]]:
-        """All rows of `items`, as many at once as there is room for: where a piece starts in them,
-        and its rows.
-        """
+        """All rows of `items`, as many at once as have room: where a piece starts, and its rows."""
         for start in range(0, len(items), self.at_once):
             yield start, self.rows(items[start : start + self.at_once])
 
 
 @dataclass(frozen=True)
 class Stored(Distances):
-    """In memory, or in a file that is mapped into it. ticks : float32; (m, padded n) if
-    `by_candidate`, else (n, m).
+    """In memory, or in a file that is mapped into it.
+
+    ticks : float32; (m, padded n) if `by_candidate`, else (n, m).
     """
 
     ticks: np.ndarray
 
     @property
     def view(self) -> np.ndarray:
-        """(n, m): the distance of object o to candidate first + j at [o, j], whatever the
-        layout.
-        """
+        """(n, m): the distance of object o to candidate first + j at [o, j], in any layout."""
         return self.ticks[:, : self.n].T if self.by_candidate else self.ticks
 
     def rows(self, items: np.ndarray) -> Rows:
@@ -226,10 +218,14 @@ class _Source(ABC):
     scale = 0
 
     def __init__(self, problem: Problem, objects: np.ndarray, by_candidate: bool) -> None:
-        self.problem, self.ranks, self.data = problem, problem.ranks, problem.data
-        self.objects, self.by_candidate = objects, by_candidate
+        self.problem = problem
+        self.ranks = problem.ranks
+        self.data = problem.data
+        self.objects = objects
+        self.by_candidate = by_candidate
         self.first, stop = self.ranks.block(problem.n)
-        self.m, own = stop - self.first, np.arange(self.first, stop)
+        self.m = stop - self.first
+        own = np.arange(self.first, stop)
         self.rows, self.columns = (own, objects) if by_candidate else (objects, own)
         self.width = -(-len(objects) // LANES) * LANES if by_candidate else self.m
 
@@ -256,9 +252,7 @@ class _Source(ABC):
 
     @abstractmethod
     def count(self, some: np.ndarray, top: float, counts: np.ndarray) -> None:
-        """Into counts[p] the `quantization.histogram` of what this rank has of row some[p]
-        (collective).
-        """
+        """Into counts[p] this rank's `quantization.histogram` of row some[p] (collective)."""
 
     @abstractmethod
     def fill(self, exponent: int, ticks: np.ndarray, wide: bool) -> None:
@@ -394,9 +388,7 @@ class _Points(_Source):
         )
 
     def on_demand(self) -> bool:
-        """Whether not to keep them, because half of the free memory would not be enough
-        (collective).
-        """
+        """Whether not to keep them: half of the free memory is not enough (collective)."""
         if self.problem.memory != "auto":
             return self.problem.memory == "free"
         import psutil
@@ -406,9 +398,7 @@ class _Points(_Source):
 
 
 def look_over(own: np.ndarray, ranks: Ranks) -> None:
-    """Warn of what is allowed, but seldom meant in the distances of own objects to own
-    candidates.
-    """
+    """Warn of what is allowed, but seldom meant in distances of own objects to own candidates."""
     some = np.arange(0, len(own), len(own) // _SAMPLE + 1)
     sample = own[np.ix_(some, some)]
     found = own.diagonal(), sample != sample.T

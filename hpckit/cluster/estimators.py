@@ -1,6 +1,4 @@
-"""k-medoids as scikit-learn estimators: for pipelines, searches over parameters, and labels of new
-objects.
-"""
+"""k-medoids as scikit-learn estimators: for pipelines, searches, and labels of new objects."""
 
 from __future__ import annotations
 
@@ -82,8 +80,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     comm: MPI.Intracomm | None
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels (n,) int64: for each object the position in `medoid_indices_` of the nearest
-        medoid.
+        """(n,) int64: for each object the position in `medoid_indices_` of the nearest medoid.
 
         X : points (n, d); with metric="precomputed" distances (n, n_fitted) to the objects of
             `fit`. Not collective.
@@ -98,9 +95,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         return np.concatenate([part.astype(X.dtype) for part in self._distances(X)])
 
     def _checked(self, X: Any, *, reset: bool, **limits: Any) -> Any:
-        """X as an array or a sparse matrix, its columns those of `fit` unless this is it
-        (`reset`).
-        """
+        """X as an array or sparse matrix, its columns as in `fit`, unless this is it (`reset`)."""
         check_unmasked(X, "X")
         given = isinstance(self.metric, str) and self.metric == "precomputed"
         limits |= {"accept_sparse": False if given else "csr", "ensure_non_negative": given}
@@ -161,9 +156,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         return self.init
 
     def _search(self, n: int) -> tuple[Any, dict[str, Any]]:
-        """The search for n objects, which makes no remarks of its own, and what it alone is to be
-        told.
-        """
+        """The search for n objects, without remarks of its own, and what it alone is to be told."""
         searches = self._searches(n)
         own = {name: value for name in _OWN if (value := getattr(self, name, None)) is not None}
         takes = [signature(search).parameters.keys() for search in searches]
@@ -202,8 +195,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     def _remarks(
         self, X: np.ndarray, result: Result, called: str
     ) -> Iterator[tuple[str, type[Warning]]]:
-        """What the user may not expect; on all ranks, so that where it is made an error, all meet
-        it.
+        """What the user may not expect; on all ranks, which all meet it where it is an error.
 
         The first two begin with the words that filters for scikit-learn-extra look for.
         """
@@ -247,9 +239,7 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 yield distances
 
     def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (n,) int64, of what `transform` returns, and distances (n,) float64 to the nearest
-        medoid.
-        """
+        """Labels (n,) of what `transform` gives, and distances to the nearest medoids, (n,)."""
         parts = [
             (part.astype(X.dtype).argmin(axis=1), part.min(axis=1)) for part in self._distances(X)
         ]
@@ -380,11 +370,13 @@ class DynMSC(_Medoids):
 
     k_max, k_min : the most and the fewest to try
     metric, init, block, max_iter, metric_params, memory, threads, random_state, comm : as for
-    `KMedoids`; of `init`,
-        k_max are named
+        `KMedoids`; of `init`, k_max are named
 
     After `fit`: `n_clusters_`, `scores_` (fields k and silhouette, for each k tried), and what
-    `KMedoids` has, for the best k. Errors and warnings as there.
+    `KMedoids` has, for the best k. Errors and warnings as there. ::
+
+        model = DynMSC(20, random_state=1).fit(points)
+        print(model.n_clusters_, model.scores_["silhouette"].max())
     """
 
     def __init__(

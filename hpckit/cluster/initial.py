@@ -34,9 +34,7 @@ def medoids(problem: Problem, distances: Distances) -> np.ndarray:
 
 
 def generator(random_state: Any, ranks: Ranks) -> np.random.Generator:
-    """What draws the same numbers on all ranks, whatever they passed: rank 0 draws its seed
-    (collective).
-    """
+    """Draws the same numbers on all ranks, whatever they passed: rank 0's seed (collective)."""
     seed = np.empty(1, np.int64)
     with ranks.together():
         try:
@@ -69,12 +67,14 @@ class _Start:
 
     def __init__(self, distances: Distances, weights: np.ndarray, ranks: Ranks) -> None:
         n = distances.n
-        self.distances, self.weights, self.ranks = distances, weights, ranks
-        self.taken, self.nearest = (
-            np.zeros(distances.candidates, np.int64),
-            np.full(n, distances.far, np.float32),
-        )
-        self.changed, self.was, self.count = np.arange(n), np.zeros(n, np.float32), n
+        self.distances = distances
+        self.weights = weights
+        self.ranks = ranks
+        self.taken = np.zeros(distances.candidates, np.int64)
+        self.nearest = np.full(n, distances.far, np.float32)
+        self.changed = np.arange(n)
+        self.was = np.zeros(n, np.float32)
+        self.count = n
         self._column = np.empty(n, np.float32)
         arrays = self._column, self.nearest, self.changed, self.was
         approach = native.load("hpckit.cluster.kernels.build").approach
@@ -110,8 +110,7 @@ def _build(distances: Distances, weights: np.ndarray, k: int, ranks: Ranks) -> n
 
 
 def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
-    """Those with the least sum of weighted distances from all objects, the lowest among equals
-    (collective).
+    """Those with the least weighted distances from all, the lowest of equals (collective).
 
     They are the k that BUILD would like best as the first.
     """
@@ -121,9 +120,7 @@ def _most_central(distances: Distances, problem: Problem) -> np.ndarray:
 
 
 def _update(start: _Start, gain: np.ndarray) -> None:
-    """Replace what the changed objects contribute to the gains, (m,) float64, of this rank's
-    candidates.
-    """
+    """Replace what the changed objects give to the gains, (m,) float64, of own candidates."""
     kernels, distances = start.distances.kernels("build"), start.distances
     nearest, weights, at_gain, changed, was = map(
         native.address, (start.nearest, start.weights, gain, start.changed, start.was)
@@ -142,9 +139,7 @@ def _update(start: _Start, gain: np.ndarray) -> None:
 
 
 def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
-    """LAB's step: add the best of about sqrt(n) candidates, judged by as many objects (Schubert &
-    Rousseeuw 2021).
-    """
+    """LAB's step: add the best of some sqrt(n) candidates (Schubert & Rousseeuw 2021)."""
     distances = start.distances
     others = np.flatnonzero(start.taken == 0)
     candidates = np.sort(others[_sample(len(others), draws)])
@@ -166,9 +161,7 @@ def _best_of_sample(start: _Start, draws: np.random.Generator) -> int:
 
 
 def _far_away(start: _Start, draws: np.random.Generator) -> int:
-    """The step of k-medoids++: add an object, drawn in proportion to its weight and its distance to
-    the medoids.
-    """
+    """k-medoids++'s step: add an object, drawn by its weight times its distance to the medoids."""
     share = start.weights * start.nearest
     share[start.taken[start.distances.objects] == 1] = 0  # not everybody's distance to itself is 0
     below = share.cumsum()  # exact if whole, and not divided over ranks

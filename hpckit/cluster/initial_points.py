@@ -36,9 +36,7 @@ def read(init: Any, metric: Any, d: int) -> np.ndarray | None:
 
 
 def objects(points: np.ndarray, metric: Metric, places: np.ndarray) -> np.ndarray:
-    """(k,) int64: for each place in turn the nearest of the points (n, d) that are left, above all
-    one equal to it.
-    """
+    """(k,) int64: for each place in turn the nearest point (n, d) left, above all an equal one."""
     chosen, left = [], np.ones(len(points), bool)
     for place in places:
         distances = metric.table(points, place[None])[:, 0]

@@ -1,6 +1,4 @@
-"""Distances where the user has them: rows of a float32 matrix that kernels read, and round, as they
-are.
-"""
+"""Distances where the user has them: rows of a float32 matrix, read and rounded as they are."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ _RANGE = 100  # largest exponent of a tick: it and its inverse must be float32
 
 @dataclass(frozen=True)
 class InPlace(Distances):
-    """Nothing is copied. table : float32; (n, n), symmetric or transposed, if `by_candidate`, else
-    (n, m).
+    """Nothing is copied.
+
+    table : float32; (n, n), symmetric or transposed, if `by_candidate`, else (n, m).
     """
 
     table: np.ndarray
@@ -50,9 +49,7 @@ class InPlace(Distances):
 
 
 def find(problem: Problem, *, by_candidate: bool) -> InPlace | None:
-    """This rank's distances, if the data are a matrix that has such rows, or is symmetric
-    (collective).
-    """
+    """This rank's distances, if the matrix has such rows or is symmetric (collective)."""
     ranks, n = problem.ranks, problem.n
     matrix = _matrix(problem)
     if ranks.maximum(matrix is None) or matrix is None:
@@ -97,9 +94,7 @@ def _matrix(problem: Problem) -> np.ndarray | None:
 
 
 def _largest_symmetric(rows: np.ndarray, ranks: Ranks, threads: list[int]) -> float:
-    """The largest that this rank finds in its part of the matrix; infinite where that is not
-    symmetric.
-    """
+    """The largest in this rank's part of the matrix; infinite where it is not symmetric."""
     largest = native.load("hpckit.cluster.kernels.ticks").largest_symmetric
     first, parts = sum(threads[: ranks.rank]), sum(threads)
 

@@ -105,8 +105,7 @@ def check(
     memory: Any = "auto",
     **unknown: Any,
 ) -> Problem:
-    """The problem; `ConfigError` on all ranks where it is unsound on one, or not the same
-    (collective).
+    """The problem (collective); `ConfigError` on all ranks where it is unsound, or differs.
 
     counts, limits : further arguments that must be whole numbers above 0; those of `limits` may be
         None, max_iter 0

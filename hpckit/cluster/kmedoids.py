@@ -24,8 +24,7 @@ def fasterpam(
     resume: dict[str, Any] | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """FasterPAM: swap as soon as a block of candidates offers an improvement (collective over
-    `comm`).
+    """FasterPAM: swap as soon as a block of candidates offers an improvement (collective).
 
     data : (n, n) distances, D[o, j] = cost of serving object o by medoid j, which need not be
         symmetric; or points (n, d) with another metric. Whole on every rank.
@@ -66,12 +65,14 @@ def pam(
     resume: dict[str, Any] | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """Exact PAM: always the best of all swaps, the same ones as the original algorithm (collective
-    over `comm`).
+    """Exact PAM: always the best of all swaps, as the original algorithm does (collective).
 
     Keeps 8 k n / ranks bytes beside the distances. Arguments and errors as for `fasterpam`;
     max_iter: most swaps. Sources: Kaufman & Rousseeuw 1987; Resende & Werneck, Annals of Operations
-    Research 150, 2007.
+    Research 150, 2007. ::
+
+        found = pam(distances, 20)  # (n, n), the distances between all objects
+        print(found.n_swap, found.loss)
     """
     problem = inputs.check(data, k, {}, {"max_iter": max_iter}, search="pam", init=init, **common)
     state = _start(problem, resume, by_candidate=False)

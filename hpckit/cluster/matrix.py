@@ -1,6 +1,4 @@
-"""A given matrix of distances, whole on every rank, in an HDF5 file, or in slices of rows on the
-ranks.
-"""
+"""A given matrix of distances: whole on every rank, in an HDF5 file, or in slices on the ranks."""
 
 from __future__ import annotations
 
@@ -29,16 +27,13 @@ class Matrix(ABC):
 
     @abstractmethod
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
-        """Over all ranks, the largest of these is that of all objects; `ConfigError` where one is
-        no distance.
-        """
+        """Over all ranks the largest of these; `ConfigError` where one is no distance."""
 
     @abstractmethod
     def pieces(
         self, objects: np.ndarray, first: int, stop: int
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Distances of `objects`, ascending, to first <= j < stop, this rank's candidates
-        (collective).
+        """Distances of `objects`, ascending, to own candidates first <= j < stop (collective).
 
         Yields p and (any, stop - first) float32 or float64, the rows of objects[p], objects[p + 1],
         ...
@@ -46,16 +41,15 @@ class Matrix(ABC):
 
     @abstractmethod
     def columns(self, candidates: np.ndarray, first: int, stop: int) -> np.ndarray:
-        """(any, candidates) float32 or float64, distances of this rank's objects: first <= o <
-        stop, or its slice.
-        """
+        """(any, candidates) float: distances of own objects, first <= o < stop, or its slice."""
 
 
 class Whole(Matrix):
     """Every rank reads what it needs. data : (n, n) of any real type"""
 
     def __init__(self, data: np.ndarray | h5py.Dataset) -> None:
-        self.n, self.data = len(data), data
+        self.n = len(data)
+        self.data = data
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         return max(
@@ -78,15 +72,17 @@ class Whole(Matrix):
 
 
 class Slices(Matrix):
-    """Each rank has some rows, in rank order, and sends to each other rank the columns of its
-    candidates.
+    """Each rank has rows, in rank order, and sends the others the columns of their candidates.
 
     rows : (any, n) of any real type; starts : number of the first row of each rank, and at the end
         n
     """
 
     def __init__(self, rows: np.ndarray, starts: list[int], comm: MPI.Intracomm) -> None:
-        self.n, self._rows, self._starts, self._comm = starts[-1], rows, starts, comm
+        self.n = starts[-1]
+        self._rows = rows
+        self._starts = starts
+        self._comm = comm
 
     def largest(self, objects: np.ndarray, first: int, stop: int) -> float:
         mine = objects[slice(*self._places(objects)[self._comm.rank])]
@@ -136,9 +132,7 @@ def real(values: np.ndarray) -> np.ndarray:
 
 
 def _parts(objects: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Some of the objects after the other, so many that their rows, `width` long, stay in the
-    cache.
-    """
+    """Some objects after the other: as many rows, `width` long, as stay in the cache."""
     step = (_VALUES // max(1, width) // _TILE + 1) * _TILE
     for p in range(0, len(objects), step):
         yield p, objects[p : p + step]

@@ -150,10 +150,10 @@ def _haversine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _nan_euclidean(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Of the coordinates that both points have, as if the others differed as much on average; NaN
-    where there is none.
+    """Of coordinates that both points have, as if the others differed as much on average.
 
-    One coordinate after the other, so that the order of the sum is the same for each pair.
+    NaN where there is none. One coordinate after the other, so that the order of the sum is the
+    same for each pair.
     """
     squares, present = np.zeros((2, len(x), len(y)))
     for a, b in zip(x.T, y.T, strict=True):
@@ -237,8 +237,7 @@ def definition(metric: Any) -> Definition | None:
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric with all its parameters: a function of two points, which knows how to do many at
-    once.
+    """A metric with all its parameters: a function of two points that knows how to do many.
 
     name : that of a definition, or a function of two points; "precomputed", which is no function
     """
@@ -315,8 +314,7 @@ def identify(metric: Any, parameters: Any) -> tuple[str, object]:
 def complete(
     metric: Any, parameters: Mapping[str, Any] | None, points: np.ndarray, ranks: Ranks
 ) -> Metric:
-    """The metric with its parameters, those that depend on the points (n, d) included: from all of
-    them (collective).
+    """The metric with all parameters, those that depend on the points too (collective).
 
     `metric` is a sound one; `ConfigError` on all ranks where the parameters, or the points, do not
     suit it.
@@ -355,9 +353,7 @@ def _try(metric: Metric, points: np.ndarray) -> None:
 
 
 def _computed(wanted: FromPoints, metric: str, points: np.ndarray, ranks: Ranks) -> np.ndarray:
-    """The parameter that depends on the points, the same bits on all ranks: rank 0 computes it
-    (collective).
-    """
+    """The parameter that depends on the points, rank 0's bits on all ranks (collective)."""
     value = np.zeros((points.shape[1],) * wanted.axes)
     with ranks.together():
         if len(points) < 2:

@@ -1,5 +1,4 @@
-"""Distances between points, in ticks; their bits depend neither on who computes them nor on what is
-computed with them.
+"""Distances between points, in ticks; a pair's bits depend on nothing but the pair.
 
 Each pair is one loop over its coordinates in float64, in their order: D[o, j] = D[j, o], and equal
 points are at distance 0. A matrix product would round differently in blocks of different shapes.
@@ -37,16 +36,13 @@ class Pairs(ABC):
 
     @abstractmethod
     def fill(self, rows: np.ndarray, exponent: int, out: np.ndarray, *, wide: bool = False) -> None:
-        """Distances of these points to all columns, in ticks of 2**exponent, into the first places
-        of rows of `out`.
-        """
+        """Distances of these points to all columns, ticks of 2**exponent, into rows of `out`."""
 
 
 def pairs_of(
     points: np.ndarray, metric: AnyMetric, columns: np.ndarray, *, by_candidate: bool
 ) -> Pairs:
-    """Distances of points (n, d) float64 to those listed in `columns`; a row is that of a candidate
-    if `by_candidate`.
+    """Distances of points (n, d) float64 to `columns`; rows are candidates if `by_candidate`.
 
     Raises `ConfigError` where cosine meets a point that is zero.
     """
@@ -97,7 +93,9 @@ class _ByFunction(Pairs):
     def __init__(
         self, points: np.ndarray, metric: Callable, columns: np.ndarray, by_candidate: bool
     ) -> None:
-        self._x, self._y, self._by_candidate = points, points[columns], by_candidate
+        self._x = points
+        self._y = points[columns]
+        self._by_candidate = by_candidate
         self._values = _each_pair(metric)
 
     def largest(self, rows: np.ndarray) -> float:

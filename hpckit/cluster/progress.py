@@ -1,6 +1,4 @@
-"""Where a search is: what a monitor may look at, and all that is needed to go on later, on any
-number of ranks.
-"""
+"""Where a search is: what a monitor may look at, and what it needs to go on on any ranks."""
 
 from __future__ import annotations
 
@@ -26,6 +24,15 @@ class Progress:
     block : candidates judged together; blocks : how many of them are a pass over all candidates
     visited : blocks since the start; quiet : how many of the last ones offered no swap
     max_neighbors : how many candidates in a row may offer none before the search ends; None: all
+
+    ::
+
+        def monitor(progress):
+            if progress.n_swap > 100:
+                kept.update(progress.snapshot())  # for fasterpam(..., resume=kept)
+
+        kept = {}
+        found = fasterpam(points, 20, metric="euclidean", monitor=monitor, random_state=1)
     """
 
     def __init__(
@@ -41,7 +48,9 @@ class Progress:
         self.blocks = -(-state.distances.candidates // self.block)
         self._most_quiet = state.distances.candidates if max_neighbors is None else max_neighbors
         self.visited = self.quiet = 0
-        self._state, self._limit, self._monitor = state, limit, monitor
+        self._state = state
+        self._limit = limit
+        self._monitor = monitor
         state.ranks.same("whether there is a monitor", monitor is not None)
         if resume is not None:
             self._resume(resume)
@@ -80,9 +89,7 @@ class Progress:
 
     @property
     def ahead(self) -> int:
-        """How many blocks to judge before the ranks agree: the more, the longer none has offered a
-        swap.
-        """
+        """Blocks to judge before ranks agree: the more, the longer none has offered a swap."""
         if self.quiet < _SLOW:
             return 1
         left = min(
@@ -129,8 +136,9 @@ class Progress:
 
 
 def resumed_medoids(problem: inputs.Problem, snapshot: Mapping[str, Any]) -> np.ndarray:
-    """The medoids to go on with, (k,) int64; `ConfigError` on all ranks where they do not fit
-    (collective).
+    """The medoids to go on with, (k,) int64 (collective).
+
+    Raises `ConfigError` on all ranks where they do not fit.
     """
     with problem.ranks.together():
         missing = {"block", "visited", "quiet", "loss", "medoids", "trace"} - set(snapshot)

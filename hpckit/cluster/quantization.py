@@ -50,9 +50,7 @@ def exponent(largest: float, bits: int, what: str, scale: int = 0) -> int:
 
 
 def largest(x: np.ndarray) -> float:
-    """Largest value of a 2-D float32 or float64 array; `ConfigError` where one is negative,
-    infinite or NaN.
-    """
+    """Largest of a 2-D float32 or float64 array; `ConfigError` where one is no distance."""
     x = (
         x.T if x.strides[0] < x.strides[1] else x
     )  # the order does not matter, reading along rows does
@@ -66,9 +64,7 @@ def largest(x: np.ndarray) -> float:
 
 
 def to_ticks(x: np.ndarray, exponent: int, ticks: np.ndarray, *, wide: bool = False) -> None:
-    """Round a 2-D float32 or float64 array into `ticks`, float32 with contiguous rows; `ticks` may
-    be `x` itself.
-    """
+    """Round 2-D float32 or float64 into `ticks`, float32 with contiguous rows; it may be `x`."""
     into = rounding(wide), native.address(ticks), _steps(ticks)[0]
     _kernel("to_ticks", x)(native.address(x), *x.shape, *_steps(x), math.ldexp(1, -exponent), *into)
 
@@ -79,9 +75,7 @@ def rounding(wide: bool) -> float:
 
 
 def histogram(x: np.ndarray, top: float, counts: np.ndarray) -> None:
-    """Count the positive values of each row of a 2-D array by their size, from `top` down: (rows,
-    BINS) int64.
-    """
+    """Count each row's positive values by size, from `top` down: (rows, BINS) int64."""
     kernel = _kernel("histogram", x)
     kernel(
         native.address(x), *x.shape, *_steps(x), math.frexp(top)[1], BINS, native.address(counts)
@@ -95,8 +89,7 @@ def sample(rows: int, n: int, k: int) -> np.ndarray:
 
 
 def coarse(counts: np.ndarray, n: int, k: int) -> bool:
-    """Whether ticks are too coarse for k medoids: from histograms of some rows, n long, (rows,
-    BINS) int64.
+    """Whether ticks are too coarse for k medoids: by histograms, (rows, BINS) int64, of rows of n.
 
     They are, if of some objects (1 of 16) as many others as a quarter of an average cluster are at
     less than 2**12 ticks; if many objects (1 of 4) have others much nearer than all the rest, by

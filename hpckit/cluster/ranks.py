@@ -1,6 +1,4 @@
-"""The ranks of one run and their threads: those of a communicator, or this process alone, which
-then needs no MPI.
-"""
+"""The ranks of one run and their threads: a communicator's, or this process without MPI."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _T = TypeVar("_T")
 
 
 class Proposal(NamedTuple):
-    """The best of all ranks' proposals: `candidate`, in `block`, into `slot` changes the loss by
-    `change` ticks.
-    """
+    """The best proposal of all ranks: `candidate`, in `block`, into `slot`, `change` in ticks."""
 
     change: float
     candidate: int
@@ -43,10 +39,12 @@ class Ranks:
     """
 
     def __init__(self, comm: MPI.Intracomm | None, threads: int = 1) -> None:
-        self.comm, self.threads = comm, threads
+        self.comm = comm
+        self.threads = threads
         self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         proposals = np.zeros((self.size, PROPOSAL_LENGTH))
-        self.proposal, self._proposals = proposals[self.rank], proposals
+        self.proposal = proposals[self.rank]
+        self._proposals = proposals
         self._counts = np.empty(self.size, np.int64)
         winner = native.load("hpckit.cluster.kernels.proposals").winner
         self._winner = native.bind(winner, native.address(proposals), self.size, keep=proposals)
@@ -111,9 +109,7 @@ class Ranks:
         return joined
 
     def collect(self, rows: np.ndarray, into: np.ndarray) -> int:
-        """As `join`, where there is room for the rows already, and time matters; how many there
-        are.
-        """
+        """As `join`, into room for the rows, where time matters; how many there are."""
         if self.size == 1 or self.comm is None:
             into[: len(rows)] = rows
             return len(rows)

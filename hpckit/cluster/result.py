@@ -29,6 +29,11 @@ class Result:
     n_swap : swaps done
     trace : (n_swap,) with fields added, removed (objects) and loss (after the swap)
     converged : whether the search ended by itself, and not at max_iter
+
+    ::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1)
+        centres, sizes = points[found.medoids], np.bincount(found.labels)
     """
 
     medoids: np.ndarray
@@ -41,9 +46,7 @@ class Result:
 
     @property
     def empty(self) -> list[int]:
-        """Clusters without a member: their medoids are no nearer to any object, themselves
-        included, than others.
-        """
+        """Clusters without a member: all objects, their medoids too, are as near to others."""
         return np.flatnonzero(np.bincount(self.labels, minlength=len(self.medoids)) == 0).tolist()
 
 
@@ -52,9 +55,7 @@ _P = ParamSpec("_P")
 
 
 def logged(search: Callable[_P, _R]):
-    """The search, which says what its user may not expect of the result; `__wrapped__` is the one
-    that keeps quiet.
-    """
+    """The search, which says what users may not expect of its result; `__wrapped__` is quiet."""
 
     @wraps(search)
     def told(*arguments: _P.args, **options: _P.kwargs) -> _R:

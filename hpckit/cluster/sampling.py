@@ -1,6 +1,4 @@
-"""Searches that look at some of the objects, or at some of the candidates: for more of them than
-fasterpam can take.
-"""
+"""Searches that look at some of the objects, or candidates: for more than fasterpam can take."""
 
 from __future__ import annotations
 
@@ -44,7 +42,9 @@ def clara(
 
     Other arguments, errors and result as for `fasterpam`; n_iter, n_swap and trace are those of the
     best sample, and losses in the trace are its own. Source: Schubert & Rousseeuw, Information
-    Systems 101, 2021.
+    Systems 101, 2021. ::
+
+        found = clara(points, 20, samples=10, metric="euclidean", random_state=1)
     """
     counts, limits = (
         {"samples": samples, "block": block},
@@ -109,15 +109,16 @@ def clarans(
     block: int = 64,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """FasterCLARANS: candidates in random order, until many in a row offer no swap; the best of
-    several starts.
+    """FasterCLARANS: random candidates until many in a row offer no swap; the best of some starts.
 
     restarts : how many starts
     max_neighbors : that many in a row, in whole blocks; None: 2.5 % of the objects that are no
         medoids
 
     Other arguments, errors and result as for `fasterpam`. Source: Schubert & Rousseeuw, Information
-    Systems 101, 2021.
+    Systems 101, 2021. ::
+
+        found = clarans(points, 20, restarts=4, metric="euclidean", random_state=1)
     """
     counts, limits = {"restarts": restarts, "block": block}, {"max_neighbors": max_neighbors}
     problem = inputs.check(data, k, counts, limits, search="clarans", init=init, **common)
@@ -144,15 +145,16 @@ def onebatch(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """OneBatchPAM: `fasterpam` with all candidates, but judged by some of the objects (collective
-    over `comm`).
+    """OneBatchPAM: `fasterpam` of all candidates, judged by some of the objects (collective).
 
     batch : how many objects; each counts for all that it is the nearest of. None: the larger of 100
         ln(k n) and 50 k; more is better. Keeps 4 n batch / ranks bytes; with memory="free", for few
         coordinates as fast, next to nothing
 
     Other arguments, errors and result as for `fasterpam`; losses in the trace are those of the
-    batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025.
+    batch. Source: de Mathelin et al., OneBatchPAM, AAAI 2025. ::
+
+        found = onebatch(points, 20, batch=500, metric="manhattan", memory="free", random_state=1)
     """
     limits = {"batch": batch, "max_iter": max_iter}
     problem = inputs.check(
@@ -186,18 +188,14 @@ def _size(problem: Problem, name: str, given: int | None, default: int) -> int:
 
 
 def _sample(problem: Problem, size: int, draws: np.random.Generator, *kept: int) -> np.ndarray:
-    """`size` objects, ascending: those `kept`, and others drawn from all that weigh anything, while
-    there are any.
-    """
+    """`size` objects, ascending: those `kept`, and drawn ones, that weigh anything if there are."""
     order = draws.random(problem.n) + (problem.weights == 0)
     order[list(kept)] = -1
     return np.sort(np.argpartition(order, size - 1)[:size])
 
 
 def _shares(problem: Problem, distances: Distances) -> np.ndarray:
-    """(batch,) float64: what those objects weigh together that each of the batch is nearest to
-    (collective).
-    """
+    """(batch,) float64: what those weigh together that each is nearest to (collective)."""
     shares, nearest = np.zeros(distances.n), native.load("hpckit.cluster.kernels.sampling").nearest
     mine = np.arange(distances.first, distances.first + distances.m)
     weights = problem.weights[mine]

@@ -35,6 +35,12 @@ class DynResult(Result):
 
     scores : (k_max - k_min + 1,) with fields k, rising, and silhouette, the average medoid
         silhouette reached
+
+    ::
+
+        found = dynmsc(points, 20, metric="euclidean", random_state=1)
+        for k, silhouette in found.scores:
+            print(k, silhouette)
     """
 
     scores: np.ndarray
@@ -50,13 +56,15 @@ def fastermsc(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> Result:
-    """FasterMSC: medoids with a high average medoid silhouette, by swaps as in `fasterpam`
-    (collective over `comm`).
+    """FasterMSC: medoids of a high average medoid silhouette, by swaps (collective).
 
     The medoid silhouette of an object is 1 - (distance to the nearest medoid) / (distance to the
     second). The result's `loss`, which swaps lower, is 1 - its weighted average, from ratios each
     rounded to 2**-24. k is 2 or more; other arguments and errors as for `fasterpam`. Source:
-    Lenssen & Schubert, Information Systems 120, 2024.
+    Lenssen & Schubert, Information Systems 120, 2024. ::
+
+        found = fastermsc(points, 20, metric="euclidean", random_state=1)
+        print(1 - found.loss)  # the average medoid silhouette
     """
     problem = inputs.check(
         data, k, {"block": block}, {"max_iter": max_iter}, search="fastermsc", init=init, **common
@@ -76,13 +84,15 @@ def dynmsc(
     max_iter: int | None = None,
     **common: Unpack[inputs.Common],
 ) -> DynResult:
-    """DynMSC: the number of medoids with the highest average medoid silhouette (collective over
-    `comm`).
+    """DynMSC: the number of medoids of the highest average medoid silhouette (collective).
 
     FasterMSC with k_max medoids; then, down to k_min, again and again without the one whose removal
     costs least. Among equals the lowest k is best; n_iter, n_swap and trace are those of its
     search. init: k_max medoids; max_iter: for each k; other arguments, errors and source as for
-    `fastermsc`.
+    `fastermsc`. ::
+
+        found = dynmsc(points, 20, metric="euclidean", random_state=1)
+        print(len(found.medoids), found.scores["silhouette"].max())
     """
     counts = {"block": block, "k_min": k_min}
     problem = inputs.check(
@@ -125,7 +135,10 @@ def silhouette(
     labels : (n,) whole numbers, 2 or more different ones; of all objects also where the data are
         distributed
     other arguments and errors as for `fasterpam`. Source: Rousseeuw, J. Comput. Appl. Math. 20,
-    1987.
+    1987. ::
+
+        found = fasterpam(points, 20, metric="euclidean", random_state=1)
+        print(silhouette(points, found.labels, metric="euclidean").mean())
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     common |= {
@@ -163,11 +176,13 @@ def medoid_silhouette(
     threads: int = 1,
     distributed: bool = False,
 ) -> np.ndarray:
-    """Medoid silhouette of each object, (n,) float64: 1 - dn / ds, and 1 where both are 0
-    (collective over `comm`).
+    """Medoid silhouette, (n,) float64: 1 - dn / ds, and 1 where both are 0 (collective).
 
     dn and ds are the distances to the nearest and to the second of the medoids, 2 or more objects.
-    Other arguments and errors as for `fasterpam`. Source as for `fastermsc`.
+    Other arguments and errors as for `fasterpam`. Source as for `fastermsc`. ::
+
+        found = fastermsc(points, 20, metric="euclidean", random_state=1)
+        print(medoid_silhouette(points, found.medoids, metric="euclidean").mean())
     """
     common: dict[str, Any] = {"metric_params": metric_params, "comm": comm, "threads": threads}
     problem = inputs.check(
@@ -228,9 +243,7 @@ def _clusters(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_up(distances: Distances, clusters: np.ndarray, sums: np.ndarray) -> None:
-    """sums[i, o] += distances of object o to those of this rank's candidates that are in cluster
-    i.
-    """
+    """sums[i, o] += distances of object o to those of own candidates that are in cluster i."""
     first, add_rows = distances.first, distances.kernels("silhouette").add_rows
     own = first + np.argsort(
         clusters[first : first + distances.m]
@@ -252,11 +265,10 @@ class SilhouetteState(State):
         self, distances: Distances, weights: np.ndarray, medoids: np.ndarray, ranks: Ranks
     ) -> None:
         super().__init__(distances, weights, medoids, ranks)
-        self.dt, self.ratios = np.empty(self.n, np.float32), np.empty((3, self.n))
-        self._kernels, self._all = (
-            native.load("hpckit.cluster.kernels.silhouette"),
-            float(weights.sum()),
-        )
+        self.dt = np.empty(self.n, np.float32)
+        self.ratios = np.empty((3, self.n))
+        self._kernels = native.load("hpckit.cluster.kernels.silhouette")
+        self._all = float(weights.sum())
         served = (
             self.near,
             self.seco,

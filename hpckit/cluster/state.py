@@ -1,6 +1,4 @@
-"""What all ranks know of all objects: their nearest and second medoids; and the swaps that led
-there.
-"""
+"""What all ranks know of all objects: nearest and second medoids; and the swaps so far."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ from hpckit.cluster.tables import SERVICE_LENGTH, SWAP
 
 
 class State(ABC):
-    """k medoids, which are candidates, and how they serve n objects: the same on all ranks; kernels
-    read and write it.
+    """k medoids and how they serve n objects: the same on all ranks, for kernels to write.
 
     medoids : (k,) int64, the medoid in each slot; taken : (candidates,) int64, 1 for medoids
     near, seco : (n,) int32, slot of the nearest and of the second medoid, the lowest among equals;
@@ -43,10 +40,16 @@ class State(ABC):
     ) -> None:
         """own : the objects of which this rank keeps the distances to all medoids; None: all."""
         n, k = distances.n, len(medoids)
-        self.distances, self.ranks, self.n, self.k, self.weights = distances, ranks, n, k, weights
-        self.medoids, self.taken = medoids, np.zeros(distances.candidates, np.int64)
+        self.distances = distances
+        self.ranks = ranks
+        self.n = n
+        self.k = k
+        self.weights = weights
+        self.medoids = medoids
+        self.taken = np.zeros(distances.candidates, np.int64)
         self.taken[medoids] = 1
-        self.near, self.seco = np.zeros(n, np.int32), np.empty(n, np.int32)
+        self.near = np.zeros(n, np.int32)
+        self.seco = np.empty(n, np.int32)
         self.dn, self.ds = np.zeros((2, n), np.float32)
         self.removal = self.sums(k)
         self.swaps: list[tuple[int, int, float]] = []
@@ -91,8 +94,7 @@ class State(ABC):
 
 
 class DistanceState(State):
-    """Medoids whose loss is the sum of the distances to the nearest, in ticks times units of
-    weight.
+    """Medoids whose loss is the distances to the nearest, in ticks times units of weight.
 
     weights : in units of 2**weight_exponent
     limit : (n,) float32, the distance, in units of the rows of candidates, from which on one is no
@@ -112,17 +114,14 @@ class DistanceState(State):
         super().__init__(distances, weights, medoids, ranks, slice(first, stop))
         n = self.n
         self._unit = distances.exponent + weight_exponent
-        self.changed, self.near_was = np.arange(n), np.empty(n, np.int32)
+        self.changed = np.arange(n)
+        self.near_was = np.empty(n, np.int32)
         self.dn_was, self.ds_was, self.limit = np.zeros((3, n), np.float32)
-        self._kernels, self._apply = (
-            native.load("hpckit.cluster.kernels.state"),
-            distances.kernels("state").change,
-        )
+        self._kernels = native.load("hpckit.cluster.kernels.state")
+        self._apply = distances.kernels("state").change
         self._sum = distances.sums()
-        self._changes, self._all_changes = (
-            np.empty((stop - first, SERVICE_LENGTH), np.int32),
-            np.empty((n, SERVICE_LENGTH), np.int32),
-        )
+        self._changes = np.empty((stop - first, SERVICE_LENGTH), np.int32)
+        self._all_changes = np.empty((n, SERVICE_LENGTH), np.int32)
         self._own = native.address(self._table), first, stop, self.k, native.address(self._changes)
         self._served = [*map(native.address, (self.near, self.seco, self.dn, self.ds))]
         self._column_at, self._all_changes_at = map(
@@ -144,9 +143,7 @@ class DistanceState(State):
         return self._change(self._kernels.swap(*self._own, slot, self._column_at, *self._served))
 
     def _change(self, count: int) -> int:
-        """Do the changes that all ranks have found, each for its part of the objects; how many
-        there are.
-        """
+        """Do the changes that the ranks found, each in its part of the objects; how many."""
         count = self.ranks.collect(self._changes[:count], self._all_changes)
         self._apply(self._all_changes_at, count, *self._served, *self._kept)
         if self.distances.wide:  # a change is rounded, this is not

@@ -1,5 +1,4 @@
-"""The two searches: swaps as soon as a block of candidates offers one, and the best of all swaps
-each time.
+"""The two searches: swaps as soon as a block offers one, and the best of all swaps each time.
 
 Both take each rank's proposal, let the best win, and do its swap on every rank. The last state is a
 local optimum: no swap of a medoid with another candidate lowers the loss.
@@ -88,9 +87,7 @@ def best(state: DistanceState, progress: Progress) -> None:
 
 
 def visiting_order(n: int) -> np.ndarray:
-    """All candidates, (n,) int64, in steps of about the golden section of n: each block is spread
-    over all ranks.
-    """
+    """All candidates, (n,) int64, in golden steps: each block is spread over all ranks."""
     step = round(n * (math.sqrt(5) - 1) / 2)
     while math.gcd(step, n) > 1:
         step += 1
@@ -122,9 +119,7 @@ class _Judge:
         ]
 
     def first_of(self, blocks: list[np.ndarray]) -> tuple[int, int]:
-        """Which of the blocks is the first with candidates that would lower the loss, and how many
-        they are, if any.
-        """
+        """The first block of those with candidates that lower the loss, and how many, if any."""
         for block, candidates in enumerate(blocks):
             if count := self._first(candidates):
                 self._ranks.proposal[BLOCK] = block

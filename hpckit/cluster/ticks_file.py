@@ -1,5 +1,4 @@
-"""Distances in a file: HDF5 with one contiguous dataset `ticks`, mapped into memory, and larger
-than that if need be.
+"""Distances in an HDF5 file: one contiguous dataset `ticks`, mapped, larger than memory if so.
 
 Attributes of the dataset say what it is of, and that distance = ticks * 2**exponent. A new file is
 made beside its name and takes it when it is complete; it is kept, and a later run that wants the
@@ -24,7 +23,9 @@ _NAME = "ticks"
 
 
 class TicksFile:
-    """ticks : (rows, columns) float32, all of the dataset; complete : whether all of it is there
+    """Distances that are mapped into memory.
+
+    ticks : (rows, columns) float32, all of the dataset; complete : whether all of it is there
         already (collective).
 
     content : says what the distances are of; None where that cannot be told, so that they are
@@ -59,9 +60,7 @@ class TicksFile:
 def _find(
     path: Path, shape: tuple[int, int], content: str | None, exponent: int
 ) -> tuple[bool, int]:
-    """Whether the file has these distances, and where they begin; `ConfigError` if it is none of
-    ours.
-    """
+    """Whether the file has these distances, and where they begin; `ConfigError` if not ours."""
     import h5py
 
     if not path.exists():

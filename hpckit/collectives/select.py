@@ -1,5 +1,4 @@
-"""The choice of an algorithm: the links' model names the likely best, calls now and then race them,
-the fastest stays.
+"""The choice of an algorithm: the model names candidates, calls race them, the fastest stays.
 
 MPI's own allreduce always runs in the race, so that the choice is never worse than that for long.
 """
@@ -35,9 +34,7 @@ def choose(channel: Channel, nbytes: int, key: Hashable, allowed: Iterable[str])
 
 
 def _candidates(channel: Channel, predicted: dict[str, float], allowed: Iterable[str]) -> list[str]:
-    """MPI's own, and the likely best of the others; memory beats messages on one node, so few of
-    those run there.
-    """
+    """MPI's own, and the likely best others; few by messages on one node, where memory wins."""
     ranking = sorted(predicted, key=predicted.__getitem__)
     likely = ["shared", *ranking[:1]] if channel.one_node else ranking[:_RACERS]
     return (

@@ -1,6 +1,4 @@
-"""Measures the steps of the machine's model: a few milliseconds for each, on one rank or a pair of
-ranks.
-"""
+"""Measures the steps of the machine's model: some milliseconds each, on a rank or a pair."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The only place that divides work: blocks of a range, process grids of a box; pure arithmetic, no
-MPI.
-"""
+"""The only place that divides work: blocks of a range, process grids of a box; no MPI."""
 
 from __future__ import annotations
 

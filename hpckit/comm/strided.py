@@ -43,7 +43,10 @@ class StridedBlock:
 
     Two blocks are equal when one object of each visits the same bytes in the same order. `extent`,
     which only says where the next of several objects begins, does not count: for n objects compare
-    `a.repeat(n) == b.repeat(n)`.
+    `a.repeat(n) == b.repeat(n)`. ::
+
+        column = from_slice(np.zeros((64, 64)), np.s_[:, 0])
+        print(column, column.nbytes)  # 64 rows of 8 B, every 512 B, from byte 0; 512
     """
 
     start: int

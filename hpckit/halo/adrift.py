@@ -1,5 +1,4 @@
-"""Exchanges that were begun and will not be waited for: an exception, say, has taken their `Halo`
-with it.
+"""Exchanges begun that nobody will wait for: an exception, say, has taken their `Halo`.
 
 The neighbours still read from, write to and wait for what they use. So it lives until they are
 complete, which is seen to at the next use of any halo, and when the interpreter ends.

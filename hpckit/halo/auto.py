@@ -1,5 +1,4 @@
-"""Method `auto`: the model of the machine names the likely best methods, exchanges now and then
-race them, the fastest stays.
+"""Method `auto`: the model names the likely best methods, exchanges race them, the fastest stays.
 
 Every decision is taken when an exchange starts: waiting may come in any order.
 """

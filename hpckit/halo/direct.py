@@ -1,8 +1,7 @@
-"""Method `direct`: neighbours on this node read straight from our fields, where all fields are
-shared arrays (`grid.zeros(shared=True)`).
+"""Method `direct`: neighbours on this node read straight from fields that are shared arrays.
 
-One copy less than `shared`, but an exchange ends only when the neighbours have read: the caller may
-write to its fields then.
+Those are made by `grid.zeros(shared=True)`. One copy less than `shared`, but an exchange ends only
+when the neighbours have read: the caller may write to its fields then.
 """
 
 from __future__ import annotations

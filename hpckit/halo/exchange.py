@@ -49,14 +49,15 @@ class Halo:
 
     Between `start` and `wait` the arrays, and all that the exchange uses, live on even if nobody
     else holds them or the Halo. After an error, such as a missed deadline, `wait` goes on with the
-    exchange.
+    exchange. ::
 
-    >>> halo = Halo(grid, fields=[u, v])
-    >>> halo.exchange(u, v)                  # or, with work in between:
-    >>> halo.start(u, v)
-    >>> work(u[halo.interior])               # cells that need no ghosts from other ranks
-    >>> halo.wait()
-    >>> for box in halo.shell: work(u[box])  # the rest of the owned cells
+        halo = Halo(grid, fields=[u, v])
+        halo.exchange(u, v)  # or, with work in between:
+        halo.start(u, v)
+        work(u[halo.interior])  # cells that need no ghosts from other ranks
+        halo.wait()
+        for box in halo.shell:
+            work(u[box])  # the rest of the owned cells
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""Method `packed`: the boxes of all fields for one rank are packed into one message, sent by
-persistent requests.
-"""
+"""Method `packed`: the boxes of all fields for a rank in one message, by persistent requests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a halo exchange moves: for every neighbouring rank, the boxes of every field to send and to
-receive.
+"""What a halo exchange moves: for every neighbour, the boxes of every field to and from it.
 
 One list and one loop serve every dimension. For an offset o in {-1, 0, 1}^d the neighbour at o gets
 the owned cells next to it and fills our ghost cells on that side; a rank that is our neighbour at

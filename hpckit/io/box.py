@@ -47,14 +47,16 @@ class Slabs:
     """
 
     def __init__(self, grid: Grid, stagger: Stagger, dtype: np.dtype) -> None:
-        self._comm, self._dtype = grid.comm, dtype
+        self._comm = grid.comm
+        self._dtype = dtype
         shape = grid.global_shape(stagger)
         boxes = [field_box(grid, rank, stagger) for rank in range(grid.size)]
         start, stop = boxes[grid.rank]
         # Where only the first dimension is divided, the boxes are slabs already.
         self._direct = grid.process_shape[0] == grid.size
         self.rows = (start[0], stop[0]) if self._direct else block(shape[0], grid.size, grid.rank)
-        self.shape, self.rows_of_all = (self.rows[1] - self.rows[0], *shape[1:]), shape[0]
+        self.shape = (self.rows[1] - self.rows[0], *shape[1:])
+        self.rows_of_all = shape[0]
         wanted = [
             _overlap((start[0], stop[0]), block(shape[0], grid.size, rank))
             for rank in range(grid.size)

@@ -82,7 +82,8 @@ class FieldFile:
         layout: Layout = "mpi",
         resume: bool = False,
     ) -> None:
-        self._grid, self._comm = grid, grid.comm
+        self._grid = grid
+        self._comm = grid.comm
         with together(self._comm):
             self.path = Path(path)
             self.partial = self.path.with_name(self.path.name + ".partial")

@@ -29,9 +29,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 @dataclass(frozen=True)
 class Field:
-    """A saved field: `descr` is its dtype as in the header of a .npy file, `extra` see
-    `hpckit.comm.staggering.Stagger`.
-    """
+    """A saved field: `descr` is its dtype as in a .npy file's header, `extra` its `Stagger`."""
 
     name: str
     descr: str
@@ -66,9 +64,7 @@ class SavedArray:
 
 @dataclass(frozen=True)
 class Part:
-    """One file: the cells `start` to `stop` of all fields one after the other, then the arrays; its
-    size in bytes and its CRC-32.
-    """
+    """One file: cells `start` to `stop` of all fields in turn, then arrays; size and CRC-32."""
 
     start: tuple[int, ...]
     stop: tuple[int, ...]

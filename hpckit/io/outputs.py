@@ -33,7 +33,9 @@ class OneFile:
         stagger: Mapping[str, Stagger],
         offsets: vtkhdf.Offsets,
     ) -> None:
-        self._comm, self._file, self._handle = grid.comm, file, _open(file)
+        self._comm = grid.comm
+        self._file = file
+        self._handle = _open(file)
         self._slabs = {
             field.name: Slabs(grid, stagger[field.name], field.dtype) for field in contents.fields
         }
@@ -76,8 +78,10 @@ class OwnFiles:
         _stagger: Mapping[str, Stagger],
         offsets: vtkhdf.Offsets,
     ) -> None:
-        self._comm, self._file = grid.comm, contents.parts[grid.rank].file
-        self._handle, self._offset = _open(self._file), offsets.fields[grid.rank]
+        self._comm = grid.comm
+        self._file = contents.parts[grid.rank].file
+        self._handle = _open(self._file)
+        self._offset = offsets.fields[grid.rank]
 
     def write(self, step: int, name: str, box: np.ndarray) -> None:
         with together(self._comm):
@@ -105,7 +109,8 @@ class ParallelHDF5:
     ) -> None:
         import h5py
 
-        self._comm, self._handle = grid.comm, h5py.File(file, "r+", driver="mpio", comm=grid.comm)
+        self._comm = grid.comm
+        self._handle = h5py.File(file, "r+", driver="mpio", comm=grid.comm)
         self._path = {field.name: field.path for field in contents.fields}
         boxes = {name: field_box(grid, grid.rank, its) for name, its in stagger.items()}
         self._box = {
@@ -135,7 +140,9 @@ class Times:
     """The times of the steps, written in place by rank 0."""
 
     def __init__(self, file: Path, offset: int) -> None:
-        self._file, self._descriptor, self._offset = file, os.open(file, os.O_WRONLY), offset
+        self._file = file
+        self._descriptor = os.open(file, os.O_WRONLY)
+        self._offset = offset
 
     def write(self, step: int, time: float) -> None:
         _flush(

@@ -19,7 +19,9 @@ class Steps:
     """
 
     def __init__(self, path: object, fields: Iterable[str], times: np.ndarray) -> None:
-        self._path, self._fields, self.times = path, tuple(fields), times
+        self._path = path
+        self._fields = tuple(fields)
+        self.times = times
         self._missing: dict[int, list[str]] = {}  # of the steps that were begun
 
     @property
@@ -61,9 +63,7 @@ class Steps:
             )
 
     def begin(self, step: int, time: float) -> list[int]:
-        """Note that a field of this step comes; the steps that no longer hold, as this one had
-        another time.
-        """
+        """Note that a field of this step comes; steps that hold no longer, as its time is new."""
         known = self.times[step]
         if time == known:
             return []

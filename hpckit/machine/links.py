@@ -1,5 +1,4 @@
-"""What messages between the nodes of a communicator cost: latency and time per byte of pairs of
-nodes.
+"""What messages between nodes cost: latency and time per byte of pairs of nodes.
 
 The model is a line: a message of n bytes takes `alpha + beta n` seconds. A rank that sends to
 several at once pays `overhead` more for each, and, while everybody sends to everybody, `crowd`

@@ -1,5 +1,4 @@
-"""The model of this machine: what moving data costs, measured once and kept in a file, asked by
-whoever must choose.
+"""The model of this machine: what moving data costs, measured once, kept, asked by who chooses.
 
 It has two parts, each measured when it is first needed. *Steps* are what a halo is made of: two
 ranks work at once, in both directions, and the sender has just written what it sends (otherwise

@@ -1,6 +1,4 @@
-"""Memory that is written while it is read, or written twice: what must not be asked of an exchange
-or a reduction.
-"""
+"""Memory written while it is read, or written twice: what no exchange or reduction may be asked."""
 
 from __future__ import annotations
 

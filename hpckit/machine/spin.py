@@ -1,5 +1,4 @@
-"""Waiting for flags in shared memory and for messages: how long to poll, and what to do when that
-takes long.
+"""Waiting for flags in shared memory and for messages: how long to poll, and what then.
 
 A rank that only polls can wait for ever: a message that it has begun may need it to call MPI, and
 the rank that it waits for may need that message, or have died. So kernels poll a while, and then

@@ -1,6 +1,4 @@
-"""Measurements of this machine, kept from run to run: one JSON file per machine and kind of
-measurement.
-"""
+"""Measurements of this machine, kept from run to run: one JSON file per machine and kind."""
 
 from __future__ import annotations
 

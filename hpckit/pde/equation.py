@@ -153,9 +153,7 @@ class Equation(Generic[S, O]):
         return self.solver.fields
 
     def verdict(self) -> dict[str, float]:
-        """Whether the result is right: what was checked, with its unit, and the answer
-        (collective).
-        """
+        """Whether the result is right: what was checked, with unit, and the answer (collective)."""
         raise NotImplementedError
 
     def pictures(self, planes: Planes) -> Iterator[Picture]:
@@ -166,3 +164,19 @@ class Equation(Generic[S, O]):
         """Sum of a field over all cells (collective)."""
         owned = self.solver.fields[name][self.grid.owned]
         return self.grid.comm.allreduce(float(owned.sum(dtype=float)))
+
+    def largest(self, values: np.ndarray) -> float:
+        """The largest value of all ranks, NaN where one is (collective).
+
+        values : any shape with at least one element
+
+        MPI's MAX keeps or loses a NaN by its rank, Python's too: they compare, and NaN compares
+        false. ::
+
+            equation.largest(abs(error[grid.owned]))
+        """
+        return float(max(self.grid.comm.allgather(float(values.max())), key=_nan_last))
+
+
+def _nan_last(value: float) -> tuple[bool, float]:
+    return value != value, value

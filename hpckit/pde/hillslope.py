@@ -102,9 +102,7 @@ class Hillslope(Diffusion):
 
 
 class Options(msgspec.Struct):
-    """Soil creeping downhill; the input is elevation in m, rows from north to south, time is in
-    years.
-    """
+    """Soil creeping downhill; input: elevation in m, rows from north to south; time in years."""
 
     diffusivity: Annotated[Positive, note("m2/yr")] = 0.01
     uplift: Annotated[float, note("m/yr")] = 0.0

@@ -78,9 +78,7 @@ def _stream_line(typing, target, t, source, s):
 
 @intrinsic
 def _prefetch(typing, pointer, index):
-    """Ask for the line that lies _AHEAD bytes after pointer[index]; past the array's end this does
-    nothing.
-    """
+    """Ask for the line _AHEAD bytes after pointer[index]; past the array's end it does nothing."""
 
     def codegen(context, builder, signature, arguments):
         word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -130,8 +128,7 @@ def _put(new, row, line, n, stream, fresh, lead):
     "void(f4*, f4*, i8, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
 )
 def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
-    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source, the explicit step of u_t =
-    div(k grad u) + q.
+    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source: u_t = div(k grad u) + q.
 
     Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero.
     The middle dimension is cut into tiles of `tile` rows, of which three planes stay in the caches.
@@ -166,8 +163,7 @@ def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
 
 @njit(inline="always")
 def _creep(rise, across, critical, steepest):
-    """Roering's flux K rise / (1 - (S/Sc)^2) through one face, divided by K Sc^2; `critical` is
-    Sc^2.
+    """Roering's flux K rise / (1 - (S/Sc)^2) through a face over K Sc^2; `critical` is Sc^2.
 
     `rise` is the slope along the face's normal, `across` the one along the face; S^2 counts as
     `steepest` above that.
@@ -183,8 +179,7 @@ def _creep(rise, across, critical, steepest):
 def creep(
     new, old, n1, n2, s1, per_y, per_x, cross_y, cross_x, rate, critical, steepest, source, stream
 ):
-    """new = old + rate div(q) + source with Roering's flux; `per_y` is 1/dy and `cross_y` 1/(4 dy),
-    so for x.
+    """new = old + rate div(q) + source, Roering's flux; `per_y` is 1/dy, `cross_y` 1/(4 dy).
 
     The slope along a face is the mean of the four one-sided differences at its ends.
     """
@@ -214,8 +209,7 @@ def creep(
     "void(f4*, f4*, f4*, f4*, i8, i8, i8, i8, i8, f4)",
 )
 def push(flux, weight, height, metric, n1, n2, s_flux, s_height, step, dt):
-    """flux -= dt metric[row] weight (height[cell] - height[cell - step]): the water column is
-    pushed downhill.
+    """flux -= dt metric[row] weight (height[cell] - height[cell - step]): pushed downhill.
 
     `weight` (g times the depth at the face, zero where no water passes) is laid out as `flux`.
     """
@@ -249,8 +243,7 @@ def fill(
     now,
     threshold,
 ):
-    """height -= dt div(hu, hv), and what the gauges record: the largest height, the first time
-    above the threshold.
+    """height -= dt div(hu, hv), and the gauges: largest height, first time above the threshold.
 
     `per_x`, `per_y` (one per row) and `shrink` (one per row of faces) are the metric of the
     divergence.

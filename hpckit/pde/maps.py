@@ -128,9 +128,7 @@ class Chart:
         axes.locator_params(nbins=5)
 
     def mark_places(self, axes: Any, text: Callable[[tuple[int, int]], str]) -> None:
-        """Dots with a name and, below it, what `text` says about the nearest sea cell; written over
-        land where possible.
-        """
+        """Dots with a name and `text` of the nearest sea cell; written over land if possible."""
         from matplotlib import patheffects
 
         outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]

@@ -30,9 +30,7 @@ class Planes:
         self._stride = stride(results.shape(results.names[0]), largest)
 
     def read(self, name: str, step: int = -1) -> np.ndarray:
-        """A field on a line or (rows, columns) of a plane, the middle one of those in space; of
-        large ones, every few cells.
-        """
+        """A field on a line or the middle plane, (rows, columns); of large ones, some cells."""
         shape = self._results.shape(name)
         middle = tuple(n // 2 for n in shape[:-2])
         thin = (slice(None, None, self._stride),) * len(shape[-2:])

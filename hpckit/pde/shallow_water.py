@@ -1,5 +1,4 @@
-"""Long waves on water of varying depth: linear shallow water on a staggered grid, in metres or on
-the sphere.
+"""Long waves on water of varying depth: linear, staggered, in metres or on the sphere.
 
     eta_t = -div(h u),   (h u)_t = -g h grad eta
 
@@ -37,8 +36,7 @@ _BORDERS = ("open", "closed")
 
 
 class ShallowWater(Solver):
-    """Waves from an initial height of the surface (`set("eta", ...)`), and what they do to the
-    coast.
+    """Waves from an initial surface (`set("eta", ...)`), and what they do to the coast.
 
     Parameters
     ----------
@@ -157,9 +155,7 @@ class ShallowWater(Solver):
         )
 
     def _weight(self, d: int) -> np.ndarray:
-        """g times the depth at the faces across dimension d, laid out as their transport; zero
-        beside land.
-        """
+        """g times depth at the faces across dimension d, as their transport; 0 beside land."""
         weight = self._zeros((1 - d, d))
         below, above = (
             self.depth[(slice(None),) * d + (s,)] for s in (slice(None, -1), slice(1, None))

@@ -135,7 +135,8 @@ class Loop:
         self._stopped = stopped
         self._until = until
         self._interval = interval
-        self._met, self._met_at = done, time.perf_counter()  # the last meeting's step, and its end
+        self._met = done
+        self._met_at = time.perf_counter()  # the last meeting's step, and its end
         self._next: float = (
             done + 1
         )  # the step of the next one; the first tells how long steps take

@@ -1,6 +1,4 @@
-"""Whether a run fits into the memory that its nodes have left: asked before the first large array
-is made.
-"""
+"""Whether a run fits into its nodes' memory: asked before the first large array is made."""
 
 from __future__ import annotations
 
@@ -15,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(comm: MPI.Intracomm, need: float, keys: str) -> None:
-    """Raise `ConfigError` on all ranks where the ranks of a node need more than it has
-    (collective).
+    """`ConfigError` on all ranks where the ranks of a node need more than it has (collective).
 
     need : bytes of this rank; keys : what to make smaller
     """

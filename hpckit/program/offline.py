@@ -1,6 +1,4 @@
-"""Dry runs ask our models, whose modules name MPI's types; they do so without starting MPI, or
-where there is none.
-"""
+"""Dry runs ask models whose modules name MPI's types: without starting MPI, or with none."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from typing import Any
 
 class _Names(type):
     def __getattr__(cls, name: str) -> Any:
-        """Whatever is asked for is there, a class of its own: it can be called, derived from, and
-        be a key.
-        """
+        """Whatever is asked for is there, a class: to be called, derived from, and a key."""
         if name.startswith("__"):
             raise AttributeError(name)
         value = _Names(name, (_Nothing,), {})
@@ -42,9 +38,7 @@ class _Module(ModuleType):
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Import modules of hpckit without MPI; they are forgotten at the end, unless MPI was there
-    anyhow.
-    """
+    """Import modules of hpckit without MPI; they are forgotten at the end, unless it was there."""
     if "mpi4py.MPI" in sys.modules:
         yield
         return

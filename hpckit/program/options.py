@@ -84,9 +84,7 @@ def parse(
 
 
 def to_toml(config: msgspec.Struct) -> str:
-    """The configuration as a case file that gives the same again; `None` is what a missing key
-    means.
-    """
+    """The configuration as a case file that gives it again; `None` is what a missing key means."""
     return "\n".join(_tables(msgspec.to_builtins(config), ())) + "\n"
 
 

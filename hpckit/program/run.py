@@ -116,9 +116,7 @@ def say(comm: MPI.Intracomm, *lines: object) -> None:
 
 @contextlib.contextmanager
 def patiently(comm: MPI.Intracomm) -> Iterator[None]:
-    """`errors.together` for what takes rank 0 long, such as pictures: the others sleep meanwhile
-    (collective).
-    """
+    """`errors.together` while rank 0 takes long, as for pictures: the others sleep (collective)."""
     from hpckit.errors import meet
 
     with together(comm):

@@ -1,6 +1,4 @@
-"""The node's shared memory, as MPI needs it to start: whether there is enough, and what dead jobs
-have left there.
-"""
+"""Shared memory, as MPI needs it to start: whether it is enough, and what dead jobs left."""
 
 from __future__ import annotations
 

@@ -55,8 +55,9 @@ class StopSignal:
         return bool(code)  # what was agreed: `_asked` may have changed on this rank since
 
     def wish(self) -> int:
-        """The exit code that this rank was asked for, 0: none; for a loop, which asks all ranks for
-        the largest, and tells `obey` (not collective).
+        """The exit code that this rank was asked for, 0: none (not collective).
+
+        For a loop, which asks all ranks for the largest, and tells `obey`.
         """
         global _obeyed
         _obeyed = True
@@ -88,8 +89,7 @@ class StopSignal:
 
 
 def listen(comm: MPI.Intracomm, program: str) -> None:
-    """Notice signals from now on, those that came since the program's start included; after MPI has
-    started.
+    """Notice signals from now on, and those since the program's start; after MPI has started.
 
     MPICH replaces the handler of SIGUSR1 as it starts, and would swallow one.
     """
@@ -110,9 +110,7 @@ def release() -> None:
 
 
 def leave() -> None:
-    """Ignore what still comes while MPI and Python close: the exit code says by now what there was
-    to say.
-    """
+    """Ignore what still comes while MPI and Python close: the exit code has said it."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -129,9 +127,7 @@ def _notice(number: int, _: object) -> None:
 
 
 def _insist(reader: int, rank: int, program: str) -> None:
-    """In a thread of its own, which signals reach even while the main thread is in a kernel or in
-    MPI.
-    """
+    """In a thread of its own, which signals reach while the main one is in a kernel or in MPI."""
     patience, interrupted = None, 0.0  # until the first signal there is nothing to do
     while True:
         wait = None if patience is None or _obeyed else max(patience - time.monotonic(), 0.0)
@@ -154,9 +150,7 @@ def _insist(reader: int, rank: int, program: str) -> None:
 
 
 def _end(program: str, code: int, why: str) -> None:
-    """Launchers end the other ranks; MPI_Abort would unload libraries under the main thread, and
-    crash.
-    """
+    """Launchers end the others; MPI_Abort would unload libraries that are in use, and crash."""
     sys.stderr.write(f"{program}: stopped at once, {why}\n")
     sys.stderr.flush()
     os._exit(code)

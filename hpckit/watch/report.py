@@ -8,8 +8,10 @@ _HEADER = f"{'calls':>7} {'time ms':>9} {'GB/s':>7} {'wait ms':>9}  {'last to co
 
 
 def table(everyone: list[dict[int, tuple]]) -> str:
-    """everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of
-    leaving.
+    """A line per place in the program: its calls, their time, and who came last.
+
+    everyone : for each rank, by number of the call: (kind, place, bytes), time of entering, of
+        leaving
     """
     places: dict[tuple[str, str], list[int]] = {}
     for number in sorted(set.intersection(*map(set, everyone))):

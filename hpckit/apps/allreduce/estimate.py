@@ -1,6 +1,4 @@
-"""`--dry-run` of `hpckit.apps.allreduce`: what the links' model says, and the memory; MPI is not
-started.
-"""
+"""`--dry-run` of `hpckit.apps.allreduce`: what the links' model says, and the memory; no MPI."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ def to_json(links: Links) -> dict[str, Any]:
 
 
 def _links(config: Config) -> tuple[Links, str]:
-    """Those that the last run into the same folder measured, else those of a usual cluster; and
-    which.
-    """
+    """Those that the last run into this folder measured, else a usual cluster's; and which."""
     from hpckit.machine.links import Links
 
     path = Path(config.output) / "result.json"

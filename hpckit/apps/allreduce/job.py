@@ -1,6 +1,4 @@
-"""One run of `hpckit.apps.allreduce`: every algorithm at every size, then the report, the file and
-the picture.
-"""
+"""One run of `hpckit.apps.allreduce`: every algorithm at every size, report, file and picture."""
 
 from __future__ import annotations
 
@@ -43,7 +41,9 @@ class Job:
     """The links, the rows, and what is made of them."""
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        self.comm, self.config, self.folder = comm, config, Path(config.output)
+        self.comm = comm
+        self.config = config
+        self.folder = Path(config.output)
         self.stop = StopSignal(comm)
         self.channel = Channel.of(comm)
         nodes = comm.allgather(self.channel.node.ranks[0])
@@ -117,8 +117,7 @@ class Job:
             print(*lines, sep="\n", flush=True)
 
     def _ways(self, most: int) -> list[str]:
-        """The names of all that is measured: algorithms, some of them once more with arrays in
-        windows.
+        """All that is measured: algorithms, some of them once more with arrays in windows.
 
         most : ranks on one node; levels and windows are for several
         """

@@ -27,9 +27,7 @@ _COLOURS = {
 
 
 def curves(path: Path, rows: Sequence[Row], title: str) -> Path:
-    """Time over size by every algorithm, the choice emphasised; below, how many times faster than
-    MPI's own.
-    """
+    """Time over size by every algorithm; below, how many times faster than MPI's own."""
     ways = list(dict.fromkeys(row.way for row in rows))
     with drawing(path, (8.4, 7.4)) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

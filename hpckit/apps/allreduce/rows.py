@@ -26,9 +26,7 @@ class Row(msgspec.Struct):
 
 
 def best(rows: Iterable[Row], nbytes: int, windows: bool = True) -> Row:
-    """The fastest fixed way at one size, among those with arrays in windows too or only the
-    others.
-    """
+    """The fastest fixed way at one size, with arrays in windows too or only the others."""
     fixed = [row for row in rows if row.bytes == nbytes and not row.way.startswith("auto")]
     return min(
         (row for row in fixed if windows or not row.way.endswith(WINDOW)),

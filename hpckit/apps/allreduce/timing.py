@@ -1,6 +1,4 @@
-"""Fair times of collectives: ways take turns, ranks begin together, every array is fresh and every
-result is read.
-"""
+"""Fair times of collectives: ways take turns, ranks begin together, all results are read."""
 
 from __future__ import annotations
 
@@ -20,11 +18,10 @@ _LEAST, _MOST = 5, 1000  # calls of each way
 
 
 class Numbers:
-    """What every rank writes into its array before a call, and finds there after it, without asking
-    another rank.
+    """What every rank writes into its array before a call, and finds there after it.
 
-    In call k element i of rank r is (i mod 97) + r (i mod 7) + k: whole numbers, whose sums are
-    exact in any order.
+    It needs no other rank to know. In call k element i of rank r is (i mod 97) + r (i mod 7) + k:
+    whole numbers, whose sums are exact in any order.
 
     array : (n,), real; result : where the sum will be, by default there
     """
@@ -32,7 +29,9 @@ class Numbers:
     def __init__(
         self, comm: MPI.Intracomm, array: np.ndarray, result: np.ndarray | None = None
     ) -> None:
-        self.array, self.result, self._size = array, array if result is None else result, comm.size
+        self.array = array
+        self.result = array if result is None else result
+        self._size = comm.size
         self._mine = self._pattern(1, comm.rank)
         self._sum = self._pattern(comm.size, comm.size * (comm.size - 1) / 2).sum()
 
@@ -58,9 +57,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Call:
-    """One way to make the sum of `numbers`; `plan`, where it uses one, may race in its first
-    calls.
-    """
+    """One way to sum `numbers`; `plan`, where it uses one, may race in its first calls."""
 
     run: Callable[[], object]
     numbers: Numbers
@@ -79,7 +76,8 @@ class Start:
     """
 
     def __init__(self, comm: MPI.Intracomm, one_node: bool) -> None:
-        self._comm, self._moment = comm, np.zeros(1)
+        self._comm = comm
+        self._moment = np.zeros(1)
         self._ahead = self._lead = 0.0
         if not one_node:
             self._ahead = -clock_offset(comm)
@@ -96,9 +94,7 @@ class Start:
         return begin
 
     def end(self) -> None:
-        """Between nodes, wait until all ranks are done: emulated ones share cores, and reading a
-        result takes time.
-        """
+        """Between nodes, wait for all ranks: emulated nodes share cores, and reading takes time."""
         if self._lead:
             meet(self._comm)
 
@@ -121,8 +117,9 @@ def interleaved(
     seconds: float,
     between: Callable[[], object] = lambda: None,
 ) -> dict[str, np.ndarray]:
-    """The times of all calls, (repeats,) seconds, the slowest rank's; as many as fit into `seconds`
-    (collective).
+    """The times of all calls, (repeats,) seconds, the slowest rank's (collective).
+
+    As many repeats as fit into `seconds`.
 
     between : called on all ranks before each round of all ways
 

@@ -18,8 +18,7 @@ from hpckit.program.run import launched_ranks
 
 
 def compile_all(ranks: int) -> int:
-    """Compile what is missing, on all cores that this process may use; the exit code: 1 where none
-    can be kept.
+    """Compile what is missing, on all cores; the exit code: 1 where none can be kept.
 
     ranks : processes that do so at once; whatever one of them compiles, the others of its host wait
         for.

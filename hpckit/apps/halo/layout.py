@@ -17,9 +17,7 @@ _MOST_CELLS = 2**60  # whose bytes, and those of a few arrays, still fit into 64
 
 
 def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Global shape and process grid of a run on `size` ranks; raises `ConfigError` where there is
-    none.
-    """
+    """Global shape and process grid of a run on `size` ranks; `ConfigError` where there is none."""
     ndim = len(config.shape)
     _check_numbers(config, size)
     if EQUATIONS[config.equation].on_map and (ndim != 2 or not config.input):

@@ -48,9 +48,7 @@ class OneBatch(msgspec.Struct):
 
 
 class DynMSC(msgspec.Struct):
-    """DynMSC: the number of clusters from k down to k_min that has the best average medoid
-    silhouette.
-    """
+    """DynMSC: of k down to k_min clusters those with the best average medoid silhouette."""
 
     k_min: Annotated[int, note("fewest clusters", ge=2)] = 2
 

@@ -1,6 +1,4 @@
-"""What `hpckit.apps.kmedoids` clusters: rows of points or distances, from a file or generated, each
-rank its own.
-"""
+"""What `hpckit.apps.kmedoids` clusters: points or distances, read or generated, rows by rank."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ class Table:
     """
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        """Read or generate it; raises `ConfigError` on all ranks where that cannot be done
-        (collective).
-        """
+        """Read or generate it (collective); `ConfigError` on all ranks where that fails."""
         self._comm = comm
         if config.input:
             from hpckit.io.input import read_rows
@@ -58,9 +54,7 @@ class Table:
         self.start = block(self.n, comm.size, comm.rank)[0]
 
     def take(self, objects: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray | None:
-        """The rows of these different objects, (s,) int64, perhaps only these columns, on rank 0
-        (collective).
-        """
+        """These different rows, (s,) int64, perhaps only these columns, on rank 0 (collective)."""
         order = np.argsort(objects)
         low, high = np.searchsorted(objects[order], [self.start, self.start + len(self.rows)])
         mine = self.rows[objects[order[low:high]] - self.start]
@@ -69,9 +63,7 @@ class Table:
 
 
 def distances(sample: np.ndarray, metric: str, some: np.ndarray) -> np.ndarray:
-    """(s, m) float64, from all objects of a sample, points (s, d) or distances (s, s), to these m
-    of them.
-    """
+    """(s, m) float64, from all of a sample, points (s, d) or distances (s, s), to m of them."""
     from hpckit.cluster import inputs
     from hpckit.cluster.distances import load_distances
 

@@ -29,9 +29,7 @@ _COMPUTE, _COORDINATE = (
 
 
 def estimate(config: Config, ranks: int) -> str:
-    """What a run on so many ranks would be like, for people; its times are those of one core of
-    2024 for each rank.
-    """
+    """What a run on so many ranks would be like, with a core of 2024 for each; for people."""
     n, dimension = shape(config, ranks)
     if config.k > n:
         raise ConfigError(f"k = {config.k}, but there are only {n} objects: --k must be 1 to {n}")

@@ -37,7 +37,9 @@ class Job:
     """The data, the search and its files, which are touched only once the data is there."""
 
     def __init__(self, comm: MPI.Intracomm, config: Config) -> None:
-        self.comm, self.config, begin = comm, config, time.monotonic()
+        self.comm = comm
+        self.config = config
+        begin = time.monotonic()
         self.stop = StopSignal(comm)
         with together(comm):
             self.options = options(config)
@@ -52,7 +54,8 @@ class Job:
             )
         with span("input"):
             self.table = Table(comm, config)
-        self.n, self.is_matrix = self.table.n, config.metric == "precomputed"
+        self.n = self.table.n
+        self.is_matrix = config.metric == "precomputed"
         with together(comm):
             if config.k > self.n:
                 raise ConfigError(
@@ -76,9 +79,7 @@ class Job:
         )
 
     def search(self) -> None:
-        """Find the medoids; raises `Checkpointed` on all ranks when asked to stop before the
-        end.
-        """
+        """Find the medoids; `Checkpointed` on all ranks when asked to stop before the end."""
         if self.monitor:
             self.options |= {
                 "monitor": self.monitor,
@@ -143,9 +144,7 @@ class Job:
 
 
 def options(config: Config) -> dict[str, Any]:
-    """What the search is called with, beside the data; raises `ConfigError` where it takes no such
-    thing.
-    """
+    """What the search is called with beside the data; `ConfigError` where it takes no such."""
     given = {
         key: value
         for key in ("init", "block", "max_iter")

@@ -1,6 +1,4 @@
-"""The pictures of `hpckit.apps.kmedoids`: plain NumPy arrays in, PNG files out; drawn by rank 0
-only.
-"""
+"""The pictures of `hpckit.apps.kmedoids`: NumPy arrays in, PNG files out; rank 0 only."""
 
 from __future__ import annotations
 
@@ -128,8 +126,7 @@ def scores(path: Path, k: np.ndarray, score: np.ndarray) -> Path:
 
 
 def plane(distances: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Objects on a plane, (s, 2), about as far from each other as they are: multidimensional
-    scaling by landmarks.
+    """Objects on a plane, (s, 2), about as far from each other as they are: landmark scaling.
 
     distances : (s, m) from all objects to the landmarks; landmarks : (m,), which of the s objects
         they are. For points

@@ -1,5 +1,4 @@
-"""Kernels of k-medoids: sources for numba, one module for each subject, compiled by
-`hpckit.native`.
+"""Kernels of k-medoids: sources for numba, a module per subject, compiled by `hpckit.native`.
 
 Distances are whole numbers of ticks, at most 2**24, in float32; every sum of them, times a weight,
 is a whole number below 2**53 in float64. No sum is rounded, so the order of a loop, its vector

@@ -12,9 +12,7 @@ _AHEAD = 1024  # objects
 
 @njit(inline="always")
 def _put(mask, o, affected, count):
-    """Append the objects of a mask: four places are written whatever it is, so that sparse masks
-    mispredict nothing.
-    """
+    """Append a mask's objects; always writes four places: sparse masks mispredict nothing."""
     end = count + population(mask)
     for t in range(4):
         affected[count + t] = o + lowest(mask)
@@ -57,8 +55,7 @@ def affected_by(row, start, limit, length, affected):
 
 @njit
 def affected_by_each(rows, stride, places, many, limit, length, affected):
-    """The same for the first AT_ONCE of `many` rows: those of row t follow their number in
-    affected[t*(length + 5)].
+    """The same for AT_ONCE of `many` rows: row t's follow their number at t*(length + 5).
 
     Meanwhile what comes _AHEAD, in these rows or in the next, is fetched: the processor itself
     stops at pages.

@@ -9,8 +9,7 @@ from hpckit.native import export
 
 @export("void(f4*, i8, i8*, i8*, i8, i4*, i8*, i8*, f8*, f8*, i8*)")
 def centre(rows, stride, places, candidates, count, near, members, starts, w, least, best):
-    """Candidates that serve all of their cluster i at less than least[i]: that cost, and the
-    candidate as best[i].
+    """Candidates that serve all of cluster i below least[i]: that cost, and which as best[i].
 
     rows[places[c]*stride + o] = d of candidates[c]; members[starts[i]:starts[i + 1]] are the
     objects of cluster i.

@@ -23,9 +23,7 @@ def approach(n, row, dn, changed, dn_was):
 
 @njit(inline="always")
 def _nearer(d, new, old):
-    """How much more a candidate at distance d gains by an object whose medoid was at `old` and is
-    at `new`.
-    """
+    """What a candidate at distance d gains by an object whose medoid was at `old`, now `new`."""
     return types.float64((new - min(d, new)) - (old - min(d, old)))
 
 

@@ -96,8 +96,7 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
 ):  # fmt: skip
-    """The best swap among the candidates, as a proposal if it lowers the loss; how many would, now
-    the first in their list.
+    """The best swap, a proposal if it lowers the loss; how many would, now first in their list.
 
     rows[places[c]*stride + o] * scale, rounded, is d of candidates[c], and below ds where rows[...]
     is below limit[o]; taken[j]: j is a medoid. `after` and `affected` are scratch.

@@ -99,9 +99,7 @@ def transpose(typing, tile, ticks, start, stride):
 
 @intrinsic
 def mirrored(typing, x, start, mirror, stride):
-    """Largest bits of the 16 x 16 float32 at x[start]; all ones if they are not the transpose of
-    those at x[mirror].
-    """
+    """Largest bits of 16 x 16 float32 at x[start]; all ones if not the transpose of x[mirror]."""
 
     def codegen(context, builder, signature, arguments):
         x, start, mirror, stride = arguments

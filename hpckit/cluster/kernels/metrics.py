@@ -1,5 +1,4 @@
-"""Distances in ticks between points: out[i*stride + j] from x[i*dim + c] and y[(block*dim +
-c)*LANES + lane].
+"""Ticks between points: out[i*stride + j] of x[i*dim + c] and y[(block*dim + c)*LANES + lane].
 
 Column j is block*LANES + lane. The coordinates c of a pair are gone through in their order,
 whatever surrounds it: vectors run across columns, and two rows share what they load. `scale` is the
@@ -37,9 +36,7 @@ def _lane_sums(typing, like):
 
 
 def _pairs(add, end):
-    """The loop that all metrics share: `add(sum, difference)` over the coordinates, then
-    `end(sum)`.
-    """
+    """The loop that metrics share: `add(sum, difference)` over coordinates, then `end(sum)`."""
 
     @njit
     def store(sums, count, scale, rounding, out, at):

@@ -1,6 +1,4 @@
-"""PAM: the gains of all swaps are kept, and change by the rows of objects, their distances to all
-candidates.
-"""
+"""PAM: the gains of all swaps are kept, and change by the rows of objects."""
 
 from __future__ import annotations
 
@@ -30,8 +28,7 @@ def update(
     gain,
     shift,
 ):
-    """Replace what the changed objects contribute to the gains of all candidates (Resende & Werneck
-    2007).
+    """Replace what changed objects give to all candidates' gains (Resende & Werneck 2007).
 
     gain[j] is the first sum of the package's text, shift[i*m + j] the second; rows[places[c]*stride
     + j] * scale, rounded, is d of object changed[c].

@@ -7,8 +7,7 @@ from hpckit.native import export
 
 @export("void(i4*, i8, i8*, i8, i8, f8*, f8*)")
 def nearest(rows, stride, places, count, n, w, shares):
-    """Add the weight of each candidate to the share of the nearest of n objects, the lowest among
-    equals.
+    """Add each candidate's weight to the share of its nearest of n objects, the lowest of equals.
 
     rows[places[c]*stride + o] = d of candidate c, which weighs w[c]; as the bits of a float32,
     which have the order of values that are not negative, and whose least is found by vectors.

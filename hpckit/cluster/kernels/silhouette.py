@@ -72,9 +72,7 @@ def _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal):
 
 @export("f8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*)")
 def assign(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal):
-    """All about the objects from table[o*k + i], the distance of o to the medoid in slot i; the sum
-    of all ratios.
-    """
+    """All of the objects from table[o*k + i], distances to medoid i; the sum of all ratios."""
     for o in range(n):
         _assign(o, table, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco)
     return _weigh(n, k, near, seco, ratio, no_near, no_seco, w, removal)
@@ -82,9 +80,7 @@ def assign(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w,
 
 @export("i8(f4*, i8, i8, f4, i4*, i4*, f4*, f4*, f4*, f8*, f8*, f8*, f8*, f8*, i8, f4*)")
 def swap(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, removal, slot, row):
-    """Put the candidate with distances `row` into `slot`; how many objects it came, or was, near
-    enough to concern.
-    """
+    """Put the candidate with this `row` into `slot`; how many objects that concerns."""
     count = 0
     for o in range(n):
         was = table[o * k + slot]
@@ -98,9 +94,7 @@ def swap(table, n, k, far, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, r
 
 @njit(inline="always")
 def _rank(x):
-    """An integer in the order of x, which is not -0.0: the least of integers is found by
-    vectors.
-    """
+    """An integer in the order of x, not -0.0: vectors find the least of integers."""
     pattern = types.int64(bits(x))
     return pattern ^ ((pattern >> 63) & 0x7FFFFFFFFFFFFFFF)
 
@@ -129,9 +123,7 @@ def _about(row, start, dt, n):
 
 @njit(inline="always")
 def _terms(o, d, dn, ds, ratio, no_near, no_seco, w):
-    """What object o adds to the sum if some medoid goes, and what besides if its nearest or its
-    second goes.
-    """
+    """What o adds to the sum if some medoid goes, and more if its nearest or its second does."""
     a, b, now = _ratio(d, dn[o]), _ratio(d, ds[o]), ratio[o]
     other = (a if d < ds[o] else now) - now
     return w[o] * other, w[o] * (b - no_near[o] - other), w[o] * (a - no_seco[o] - other)
@@ -152,9 +144,7 @@ def _add_some(row, start, affected, count, near, seco, dn, ds, ratio, no_near, n
 
 @njit
 def _add_all(row, start, n, near, seco, dn, ds, dt, ratio, no_near, no_seco, w, k, after):
-    """The same over all objects, in vectors; neighbours add to two copies of `after`, and need not
-    wait in turn.
-    """
+    """The same over all objects, in vectors; neighbours add to two copies of `after`."""
     for i in range(k):
         after[k + i] = 0.0
     terms, gain = scratch(w), 0

@@ -14,9 +14,7 @@ _WHOLE = 8388608.0  # 2**23: from here on all float32 are whole
 
 @njit
 def _nearest_but(table, o, k, but):
-    """Slot of the nearest medoid of o other than slot `but`; among equals the lowest; -1 if there
-    is none.
-    """
+    """Slot of o's nearest medoid not in slot `but`; the lowest of equals; -1: there is none."""
     best = (_INFINITE << types.uint64(32)) | types.uint64(0xFFFFFFFF)
     for i in range(k):  # distances before slots, in one whole number: that vectorises
         key = (types.uint64(bits32(table[o * k + i] + types.float32(0.0))) << 32) | types.uint64(
@@ -63,9 +61,7 @@ def noted(changes, c):
 
 @export("void(f4*, i8, i8, i8, i4*, f4)")
 def assign(table, start, stop, k, changes, far):
-    """Serve start <= o < stop from table[(o - start)*k + i], the distance of o to the medoid in
-    slot i.
-    """
+    """Serve start <= o < stop from table[(o - start)*k + i], distances to the medoid in slot i."""
     for o in range(start, stop):
         first = _nearest_but(table, o - start, k, -1)
         second = _nearest_but(table, o - start, k, first)
@@ -97,9 +93,7 @@ def _served(o, d, slot, table, place, k, near, seco, dn, ds):
 
 @export("i8(f4*, i8, i8, i8, i4*, i8, f4*, i4*, i4*, f4*, f4*)")
 def swap(table, start, stop, k, changes, slot, row, near, seco, dn, ds):
-    """Put the candidate with distances `row` into `slot`; how many of these objects are served
-    otherwise now.
-    """
+    """Put the candidate with distances `row` into `slot`; how many are served otherwise now."""
     for o in range(start, stop):
         table[(o - start) * k + slot] = row[o]
     count = 0

@@ -1,6 +1,4 @@
-"""From distances to ticks: whole numbers, or with `rounding` 0 just scaled, to the nearest
-float32.
-"""
+"""From distances to ticks: whole numbers, or, `rounding` 0, just scaled to the nearest float32."""
 
 from __future__ import annotations
 
@@ -77,17 +75,13 @@ def _largest_mirrored(x, i0, i1, j0, j1, stride):
 
 @njit(inline="always")
 def tick(x, scale, rounding):
-    """x * scale; rounding = 1.5 * 2**52, added and subtracted, makes it a whole number, halves to
-    even; 0 does not.
-    """
+    """x * scale, to a whole number, halves to even, by rounding = 1.5 * 2**52; by 0 it is not."""
     return types.float32((types.float64(x) * scale + rounding) - rounding)
 
 
 @njit
 def _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0):
-    """Transpose x[i + j*s1] by tiles; the scratch tile lets both the reads and the writes run along
-    rows.
-    """
+    """Transpose x[i + j*s1] by a scratch tile: reads and writes both run along rows."""
     tile = scratch(ticks)
     for i0 in range(0, n0, TILE):
         rows = min(TILE, n0 - i0)
@@ -110,9 +104,7 @@ def _to_ticks_across(x, n0, n1, s1, scale, rounding, ticks, t0):
 
 @njit
 def _to_ticks_along(x, n0, n1, s0, scale, rounding, ticks, t0):
-    """Rows, piece by piece through the scratch tile, so that LLVM vectorises although `ticks` may
-    be `x`.
-    """
+    """Rows through a scratch tile, so that LLVM vectorises although `ticks` may be `x`."""
     tile = scratch(ticks)
     for i in range(n0):
         for j0 in range(0, n1, TILE * TILE):
@@ -138,8 +130,7 @@ def to_ticks(x, n0, n1, s0, s1, scale, rounding, ticks, t0):
 
 @export("void(f4*, i8, i8, i8, i8, i8, i8, i8*)", "void(f8*, i8, i8, i8, i8, i8, i8, i8*)")
 def histogram(x, n0, n1, s0, s1, top, bins, counts):
-    """Add to counts[i*bins + b] how many of row i are positive, below 2**(top - b), and not below
-    half of that.
+    """Add to counts[i*bins + b] how many of row i are below 2**(top - b), and at least half of it.
 
     The last bin has all that are smaller.
     """

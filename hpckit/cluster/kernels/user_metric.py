@@ -1,6 +1,4 @@
-"""The loop around a user's metric; numba compiles it when it is needed, as the metric itself is not
-known before.
-"""
+"""The loop around a user's metric, compiled when needed: the metric is not known before."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The kernels that add distances up, where these span more than a common tick can hold: any
-float32, and exact sums.
+"""The kernels that add distances beyond what a common tick can hold: float32, exact sums.
 
 A sum is a whole number of 2**-149, of which every float32 is a multiple, in two's complement: LIMBS
 words of 64 bits, the lowest first, so that sum i of an array begins at word LIMBS*i. They hold
@@ -196,9 +195,7 @@ def evaluate(
     rows, stride, candidates, places, count, n,
     taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
 ):  # fmt: skip
-    """As `fasterpam.evaluate`; the k first sums of `after` are those after each slot's loss, the
-    next is the gain.
-    """
+    """As `fasterpam.evaluate`; `after` begins with k sums after each slot's loss, then the gain."""
     return _evaluate(
         rows, stride, candidates, places, count, n,
         taken, near, dn, ds, w, k, removal, limit, scale, after, affected, proposal,
@@ -262,9 +259,7 @@ def best_swap(gain, shift, removal, k, m, first, taken, lowest, slots, proposal)
 
 @njit(inline="always")
 def _come_nearer(gain, j, weight, d, new, old):
-    """What a candidate gains is x - min(d, x); of those that no medoid serves yet, -d, and `_FAR`
-    is left out.
-    """
+    """What a candidate gains: x - min(d, x); -d of those not served yet, without `_FAR`."""
     far = types.float32(_FAR)
     _put(gain, j, weight, types.float32(0.0) if new == far else new, min(d, new))
     _put(gain, j, weight, min(d, old), types.float32(0.0) if old == far else old)

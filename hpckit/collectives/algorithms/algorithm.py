@@ -80,8 +80,6 @@ class ByMessages(Algorithm):
 
 
 def beyond_a_power_of_two(links: Links, nbytes: int, ranks: int) -> float:
-    """Seconds of what those ranks do who are too many for rounds of partners: one message to their
-    neighbour, and one back.
-    """
+    """Seconds of ranks too many for rounds of partners: a message to a neighbour, and one back."""
     a, b = links.slowest()
     return 0.0 if ranks & (ranks - 1) == 0 else 2 * (a + links.overhead + nbytes * b)

@@ -38,9 +38,7 @@ class Hierarchical(Algorithm):
     in_shared_memory = True
 
     def cost(self, links: Links, nbytes: int, ranks: int) -> float | None:
-        """Between nodes two-shots of as many lanes as a node has ranks; within them two passes over
-        memory.
-        """
+        """Between nodes two-shots, a lane per rank of a node; within two passes over memory."""
         measured = len(links.node_of)
         nodes = links.nodes if ranks == measured else math.ceil(ranks * links.nodes / measured)
         if nodes == 1 or ranks // nodes <= 1:

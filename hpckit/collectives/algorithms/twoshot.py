@@ -59,8 +59,7 @@ def direct_allgather(rank: int, size: int, cuts: Cuts) -> Schedule:
 
 
 def shares(links: Links, n: int) -> list[int] | None:
-    """Cuts of n elements into the slices that ranks should own in a two-shot; None: equal ones are
-    best.
+    """Cuts of n elements into the ranks' slices in a two-shot; None: equal ones are best.
 
     A rank that owns s elements sends n - s of others, and (p - 1) s as results: with time b per
     element that takes b (n + (p - 2) s). Ranks behind slow links get less, or nothing, such that

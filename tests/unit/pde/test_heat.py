@@ -7,7 +7,8 @@ from serial import alone, largest, mine
 
 from hpckit.comm.grid import Grid
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.pde.heat import Heat, ImplicitHeat
+from hpckit.pde import Setup
+from hpckit.pde.heat import Heat, HeatEquation, ImplicitHeat
 
 pytestmark = pytest.mark.mpi
 
@@ -260,3 +261,15 @@ class TestImplicit:
     def test_unknown_scheme(self, comm):
         with pytest.raises(ConfigError, match="scheme 'magic' must be one of"):
             ImplicitHeat(Grid(comm, (8, 8)), 1.0, scheme="magic")
+
+
+def test_a_verdict_loses_no_nan_whatever_rank_has_it(comm):
+    numerics = {"dtype": "float64", "threads": 1, "method": "packed"}
+    for bad in range(comm.size):
+        grid = Grid(comm, (12, 12))
+        equation = HeatEquation(Setup(grid, numerics), HeatEquation.Options())
+        equation.start()
+        assert all(np.isfinite(value) for value in equation.verdict().values())
+        if comm.rank == bad:
+            equation.solver.fields["temperature"][grid.owned][0, 0] = np.nan
+        assert all(np.isnan(value) for value in equation.verdict().values())
