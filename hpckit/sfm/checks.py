@@ -54,6 +54,8 @@ def _cameras(cameras: Cameras) -> None:
     for number in np.unique(cameras.model):
         model = BY_NUMBER[int(number)]
         focal = cameras.parameters[:, model.focal]
+        if model.name == "BAL":
+            focal = np.abs(focal)  # a negative one is a mirror, and some files have it
         for i in np.flatnonzero((cameras.model == number) & ~(focal > 0).all(1))[:1]:
             raise ConfigError(
                 f"camera {cameras.ids[i]} ({model.name}) has the focal length "
