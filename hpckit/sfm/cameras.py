@@ -117,6 +117,4 @@ class Cameras:
 
     def copy(self) -> Cameras:
         """Another one, with arrays of its own."""
-        return Cameras(
-            self.ids.copy(), self.model.copy(), self.size.copy(), self.parameters.copy()
-        )
+        return Cameras(self.ids.copy(), self.model.copy(), self.size.copy(), self.parameters.copy())
