@@ -163,12 +163,8 @@ def _in_hdf5(path: Path, name: str | None) -> FileArray:
 
 
 def _in_netcdf3(path: Path, name: str | None) -> FileArray:
-    try:
-        from scipy.io import netcdf_file
-    except ImportError:
-        raise ConfigError(
-            f"{path} is netCDF-3: pip install scipy, or nccopy -k nc4 {path} OUT.nc"
-        ) from None
+    from scipy.io import netcdf_file
+
     with netcdf_file(path, "r", mmap=False) as file:
         fields = [
             key for key, its in file.variables.items() if its.shape and its.dimensions != (key,)

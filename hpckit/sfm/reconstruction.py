@@ -16,7 +16,7 @@ from hpckit.sfm.cameras import Cameras
 
 @dataclass
 class Images:
-    """Images and their poses, alike on all ranks: x_camera = R(quaternion) x_world + translation."""
+    """Images and their poses, the same on all ranks: x_camera = R(quaternion) x + translation."""
 
     ids: np.ndarray  # (n,) int64, unique
     names: list[str]  # bytes that are no UTF-8 are kept by "surrogateescape"

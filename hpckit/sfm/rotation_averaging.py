@@ -317,9 +317,7 @@ def _clusters(tree: _Tree) -> tuple[np.ndarray, int]:
     size = max(1, -(-2 * n // _PIECES)) if n > _PIECES else 1
     count, cluster = np.empty((2, n), np.int64)
     arrays = tree.order, tree.above
-    pieces = _kernels().clusters(
-        n, *map(address, arrays), size, address(count), address(cluster)
-    )
+    pieces = _kernels().clusters(n, *map(address, arrays), size, address(count), address(cluster))
     return cluster, int(pieces)
 
 

@@ -125,9 +125,7 @@ def move(n, x, q):
         angle = math.sqrt(a * a + b * b + c * c)
         scale = math.sin(0.5 * angle) / angle if angle > 1e-12 else 0.5
         w, x0, y, z = _load(q, i)
-        w, x0, y, z = _multiply(
-            w, x0, y, z, math.cos(0.5 * angle), scale * a, scale * b, scale * c
-        )
+        w, x0, y, z = _multiply(w, x0, y, z, math.cos(0.5 * angle), scale * a, scale * b, scale * c)
         _store(q, i, w, x0, y, z)
 
 
