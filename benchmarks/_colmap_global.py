@@ -1,7 +1,7 @@
 """COLMAP's global stages, run by an interpreter that has pycolmap: `_colmap_global.py IN OUT`.
 
 IN is a .npz: `stage`, "rotations" or "positions", and the arrays of `benchmarks/sfm_global.py`.
-OUT becomes a .npz: `cpu`, seconds of process time of the stage alone, of each repeat, and its result.
+OUT becomes a .npz: `cpu`, seconds of process time of the stage alone, and `results`, of each repeat.
 """
 
 import sys
@@ -31,7 +31,7 @@ def reconstruction(rotations, focal=1.0, centres=None, keypoints=None):
 def rotation_averaging(given):
     model = reconstruction(np.tile([1.0, 0.0, 0.0, 0.0], (int(given["n"]), 1)))
     graph = pycolmap.PoseGraph()
-    for (i, j), q in zip(given["edges"], given["relative"]):
+    for (i, j), q in zip(given["edges"], given["relative"], strict=True):
         turn = pycolmap.Rotation3d(np.array([q[1], q[2], q[3], q[0]]))
         edge = pycolmap.PoseGraphEdge(pycolmap.Rigid3d(turn, np.zeros(3)))
         edge.num_matches = 100

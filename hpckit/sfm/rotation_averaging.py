@@ -32,6 +32,8 @@ from hpckit.sfm import rotations
 _PIECES = 256  # of the coarse matrix: it is dense, and factored in each step
 _UNIFORM, _L1, _GEMAN_MCCLURE = 0, 1, 2  # as in the kernel `weigh`
 _L1_FLOOR = math.radians(0.05)  # below this, 1/|e| grows no more
+# Pairs of the tree fit at first, the wrong ones too: with 1/|e| at once they would hold for long.
+_L1_FIRST, _SHRINK = math.radians(20.0), 0.25
 _SIGMA = math.radians(5.0)  # of Geman-McClure
 _LOOSE = 0.1  # tolerance of a step's equations: the weights change anyway
 
@@ -204,9 +206,10 @@ class _Averaging:
         self._sums, self._sum_up = sums, _plan(comm, sums)
         self._right, self._diagonal = sums[: 3 * n].reshape(n, 3), sums[3 * n : 4 * n]
         self._coarse = sums[4 * n : -1].reshape(pieces, pieces)
-        self._y = np.empty((n, 3))
+        self._y, self._z = np.zeros((2, n, 3))
         self._sum_product = _plan(comm, self._y)
         self._edges_everywhere = int(comm.allreduce(m))
+        self._floor = _L1_FIRST
         self._grounded = _first_pieces(self._cluster, tree.component)
         self.cost, self.history, self.solver_iterations = 0.0, [], 0
 
@@ -235,11 +238,13 @@ class _Averaging:
     def _iterate(self, kind: int, scale: float, steps: int, tolerance: float) -> bool:
         """Steps under one loss until images move by less than the tolerance; whether they do."""
         for _ in range(steps):
-            self._linearise(kind, scale)
+            final = kind != _L1 or self._floor <= scale
+            self._linearise(kind, scale if final else self._floor)
+            self._floor *= _SHRINK
             x = self._solve(1e-3 if kind == _UNIFORM else _LOOSE)
             self._kernels.move(self._n, address(x), address(self._q))
             self.history.append(float(np.sqrt((x * x).sum(1)).mean()))
-            if self.history[-1] <= tolerance:
+            if final and self.history[-1] <= tolerance:
                 self._linearise(kind, scale)  # for the cost
                 return True
         self._linearise(kind, scale)
@@ -261,52 +266,46 @@ class _Averaging:
 
     def _solve(self, tolerance: float) -> np.ndarray:
         """x of B^T W B x = B^T W e, each column to this relative residual."""
-        precondition = self._preconditioner()
-        r = self._right.copy()
-        x, z = np.zeros_like(r), precondition(r)
-        p = z.copy()
-        rz = first = (r * z).sum(0)
-        for _ in range(10 * self._n):
+        kernels, n, precondition = self._kernels, self._n, self._preconditioner()
+        x, p = np.zeros((2, n, 3))
+        r, y, z = self._right, self._y, self._z
+        alpha, beta, rz, first = np.zeros((4, 3))
+        precondition(alpha, p, y, x, r, z, first)
+        rz[:] = first
+        p[:] = z
+        for _ in range(10 * n):
             if (rz <= tolerance * tolerance * first).all():
                 break
             self.solver_iterations += 1
-            product = self._product(p)
-            curvature = (p * product).sum(0)
-            alpha = np.divide(rz, curvature, out=np.zeros(3), where=curvature > 0.0)
-            x += alpha * p
-            r -= alpha * product
-            z = precondition(r)
-            new = (r * z).sum(0)
-            p *= np.divide(new, rz, out=np.zeros(3), where=rz > 0.0)
-            p += z
-            rz = new
+            self._product(p)
+            kernels.dots(n, *map(address, (p, y, alpha)))
+            np.divide(rz, alpha, out=alpha, where=alpha > 0.0)
+            before = rz.copy()
+            precondition(alpha, p, y, x, r, z, rz)
+            beta[:] = np.divide(rz, before, out=np.zeros(3), where=before > 0.0)
+            kernels.turn(n, *map(address, (beta, z, p)))
         return x
 
-    def _product(self, x: np.ndarray) -> np.ndarray:
+    def _product(self, x: np.ndarray) -> None:
         self._y[:] = 0.0
         arrays = self._graph.edges, self._weight, x, self._y
         self._kernels.product(self._m, *map(address, arrays))
         self._sum_product()
-        return self._y
 
     def _preconditioner(self):
-        """r -> D^-1 r + Z (Z^T L Z)^-1 Z^T r, both grounded at one piece of each component."""
-        inverse = np.divide(1.0, self._diagonal, out=np.zeros(self._n), where=self._diagonal > 0.0)
-        inverse = inverse[:, None]
-        if not len(self._coarse):
-            return lambda r: inverse * r
-        matrix, member = self._coarse.copy(), self._cluster >= 0
+        """z = D^-1 r + Z (Z^T L Z)^-1 Z^T r after a step of r; grounded at a piece of each component."""
+        kernels, n, pieces, cluster = self._kernels, self._n, len(self._coarse), self._cluster
+        matrix = self._coarse.copy()
         # Constants solve the equations with 0: without this the matrix is singular.
         matrix[self._grounded, self._grounded] *= 2.0
-        coarse_inverse = np.linalg.inv(matrix)
-        cluster, pieces = self._cluster[member], len(matrix)
+        np.fill_diagonal(matrix, np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0))
+        inverse, sums = np.linalg.inv(matrix), np.empty((pieces, 3))
 
-        def both(r: np.ndarray) -> np.ndarray:
-            inside = r if member.all() else r[member]
-            sums = [np.bincount(cluster, inside[:, c], pieces) for c in range(3)]
-            z = inverse * r
-            z[member] += (coarse_inverse @ np.array(sums).T)[cluster]
-            return z
+        def both(alpha, p, y, x, r, z, rz) -> None:
+            arrays = alpha, p, y, x, r, cluster
+            kernels.advance(n, *map(address, arrays), pieces, address(sums))
+            arrays = r, self._diagonal, cluster, inverse @ sums, z, rz
+            kernels.precondition(n, *map(address, arrays))
 
         return both
 

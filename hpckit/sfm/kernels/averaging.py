@@ -117,6 +117,62 @@ def coarse(m, edges, weight, cluster, n, matrix):
                 matrix[b * n + a] -= w
 
 
+@export("void(i8, f8*, f8*, f8*)")
+def dots(n, x, y, out):
+    """Dot products of the three columns."""
+    a = b = c = 0.0
+    for i in range(n):
+        a += x[3 * i] * y[3 * i]
+        b += x[3 * i + 1] * y[3 * i + 1]
+        c += x[3 * i + 2] * y[3 * i + 2]
+    out[0], out[1], out[2] = a, b, c
+
+
+@export("void(i8, f8*, f8*, f8*, f8*, f8*, i8*, i8, f8*)")
+def advance(n, alpha, p, product, x, r, cluster, pieces, sums):
+    """x += alpha p and r -= alpha product; then sums = Z^T r, of each piece."""
+    for k in range(3 * pieces):
+        sums[k] = 0.0
+    a, b, c = alpha[0], alpha[1], alpha[2]
+    for i in range(n):
+        k = 3 * i
+        x[k] += a * p[k]
+        x[k + 1] += b * p[k + 1]
+        x[k + 2] += c * p[k + 2]
+        r[k] -= a * product[k]
+        r[k + 1] -= b * product[k + 1]
+        r[k + 2] -= c * product[k + 2]
+        at = 3 * cluster[i]
+        if at >= 0:
+            sums[at] += r[k]
+            sums[at + 1] += r[k + 1]
+            sums[at + 2] += r[k + 2]
+
+
+@export("void(i8, f8*, f8*, i8*, f8*, f8*, f8*)")
+def precondition(n, r, diagonal, cluster, correction, z, out):
+    """z = r / diagonal + Z correction, and the dot products of r and z."""
+    out[0] = out[1] = out[2] = 0.0
+    for i in range(n):
+        inverse, at = 1.0 / diagonal[i] if diagonal[i] > 0.0 else 0.0, 3 * cluster[i]
+        for c in range(3):
+            value = inverse * r[3 * i + c]
+            if at >= 0:
+                value += correction[at + c]
+            z[3 * i + c] = value
+            out[c] += value * r[3 * i + c]
+
+
+@export("void(i8, f8*, f8*, f8*)")
+def turn(n, beta, z, p):
+    """p = z + beta p."""
+    a, b, c = beta[0], beta[1], beta[2]
+    for i in range(n):
+        p[3 * i] = z[3 * i] + a * p[3 * i]
+        p[3 * i + 1] = z[3 * i + 1] + b * p[3 * i + 1]
+        p[3 * i + 2] = z[3 * i + 2] + c * p[3 * i + 2]
+
+
 @export("void(i8, f8*, f8*)")
 def move(n, x, q):
     """q_i = q_i exp(x_i)."""
