@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -79,7 +81,7 @@ class ViewGraph:
         return self.keypoint_start[self.pairs[self.match_pair]] + self.matches
 
     def matched(self, pair: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of the matches of one of this rank's pairs, in both images: (n, 2) float64 each."""
+        """Pixels of the matches of one of this rank's pairs, in both images: (n, 2) each."""
         start, stop = self.match_start[pair : pair + 2]
         places = self.keypoint_start[self.pairs[pair]] + self.matches[start:stop]
         return self.keypoints[places[:, 0]], self.keypoints[places[:, 1]]
@@ -116,8 +118,10 @@ def deal(whole: ViewGraph | None, comm: MPI.Intracomm) -> ViewGraph:
     """
     with together(comm):
         parts = [] if whole is None else _parts(whole, comm.size)
-    replicated = {name: _everywhere(comm, whole, name) for name in _REPLICATED}
-    own = {name: _scattered(comm, [getattr(p, name) for p in parts]) for name in _SCATTERED}
+    replicated: dict[str, Any] = {name: _everywhere(comm, whole, name) for name in _REPLICATED}
+    own: dict[str, Any] = {
+        name: _scattered(comm, [getattr(p, name) for p in parts]) for name in _SCATTERED
+    }
     return ViewGraph(comm=comm, **replicated, **own)
 
 
@@ -130,10 +134,10 @@ def _parts(whole: ViewGraph, size: int) -> list[ViewGraph]:
     load = whole.match_start + np.arange(len(whole) + 1)  # a pair costs a little even without any
     shares = load[-1] * np.arange(size + 1) / size
     cuts = np.searchsorted(load, shares)
-    return [whole.select(np.arange(a, b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [whole.select(np.arange(a, b)) for a, b in pairwise(cuts)]
 
 
-def _everywhere(comm: MPI.Intracomm, whole: ViewGraph | None, name: str):
+def _everywhere(comm: MPI.Intracomm, whole: ViewGraph | None, name: str) -> Any:
     """A field of rank 0's graph, on all ranks."""
     value = getattr(whole, name, None)
     if name != "keypoints":

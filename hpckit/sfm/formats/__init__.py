@@ -1,0 +1,1 @@
+"""Files that hold reconstructions, and databases of matches."""
