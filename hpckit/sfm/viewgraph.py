@@ -101,6 +101,53 @@ class ViewGraph:
         start = np.concatenate([[0], np.cumsum(counts)])
         return replace(self, match_start=start, matches=self.matches[good])
 
+    def components(self) -> list[np.ndarray]:
+        """Images that pairs of all ranks join: ascending places, the largest first (collective).
+
+        ::
+
+            for images in graph.components():
+                model = graph.restrict(images)
+        """
+        label = np.arange(len(self.images))
+        edges = np.concatenate(self.comm.allgather(np.unique(self.pairs, axis=0)))
+        while (label[edges[:, 0]] != label[edges[:, 1]]).any():
+            least = label[edges].min(1)
+            np.minimum.at(label, label[edges[:, 0]], least)
+            np.minimum.at(label, label[edges[:, 1]], least)
+            label = label[label]
+        parts = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+        return sorted((part for part in parts if len(part)), key=len, reverse=True)
+
+    def restrict(self, images: np.ndarray) -> ViewGraph:
+        """The graph of some images, ascending places: their cameras, keypoints and pairs."""
+        place = np.full(len(self.images), -1)
+        place[images] = np.arange(len(images))
+        inside = self.select((place[self.pairs] >= 0).all(1))
+        used, camera = np.unique(self.images.camera[images], return_inverse=True)
+        starts = self.keypoint_start
+        keypoints = [self.keypoints[starts[i] : starts[i + 1]] for i in images]
+        return replace(
+            inside,
+            cameras=Cameras(
+                self.cameras.ids[used],
+                self.cameras.model[used],
+                self.cameras.size[used],
+                self.cameras.parameters[used],
+            ),
+            prior_focal=self.prior_focal[used],
+            images=Images(
+                self.images.ids[images],
+                [self.images.names[i] for i in images],
+                camera.astype(np.int32),
+                self.images.quaternion[images],
+                self.images.translation[images],
+            ),
+            keypoint_start=np.concatenate([[0], np.cumsum(np.diff(starts)[images])]),
+            keypoints=np.concatenate([np.empty((0, 2)), *keypoints]),
+            pairs=place[inside.pairs].astype(np.int32),
+        )
+
 
 _PER_PAIR = ("pairs", "config", "F", "E", "H", "quaternion", "translation")
 _REPLICATED = ("cameras", "prior_focal", "images", "keypoint_start", "keypoints")
