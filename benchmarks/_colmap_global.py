@@ -58,7 +58,6 @@ def global_positioning(given, seed):
     for track in tracks:
         model.add_point3D(np.zeros(3), track)
     options = pycolmap.GlobalPositionerOptions(random_seed=seed, use_gpu=False)
-    options.solver_options.num_threads = 1
     begin = time.process_time()
     assert pycolmap.run_global_positioning(options, pycolmap.PoseGraph(), model)
     cpu = time.process_time() - begin

@@ -30,7 +30,7 @@ from hpckit.sfm.reconstruction import Reconstruction
 
 HUBER = 0.1  # of residuals of unit vectors: about 6 degrees
 _DENSE = 250  # images up to which the reduced matrix is dense
-_RADIUS = 1e4  # of the first trust region, as in Ceres
+_RADIUS = 1e2  # of the first trust region
 _SOLVER_TOLERANCE = 1e-2  # relative residual of conjugate gradients
 _SOLVER_ITERATIONS = 200
 
@@ -61,7 +61,7 @@ def position_globally(
     seed: int = 0,
     loss_scale: float = HUBER,
     max_iterations: int = 200,
-    tolerance: float = 1e-5,
+    tolerance: float = 3e-4,
 ) -> PositioningReport:
     """Find translations and points from rotations and observations (collective).
 
@@ -147,7 +147,7 @@ def solve_positions(
     seed: int = 0,
     loss_scale: float = HUBER,
     max_iterations: int = 200,
-    tolerance: float = 1e-5,
+    tolerance: float = 3e-4,
 ) -> tuple[np.ndarray, np.ndarray, PositioningReport]:
     """Centres of `n` images and this rank's points from rays of known direction (collective).
 
@@ -330,6 +330,8 @@ class _Positioning:
                 continue
             radius, shrink = radius / max(1.0 / 3.0, 1.0 - (2.0 * quality - 1.0) ** 3), 2.0
             radius = min(radius, 1e16)
+            if self._rescue():
+                cost = self._evaluate(0.0)[0]
             change, self.cost = self.cost - cost, cost
             self.history.append(cost)
             if change <= tolerance * cost:
@@ -347,6 +349,16 @@ class _Positioning:
         self._scalars[:] = cost, fall
         self._sum_scalars()
         return float(self._scalars[0]), float(self._scalars[1])
+
+    def _rescue(self) -> bool:
+        """Move points that ended behind an image; whether any rank has one that moved."""
+        rays = self._rays
+        arrays = rays.start, rays.image, rays.ray, rays.weights
+        state = self.centres, self.points, self._scale
+        arrays = map(address, (*arrays, *state))
+        self._scalars[0] = self._kernels.rescue(self._p, *arrays, self._huber)
+        self._sum_scalars()
+        return bool(self._scalars[0] > 0)
 
     def _prepare(self, damping: float) -> None:
         """What is left of points and scales for the equations of the centres."""

@@ -235,3 +235,72 @@ def step(
             jx, jy, jz = -s * tx - ds * dx, -s * ty - ds * dy, -s * tz - ds * dz
             fall -= w * (jx * (rx + 0.5 * jx) + jy * (ry + 0.5 * jy) + jz * (rz + 0.5 * jz))
     return fall
+
+
+@njit(inline="always")
+def _loss(vx, vy, vz, s, dx, dy, dz, huber):
+    rx, ry, rz = vx - s * dx, vy - s * dy, vz - s * dz
+    square = rx * rx + ry * ry + rz * rz
+    if square <= huber * huber:
+        return square
+    return 2.0 * huber * math.sqrt(square) - huber * huber
+
+
+@njit(inline="always")
+def _best_scale(vx, vy, vz, dx, dy, dz):
+    return max((vx * dx + vy * dy + vz * dz) / (dx * dx + dy * dy + dz * dz + 1e-300), LEAST)
+
+
+@export("i8(i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*, f8)")
+def rescue(n, start, image, ray, prior, centre, point, scale, huber):
+    """Points that ended behind an image, which no step brings back: put where their rays are
+    nearest to each other, if that costs less; how many.
+
+    (sum of I - v v^T) x = sum of (I - v v^T) c.
+    """
+    count = 0
+    for j in range(n):
+        behind = False
+        for k in range(start[j], start[j + 1]):
+            behind |= scale[k] <= LEAST
+        if not behind:
+            continue
+        x, y, z = point[3 * j], point[3 * j + 1], point[3 * j + 2]
+        xx = xy = xz = yy = yz = zz = 1e-12
+        bx = by = bz = cost = 0.0
+        for k in range(start[j], start[j + 1]):
+            i = image[k]
+            vx, vy, vz = ray[3 * k], ray[3 * k + 1], ray[3 * k + 2]
+            dx, dy, dz = _from(centre, i, x, y, z)
+            cost += prior[i] * _loss(vx, vy, vz, scale[k], dx, dy, dz, huber)
+            along = dx * vx + dy * vy + dz * vz
+            bx -= dx - along * vx
+            by -= dy - along * vy
+            bz -= dz - along * vz
+            xx += 1.0 - vx * vx
+            xy -= vx * vy
+            xz -= vx * vz
+            yy += 1.0 - vy * vy
+            yz -= vy * vz
+            zz += 1.0 - vz * vz
+        cxx, cxy, cxz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+        cyy, cyz, czz = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
+        over = 1.0 / (xx * cxx + xy * cxy + xz * cxz)
+        x += over * (cxx * bx + cxy * by + cxz * bz)
+        y += over * (cxy * bx + cyy * by + cyz * bz)
+        z += over * (cxz * bx + cyz * by + czz * bz)
+        new = 0.0
+        for k in range(start[j], start[j + 1]):
+            i = image[k]
+            vx, vy, vz = ray[3 * k], ray[3 * k + 1], ray[3 * k + 2]
+            dx, dy, dz = _from(centre, i, x, y, z)
+            s = _best_scale(vx, vy, vz, dx, dy, dz)
+            new += prior[i] * _loss(vx, vy, vz, s, dx, dy, dz, huber)
+        if new < cost:
+            count += 1
+            point[3 * j], point[3 * j + 1], point[3 * j + 2] = x, y, z
+            for k in range(start[j], start[j + 1]):
+                dx, dy, dz = _from(centre, image[k], x, y, z)
+                vx, vy, vz = ray[3 * k], ray[3 * k + 1], ray[3 * k + 2]
+                scale[k] = _best_scale(vx, vy, vz, dx, dy, dz)
+    return count
