@@ -101,9 +101,7 @@ def bundle_adjust(
         if callback:
             callback(iteration)
 
-    final, termination = loop.run(
-        posed.start, progress, Limits(max_iterations, ftol, gtol), tell
-    )
+    final, termination = loop.run(posed.start, progress, Limits(max_iterations, ftol, gtol), tell)
     with clock.part("finish"):
         _write_back(reconstruction, posed, space, masks, posed.whole(comm, final), final)
     squares = progress.cost if loss is None else math.nan
