@@ -1,13 +1,72 @@
 """Structure from motion on one or many ranks: bundle adjustment, and the global stages before it.
 
-From photographs' matches to a model, in the order in which the files come:
+From the matches of photographs to a model, in the order in which data goes through the files:
 
-    cameras             camera models and the intrinsics of all cameras
-    reconstruction      cameras, images and their poses, points, observations
-    rotations           quaternions, rotation vectors, matrices, many at a time
-    projection          from points to pixels and back to rays, in plain NumPy; residuals
-    checks              what must hold of a reconstruction
-    distribute          whole reconstructions and arrays of users, scattered over ranks and gathered
-    summary             how many of everything, and what hangs together
-    formats             files: BAL, COLMAP, Bundler, libmv, PLY, VTKHDF
+    cameras             camera models, and the intrinsics of all cameras
+    reconstruction      cameras, images and their poses, points, observations: what all files share
+    rotations           quaternions, rotation vectors and matrices, many at a time
+    projection          from points to pixels and back to rays, in plain NumPy
+    formats             files: COLMAP, its database, BAL, Bundler, libmv, PLY, VTKHDF
+    distribute          reconstructions and arrays of users, scattered over ranks and gathered
+    checks, summary     what must hold of a reconstruction; how many of everything
+    synthetic           generated reconstructions whose truth is known
+
+    viewgraph           pairs of images and their matches
+    relative            poses of pairs, and focal lengths, from two-view geometries
+    rotation_averaging  rotations of images from those of pairs (`spanning` is its start)
+    tracks              keypoints that are one point
+    positioning         centres of images, and points, from rays
+    triangulation       points from the images that see them
+    filters             which observations and images are good enough
+    similarity          the rotation, scale and shift between two sets of points
+    bundle              bundle adjustment: everything at once, with losses, priors, covariance
+    mapper              all of it, from a database to models
+
+`bundle_adjust` in `bundle/adjust.py` is the best file to begin with; the mathematics and its symbols
+are in `bundle/system.py` and `kernels`.
 """
+
+from hpckit.sfm.bundle.adjust import bundle_adjust
+from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
+from hpckit.sfm.bundle.result import Iteration, Result
+from hpckit.sfm.cameras import CameraModel, Cameras, camera_model
+from hpckit.sfm.distribute import from_arrays, gather, scatter
+from hpckit.sfm.formats import read, read_database, write
+from hpckit.sfm.losses import Cauchy, Huber, SoftL1
+from hpckit.sfm.mapper import global_mapper
+from hpckit.sfm.positioning import position_globally
+from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
+from hpckit.sfm.rotation_averaging import average_rotations
+from hpckit.sfm.summary import summarise
+from hpckit.sfm.triangulation import triangulate
+from hpckit.sfm.viewgraph import ViewGraph
+
+__all__ = [
+    "CameraModel",
+    "Cameras",
+    "Cauchy",
+    "Huber",
+    "Images",
+    "Iteration",
+    "Observations",
+    "Points",
+    "PosePrior",
+    "PositionPrior",
+    "Reconstruction",
+    "Result",
+    "SoftL1",
+    "ViewGraph",
+    "average_rotations",
+    "bundle_adjust",
+    "camera_model",
+    "from_arrays",
+    "gather",
+    "global_mapper",
+    "position_globally",
+    "read",
+    "read_database",
+    "scatter",
+    "summarise",
+    "triangulate",
+    "write",
+]
