@@ -1,0 +1,155 @@
+"""The pictures of `hpckit.apps.sfm`: plain NumPy arrays in, PNG files out; drawn by rank 0 only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpckit.apps.sfm.summary import Cloud, Errors
+from hpckit.apps.sfm.view import View, best_view
+from hpckit.program.figure import drawing
+
+_BEFORE, _AFTER, _CAMERA = "#c0504d", "#2f5c8f", "#d02020"
+_FRUSTA = 120  # cameras that are drawn with their edges, at most; the others are dots
+
+
+def scene(path: Path, clouds: Mapping[str, Cloud]) -> Path:
+    """Points and cameras, panel by panel from one view, which suits the last.
+
+    clouds : by title; at most four
+    """
+    view = best_view(list(clouds.values())[-1])
+    n = len(clouds)
+    columns = min(n, 2) if view.ratio < 2.2 else 1
+    rows = -(-n // columns)
+    width = 10.0 / columns
+    height = min(width / view.ratio, 5.4) + 0.35
+    with drawing(path, (width * columns, height * rows)) as figure:
+        for axes, (title, cloud) in zip(
+            figure.subplots(rows, columns, squeeze=False).ravel(), clouds.items(), strict=False
+        ):
+            _paint(axes, cloud, view)
+            axes.set_title(title)
+        for axes in figure.axes[n:]:
+            axes.set_visible(False)
+    return path
+
+
+def _paint(axes: Any, cloud: Cloud, view: View) -> None:
+    from matplotlib.collections import LineCollection
+
+    xy, depth = view.project(cloud.xyz)
+    order = np.argsort(-depth)
+    size = np.clip(20_000 / max(len(xy), 1), 0.4, 5.0)
+    colours = _colours(cloud, view)[order]
+    axes.scatter(*xy[order].T, s=size, c=colours, linewidths=0, rasterized=True)
+    axes.scatter(*view.project(cloud.centre)[0].T, s=1.5, c=_CAMERA, linewidths=0)
+    lines = view.project(_frusta(cloud, view.unit).reshape(-1, 3))[0].reshape(-1, 2, 2)
+    axes.add_collection(LineCollection(list(lines), colors=_CAMERA, linewidths=0.6))
+    axes.set_xlim(view.low[0], view.high[0])
+    axes.set_ylim(view.low[1], view.high[1])
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _colours(cloud: Cloud, view: View) -> np.ndarray:
+    """(s, 3): those of the points, or by height where the file knew none."""
+    import matplotlib
+
+    if len(np.unique(cloud.rgb, axis=0)) > 4:
+        return np.clip(cloud.rgb / 255 * 0.92, 0, 1)
+    height = (cloud.xyz - view.middle) @ view.up
+    low, high = np.percentile(height, [3, 97]) if len(height) else (0.0, 1.0)
+    return matplotlib.colormaps["viridis"](
+        0.9 * np.clip((height - low) / max(high - low, 1e-300), 0, 1)
+    )[:, :3]
+
+
+def _frusta(cloud: Cloud, unit: float) -> np.ndarray:
+    """(8 per image, 2, 3): edges of pyramids with the tip at the centre, open to where it looks."""
+    some = slice(None, None, -(-len(cloud.centre) // _FRUSTA) or None)
+    centre, directions = cloud.centre[some], cloud.axes[some]
+    corner = np.array([[-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]]) * unit
+    corners = centre[:, None] + np.einsum("kc,ncx->nkx", corner, directions)
+    tips = np.broadcast_to(centre[:, None], corners.shape)
+    edges = [np.stack([tips, corners], 2), np.stack([corners, np.roll(corners, -1, axis=1)], 2)]
+    return np.concatenate([each.reshape(-1, 2, 3) for each in edges])
+
+
+def reprojection(path: Path, by_name: Mapping[str, Errors]) -> Path:
+    """Histograms of the reprojection errors, and their root mean square in each image.
+
+    by_name : what was before, and after; or one alone
+    """
+    colours = [_BEFORE, _AFTER][-len(by_name) :]
+    with drawing(path, (9.0, 3.4)) as figure:
+        left, right = figure.subplots(1, 2)
+        for (name, errors), colour in zip(by_name.items(), colours, strict=True):
+            label = f"{name}: rms {errors.rms:.3g} px"
+            share = 100 * errors.counts / max(errors.counts.sum(), 1)
+            left.stairs(share, errors.edges, color=colour, fill=True, alpha=0.25)
+            left.stairs(share, errors.edges, color=colour, linewidth=1.3, label=label)
+            n = len(errors.per_image)
+            marks = {"marker": "o", "ms": 3, "linewidth": 0.5} if n <= 120 else {"linewidth": 0.8}
+            right.plot(np.arange(1, n + 1), errors.per_image, color=colour, **marks)
+        left.set_xscale("log")
+        left.set_xlabel("reprojection error, pixels")
+        left.set_ylabel("% of the observations")
+        left.set_title("Reprojection errors")
+        left.legend(frameon=False)
+        left.set_ylim(0, 1.3 * left.get_ylim()[1])
+        left.set_xlim(*_filled(by_name.values()))
+        right.set_yscale("log")
+        right.set_xlabel("images in their order")
+        right.set_ylabel("root mean square, pixels")
+        right.set_title("In each image")
+        right.margins(x=0.01)
+        _plain(left, right)
+    return path
+
+
+def _filled(several: Iterable[Errors]) -> tuple[float, float]:
+    """Edges of the bins that hold a thousandth or more of any of these."""
+    those = [np.flatnonzero(each.counts > 1e-3 * each.counts.max(initial=0)) for each in several]
+    edges = next(iter(several)).edges
+    inside = np.concatenate(those)
+    return (edges[inside.min()], edges[inside.max() + 1]) if len(inside) else (edges[0], edges[-1])
+
+
+def convergence(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Path:
+    """Cost against time, and what the linear solver needed in each iteration.
+
+    histories : by name; each has `seconds`, `cost` and `linear`, one entry per iteration
+    """
+    iterative = any(max(each["linear"], default=0) > 1 for each in histories.values())
+    with drawing(path, (9.0 if iterative else 5.2, 3.4)) as figure:
+        left, *right = figure.subplots(1, 1 + iterative, squeeze=False)[0]
+        colours = [_AFTER, "#7f7f7f", "#c08a2d", "#4f8f4f"]
+        for (name, history), colour in zip(histories.items(), colours, strict=False):
+            cost = np.asarray(history["cost"])
+            left.plot(history["seconds"], cost, ".-", color=colour, linewidth=1.3, label=name)
+            for axes in right:
+                axes.bar(np.arange(len(cost)), history["linear"], 0.8, color=colour)
+        left.set_yscale("log")
+        left.set_xlabel("seconds")
+        left.set_ylabel("cost")
+        left.set_title("Cost against time")
+        left.grid(axis="y", which="both", color="#ececec", linewidth=0.6)
+        if len(histories) > 1:
+            left.legend(frameon=False)
+        for axes in right:
+            axes.set_xlabel("iteration")
+            axes.set_ylabel("iterations of the linear solver")
+            axes.set_title("Conjugate gradients")
+        _plain(left, *right)
+    return path
+
+
+def _plain(*panels: Any) -> None:
+    for axes in panels:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
