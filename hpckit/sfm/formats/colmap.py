@@ -85,7 +85,7 @@ def write_colmap(whole: Reconstruction, folder: Path, text: bool = False) -> Non
     model, keypoints, points = _numbered(model)
     with _replacing_folder(folder) as draft:
         write = colmap_text.write_text if text else colmap_binary.write_binary
-        write(model, keypoints, points, _errors(model), draft)
+        write(model, keypoints, points, errors(model), draft)
 
 
 def _check_ids(model: Reconstruction) -> None:
@@ -135,8 +135,11 @@ def _numbered(
     return replace(model, observations=numbered), keypoints, points
 
 
-def _errors(model: Reconstruction) -> np.ndarray:
-    """Mean reprojection error of each point, in pixels, -1 where it has none."""
+def errors(model: Reconstruction) -> np.ndarray:
+    """Mean reprojection error of each point: (points,) pixels, -1 where it has none. ::
+
+    errors(whole).max()
+    """
     difference = residuals(replace(model, behind="zero"))[0]
     count = np.diff(model.observations.start)
     total = np.bincount(
