@@ -1,4 +1,4 @@
-"""The similarity that brings points nearest to others: how models of the same scene are compared."""
+"""The similarity that brings points nearest to others: how models are compared."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ import msgspec
 from hpckit.keys import Count, InputFile, Positive, note, word
 
 Task = Literal["info", "convert", "ba", "rotations", "positions", "triangulate", "map", "plot"]
-Fixed = Literal[
-    "focal", "principal_point", "distortion", "intrinsics", "rotations", "poses", "points"
-]
+Fixed = Literal["focal", "principal_point", "distortion", "intrinsics", "poses", "points"]
 
 
 class Generate(msgspec.Struct):
@@ -56,8 +54,8 @@ class Config(msgspec.Struct):
     task: Annotated[
         Task,
         word(
-            "info: what is in a file; convert: to another format; ba: bundle adjustment; rotations, "
-            "positions, triangulate: one stage; map: from a database to models; plot: pictures"
+            "info: what is in a file; convert: to another format; ba: bundle adjustment; "
+            "rotations, positions, triangulate: one stage; map: from a database to models; plot"
         ),
     ] = "ba"
     input: Annotated[
@@ -72,7 +70,8 @@ class Config(msgspec.Struct):
         note("of what is written; by default what the target's name says"),
     ] = None
     trust: Annotated[
-        Literal["tracks", "images"], note("which to believe where a COLMAP model contradicts itself")
+        Literal["tracks", "images"],
+        note("what to believe where a COLMAP model contradicts itself"),
     ] = "tracks"
     behind: Annotated[
         Literal["keep", "zero", "drop"] | None,

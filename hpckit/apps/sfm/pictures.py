@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpckit.apps.sfm.summary import Cloud, Errors
 from hpckit.apps.sfm.view import View, best_view
 from hpckit.program.figure import drawing
+
+if TYPE_CHECKING:
+    from hpckit.sfm.bundle.result import Iteration
 
 _BEFORE, _AFTER, _CAMERA = "#c0504d", "#2f5c8f", "#d02020"
 _FRUSTA = 120  # cameras that are drawn with their edges, at most; the others are dots
@@ -120,28 +123,34 @@ def _filled(several: Iterable[Errors]) -> tuple[float, float]:
     return (edges[inside.min()], edges[inside.max() + 1]) if len(inside) else (edges[0], edges[-1])
 
 
-def convergence(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Path:
-    """Cost against time, and what the linear solver needed in each iteration.
-
-    histories : by name; each has `seconds`, `cost` and `linear`, one entry per iteration
-    """
-    iterative = any(max(each["linear"], default=0) > 1 for each in histories.values())
+def convergence(path: Path, history: Sequence[Iteration]) -> Path:
+    """Cost against time, and what the linear solver needed in each iteration."""
+    cost = np.array([each.cost for each in history])
+    seconds = np.array([each.seconds for each in history])
+    linear = np.array([each.linear_iterations for each in history])
+    taken = np.array([each.accepted for each in history])
+    iterative = linear.max(initial=0) > 1
     with drawing(path, (9.0 if iterative else 5.2, 3.4)) as figure:
         left, *right = figure.subplots(1, 1 + iterative, squeeze=False)[0]
-        colours = [_AFTER, "#7f7f7f", "#c08a2d", "#4f8f4f"]
-        for (name, history), colour in zip(histories.items(), colours, strict=False):
-            cost = np.asarray(history["cost"])
-            left.plot(history["seconds"], cost, ".-", color=colour, linewidth=1.3, label=name)
-            for axes in right:
-                axes.bar(np.arange(len(cost)), history["linear"], 0.8, color=colour)
+        left.plot(seconds, cost, color=_AFTER, linewidth=1.3)
+        left.plot(seconds[taken], cost[taken], "o", ms=3.5, color=_AFTER)
+        left.plot(seconds[~taken], cost[~taken], "x", ms=5, color=_BEFORE, label="rejected")
+        left.annotate(
+            f"{cost[-1]:.6g}",
+            (seconds[-1], cost[-1]),
+            (0, 6),
+            textcoords="offset points",
+            ha="right",
+        )
         left.set_yscale("log")
         left.set_xlabel("seconds")
         left.set_ylabel("cost")
         left.set_title("Cost against time")
         left.grid(axis="y", which="both", color="#ececec", linewidth=0.6)
-        if len(histories) > 1:
+        if not taken.all():
             left.legend(frameon=False)
         for axes in right:
+            axes.bar(np.arange(1, len(cost)), linear[1:], 0.8, color=_AFTER)
             axes.set_xlabel("iteration")
             axes.set_ylabel("iterations of the linear solver")
             axes.set_title("Conjugate gradients")

@@ -91,10 +91,47 @@ def cloud(reconstruction: Reconstruction) -> Cloud | None:
     rows = rotations.to_matrix(images.quaternion)
     bal = reconstruction.cameras.model[images.camera] == -1
     signs = np.where(bal[:, None], [1.0, 1.0, -1.0], [1.0, -1.0, 1.0])
-    inverse = rotations.conjugate(images.quaternion)
     return Cloud(
         np.concatenate([xyz for xyz, _ in parts]),
         np.concatenate([rgb for _, rgb in parts]),
-        rotations.rotate(inverse, -images.translation),
+        centres(reconstruction),
         rows * signs[:, :, None],
     )
+
+
+def track_lengths(reconstruction: Reconstruction) -> np.ndarray:
+    """How many points have 0, 1, 2 ... views: (longest + 1,) (collective)."""
+    comm, lengths = reconstruction.comm, np.diff(reconstruction.observations.start)
+    longest = comm.allreduce(int(lengths.max(initial=0)), MPI.MAX)
+    return comm.allreduce(np.bincount(lengths, minlength=longest + 1))
+
+
+def components(reconstruction: Reconstruction) -> list[int]:
+    """How many images each component has that points join, largest first (collective).
+
+    Images that see nothing are in none. Ranks find the components of their own points; that an
+    image is in the same one as another, on any rank, is all that they need to tell each other.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    comm, seen = reconstruction.comm, reconstruction.observations
+    n = len(reconstruction.images)
+    used = comm.allreduce(np.bincount(seen.image, minlength=n)) > 0
+
+    def labels(a: np.ndarray, b: np.ndarray, size: int) -> np.ndarray:
+        graph = coo_array((np.ones(len(a), np.int8), (a, b)), (size, size))
+        return connected_components(graph, directed=False)[1]
+
+    mine = labels(seen.image, n + seen.point, n + len(reconstruction.points))[:n]
+    first = np.full(mine.max(initial=0) + 1, n)
+    np.minimum.at(first, mine, np.arange(n))
+    all_of_them = np.array(comm.allgather(first[mine])).ravel()
+    whole = labels(np.tile(np.arange(n), comm.size), all_of_them, n)
+    return sorted(np.unique(whole[used], return_counts=True)[1].tolist(), reverse=True)
+
+
+def centres(reconstruction: Reconstruction) -> np.ndarray:
+    """Where images were taken: (images, 3)."""
+    images = reconstruction.images
+    return rotations.rotate(rotations.conjugate(images.quaternion), -images.translation)

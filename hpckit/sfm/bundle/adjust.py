@@ -6,13 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from hpckit.errors import ConfigError, same, together
 from hpckit.log import get_logger
-from hpckit.machine.memory import available
 from hpckit.sfm.bundle.fixing import Free, free
-from hpckit.sfm.bundle.frame import Frame, frame
+from hpckit.sfm.bundle.frame import frame
 from hpckit.sfm.bundle.levenberg_marquardt import Clock, LevenbergMarquardt, Limits, Progress
 from hpckit.sfm.bundle.problem import Problem, problem
 from hpckit.sfm.bundle.result import TERMINATIONS, Iteration, Result
@@ -101,9 +98,7 @@ def bundle_adjust(
         if callback:
             callback(iteration)
 
-    final, termination = loop.run(
-        posed.start, progress, Limits(max_iterations, ftol, gtol), tell
-    )
+    final, termination = loop.run(posed.start, progress, Limits(max_iterations, ftol, gtol), tell)
     with clock.part("finish"):
         _write_back(reconstruction, posed, space, masks, posed.whole(comm, final), final)
     squares = progress.cost if loss is None else math.nan

@@ -99,7 +99,7 @@ def check(reconstruction: Reconstruction) -> None:
 
 
 def _in_range(what: str, of: str, index: np.ndarray, n: int) -> None:
-    if len(index) and not (0 <= index.min() and index.max() < n):
+    if len(index) and not (index.min() >= 0 and index.max() < n):
         wrong = int(np.flatnonzero((index < 0) | (index >= n))[0])
         raise ConfigError(f"{what} {wrong} is of {of} {index[wrong]}, but there are {n}")
 

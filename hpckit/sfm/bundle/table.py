@@ -34,9 +34,7 @@ class Table:
         return int(np.diff(self.start).max(initial=1))
 
 
-def in_order(
-    start: np.ndarray, kept: np.ndarray, xy: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def in_order(start: np.ndarray, kept: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`kept` and `xy` with `kept` ascending within each block: the same arrays where it is."""
     start, kept = np.ascontiguousarray(start), np.ascontiguousarray(kept)
     place = np.empty(len(kept), np.int32)

@@ -21,7 +21,7 @@ from hpckit.sfm.kernels.cameras import BAL, MAX, OPTIONS, differentiate, fast, p
 from hpckit.sfm.kernels.losses import rho
 from hpckit.sfm.kernels.stack import doubles
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 D, d = 9, 3  # constants of the template
 NEAREST = 2.220446049250313e-16  # depths below are behind the camera, as in COLMAP
 KEEP, ZERO = 0, 1

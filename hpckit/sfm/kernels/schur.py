@@ -13,7 +13,7 @@ from hpckit.sfm.kernels.blocks import rank_update
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
 from hpckit.sfm.kernels.stack import doubles
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 D, d = 9, 3  # constants of the template
 LEAST, MOST = 1e-6, 1e32  # of a diagonal element that damps, as in Ceres
 
@@ -150,9 +150,7 @@ def slot(i, j, n, keys, values, mask):
 
 
 @export("void(i8, i8, i8*, i4*, f8*, f8*, i8, i8*, i4*, i8, f8*, f8*)")
-def assemble(
-    first, last, start, kept, jacobian, c_blocks, n, keys, values, mask, scratch, out
-):
+def assemble(first, last, start, kept, jacobian, c_blocks, n, keys, values, mask, scratch, out):
     """out (pairs, D, D) += the blocks of S; scratch has d D numbers per observation of a block."""
     w, packed = D + d, d * (d + 1) // 2
     u = doubles(36)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpckit.native import export
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 
 
 @export("i8(i8, i8*, i4*, i4*)")
