@@ -12,7 +12,7 @@ from hpckit.sfm.projection import residuals
 from hpckit.sfm.reconstruction import Reconstruction
 
 _DRAWN = 60_000  # points in a picture, of all ranks
-_BINS = np.logspace(-2, 3, 101)  # pixels
+_BINS = np.logspace(-3, 4, 141)  # pixels
 
 
 @dataclass
