@@ -4,12 +4,14 @@
     bundler                     bundle.out
     colmap                      folders of cameras, images and points3D, of text or binary files,
     colmap_text, colmap_binary  which `colmap_tables` checks and puts together
+    database                    COLMAP's database of matches, read only: gives a view graph
     libmv                       problems of libmv, read only
     ply                         point clouds, written only; `hpckit.io.polydata` writes VTKHDF
 
 Files are read and written by rank 0. What is decided about odd files is in docs/sfm-formats.md.
 """
 
+from hpckit.sfm.formats.database import read_database
 from hpckit.sfm.formats.files import FORMATS, read, write
 
-__all__ = ["FORMATS", "read", "write"]
+__all__ = ["FORMATS", "read", "read_database", "write"]
