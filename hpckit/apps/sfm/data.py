@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpckit.errors import ConfigError
+from hpckit.errors import ConfigError, together
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -39,20 +39,21 @@ def load(comm: MPI.Intracomm, config: Config) -> tuple[Reconstruction, Problem |
     if config.input:
         from hpckit.sfm.formats import read
 
-        found = read(existing(config.input), comm, trust=config.trust, behind=config.behind)
+        with together(comm):
+            existing(config.input)
+        found = read(config.input, comm, trust=config.trust, behind=config.behind)
         return found, None
     problem = generate(comm, config.generate)
     problem.start.behind = config.behind or problem.start.behind
     return problem.start, problem
 
 
-def existing(path: str) -> str:
-    """The path; `ConfigError` where nothing is there, which says where data may be."""
+def existing(path: str) -> None:
+    """`ConfigError` where nothing is there, which says where data may be."""
     if not Path(path).exists():
         data = os.environ.get("HPCKIT_DATA")
         where = f"HPCKIT_DATA is {data}" if data else "set HPCKIT_DATA to the folder of your data"
         raise ConfigError(f"there is no {path}: give a file, or a COLMAP folder; {where}")
-    return path
 
 
 def counts(reconstruction: Reconstruction) -> Counts:

@@ -63,11 +63,11 @@ class Job:
         prepare(self.comm, self.config, self.folder, self.config.resume)
         self.files.append(self.folder / "config.toml")
 
-    def write(self, reconstruction: Reconstruction, name: str = _MODEL) -> None:
-        """The model, to the target or into the folder of results."""
+    def write(self, reconstruction: Reconstruction, path: Path | None = None) -> None:
+        """The model, to the path, the target or into the folder of results."""
         from hpckit.sfm.formats import write
 
-        path = Path(self.config.target or self.folder / name)
+        path = path or Path(self.config.target or self.folder / _MODEL)
         with span("output"):
             write(reconstruction, path, self.config.format)
         self.files.append(path)

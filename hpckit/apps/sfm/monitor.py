@@ -1,4 +1,4 @@
-"""What happens between iterations of a bundle adjustment: a line of the table, and stops in time."""
+"""What happens between iterations of a bundle adjustment: a line of the table, a stop in time."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpckit.apps.sfm.summary import Cloud, Errors
-from hpckit.apps.sfm.view import View, best_view
+from hpckit.apps.sfm.errors import Errors
+from hpckit.apps.sfm.view import Cloud, View, best_view
 from hpckit.program.figure import drawing
 
 if TYPE_CHECKING:

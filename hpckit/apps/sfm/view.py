@@ -1,4 +1,4 @@
-"""From where to look at a scene, and what to leave out: chosen by what most points do."""
+"""What a picture shows of a scene, and from where: chosen by what most points do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpckit.apps.sfm.summary import Cloud
+from hpckit.sfm import rotations
+from hpckit.sfm.projection import centres
+from hpckit.sfm.reconstruction import Reconstruction
 
+_DRAWN = 60_000  # points in a picture, of all ranks
 _INSIDE = (2.0, 98.0)  # percent of the points that a picture holds
 _MARGIN = 0.04  # around them, in parts of the width
 _TILT = 0.6  # radians above the horizon, for scenes that are seen from outside
+
+
+@dataclass
+class Cloud:
+    """What a picture of a scene shows.
+
+    xyz, rgb : (s, 3) some of the points; centre : (images, 3)
+    axes : (images, 3, 3), right, up and ahead of each image, as rows
+    """
+
+    xyz: np.ndarray
+    rgb: np.ndarray
+    centre: np.ndarray
+    axes: np.ndarray
+
+
+def cloud(reconstruction: Reconstruction) -> Cloud | None:
+    """Of its present state, on rank 0; None on the others (collective).
+
+    At most so many points that they stay legible, the same ones whenever it is called.
+    """
+    comm, points, images = reconstruction.comm, reconstruction.points, reconstruction.images
+    total = comm.allreduce(len(points))
+    each = max(1, -(-total // _DRAWN))
+    parts = comm.gather((points.xyz[::each], points.rgb[::each]))
+    if parts is None:
+        return None
+    rows = rotations.to_matrix(images.quaternion)
+    bal = reconstruction.cameras.model[images.camera] == -1
+    signs = np.where(bal[:, None], [1.0, 1.0, -1.0], [1.0, -1.0, 1.0])
+    return Cloud(
+        np.concatenate([xyz for xyz, _ in parts]),
+        np.concatenate([rgb for _, rgb in parts]),
+        centres(images),
+        rows * signs[:, :, None],
+    )
 
 
 @dataclass

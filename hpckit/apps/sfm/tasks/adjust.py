@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpckit.apps.sfm import data, pictures
+from hpckit.apps.sfm.errors import errors
 from hpckit.apps.sfm.monitor import Monitor
-from hpckit.apps.sfm.summary import centres, cloud, errors
+from hpckit.apps.sfm.view import cloud
 from hpckit.errors import ConfigError, together
 from hpckit.program.report import rounded
 from hpckit.program.run import say
+from hpckit.sfm.projection import centres
 from hpckit.sfm.similarity import align
 from hpckit.trace import span
 
@@ -43,7 +45,7 @@ def run(job: Job) -> dict[str, Any]:
     with together(comm):
         _refuse_nothing(result)
     say(comm, f"ended     {result.termination}: {result.message}")
-    results = report(job, found, result) | verdict(config, found, result, truth)
+    results = report(result) | verdict(config, found, result, truth)
     after = errors(found)
     job.write(found)
     if config.pictures:
@@ -89,10 +91,10 @@ def fixed(config: Config) -> dict[str, Any]:
     }
 
 
-def report(job: Job, found: Reconstruction, result: Result) -> dict[str, Any]:
-    """How far it came, and how fast (collective)."""
-    comm, iterations = job.comm, len(result.history) - 1
-    spent = result.history[-1].seconds
+def report(result: Result) -> dict[str, Any]:
+    """How far it came, and how fast."""
+    iterations = len(result.history) - 1
+    spent = result.history[-1].seconds - result.history[0].seconds
     results: dict[str, Any] = {
         "cost": result.cost,
         "cost before": result.initial_cost,
@@ -121,7 +123,7 @@ def verdict(
     """How near it is to what is known of a generated scene (collective)."""
     if truth is None:
         return {}
-    there, true = centres(found), centres(truth.truth)
+    there, true = centres(found.images), centres(truth.truth.images)
     off = np.linalg.norm(align(there, true).apply(there) - true, axis=1)
     extent = np.linalg.norm(np.ptp(true, axis=0))
     results: dict[str, Any] = {

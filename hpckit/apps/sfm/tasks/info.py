@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpckit.apps.sfm import data
-from hpckit.apps.sfm.summary import components, errors, track_lengths
+from hpckit.apps.sfm.errors import errors
 from hpckit.program.report import rounded
+from hpckit.sfm.summary import summarise
 
 if TYPE_CHECKING:
     from hpckit.apps.sfm.job import Job
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 def run(job: Job) -> dict[str, Any]:
     """Counts, cameras, tracks, components and errors (collective)."""
     found, _ = job.load()
-    results: dict[str, Any] = dict(data.counts(found)._asdict())
-    results["camera models"] = _models(found)
-    lengths = track_lengths(found)
-    views = np.arange(len(lengths))
-    total = max(int(lengths.sum()), 1)
-    results["views of a point, mean"] = rounded(float(lengths @ views) / total)
-    results["views of a point, most"] = int(np.flatnonzero(lengths)[-1]) if lengths.any() else 0
-    results["points with fewer than 2 views"] = int(lengths[:2].sum())
-    sizes = components(found)
-    results["images that see nothing"] = len(found.images) - sum(sizes)
-    results["components"] = ", ".join(f"{size} images" for size in sizes) or "none"
-    if results["observations"]:
+    summary = summarise(found)
+    results: dict[str, Any] = {
+        "images": summary.images,
+        "images that see nothing": len(summary.unobserved_images),
+        "components": ", ".join(f"{len(each)} images" for each in summary.components) or "none",
+        "camera models": _models(found),
+        "points": summary.points,
+        "points with one view": summary.one_view_points,
+        "points with none": summary.unobserved_points,
+        "observations": summary.observations,
+        "observations of a point, mean": rounded(summary.mean_track_length),
+        "observations of a point, most": len(summary.track_lengths) - 1,
+    }
+    if summary.observations:
         of = errors(found)
         results["cost"] = of.cost
         results["reprojection error, rms px"] = rounded(of.rms)

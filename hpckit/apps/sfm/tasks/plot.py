@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpckit.apps.sfm import pictures
-from hpckit.apps.sfm.summary import cloud, errors
+from hpckit.apps.sfm.errors import errors
+from hpckit.apps.sfm.view import cloud
 from hpckit.trace import span
 
 if TYPE_CHECKING:
