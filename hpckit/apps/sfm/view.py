@@ -13,6 +13,7 @@ from hpckit.sfm.reconstruction import Reconstruction
 _DRAWN = 60_000  # points in a picture, of all ranks
 _INSIDE = (2.0, 98.0)  # percent of the points that a picture holds
 _MARGIN = 0.04  # around them, in parts of the width
+_THINNEST = 0.15  # height of a picture by its width, and the other way round
 _TILT = 0.6  # radians above the horizon, for scenes that are seen from outside
 
 
@@ -30,15 +31,17 @@ class Cloud:
     axes: np.ndarray
 
 
-def cloud(reconstruction: Reconstruction) -> Cloud | None:
+def cloud(reconstruction: Reconstruction, min_views: int = 0) -> Cloud | None:
     """Of its present state, on rank 0; None on the others (collective).
 
-    At most so many points that they stay legible, the same ones whenever it is called.
+    min_views : of points that are shown; at most so many that they stay legible, the same ones
+        whenever it is called
     """
     comm, points, images = reconstruction.comm, reconstruction.points, reconstruction.images
     total = comm.allreduce(len(points))
     each = max(1, -(-total // _DRAWN))
-    parts = comm.gather((points.xyz[::each], points.rgb[::each]))
+    shown = np.flatnonzero(np.diff(reconstruction.observations.start) >= min_views)[::each]
+    parts = comm.gather((points.xyz[shown], points.rgb[shown]))
     if parts is None:
         return None
     rows = rotations.to_matrix(images.quaternion)
@@ -105,10 +108,17 @@ def best_view(cloud: Cloud) -> View:
     low = np.minimum(*(np.percentile(each, _INSIDE[0], axis=0) for each in (paper, core)))
     high = np.maximum(*(np.percentile(each, _INSIDE[1], axis=0) for each in (paper, core)))
     width = float(max((high - low).max(), 1e-300))
-    view.low = np.minimum(low, high - 0.2 * width) - _MARGIN * width
-    view.high = np.maximum(high, low + 0.2 * width) + _MARGIN * width
-    view.unit = width * np.clip(0.5 / np.sqrt(len(cloud.centre)), 0.008, 0.04)
+    lacking = np.maximum(_THINNEST * width - (high - low), 0) / 2
+    view.low = low - lacking - _MARGIN * width
+    view.high = high + lacking + _MARGIN * width
+    view.unit = float(np.clip(_spacing(cloud.centre), 0.01 * width, 0.035 * width))
     return view
+
+
+def _spacing(centre: np.ndarray) -> float:
+    """From an image to the next, as a rule."""
+    steps = np.linalg.norm(np.diff(centre, axis=0), axis=1)
+    return float(np.median(steps)) if len(steps) else 0.0
 
 
 def _core(x: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hpckit.apps.sfm.job import Job
     from hpckit.sfm.reconstruction import Reconstruction
 
+_MIN_VIEWS = 3  # of points that are used, and drawn
 _FRAMES = (0, 2, 6)  # iterations after which the scene is drawn, before the last
 
 
@@ -35,11 +36,11 @@ def run(job: Job) -> dict[str, Any]:
     start = found.images.translation.copy(), found.points.xyz.copy()
     frames: dict[str, Cloud | None] = {}
     for iterations in _FRAMES if config.pictures else ():
-        position_globally(found, seed=config.seed, max_iterations=iterations)
+        position_globally(found, min_views=_MIN_VIEWS, seed=config.seed, max_iterations=iterations)
         frames[_title(iterations)] = _aligned(found, true)
         found.images.translation[:], found.points.xyz[:] = start
     with span("positions"):
-        report = position_globally(found, seed=config.seed)
+        report = position_globally(found, min_views=_MIN_VIEWS, seed=config.seed)
     job.stop.finish()
     say(job.comm, f"ended     {report.termination} after {report.iterations} iterations")
     there = centres(found.images)
@@ -66,7 +67,7 @@ def _title(iterations: int) -> str:
 
 def _aligned(found: Reconstruction, true: np.ndarray) -> Cloud | None:
     """The scene where the input has it, as far as a similarity can bring it there (collective)."""
-    shown = cloud(found)
+    shown = cloud(found, _MIN_VIEWS)
     if shown is None:
         return None
     near = align(shown.centre, true)
