@@ -33,6 +33,16 @@ class Generate(msgspec.Struct):
     per_rank: Annotated[bool, note("as many images for each rank (weak scaling)")] = False
 
 
+class Rotations(msgspec.Struct):
+    """Rotation averaging, and the pairs that are generated for it where there is no input."""
+
+    loss: Annotated[
+        Literal["robust", "l1", "l2"], note("what makes wrong pairs count less; l2: nothing")
+    ] = "robust"
+    noise: Annotated[float, note("of generated pairs, degrees", ge=0)] = 1.0
+    outliers: Annotated[float, note("share of generated pairs that are wrong", ge=0, le=1)] = 0.1
+
+
 class Map(msgspec.Struct):
     """From a database to models."""
 
@@ -60,7 +70,10 @@ class Config(msgspec.Struct):
     ] = "ba"
     input: Annotated[
         InputFile,
-        word("a BAL, Bundler or libmv file, a COLMAP folder or database; none: generated"),
+        word(
+            "a BAL, Bundler or libmv file, a COLMAP folder; map: a COLMAP database; rotations: a "
+            "pose graph (g2o, TORO); none: generated"
+        ),
     ] = ""
     target: Annotated[
         str, word("where to write the model: a folder, .txt, .out, .ply, .vtkhdf; none: output")
@@ -99,12 +112,13 @@ class Config(msgspec.Struct):
     output: Annotated[str, note("folder for results, pictures and checkpoints")] = "results/sfm"
     pictures: Annotated[bool, note("draw the results")] = True
     checkpoint_every: Annotated[
-        float, note("seconds between checkpoints; 0: only when asked to stop", ge=0)
-    ] = 0.0
+        Count, note("iterations between checkpoints of ba; one more when asked to stop")
+    ] = 10
     max_seconds: Annotated[
         float, note("checkpoint and stop after this time; 0: no limit", ge=0)
     ] = 0.0
     resume: Annotated[bool, note("go on from the last checkpoint, if there is one")] = False
     generate: Generate = msgspec.field(default_factory=Generate)
+    rotations: Rotations = msgspec.field(default_factory=Rotations)
     map: Map = msgspec.field(default_factory=Map)
     size: Size = msgspec.field(default_factory=Size)

@@ -123,6 +123,23 @@ def _filled(several: Iterable[Errors]) -> tuple[float, float]:
     return (edges[inside.min()], edges[inside.max() + 1]) if len(inside) else (edges[0], edges[-1])
 
 
+def angles(path: Path, degrees: np.ndarray) -> Path:
+    """Histogram of the angles that pairs are off by, (pairs,)."""
+    with drawing(path, (5.2, 3.4)) as figure:
+        axes = figure.subplots()
+        bins = np.logspace(-2, np.log10(180), 80)
+        count, edges = np.histogram(np.clip(degrees, bins[0], bins[-1]), bins)
+        share = 100 * count / max(len(degrees), 1)
+        axes.stairs(share, edges, color=_AFTER, fill=True, alpha=0.3)
+        axes.stairs(share, edges, color=_AFTER, linewidth=1.3)
+        axes.set_xscale("log")
+        axes.set_xlabel("angle between a pair and the rotations of its images, degrees")
+        axes.set_ylabel("% of the pairs")
+        axes.set_title(f"{len(degrees):,} pairs, {np.median(degrees):.3g} degrees in the median")
+        _plain(axes)
+    return path
+
+
 def convergence(path: Path, history: Sequence[Iteration]) -> Path:
     """Cost against time, and what the linear solver needed in each iteration."""
     cost = np.array([each.cost for each in history])
