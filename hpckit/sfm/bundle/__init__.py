@@ -1,0 +1,1 @@
+"""Bundle adjustment: `bundle_adjust` in `adjust.py`, from which all the rest can be read."""
