@@ -115,6 +115,12 @@ class Cameras:
         """The model of camera `i`, counted from 0."""
         return BY_NUMBER[int(self.model[i])]
 
+    def select(self, places: np.ndarray) -> Cameras:
+        """Some of them, by a mask or places."""
+        return Cameras(
+            self.ids[places], self.model[places], self.size[places], self.parameters[places]
+        )
+
     def copy(self) -> Cameras:
         """Another one, with arrays of its own."""
         return Cameras(self.ids.copy(), self.model.copy(), self.size.copy(), self.parameters.copy())

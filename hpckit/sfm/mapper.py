@@ -18,27 +18,37 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import ConfigError, check_comm, same, together
 from hpckit.log import get_logger
+from hpckit.sfm import rotations
 from hpckit.sfm.bundle.adjust import bundle_adjust
+from hpckit.sfm.filters import centres, filter_points, of_images, well_seen
 from hpckit.sfm.formats.database import read_database
 from hpckit.sfm.losses import Huber
 from hpckit.sfm.positioning import position_globally
 from hpckit.sfm.projection import residuals
-from hpckit.sfm.reconstruction import Points, Reconstruction
+from hpckit.sfm.reconstruction import Reconstruction
+from hpckit.sfm.relative import relative_poses
 from hpckit.sfm.rotation_averaging import average_rotations
 from hpckit.sfm.tracks import build_tracks
-from hpckit.sfm.triangulation import centres, filter_points, focal_lengths, keep, triangulate
+from hpckit.sfm.triangulation import triangulate
 from hpckit.sfm.viewgraph import Config, ViewGraph
 
-MIN_INLIERS = 15  # matches of a pair that may be chance
+MIN_INLIERS = 15  # matches of a pair: fewer may be chance
 MAX_ROTATION = 10.0  # degrees that a pair may disagree with the averaged rotations
 MIN_ANGLE = 1.5  # degrees between rays of a point
-ROUNDS = (24.0, 12.0, 6.0, 4.0)  # pixels that observations may be off, adjustment after adjustment
+MIN_OBSERVATIONS = 10  # of points, that an image needs
+ROUNDS = (6.0, 2.0, 1.0)  # times max_error: what agrees, adjustment after adjustment
+LOSS = Huber(2.0)  # pixels
+_AVERAGINGS = 2  # of rotations, each without the pairs that the last found wrong
+_FOCAL_CHANGE = 0.05  # of a focal length, from which on rotations and positions are found again
+_PASSES = 3  # of all that, at most
+_MAX_ROUNDS = 5  # of the last of the `ROUNDS`
 _NO_POSE = (Config.UNDEFINED, Config.DEGENERATE, Config.WATERMARK, Config.MULTIPLE)
 _LOG = get_logger(__name__)
 
@@ -58,7 +68,7 @@ class Stage:
     numbers: dict[str, float]  # over all ranks: how many pairs, tracks, ..., errors
 
     def __str__(self) -> str:
-        numbers = ", ".join(f"{value:.6g} {name}" for name, value in self.numbers.items())
+        numbers = ", ".join(f"{name} {value:.6g}" for name, value in self.numbers.items())
         where = "" if self.model < 0 else f" of model {self.model}"
         return f"{self.name}{where}: {numbers} ({self.seconds:.2f} s)"
 
@@ -72,7 +82,6 @@ def global_mapper(
     max_error: float = 4.0,
     max_tracks: int | None = None,
     seed: int = 0,
-    reproducible: bool = False,
     callback: Callable[[Stage], object] | None = None,
 ) -> list[Reconstruction]:
     """Models of the images of a COLMAP database, one per connected component (collective).
@@ -82,46 +91,211 @@ def global_mapper(
         for i, model in enumerate(global_mapper("database.db")):
             write(model, f"sparse/{i}")
 
-    database : path of COLMAP's database, or a view graph over ranks
+    database : path of COLMAP's database, or a view graph over the ranks of `comm`
     min_images : components of fewer are left out
-    min_views : images that must see a track
+    min_views : images that must see a track; in the end two of them must agree on its point
     max_error : pixels that an observation may be off in the end
     max_tracks : no more than so many tracks of a model, to bound memory; None, all
     seed : of the random start of positions, which is the same on any number of ranks
-    reproducible : the same bits on any number of ranks in bundle adjustment, a little slower
     callback : called with each `Stage` on all ranks
 
-    Returns models distributed over ranks, the largest first, in frames of their own: centres have
-    mean 0 and are 1 apart from it in the root mean square. Images without enough points are in
-    none. Raises `ConfigError` on all ranks for a database that `read_database` refuses, and where
-    no `min_images` images are connected.
+    Returns models distributed over ranks, that of most images first, in frames of their own:
+    centres have mean 0, and are at distance 1 from it in the root mean square. Images that see too
+    little are in none. Numbers of ranks change sums in the last digits only, and centres by less
+    than 1e-4 of the extent. Raises `ConfigError` on all ranks for a database that `read_database`
+    refuses, and where there is no model of `min_images`.
     """
     check_comm(comm)
-    limits = min_images, min_views, max_error, max_tracks, seed, reproducible
+    limits = _Limits(min_images, min_views, max_error, max_tracks, seed)
     same(comm, "arguments of global_mapper", limits)
     with together(comm):
-        _check(min_images, min_views, max_error, max_tracks)
+        _check(limits)
     stages = _Stages(comm, callback)
     graph = database if isinstance(database, ViewGraph) else read_database(database, comm)
-    graph = _usable(graph)
-    stages.tell("view graph", images=len(graph.images), pairs=len(graph), matches=graph.matches)
-    graph = _oriented(_related(graph, stages), stages)
-    parts = [images for images in graph.components() if len(images) >= min_images]
-    if not parts:
-        raise ConfigError(
-            f"no {min_images} of the {len(graph.images)} images are connected by pairs with a "
-            "relative pose: match more pairs, or lower min_images (at least 2)"
-        )
-    models = []
-    for images in parts:
-        stages.model = len(models)
-        track_limits = {"min_length": min_views, "max_tracks": max_tracks}
-        model = _mapped(graph.restrict(images), track_limits, max_error, seed, reproducible, stages)
-        if len(model.images) >= min_images:
-            models.append(model)
+    graph = _usable(graph, stages)
+    models = _models(graph, limits, stages)
+    for _ in range(1, _PASSES):
+        if not _corrected(graph, models):
+            break
+        models = _models(graph, limits, stages)
     if not models:
         raise ConfigError(
-            f"no {min_images} images see enough points in common: match more pairs, or lower "
-            "min_views (at least 2)"
+            f"no {min_images} of the {len(graph.images)} images are connected by matches that fit "
+            "one scene: match more pairs, or lower min_images or min_views (at least 2)"
         )
+    return models
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The arguments of `global_mapper` of these names."""
+
+    min_images: int
+    min_views: int
+    max_error: float
+    max_tracks: int | None
+    seed: int
+
+
+class _Stages:
+    """Tells the callback and the log what each stage did."""
+
+    def __init__(self, comm: MPI.Intracomm, callback: Callable[[Stage], object] | None) -> None:
+        self.model = -1
+        self._comm, self._callback = comm, callback
+        self._begin = time.perf_counter()
+
+    def tell(self, name: str, **numbers: float) -> None:
+        """Of a stage that ends now."""
+        now = time.perf_counter()
+        stage = Stage(name, self.model, now - self._begin, numbers)
+        self._begin = now
+        if self._comm.rank == 0:
+            _LOG.info("%s", stage)
+        if self._callback:
+            self._callback(stage)
+
+    def total(self, *counts: int) -> list[int]:
+        """Sums over all ranks."""
+        return self._comm.allreduce(np.array(counts)).tolist()
+
+    def mean(self, values: np.ndarray) -> float:
+        """Over all ranks; 0 of none."""
+        total, count = self._comm.allreduce(np.array([values.sum(), len(values)]))
+        return float(total / max(count, 1))
+
+
+def _check(limits: _Limits) -> None:
+    counts = {name: getattr(limits, name) for name in ("min_images", "min_views")}
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+            raise ConfigError(f"{name} is {value!r}, but must be an integer of at least 2")
+    if not 0 < limits.max_error < np.inf:
+        raise ConfigError(f"max_error is {limits.max_error}, but must be above 0 pixels")
+    if limits.max_tracks is not None and limits.max_tracks < 1:
+        raise ConfigError(f"max_tracks is {limits.max_tracks}, but must be at least 1, or None")
+
+
+def _usable(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+    """Pairs that have a geometry, with enough inliers; cameras of its own."""
+    left = graph.select(~np.isin(graph.config, _NO_POSE) & (graph.inliers >= MIN_INLIERS))
+    pairs, inliers = stages.total(len(left), len(left.matches))
+    stages.tell("view graph", images=len(graph.images), pairs=pairs, matches=inliers)
+    return replace(left, cameras=graph.cameras.copy(), images=graph.images.copy())
+
+
+def _models(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reconstruction]:
+    """All stages after the view graph, with the focal lengths as they are."""
+    stages.model = -1
+    oriented = _oriented(_related(graph, stages), stages)
+    models: list[Reconstruction] = []
+    for images in oriented.components():
+        if len(images) >= limits.min_images:
+            for tracks in _positioned(oriented.restrict(images), limits, stages):
+                stages.model = len(models)
+                model = _adjusted(tracks, limits, stages)
+                if len(model.images) >= limits.min_images:
+                    models.append(_finished(model, graph))
     return sorted(models, key=lambda model: len(model.images), reverse=True)
+
+
+def _corrected(graph: ViewGraph, models: list[Reconstruction]) -> bool:
+    """Take over the intrinsics that adjustments found; whether a focal length was far off.
+
+    Where it was, relative poses, rotations and positions were found with a wrong one.
+    """
+    changed = False
+    for model in reversed(models):  # the largest model has the last word
+        places = np.searchsorted(graph.cameras.ids, model.cameras.ids)
+        old, new = graph.cameras.parameters[places], model.cameras.parameters
+        focal = [model.cameras.model_of(i).focal for i in range(len(model.cameras))]
+        changes = [abs(new[i, f] / old[i, f] - 1).max() for i, f in enumerate(focal)]
+        changed = changed or bool(max(changes) > _FOCAL_CHANGE)
+        graph.cameras.parameters[places] = new
+    return changed
+
+
+def _related(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+    """With relative poses, and only the pairs that have one."""
+    quaternion, translation, good = relative_poses(graph)
+    graph = replace(graph, quaternion=quaternion, translation=translation).select(good)
+    pairs, inliers = stages.total(len(graph), len(graph.matches))
+    stages.tell("relative poses", pairs=pairs, matches=inliers)
+    return graph
+
+
+def _oriented(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+    """With the images' rotations, and without pairs that disagree with them."""
+    for _ in range(_AVERAGINGS):
+        n, weights = len(graph.images), graph.inliers.astype(float)
+        graph.images.quaternion, report = average_rotations(
+            graph.comm, n, graph.pairs, graph.quaternion, weights
+        )
+        good = report.angle <= np.radians(MAX_ROTATION)
+        graph = graph.select(good)
+        (pairs,) = stages.total(len(graph))
+        error = stages.mean(np.degrees(report.angle[good]))
+        stages.tell("rotations", pairs=pairs, mean_degrees=error)
+    return graph
+
+
+def _positioned(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reconstruction]:
+    """Tracks and poses of images that pairs connect: apart where tracks do not connect them."""
+    tracks = build_tracks(graph, min_length=limits.min_views, max_tracks=limits.max_tracks)
+    tracks = of_images(tracks, well_seen(tracks, MIN_OBSERVATIONS))
+    points, seen = stages.total(len(tracks.points), len(tracks.observations))
+    images = len(tracks.images)
+    stages.tell("tracks", images=images, tracks=points, observations=seen)
+    if images < limits.min_images:
+        return []
+    known = graph.prior_focal[np.searchsorted(graph.cameras.ids, tracks.cameras.ids)]
+    report = position_globally(tracks, known_focal=known, min_views=2, seed=limits.seed)
+    stages.tell("positions", iterations=report.iterations, cost=report.cost)
+    parts = [np.flatnonzero(report.component == first) for first in np.unique(report.component)]
+    return [of_images(tracks, part) for part in parts if len(part) >= limits.min_images]
+
+
+def _adjusted(tracks: Reconstruction, limits: _Limits, stages: _Stages) -> Reconstruction:
+    """Bundle adjustment of all that positions left, then of the tracks' observations that agree."""
+    _adjust(tracks, stages, fix={"intrinsics": True})
+    _adjust(tracks, stages)
+    model, before = tracks, -1
+    for times in [*ROUNDS, *[ROUNDS[-1]] * (_MAX_ROUNDS - 1)]:
+        model = triangulate(tracks, max_error=times * limits.max_error, min_angle=MIN_ANGLE)
+        (seen,) = stages.total(len(model.observations))
+        _adjust(model, stages)  # moves the images of the tracks too: they are the same
+        if seen == before:
+            break
+        before = seen
+    model = filter_points(model, max_error=limits.max_error, min_angle=MIN_ANGLE)
+    return of_images(model, well_seen(model, MIN_OBSERVATIONS))
+
+
+def _adjust(model: Reconstruction, stages: _Stages, fix: dict[str, Any] | None = None) -> None:
+    result = bundle_adjust(model, loss=LOSS, fix=fix, max_iterations=100)
+    points, seen = stages.total(len(model.points), len(model.observations))
+    stages.tell(
+        "adjustment",
+        points=points,
+        observations=seen,
+        iterations=len(result.history),
+        cost=result.cost,
+        mean_pixels=stages.mean(np.linalg.norm(residuals(model)[0], axis=1)),
+    )
+
+
+def _finished(model: Reconstruction, graph: ViewGraph) -> Reconstruction:
+    """In its own frame, points numbered from 1, with all keypoints of its images on rank 0."""
+    centre = centres(model.images)
+    middle = centre.mean(0)
+    size = float(np.sqrt(((centre - middle) ** 2).sum(1).mean())) or 1.0
+    model.images.translation += rotations.rotate(model.images.quaternion, middle)
+    model.images.translation /= size
+    model.points.xyz = (model.points.xyz - middle) / size
+    before = model.comm.exscan(len(model.points)) or 0
+    model.points.ids = np.arange(len(model.points)) + before + 1
+    if model.comm.rank == 0:
+        places = np.searchsorted(graph.images.ids, model.images.ids)
+        start = graph.keypoint_start
+        model.keypoints = [graph.keypoints[start[i] : start[i + 1]] for i in places]
+    return model

@@ -51,6 +51,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def select(self, places: np.ndarray, cameras: np.ndarray) -> Images:
+        """Those of these places, of cameras of which those of `cameras` (ascending) are left."""
+        return Images(
+            self.ids[places],
+            [self.names[i] for i in places],
+            np.searchsorted(cameras, self.camera[places]).astype(np.int32),
+            self.quaternion[places],
+            self.translation[places],
+        )
+
     def copy(self) -> Images:
         """Another one, with arrays of its own."""
         return Images(

@@ -124,25 +124,14 @@ class ViewGraph:
         place = np.full(len(self.images), -1)
         place[images] = np.arange(len(images))
         inside = self.select((place[self.pairs] >= 0).all(1))
-        used, camera = np.unique(self.images.camera[images], return_inverse=True)
+        used = np.unique(self.images.camera[images])
         starts = self.keypoint_start
         keypoints = [self.keypoints[starts[i] : starts[i + 1]] for i in images]
         return replace(
             inside,
-            cameras=Cameras(
-                self.cameras.ids[used],
-                self.cameras.model[used],
-                self.cameras.size[used],
-                self.cameras.parameters[used],
-            ),
+            cameras=self.cameras.select(used),
             prior_focal=self.prior_focal[used],
-            images=Images(
-                self.images.ids[images],
-                [self.images.names[i] for i in images],
-                camera.astype(np.int32),
-                self.images.quaternion[images],
-                self.images.translation[images],
-            ),
+            images=self.images.select(images, used),
             keypoint_start=np.concatenate([[0], np.cumsum(np.diff(starts)[images])]),
             keypoints=np.concatenate([np.empty((0, 2)), *keypoints]),
             pairs=place[inside.pairs].astype(np.int32),
