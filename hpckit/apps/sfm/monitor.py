@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpckit.program.loop import Every, Loop
+from hpckit.errors import Checkpointed
+from hpckit.program.loop import Loop
 from hpckit.program.run import say
 
 if TYPE_CHECKING:
@@ -24,38 +24,28 @@ _HEADER = (
 class Monitor:
     """A callback of `bundle_adjust`; collective, for all ranks call it after each iteration.
 
-    save : writes a checkpoint; every : seconds between two, 0: only when asked to stop
     until : when to stop at the latest, in seconds of `time.monotonic`
+    stopped : what to raise when all is saved, where the solve was asked to stop
     """
 
-    def __init__(
-        self,
-        comm: MPI.Intracomm,
-        stop: StopSignal,
-        save: Callable[[], None],
-        every: float = 0.0,
-        until: float = math.inf,
-    ) -> None:
+    def __init__(self, comm: MPI.Intracomm, stop: StopSignal, until: float = math.inf) -> None:
+        self.stopped: Checkpointed | None = None
         self._comm, self._done = comm, 0
-        self._loop = Loop(
-            comm,
-            [(Every(seconds=every, at_stop=True), save)],
-            stop=stop,
-            stopped=lambda: (
-                f"stopped after {self._done} iterations: run again with --resume to go on"
-            ),
-            until=until,
-            interval=0.5,
-        )
+        self._loop = Loop(comm, [], stop=stop, stopped=self._told, until=until, interval=0.5)
+        say(comm, _HEADER)
 
-    def __call__(self, iteration: Iteration) -> None:
-        """Tell of it; raises `Checkpointed` on all ranks where one was asked to stop."""
-        if not self._done:
-            say(self._comm, _HEADER)
+    def __call__(self, iteration: Iteration) -> bool:
+        """Tell of it; True where one rank was asked to stop, or time is over."""
         say(self._comm, line(iteration))
         self._done = iteration.number
-        if iteration.number:
+        try:
             self._loop.advance()
+        except Checkpointed as stopped:
+            self.stopped = stopped
+        return self.stopped is not None
+
+    def _told(self) -> str:
+        return f"stopped after {self._done} iterations: run again with --resume to go on"
 
 
 def line(iteration: Iteration) -> str:

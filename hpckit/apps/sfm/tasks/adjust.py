@@ -37,13 +37,21 @@ def run(job: Job) -> dict[str, Any]:
     job.prepare()
     shown = cloud(found) if config.pictures else None
     before = errors(found)
-    monitor = Monitor(comm, job.stop, _save, config.checkpoint_every, job.until)
     job.stop.check()
+    monitor = Monitor(comm, job.stop, job.until)
     with span("bundle adjustment"):
-        result = bundle_adjust(found, callback=monitor, **options)
-    job.stop.finish()
+        result = bundle_adjust(
+            found,
+            callback=monitor,
+            checkpoint=job.folder / "checkpoint",
+            resume=config.resume,
+            **options,
+        )
     with together(comm):
         _refuse_nothing(result)
+        if monitor.stopped and result.termination == "stopped":
+            raise monitor.stopped
+    job.stop.finish()
     say(comm, f"ended     {result.termination}: {result.message}")
     results = report(result) | verdict(config, found, result, truth)
     after = errors(found)
@@ -78,6 +86,7 @@ def arguments(config: Config) -> dict[str, Any]:
         "gtol": config.gtol,
         "radius": config.radius,
         "reproducible": config.reproducible,
+        "checkpoint_every": config.checkpoint_every,
     }
 
 
@@ -156,7 +165,3 @@ def _refuse_nothing(result: Result) -> None:
         )
     if result.termination == "all_fixed":
         raise ConfigError("there is nothing to adjust: everything is fixed; leave something free")
-
-
-def _save() -> None:
-    """Nothing: the state is not kept yet."""
