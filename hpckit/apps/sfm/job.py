@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpi4py import MPI
 
 from hpckit.apps.sfm import data
-from hpckit.apps.sfm.estimate import Estimate, problem_counts
+from hpckit.apps.sfm.estimate import making
 from hpckit.errors import ConfigError, together
 from hpckit.program import memory
 from hpckit.program.run import patiently, prepare, say
@@ -51,8 +51,9 @@ class Job:
     def load(self) -> tuple[Reconstruction, Problem | None]:
         """What to work on, and where it is generated, the truth."""
         if not self.config.input:
-            need = Estimate.of(problem_counts(self.config, self.comm.size), self.comm.size)
-            memory.check(self.comm, need.generated, "--generate.images")
+            size = self.comm.size
+            need = making(data.generated_counts(self.config.generate, size), size)
+            memory.check(self.comm, need, "--generate.images")
         with span("input"):
             found, truth = data.load(self.comm, self.config)
         say(self.comm, f"data      {data.counts(found)}")
