@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
     from hpckit.apps.sfm.config import Config
     from hpckit.sfm.bundle.system import Shape
 
-_OBSERVED = (
-    28  # bytes of an observation in a reconstruction: image, xy, keypoint, its point's start
-)
+_OBSERVED = 28  # bytes of an observation in a reconstruction: image, xy, keypoint, start
 _POINT = 43  # of a point: id, xyz, rgb
 _IMAGE = 500  # of an image: pose, name, camera, and the solver's vectors
+_KEYPOINT, _MATCH = 40, 60  # of keypoints, on all ranks, and of matches, on one
 _COPIES = 2.5  # of those, while they are generated, read, sorted or written
 _LENS = 3  # intrinsics that are free, as a rule: f, k1, k2
 # Nanoseconds of one core of 2024: for an observation in each iteration (linearise, eliminate,
@@ -55,15 +55,60 @@ def making(counts: Counts, ranks: int) -> float:
 
 def estimate(config: Config, ranks: int) -> str:
     """What a run on so many ranks would be like, for people."""
-    counts = problem_counts(config, ranks)
-    rows = {"data": f"{counts} on {ranks} ranks"}
-    if config.task == "ba":
-        with offline():
-            rows |= _adjustment(config, counts, ranks)
+    if config.input and config.task in ("map", "rotations"):
+        rows = _pairs(config, ranks)
     else:
+        counts = problem_counts(config, ranks)
         need = making(counts, ranks)
-        rows["memory"] = f"about {amount(need)} per rank, {amount(need * ranks)} in all"
+        rows = {
+            "data": f"{counts} on {ranks} ranks",
+            "memory": f"about {amount(need)} per rank, {amount(need * ranks)} in all",
+        }
+        if config.task == "ba":
+            with offline():
+                rows |= _adjustment(config, counts, ranks)
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
+
+
+def _pairs(config: Config, ranks: int) -> dict[str, str]:
+    """What stages that begin with pairs of images have to do."""
+    existing(config.input)
+    path = Path(config.input)
+    if config.task == "map":
+        images, keypoints, pairs, matches = database_counts(path)
+        need = PROCESS + keypoints * _KEYPOINT + matches * _MATCH / ranks
+        what = f"{images:,} images, {keypoints:,} keypoints, {pairs:,} pairs, {matches:,} matches"
+    else:
+        with offline():
+            from hpckit.apps.sfm.pose_graph import read_pose_graph
+
+            graph = read_pose_graph(path)
+        need = PROCESS + 200 * len(graph.pairs)
+        what = f"{len(graph.ids):,} images, {len(graph.pairs):,} pairs"
+    return {
+        "data": f"{what} on {ranks} ranks",
+        "memory": f"about {amount(need)} per rank, {amount(need * ranks)} in all",
+    }
+
+
+def database_counts(path: Path) -> tuple[int, int, int, int]:
+    """Images, keypoints, pairs with matches, and matches of a COLMAP database."""
+    import sqlite3
+
+    asked = (
+        "SELECT COUNT(*) FROM images",
+        "SELECT TOTAL(rows) FROM keypoints",
+        "SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0",
+        "SELECT TOTAL(rows) FROM two_view_geometries",
+    )
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            images, keypoints, pairs, matches = (int(db.execute(a).fetchone()[0]) for a in asked)
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path} cannot be read as a COLMAP database: {error}") from None
+    return images, keypoints, pairs, matches
 
 
 def _adjustment(config: Config, counts: Counts, ranks: int) -> dict[str, str]:

@@ -40,7 +40,6 @@ def run(job: Job) -> dict[str, Any]:
             min_images=config.map.min_images,
             max_tracks=config.map.max_tracks,
             seed=config.seed,
-            reproducible=config.reproducible,
             callback=tell,
         )
     job.stop.finish()
