@@ -25,6 +25,7 @@ from hpckit.sfm.reconstruction import Images, Reconstruction
 NEAREST = np.finfo(float).eps  # depths below are behind the camera, as in COLMAP
 _STEPS = 100  # of Newton or of halving a bracket: far fewer are taken
 _NEWTON = 20
+_PIECE = 1 << 14  # observations whose numbers fit into a cache
 
 
 def project(cameras: Cameras, camera: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -106,16 +107,27 @@ def residuals(reconstruction: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
     Those of points behind their camera are as `reconstruction.behind` says: kept, or 0 for both
     "zero" and "drop".
     """
-    images, seen = reconstruction.images, reconstruction.observations
-    camera = images.camera[seen.image]
-    x = rotations.rotate(images.quaternion[seen.image], reconstruction.points.xyz[seen.point])
-    x += images.translation[seen.image]
-    depth = depths(reconstruction.cameras, camera, x)
-    with np.errstate(invalid="ignore"):
-        difference = project(reconstruction.cameras, camera, x) - seen.xy
+    seen = reconstruction.observations
+    difference, depth = np.empty((len(seen), 2)), np.empty(len(seen))
+    point = seen.point
+    for at in range(0, len(seen), _PIECE):
+        piece = slice(at, at + _PIECE)
+        difference[piece], depth[piece] = _residuals(reconstruction, point[piece], piece)
     if reconstruction.behind != "keep":
         difference[depth < NEAREST] = 0
     return difference, depth
+
+
+def _residuals(
+    reconstruction: Reconstruction, point: np.ndarray, piece: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    images, image = reconstruction.images, reconstruction.observations.image[piece]
+    camera = images.camera[image]
+    x = rotations.rotate(images.quaternion[image], reconstruction.points.xyz[point])
+    x += images.translation[image]
+    with np.errstate(invalid="ignore"):
+        xy = project(reconstruction.cameras, camera, x) - reconstruction.observations.xy[piece]
+    return xy, depths(reconstruction.cameras, camera, x)
 
 
 def centres(images: Images) -> np.ndarray:
