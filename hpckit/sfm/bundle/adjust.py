@@ -77,8 +77,8 @@ def bundle_adjust(
         itself, or when no component of the gradient is above gtol
     radius : of the first trust region; a larger one damps less
     reproducible : the same bits on any number of ranks, a little slower
-    checkpoint : a folder, where the solve is kept every `checkpoint_every` iterations; with `resume`
-        it goes on from there, bit for bit (on another number of ranks if reproducible)
+    checkpoint : a folder, where the solve is kept every `checkpoint_every` iterations; with
+        `resume` it goes on from there, bit for bit (on another number of ranks if reproducible)
     callback : called with each `Iteration`, the start first, on all ranks; the solve ends there,
         "stopped" and to be resumed, if one rank's says True
 
@@ -152,9 +152,7 @@ class _Arguments:
             ("eliminate", self.eliminate, (*_SIDES, "auto")),
         ):
             if value not in allowed:
-                raise ConfigError(
-                    f"{name} {value!r}: give {', '.join(allowed[:-1])} or {allowed[-1]}"
-                )
+                raise ConfigError(f"{name} {value!r}: give one of {', '.join(allowed)}")
         limits = self.limits
         for name, number, least in (
             ("max_iterations", limits.max_iterations, 0),

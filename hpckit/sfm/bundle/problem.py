@@ -68,7 +68,7 @@ class Problem:
         copies = [np.array(a) for a in (quaternion, translation, parameters)]
         for array in copies:
             comm.Bcast(array)
-        return state(*copies, of.points)
+        return state(copies[0], copies[1], copies[2], of.points)
 
 
 def problem(

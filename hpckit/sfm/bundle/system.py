@@ -336,7 +336,7 @@ class ReducedSystem:
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """The pairs, and a hash table of their places: its keys, values and mask, 0 if all pairs."""
+        """The pairs, and a hash table of their places: keys, values and mask, 0 if all pairs."""
         n = self.shape.blocks
         if n <= _ALL_PAIRS:
             pairs = np.stack(np.triu_indices(n), axis=1).astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ def ranges_of(edges: np.ndarray, comm: MPI.Intracomm) -> list[tuple[int, int]]:
     """This rank's ranges, counted from its first block."""
     cuts = starts(len(edges) - 1, comm.size)
     mine = edges[cuts[comm.rank] : cuts[comm.rank + 1] + 1]
-    return [(int(a - mine[0]), int(b - mine[0])) for a, b in zip(mine, mine[1:], strict=False)]
+    return [(int(a - mine[0]), int(b - mine[0])) for a, b in itertools.pairwise(mine)]
 
 
 def send_rows(comm: MPI.Intracomm, array: np.ndarray, edges: np.ndarray) -> np.ndarray:

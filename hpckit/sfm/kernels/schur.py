@@ -139,7 +139,7 @@ def diagonal(first, last, start, kept, jacobian, c_blocks, out):
 
 @fast
 def slot(i, j, n, keys, values, mask):
-    """Place of the pair i <= j in the pattern: all pairs where `mask` is 0, else of a hash table."""
+    """Place of the pair i <= j in the pattern: of all pairs if `mask` is 0, else of a table."""
     if mask == 0:
         return i * n - i * (i - 1) // 2 + j - i
     key = i * n + j
