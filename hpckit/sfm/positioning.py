@@ -22,7 +22,7 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.collectives import Allreduce
-from hpckit.errors import ConfigError, agree, same, together
+from hpckit.errors import ConfigError, same, together
 from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.projection import unproject
@@ -30,9 +30,10 @@ from hpckit.sfm.reconstruction import Reconstruction
 
 HUBER = 0.1  # of residuals of unit vectors: about 6 degrees
 _DENSE = 250  # images up to which the reduced matrix is dense
-_RADIUS = 1e2  # of the first trust region
-_SOLVER_TOLERANCE = 1e-2  # relative residual of conjugate gradients
-_SOLVER_ITERATIONS = 200
+_RADIUS = 1e6  # of the first trust region: small ones fold long loops of images
+_EXTENT = 100.0  # of the random start, where scales are 1: rays are short of everything at first
+_SOLVER_TOLERANCE = 1e-3  # relative residual of conjugate gradients
+_SOLVER_ITERATIONS = 1000
 
 
 @dataclass
@@ -450,15 +451,13 @@ class _Positioning:
         return fall
 
 
-def _random_start(
-    comm: MPI.Intracomm, seed: int, n: int, p: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and this rank's points in a cube of 2, independent of the number of ranks."""
-    before = int(comm.exscan(p) or 0) if comm.rank else int(comm.exscan(p) and 0 or 0)
+def _random_start(comm: MPI.Intracomm, seed: int, n: int, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and this rank's points in a cube, independent of the number of ranks."""
+    before = sum(comm.allgather(p)[: comm.rank])
     centres = np.random.Generator(np.random.Philox(seed)).random((n, 3))
     # One step of the counter makes four numbers: those of point j begin at n + j.
     points = np.random.Generator(np.random.Philox(seed).advance(n + before)).random((p, 4))
-    return 2.0 * centres - 1.0, np.ascontiguousarray(2.0 * points[:, :3] - 1.0)
+    return _EXTENT * (2.0 * centres - 1.0), _EXTENT * (2.0 * points[:, :3] - 1.0)
 
 
 def _plan(comm: MPI.Intracomm, array: np.ndarray):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.errors import ConfigError, together
+from hpckit.errors import ConfigError, same, together
 from hpckit.sfm.cameras import BY_NUMBER, PARAMETERS, Cameras
 from hpckit.sfm.reconstruction import Images
 from hpckit.sfm.viewgraph import ViewGraph, deal
@@ -26,6 +26,7 @@ _LARGEST_ID = 2**31 - 1  # a pair's id is that of its first image times this, pl
 _NEEDED = ("cameras", "images", "keypoints", "two_view_geometries")
 _UNSUPPORTED = {7: "FOV", 10: "THIN_PRISM_FISHEYE", 11: "RAD_TAN_THIN_PRISM_FISHEYE"}
 _WAL = b"\x02\x02"  # bytes 18 and 19 of a file that keeps its changes in another, beside it
+_PATIENCE = 5.0  # seconds until another program shall have written
 _CAMERA = 0  # type of a sensor; others hold no images
 
 
@@ -41,6 +42,7 @@ def read_database(path: str | os.PathLike[str], comm: MPI.Intracomm = MPI.COMM_W
         graph.comm.allreduce(len(graph))  # pairs
     """
     whole = None
+    same(comm, "the path of a database", os.fspath(path))
     with together(comm):
         if comm.rank == 0:
             whole = _read(Path(path), comm)
@@ -66,7 +68,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise ConfigError(f"there is no database {path}")
     try:
-        with closing(sqlite3.connect(_address(path), uri=True, timeout=5)) as database:
+        with closing(sqlite3.connect(_address(path), uri=True, timeout=_PATIENCE)) as database:
             database.text_factory = lambda b: b.decode("utf-8", "surrogateescape")
             yield database
     except OSError as error:
