@@ -1,0 +1,1 @@
+"""Bundle adjustment: the engine, its solvers, and the covariance at the solution."""

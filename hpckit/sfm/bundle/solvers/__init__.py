@@ -1,0 +1,1 @@
+"""Linear solvers of the reduced system of bundle adjustment."""

@@ -1,0 +1,1 @@
+"""Kernels of structure from motion: sources for numba, compiled by `hpckit.native`."""
