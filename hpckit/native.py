@@ -18,6 +18,11 @@ where it needs more than plain functions, and may hold other things, such as an 
 
 Arguments are addresses (`T*`), 64-bit integers (`i8`) and floats (`f8`, `f4`); kernels never raise
 and never allocate.
+
+A module may be a template: `native.load("hpckit.sfm.kernels.schur", D=9)` compiles it with its
+constant `D`, an integer at the left margin, set to 9. Loops of constant length are what compilers
+unroll; each set of constants is a library of its own. `OPTIONS` of a module are numba's, such as
+`{"fastmath": {"contract"}}`.
 """
 
 from __future__ import annotations
@@ -37,10 +42,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from hpckit import cache, link
@@ -80,7 +85,7 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
     """
 
     def mark(function: Callable) -> Callable:
-        table = sys.modules[function.__module__].__dict__.setdefault("__exports__", {})
+        table = function.__globals__.setdefault("__exports__", {})
         for signature in signatures:
             pointer = re.search(r"(\w+)\*", signature)
             suffix = f"_{pointer[1]}" if len(signatures) > 1 and pointer else ""
@@ -91,16 +96,18 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
 
 @functools.cache
-def load(module: str) -> SimpleNamespace:
+def load(module: str, **constants: int) -> SimpleNamespace:
     """The exported kernels of `module` as ctypes functions, compiled first where the cache has none
     for this machine.
+
+    constants : of a template, see the module's text.
 
     Concurrent first uses are safe: one process of a host compiles while the others sleep. Where
     kernels cannot be linked or kept, each process compiles them in memory (slower start, same speed
     after it), after one warning.
     """
-    entry = _entry(module)
-    return _kept(entry) or _make(module, entry)
+    entry = _entry(module, **constants)
+    return _kept(entry) or _make(module, entry, **constants)
 
 
 def modules() -> list[str]:
@@ -116,9 +123,9 @@ def modules() -> list[str]:
     ]
 
 
-def is_kept(module: str) -> bool:
+def is_kept(module: str, **constants: int) -> bool:
     """Whether the cache holds its kernels, whole and for this machine."""
-    return _kept(_entry(module)) is not None
+    return _kept(_entry(module, **constants)) is not None
 
 
 def bind(function: Any, *arguments: int, keep: object) -> Callable[[], Any]:
@@ -139,12 +146,13 @@ def address(array: Any) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _entry(module: str) -> str:
+def _entry(module: str, **constants: int) -> str:
     """Name of its library, which changes with the sources, the compiler and the CPU: machines may
     share a cache.
     """
     parts = [_source(module), Path(__file__).read_text(), *_machine()]
-    return f"{module}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
+    values = "".join(f"-{name}{value}" for name, value in sorted(constants.items()))
+    return f"{module}{values}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
 
 def _source(module: str) -> str:
@@ -287,11 +295,11 @@ def _open(image: bytes) -> SimpleNamespace:
     )
 
 
-def _make(module: str, entry: str) -> SimpleNamespace:
+def _make(module: str, entry: str, **constants: int) -> SimpleNamespace:
     """Compile, or wait for a process of this host that does."""
     with _explained(module):
         if not (linker := _linker()):
-            return _in_memory(module)
+            return _in_memory(module, **constants)
         begin = time.monotonic()
         for attempt in itertools.count(1):
             with cache.Turn(f"{cache.home()}/{entry}/{attempt}") as turn:
@@ -301,13 +309,13 @@ def _make(module: str, entry: str) -> SimpleNamespace:
                         _kept(entry),
                     )  # in this order: it may come in between
                     if found or mine:
-                        return found or _build(module, entry, linker)
+                        return found or _build(module, entry, linker, **constants)
                     time.sleep(0.02)
         raise AssertionError("unreachable: attempts do not end")
 
 
-def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
-    kernels = _compile(module)
+def _build(module: str, entry: str, linker: link.Linker, **constants: int) -> SimpleNamespace:
+    kernels = _compile(module, **constants)
     try:
         image = linker(_objects(kernels))
         namespace = _open(image)
@@ -316,8 +324,10 @@ def _build(module: str, entry: str, linker: link.Linker) -> SimpleNamespace:
             f"kernels of {module} cannot be linked, every process compiles its own at each start: "
             f"{error}"
         )
-        return _in_memory(module)
-    if _entry(module) == entry:  # else it was edited meanwhile, and these may be of either text
+        return _in_memory(module, **constants)
+    if (
+        _entry(module, **constants) == entry
+    ):  # else it was edited meanwhile, and these may be of either text
         _keep(entry, image)
     return namespace
 
@@ -371,18 +381,31 @@ def _bind(function: Any, signature: str) -> Any:
     return function
 
 
-def _compile(module: str) -> dict[str, tuple[Any, str]]:
+def _compile(module: str, **constants: int) -> dict[str, tuple[Any, str]]:
     """Name to (numba cfunc, signature)."""
     import numba
 
-    table = importlib.import_module(module).__exports__
+    source = _with(module, constants) if constants else importlib.import_module(module)
+    options = {"error_model": "numpy", **getattr(source, "OPTIONS", {})}
     return {
         name: (
-            numba.cfunc(_SIGNATURE.sub(_numba_signature, signature), error_model="numpy")(function),
+            numba.cfunc(_SIGNATURE.sub(_numba_signature, signature), **options)(function),
             signature,
         )
-        for name, (function, signature) in table.items()
+        for name, (function, signature) in source.__exports__.items()
     }
+
+
+def _with(module: str, constants: Mapping[str, int]) -> ModuleType:
+    """A module of its own, with these constants: functions look them up when they are compiled."""
+    spec = importlib.util.find_spec(module)
+    assert spec and spec.loader, module
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    unknown = constants.keys() - vars(made).keys()
+    assert not unknown, f"{module} has no constants {unknown}"
+    vars(made).update(constants)
+    return made
 
 
 def _numba_signature(match: re.Match[str]) -> str:
@@ -426,8 +449,8 @@ def _trap_numba_runtime(modules: Iterable[Any]) -> str:
     )
 
 
-def _in_memory(module: str) -> SimpleNamespace:
-    kernels = _compile(module)
+def _in_memory(module: str, **constants: int) -> SimpleNamespace:
+    kernels = _compile(module, **constants)
     namespace = SimpleNamespace(
         **{name: _bind(kernel.ctypes, s) for name, (kernel, s) in kernels.items()}
     )
