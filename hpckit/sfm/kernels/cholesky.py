@@ -32,7 +32,7 @@ def _lowest(x):
 
 @njit
 def _least(degree, n):
-    """The node that still is there (degree >= 0) and has the fewest neighbours, the first if more."""
+    """The first of those with the fewest neighbours that still are there (degree >= 0)."""
     best = -1
     for v in range(n):
         if degree[v] >= 0 and (best < 0 or degree[v] < degree[best]):

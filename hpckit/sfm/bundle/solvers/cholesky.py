@@ -7,6 +7,8 @@ factored, and what they subtract from the rest is the update of its own (Duff & 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from hpckit import native
@@ -24,7 +26,7 @@ class Cholesky:
     ::
 
         cholesky = Cholesky(columns, pairs, size)
-        if cholesky.factor(values):  # (n, D, D) float64
+        if cholesky.factor(values, damping):  # (n, D, D) and (size,) float64
             x = cholesky.solve(b)
     """
 
@@ -40,16 +42,22 @@ class Cholesky:
         for numbers, mine in zip(self._numbers, self._pairs_by_front(columns), strict=True):
             numbers.pairs = mine
 
-    def factor(self, blocks: np.ndarray) -> bool:
-        """Factor; False where the matrix is not positive definite, or not finite.
+    def factor(self, blocks: np.ndarray, diagonal: np.ndarray | float = 0.0) -> bool:
+        """Factor P^T S P + diag(diagonal); False where that is not positive definite or not finite.
 
         blocks : (pairs, D, D) float64, S of each pair; of i = j the lower half is read
+        diagonal : (size,) float64, or one number
         """
         from scipy.linalg import blas, lapack
 
         blocks = np.ascontiguousarray(blocks, np.float64)
+        added = np.empty(len(self.symbolic.position))
+        added[self.symbolic.position] = diagonal
         for numbers in self._numbers:
             self._assemble(numbers, blocks)
+            numbers.trace += added[numbers.mine]
+            if not np.isfinite(numbers.trace).all():  # LAPACK does not always notice
+                return False
             if lapack.dpotrf(numbers.diagonal, lower=1, clean=0, overwrite_a=1)[1]:
                 return False
             if len(numbers.front.rows):
@@ -139,7 +147,7 @@ class Cholesky:
         found = np.unique(np.concatenate(met))
         starts = np.searchsorted(found, np.arange(n + 1) * len(self._ends))
         which = found % len(self._ends)
-        return [which[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        return [which[a:b] for a, b in itertools.pairwise(starts)]
 
 
 class _Numbers:
@@ -150,6 +158,7 @@ class _Numbers:
         self.front = front
         self.mine = slice(front.first, front.first + front.k)
         self.diagonal = np.empty((front.k, front.k), order="F")
+        self.trace = self.diagonal.reshape(-1, order="F")[:: front.k + 1]
         self.below = np.empty((q, front.k), order="F")
         self.pairs = np.empty(0, np.int64)
 

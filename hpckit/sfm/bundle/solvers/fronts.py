@@ -18,9 +18,9 @@ from hpckit.native import address
 
 NODES = 30_000  # a graph of more is refused: bits of all pairs of nodes would take over 100 MB
 _CALL = 5e-5  # seconds that a front costs however small it is
-_FLOPS = 2.5e10  # multiplications and additions per second of large fronts ...
-_HALF = 48  # ... and half of them with so many columns
-_ADD = 1.5e-9  # seconds to add one number of an update to the parent
+_FLOPS = 4e10  # multiplications and additions per second of large fronts ...
+_HALF = 12  # ... and half of them with so many columns
+_ADD = 0.7e-9  # seconds to add one number of an update to the parent
 
 
 @dataclass
