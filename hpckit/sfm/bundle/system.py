@@ -95,6 +95,13 @@ class ReducedSystem:
         """
         raise NotImplementedError
 
+    def modes(self) -> np.ndarray | None:
+        """(blocks, D, 7) float64: how the columns of each block change where the world is shifted
+        along x, y, z, turned about them, and scaled; zeros for intrinsics. None where the kept
+        blocks have no place in the world.
+        """
+        raise NotImplementedError
+
     def expand(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = P x, (blocks, D): zero where a column has no entry of x."""
         raise NotImplementedError
