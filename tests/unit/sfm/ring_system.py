@@ -55,23 +55,25 @@ class RingSystem(ReducedSystem):
         points, seen = kept.shape
         cameras = len(self.columns)
         n = cameras * 9
-        J = np.zeros((points, seen, 2, n + 3 * points))
-        for p in range(points):
-            for s in range(seen):
-                J[p, s, :, kept[p, s] * 9 : kept[p, s] * 9 + 9] = jacobian[p, s, :, :9]
-                J[p, s, :, n + 3 * p : n + 3 * p + 3] = jacobian[p, s, :, 9:]
-        J = J.reshape(-1, n + 3 * points)
         P = np.zeros((n, size))
         rows = np.flatnonzero(self.columns.ravel() >= 0)
         P[rows, self.columns.ravel()[rows]] = 1
-        H, g = J.T @ J, J.T @ residual.ravel()
-        self.damping = damping * np.diag(P.T @ H[:n, :n] @ P)
-        V = H[n:, n:] * (1 + damping * np.eye(3 * points))
-        self.factors = np.linalg.inv(np.linalg.cholesky(V[_blocks(points)]))
-        W = H[:n, n:] @ np.linalg.inv(V)
-        self.blocks = H[:n, :n] - W @ H[n:, :n]
-        self.dense = P.T @ self.blocks @ P + np.diag(self.damping)
-        self.right = -P.T @ (g[:n] - W @ g[n:])
+        S, U, g = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
+        self.factors = np.empty((points, 3, 3))
+        for p in range(points):
+            at = (9 * kept[p][:, None] + np.arange(9)).ravel()
+            Jk = np.zeros((seen, 2, seen, 9))
+            Jk[np.arange(seen), :, np.arange(seen)] = jacobian[p, :, :, :9]
+            Jk, Je, r = Jk.reshape(2 * seen, -1), jacobian[p, ..., 9:].reshape(-1, 3), residual[p]
+            V = Je.T @ Je * (1 + damping * np.eye(3))
+            W = Jk.T @ Je @ np.linalg.inv(V)
+            U[np.ix_(at, at)] += Jk.T @ Jk
+            S[np.ix_(at, at)] += Jk.T @ Jk - W @ Je.T @ Jk
+            g[at] += Jk.T @ r.ravel() - W @ (Je.T @ r.ravel())
+            self.factors[p] = np.linalg.inv(np.linalg.cholesky(V))
+        self.blocks, self.right = S, -P.T @ g
+        self.damping = damping * np.diag(P.T @ U @ P)
+        self.dense = P.T @ S @ P + np.diag(self.damping)
         joined = np.zeros((cameras, cameras), bool)
         for row in kept:
             joined[np.ix_(row, row)] = True
@@ -116,12 +118,6 @@ class RingSystem(ReducedSystem):
         out[:] = 0
         there = self.columns >= 0
         np.add.at(out, self.columns[there], blocks[there])
-
-
-def _blocks(points):
-    """Indices of the 3 x 3 blocks on the diagonal."""
-    at = 3 * np.arange(points)[:, None] + np.arange(3)
-    return at[:, :, None], at[:, None, :]
 
 
 def _jacobian(q, t, R):

@@ -22,7 +22,7 @@ from hpckit.sfm.bundle.solvers.clusters import clusters
 if TYPE_CHECKING:
     from hpckit.sfm.bundle.system import ReducedSystem, Shape
 
-CLUSTER = 12  # kept blocks in a cluster ...
+CLUSTER = 4  # kept blocks in a cluster ...
 CLUSTERS = 256  # ... or more, so that there are not more clusters
 ITERATIONS = 500
 _M = 8  # modes as kernels see them: seven, and one that is zero
