@@ -90,6 +90,11 @@ class Cholesky:
             x[mine] = blas.dtrsm(1.0, numbers.diagonal, part, lower=1, trans_a=1)
         return x[self.symbolic.position].reshape(b.shape)
 
+    @property
+    def least_pivot(self) -> float:
+        """The smallest pivot of the last factorisation: as small as rounding where A is singular."""
+        return min(float(numbers.trace.min()) for numbers in self._numbers) ** 2
+
     def _assemble(self, numbers: _Numbers, blocks: np.ndarray) -> None:
         front = numbers.front
         out = numbers.addresses
