@@ -26,6 +26,25 @@ def starts(n: int, size: int) -> list[int]:
     return [block(n, size, rank)[0] for rank in range(size)] + [n]
 
 
+def weighted_starts(weights: np.ndarray, size: int) -> list[int]:
+    """The `size + 1` offsets of ranges whose items weigh about as much: `starts` for unequal items.
+
+    weights : (n,) integers >= 0. Each offset is where the sum of the weights before it is nearest
+    to its share of the total, so no range weighs more than a share and the heaviest item.
+    """
+    sums = np.concatenate([[0], np.cumsum(weights, dtype=np.int64)])
+    if sums[-1] == 0:
+        return starts(len(weights), size)
+    offsets = [0]
+    for rank in range(1, size):
+        share, rest = divmod(rank * int(sums[-1]), size)
+        after = int(np.searchsorted(sums, share + (rest > 0)))
+        before = max(after - 1, 0)
+        nearer = (share - sums[before]) * size + rest < (sums[after] - share) * size - rest
+        offsets.append(max(offsets[-1], before if nearer else after))
+    return [*offsets, len(weights)]
+
+
 def coordinates(process_shape: Sequence[int], rank: int) -> tuple[int, ...]:
     """Place of `rank` in the process grid: row-major, as MPI's Cartesian communicators count."""
     return tuple(int(c) for c in np.unravel_index(rank, tuple(process_shape)))

@@ -20,7 +20,7 @@ from numpy.polynomial import polynomial
 from hpckit.errors import ConfigError
 from hpckit.sfm import rotations
 from hpckit.sfm.cameras import CameraModel, Cameras
-from hpckit.sfm.reconstruction import Reconstruction
+from hpckit.sfm.reconstruction import Images, Reconstruction
 
 NEAREST = np.finfo(float).eps  # depths below are behind the camera, as in COLMAP
 _STEPS = 100  # of Newton or of halving a bracket: far fewer are taken
@@ -111,10 +111,19 @@ def residuals(reconstruction: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
     x = rotations.rotate(images.quaternion[seen.image], reconstruction.points.xyz[seen.point])
     x += images.translation[seen.image]
     depth = depths(reconstruction.cameras, camera, x)
-    difference = project(reconstruction.cameras, camera, x) - seen.xy
+    with np.errstate(invalid="ignore"):
+        difference = project(reconstruction.cameras, camera, x) - seen.xy
     if reconstruction.behind != "keep":
         difference[depth < NEAREST] = 0
     return difference, depth
+
+
+def centres(images: Images) -> np.ndarray:
+    """Where the images were taken, -R^T t: (n, 3) in units of the world. ::
+
+    centres(reconstruction.images)
+    """
+    return -rotations.rotate(rotations.conjugate(images.quaternion), images.translation)
 
 
 class _Lens(NamedTuple):

@@ -6,12 +6,15 @@ with about as many observations each; an observation lies on the rank of its poi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from mpi4py import MPI
+from numpy.typing import ArrayLike
 
 from hpckit.sfm.cameras import Cameras
+from hpckit.sfm.rotations import normalise
 
 
 @dataclass
@@ -23,6 +26,27 @@ class Images:
     camera: np.ndarray  # (n,) int32, its place in `Cameras`
     quaternion: np.ndarray  # (n, 4) float64, w x y z, of length one
     translation: np.ndarray  # (n, 3) float64, in units of the world
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        camera: ArrayLike,
+        quaternion: ArrayLike,
+        translation: ArrayLike,
+        ids: ArrayLike | None = None,
+    ) -> Images:
+        """From sequences; quaternions are made unit ones, ids count from 1. ::
+
+        Images.of(["a.jpg"], camera=[0], quaternion=[[1, 0, 0, 0]], translation=[[0, 0, 0]])
+        """
+        return cls(
+            np.arange(1, len(names) + 1) if ids is None else np.array(ids, np.int64),
+            list(names),
+            np.array(camera, np.int32),
+            normalise(quaternion),
+            np.array(translation, np.float64),
+        )
 
     def __len__(self) -> int:
         return len(self.ids)

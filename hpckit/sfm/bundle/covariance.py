@@ -115,7 +115,7 @@ def covariance(
     with together(comm):
         if not len(seen):
             raise ConfigError("covariance: there are no observations of points with two views")
-    check_depths(system, posed, reconstruction)
+    check_depths(system)
     components(system, seen)
     chosen = _chosen(comm, reconstruction.images.ids, seen, images)
     mine = _mine(reconstruction, surveyed.start, points)

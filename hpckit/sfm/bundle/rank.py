@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from mpi4py import MPI
 
-from hpckit.errors import ConfigError, together
-from hpckit.sfm.bundle.problem import Problem
+from hpckit.errors import ConfigError
 from hpckit.sfm.bundle.system import ReducedSystem
-from hpckit.sfm.reconstruction import Reconstruction
 
-_FLAT = 1e-12  # of a point's last pivot, relative to its diagonal: its depth is not seen
+_FLAT = 1e-11  # of the least eigenvalue of a point's V, of unit diagonal: its depth is not seen
 _NONE = 1e-11  # of an eigenvalue of a matrix of unit diagonal
 _COUNTED = 4000  # unknowns up to which eigenvalues are counted
 
@@ -20,7 +17,9 @@ class Deficient(ConfigError):
 
     def __init__(self, freedoms: int | None, has_gauge: bool) -> None:
         count = "more freedoms" if freedoms is None else f"{freedoms} freedoms"
-        held = "than the 7 that a gauge holds" if freedoms is None else "and a gauge holds 7 of them"
+        held = (
+            "than the 7 that a gauge holds" if freedoms is None else "and a gauge holds 7 of them"
+        )
         if not has_gauge:
             count = "freedoms" if freedoms is None else count
             held = "and nothing that is fixed holds them: give a gauge, or fix more"
@@ -35,21 +34,22 @@ class Deficient(ConfigError):
         )
 
 
-def check_depths(system: ReducedSystem, posed: Problem, reconstruction: Reconstruction) -> None:
+def check_depths(system: ReducedSystem) -> None:
     """`ConfigError` where no baseline shows how far points are (collective)."""
     comm, at = system.comm, system.linearisation
-    start = at.start
-    point = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    D = system.shape.width
-    squares = np.einsum("oia,oia->oa", at.jacobian[:, :, D:], at.jacobian[:, :, D:])
-    diagonal = np.stack(
-        [np.bincount(point, squares[:, a], len(start) - 1) for a in range(3)], axis=1
-    )
-    pivots = 1 / at.factor[:, [0, 2, 5]] ** 2
-    observed = np.diff(start) > 0
-    free = diagonal.min(axis=1, initial=np.inf) > 0
-    flat = observed & free & (pivots <= _FLAT * diagonal).any(axis=1)
-    count, total = comm.allreduce(np.array([flat.sum(), observed.sum()]))
+    start, D = at.start, system.shape.width
+    lengths = np.diff(start)
+    point = np.repeat(np.arange(len(lengths)), lengths)
+    V = np.empty((len(lengths), 3, 3))
+    for a, b in np.ndindex(3, 3):
+        products = at.jacobian[:, :, D + a] * at.jacobian[:, :, D + b]
+        V[:, a, b] = np.bincount(point, products.sum(axis=1), len(lengths))
+    diagonal = np.einsum("paa->pa", V)
+    free = (lengths > 0) & (diagonal > 0).all(axis=1)
+    scale = 1 / np.sqrt(diagonal[free])
+    scaled = V[free] * scale[:, :, None] * scale[:, None, :]
+    flat = np.linalg.eigvalsh(scaled)[:, 0] < _FLAT if len(scaled) else np.zeros(0, bool)
+    count, total = comm.allreduce(np.array([flat.sum(), free.sum()]))
     if count:
         raise ConfigError(
             f"covariance: {count} of {total} points have no depth: the cameras that see them stand "

@@ -1,8 +1,9 @@
 """The reduced system: what is left of the normal equations when one side is eliminated.
 
-The unknowns are blocks of two sides. *Kept* blocks (width D) are the same on all ranks, *eliminated*
-blocks (width d) are cut over the ranks with their observations; an observation o joins kept block
-k and eliminated block e by its residual r_o and its Jacobians Jk_o (2 x D) and Je_o (2 x d). With
+The unknowns are blocks of two sides. *Kept* blocks (width D) are the same on all ranks,
+*eliminated* blocks (width d) are cut over the ranks with their observations; an observation o joins
+kept block k and eliminated block e by its residual r_o and its Jacobians Jk_o (2 x D) and Je_o
+(2 x d). With
 U = sum Jk'Jk, W = sum Jk'Je, V = sum Je'Je + damping, the Schur complement of V is
 
     S = U - W V^-1 W',     S x = right = -(g_kept - W V^-1 g_eliminated),
@@ -15,11 +16,26 @@ P'S P + diag(damping), of `size` unknowns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
+
+from hpckit import native
+from hpckit.native import address
+from hpckit.sfm.bundle.gauge import FREEDOMS, pose_modes
+from hpckit.sfm.bundle.layout import Layout
+from hpckit.sfm.bundle.state import State
+from hpckit.sfm.bundle.sums import Sum, TreeSum
+from hpckit.sfm.bundle.table import Table
+from hpckit.sfm.cameras import Cameras
+
+_LEAST, _MOST = 1e-6, 1e32  # of a diagonal element that damps, as in Ceres
+_ALL_PAIRS = 100  # kept blocks up to which the pattern is all pairs
+_KERNELS = "hpckit.sfm.kernels"
 
 
 class Shape(NamedTuple):
@@ -57,23 +73,145 @@ class ReducedSystem:
     shape : how large it is
     columns : (blocks, D) int32, the entry of x of each block's columns, -1 none
     damping : (size,) float64, of the kept unknowns; those of the eliminated are in V
+    gradient : (size,) float64, P'g_kept, the same on all ranks
     right : (size,) float64, the same on all ranks
     linearisation : this rank's Jacobians
+
+    ::
+
+        cost = system.linearise(state)
+        if system.damp(radius):
+            step, iterations = solution.solve(0.01)
+            eliminated, decrease = system.substitute(step)
     """
 
-    comm: MPI.Intracomm
-    shape: Shape
-    columns: np.ndarray
-    damping: np.ndarray
-    right: np.ndarray
-    linearisation: Linearisation
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        layout: Layout,
+        table: Table,
+        cameras: Cameras,
+        camera: np.ndarray,
+        *,
+        robust: tuple[int, float] = (0, 1.0),
+        behind: str = "keep",
+        held: np.ndarray | None = None,
+        reproducible: bool = False,
+    ) -> None:
+        self.comm = comm
+        self.layout = layout
+        self.table = table
+        self.columns = np.ascontiguousarray(layout.columns)
+        blocks, width = self.columns.shape
+        d, n, mine = layout.eliminated_width, len(table.kept), len(table.start) - 1
+        self.shape = Shape(
+            layout.size, blocks, width, int(table.edges[-1]), d, *_totals(comm, table, blocks)
+        )
+        constants = {"D": width, "d": d}
+        self._linear = native.load(f"{_KERNELS}.linearise", **constants)
+        self._schur = native.load(f"{_KERNELS}.schur", **constants)
+        self._setup = native.load(f"{_KERNELS}.setup")
+        self._model = np.ascontiguousarray(cameras.model, np.int32)
+        self._camera = np.ascontiguousarray(camera, np.int32)
+        self._lens = np.ascontiguousarray(layout.lens, np.int32)
+        self._point_of = np.ascontiguousarray(layout.point_of, np.int32)
+        self._robust = robust
+        self._behind = int(behind == "zero")
+        self._held = held
+        packed = d * (d + 1) // 2
+        self.linearisation = Linearisation(
+            table.start,
+            table.kept,
+            np.empty((n, 2, width + d)),
+            np.empty((n, 2)),
+            np.empty((mine, packed)),
+        )
+        self._v = np.empty((mine, packed))
+        self._g = np.empty((mine, d))
+        self._step = np.empty((mine, d))
+        self._scratch = np.empty(max(2, d * width) * table.longest)
+        self._x = np.empty((blocks, width))
+        self._y = np.empty((blocks, width))
+        self._sum = TreeSum if reproducible else Sum
+        self._gradients = self._new_sum(2 * blocks * width + 1)
+        self._products = self._new_sum(layout.size + 1)
+        self._scalars = self._new_sum(1)
+        self.damping = np.zeros(layout.size)
+        self.gradient = np.zeros(layout.size)
+        self.right = np.zeros(layout.size)
+        self._diagonal_of_u = np.zeros(layout.size)
+
+    def cost(self, state: State) -> float:
+        """1/2 sum rho(|r|^2) of all ranks; infinite or NaN where a point has no projection."""
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            out[0] += self._linear.cost(first, last, *self._problem(state), *self._rules)
+
+        return float(self._scalars(add)[0])
+
+    def linearise(self, state: State) -> float:
+        """Fill `linearisation` and `gradient`; the cost."""
+        at, n = self.linearisation, self._x.size
+        self._state = state
+        lens, points = address(self._lens), address(state.points)
+        outputs = [address(a) for a in (at.jacobian, at.residual, self._v, self._g)]
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            *problem, _ = self._problem(state)
+            kept = address(out), address(out) + 8 * n
+            out[-1] += self._linear.linearise(
+                first, last, *problem, lens, points, *self._rules, *outputs, *kept
+            )
+
+        total = self._gradients(add)
+        self._hold()
+        self.collect(total[:n], self.gradient)
+        self.collect(total[n:-1], self._diagonal_of_u)
+        return float(total[-1])
+
+    def damp(self, radius: float) -> bool:
+        """Damp both sides by their diagonals / radius, and set `right`; whether V is positive."""
+        np.clip(self._diagonal_of_u, _LEAST, _MOST, out=self.damping)
+        self.damping /= radius
+        v, c = address(self._v), address(self.linearisation.factor)
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            out[-1] += self._schur.factor(first, last, v, radius, c)
+            self._y[:] = 0
+            self._schur.reduce_gradient(
+                first, last, *self._observations, c, address(self._g), address(self._y)
+            )
+            self._collect(self._y, out)
+
+        total = self._products(add)
+        np.subtract(total[:-1], self.gradient, out=self.right)
+        return total[-1] == 0
+
+    def substitute(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """The step of this rank's eliminated blocks, (blocks, d), and by how much the linear model
+        lowers the cost: NaN where the step is not finite.
+        """
+        self.expand(x, self._x)
+        at = self.linearisation
+        arrays = (at.residual, at.factor, self._g, self._x, self._scratch, self._step)
+        addresses = [address(a) for a in arrays]
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            out[0] += self._schur.substitute(first, last, *self._observations, *addresses)
+
+        return self._step, float(self._scalars(add)[0])
+
+    def largest_gradient(self) -> float:
+        """The largest component of the gradient of both sides, by its absolute value."""
+        mine = max(np.abs(self.gradient).max(initial=0), np.abs(self._g).max(initial=0))
+        return self.comm.allreduce(float(mine), MPI.MAX)
 
     def pattern(self) -> np.ndarray:
         """(pairs, 2) int32: kept blocks i <= j joined by an eliminated one, sorted, all (i, i) too.
 
-        The same on all ranks and through the whole solve.
+        The same on all ranks and through the whole solve; may hold pairs that nothing joins.
         """
-        raise NotImplementedError
+        return self._pattern[0]
 
     def assemble(self, root: int | None = None) -> np.ndarray | None:
         """Blocks S_ij of the pattern, (pairs, D, D) float64, without `damping`; S_ji is S_ij'.
@@ -81,11 +219,31 @@ class ReducedSystem:
         Summed over ranks, on all of them or (`root`) on that one only, None elsewhere. The array is
         the system's own and is overwritten by the next call.
         """
-        raise NotImplementedError
+        pairs, keys, values, mask = self._pattern
+        n, c = self.shape.blocks, address(self.linearisation.factor)
+        table = address(keys), address(values), mask, address(self._scratch)
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            self._schur.assemble(first, last, *self._observations, c, n, *table, address(out))
+
+        width = self.shape.width
+        total = self._blocks(add).reshape(len(pairs), width, width)
+        return total if root in (None, self.comm.rank) else None
 
     def multiply(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = (P'S P + diag(damping)) x without ever forming S: one sum over ranks of `size`."""
-        raise NotImplementedError
+        self.expand(x, self._x)
+        at = self.linearisation
+        arrays = [address(a) for a in (at.factor, self._x, self._scratch, self._y)]
+
+        def add(first: int, last: int, total: np.ndarray) -> None:
+            self._y[:] = 0
+            self._schur.multiply(first, last, *self._observations, *arrays)
+            self._collect(self._y, total)
+
+        total = self._products(add)
+        np.multiply(self.damping, x, out=out)
+        out += total[:-1]
 
     def diagonal(self) -> np.ndarray:
         """(blocks, D, D) float64, the blocks S_kk, the same on all ranks, without `damping`.
@@ -93,19 +251,126 @@ class ReducedSystem:
         Terms between two observations of one eliminated block by the same kept one are left out: it
         is for preconditioners.
         """
-        raise NotImplementedError
+        c = address(self.linearisation.factor)
+
+        def add(first: int, last: int, out: np.ndarray) -> None:
+            self._schur.diagonal(first, last, *self._observations, c, address(out))
+
+        blocks, width = self._x.shape
+        return self._diagonals(add).reshape(blocks, width, width)
 
     def modes(self) -> np.ndarray | None:
         """(blocks, D, 7) float64: how the columns of each block change where the world is shifted
         along x, y, z, turned about them, and scaled; zeros for intrinsics. None where the kept
         blocks have no place in the world.
         """
-        raise NotImplementedError
+        layout = self.layout
+        if layout.poses is None:
+            return None
+        modes = np.zeros((*self.columns.shape, FREEDOMS))
+        modes[:, :6] = pose_modes(self._state.rotation, self._state.translation)
+        return modes
+
+    def new_sum(self, count: int) -> Sum | TreeSum:
+        """A sum of `count` numbers over blocks of all ranks, reproducible if the system is."""
+        return self._sum(self.comm, count, self.table.ranges)
 
     def expand(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = P x, (blocks, D): zero where a column has no entry of x."""
-        raise NotImplementedError
+        self._setup.expand(out.size, address(self.columns), address(x), address(out))
 
     def collect(self, blocks: np.ndarray, out: np.ndarray) -> None:
         """out = P' blocks, (size,): the sum of the columns that share an entry."""
-        raise NotImplementedError
+        out[:] = 0
+        self._collect(blocks, out)
+
+    def _collect(self, blocks: np.ndarray, out: np.ndarray) -> None:
+        """out += P' blocks."""
+        self._setup.collect(blocks.size, address(self.columns), address(blocks), address(out))
+
+    def _new_sum(self, count: int) -> Sum | TreeSum:
+        return self._sum(self.comm, count, self.table.ranges)
+
+    @cached_property
+    def _blocks(self) -> Sum | TreeSum:
+        return self._new_sum(len(self._pattern[0]) * self.shape.width**2)
+
+    @cached_property
+    def _diagonals(self) -> Sum | TreeSum:
+        return self._new_sum(self.shape.blocks * self.shape.width**2)
+
+    @cached_property
+    def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """The pairs, and a hash table of their places: its keys, values and mask, 0 if all pairs."""
+        n = self.shape.blocks
+        if n <= _ALL_PAIRS:
+            pairs = np.stack(np.triu_indices(n), axis=1).astype(np.int32)
+            return pairs, np.zeros(1, np.int64), np.zeros(1, np.int32), 0
+        mine = _keys(self.table, n, self._setup.pairs)
+        diagonal = np.arange(n, dtype=np.int64) * (n + 1)
+        everyone = np.unique(np.concatenate([diagonal, *self.comm.allgather(mine)]))
+        mask = _table_size(2 * len(everyone)) - 1
+        keys, values = np.full(mask + 1, -1, np.int64), np.empty(mask + 1, np.int32)
+        arrays = [address(a) for a in (everyone, keys, values)]
+        self._setup.index(len(everyone), *arrays, mask)
+        pairs = np.stack(np.divmod(everyone, n), axis=1).astype(np.int32)
+        return pairs, keys, values, mask
+
+    @cached_property
+    def _observations(self) -> tuple[int, ...]:
+        """Addresses that all kernels of elimination begin with."""
+        at = self.linearisation
+        return tuple(address(a) for a in (at.start, at.kept, at.jacobian))
+
+    @property
+    def _rules(self) -> tuple[int, float, int]:
+        """The loss, its scale, and what becomes of points behind their camera."""
+        return *self._robust, self._behind
+
+    def _problem(self, state: State) -> list[int]:
+        """Addresses that all kernels of residuals begin with."""
+        table = self.table
+        arrays = (
+            table.start,
+            table.kept,
+            self._point_of,
+            table.xy,
+            state.rotation,
+            state.translation,
+            self._camera,
+            self._model,
+            state.parameters,
+            state.points,
+        )
+        return [address(a) for a in arrays]
+
+    def _hold(self) -> None:
+        """Clear the columns of the eliminated side that are fixed."""
+        if self._held is not None:
+            at = self.linearisation
+            arrays = (at.start, self._held, at.jacobian, self._v, self._g)
+            self._schur.hold(len(self._g), *map(address, arrays))
+
+
+def _totals(comm: MPI.Intracomm, table: Table, blocks: int) -> tuple[int, int, int]:
+    """Observations, an upper bound of pairs, and ranks."""
+    lengths = np.diff(table.start)
+    counts = np.array([len(table.kept), int((lengths * (lengths + 1) // 2).sum())])
+    observations, pairs = comm.allreduce(counts)
+    return int(observations), min(int(pairs) + blocks, blocks * (blocks + 1) // 2), comm.size
+
+
+def _keys(table: Table, n: int, find: Callable[..., int]) -> np.ndarray:
+    """i * n + j of all pairs i <= j of kept blocks that this rank's blocks join."""
+    size = _table_size(4 * n + len(table.kept))
+    while True:
+        keys = np.full(size, -1, np.int64)
+        arrays = [address(a) for a in (table.start, table.kept)]
+        if find(len(table.start) - 1, *arrays, n, address(keys), size - 1) >= 0:
+            return keys[keys >= 0]
+        size *= 4
+
+
+def _table_size(least: int) -> int:
+    """The next power of two."""
+    return 1 << max(4, least.bit_length())

@@ -103,3 +103,13 @@ def times_coarse(
                             total += joined[8 * row + b] * sums[(c * d + b) * 8 + m]
                         moved[8 * row + m] = total
                 _spread(jacobian, o, -1.0, moved, out, slot[k * clusters + c])
+
+
+@export("void(i8, f8*, f8*, f8*)")
+def times(n, matrix, x, out):
+    """out = matrix x, of n x n: by rows, so that all ranks round alike."""
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            total += matrix[i * n + j] * x[j]
+        out[i] = total

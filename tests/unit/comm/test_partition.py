@@ -25,6 +25,22 @@ def test_blocks_tile_the_range_evenly(n, size):
     assert lengths[0] - lengths[-1] <= 1
 
 
+@given(weights=st.lists(st.integers(0, 9) | st.just(10**12), max_size=30), size=st.integers(1, 9))
+def test_weighted_ranges_are_even(weights, size):
+    offsets = partition.weighted_starts(np.array(weights, np.int64), size)
+    assert len(offsets) == size + 1 and (offsets[0], offsets[-1]) == (0, len(weights))
+    assert offsets == sorted(offsets)
+    heaviest = max((sum(weights[a:b]) for a, b in itertools.pairwise(offsets)), default=0)
+    assert heaviest * size <= sum(weights) + size * max(weights, default=0)
+
+
+def test_weighted_ranges():
+    assert partition.weighted_starts(np.array([1, 1, 1, 1, 4, 4]), 3) == [0, 4, 5, 6]
+    assert partition.weighted_starts(np.array([0, 0, 5, 0]), 2) == [0, 3, 4]
+    assert partition.weighted_starts(np.zeros(5, int), 2) == partition.starts(5, 2)
+    assert partition.weighted_starts(np.array([7]), 3)[-1] == 1
+
+
 @given(data=st.data(), shape=SHAPES)
 def test_boxes_cover_each_cell_once(data, shape):
     processes = tuple(data.draw(st.integers(1, min(n, 3))) for n in shape)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
+from hpckit.sfm.bundle.sums import Sum
 from hpckit.sfm.bundle.system import Linearisation, ReducedSystem, Shape
 
 
@@ -43,9 +46,17 @@ class RingSystem(ReducedSystem):
         for camera, column in fixed:
             columns[camera, column] = -1
         there = columns >= 0
-        used, numbered = np.unique(columns[there], return_inverse=True)
+        last = columns + columns.size * (np.arange(9) >= 9 - shared)  # what is shared comes last
+        used, numbered = np.unique(last[there], return_inverse=True)
         columns[there] = numbered
         self.columns = columns
+        group = np.where(np.arange(9) < 9 - shared, np.arange(cameras)[:, None], cameras)[there]
+        unknown, first_of = np.unique(columns[there], return_index=True)
+        group = group[first_of]
+        self.layout = SimpleNamespace(size=len(unknown), group=None, first=None)
+        _, self.layout.first, self.layout.group = (
+            a.astype(np.int32) for a in np.unique(group, return_index=True, return_inverse=True)
+        )
         self._whole(jacobian, residual, kept, len(used), damping)
         mine = slice(points * comm.rank // comm.size, points * (comm.rank + 1) // comm.size)
         self._of_rank(mine, jacobian[mine], residual[mine], kept[mine])
@@ -102,6 +113,9 @@ class RingSystem(ReducedSystem):
 
     def modes(self):
         return self._modes
+
+    def new_sum(self, count):
+        return Sum(self.comm, count, [(0, len(self.linearisation.start) - 1)])
 
     def multiply(self, x, out):
         out[:] = self.dense @ x

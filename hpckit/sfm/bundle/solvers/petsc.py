@@ -8,7 +8,8 @@ import numpy as np
 
 from hpckit import linear
 from hpckit.errors import ConfigError, together
-from hpckit.sfm.bundle.solvers.two_level import BlockJacobi, CoarseSpace, TwoLevel
+from hpckit.sfm.bundle.solvers.pcg import Preconditioner, SchurJacobi
+from hpckit.sfm.bundle.solvers.two_level import Deflation, TwoLevel
 
 if TYPE_CHECKING:
     from hpckit.sfm.bundle.system import ReducedSystem, Shape
@@ -53,36 +54,26 @@ class Petsc:
 class _Bound:
     def __init__(self, system: ReducedSystem, options: str) -> None:
         self._system = system
+        two_level = TwoLevel().possible(system.shape) is None
+        self._preconditioner: Preconditioner
+        self._preconditioner = Deflation(system) if two_level else SchurJacobi(system)
         with together(system.comm):
             self._operator = linear.Operator(
-                system.shape.size, system.multiply, self._precondition, options
+                system.shape.size, system.multiply, self._preconditioner, options
             )
-        self._jacobi = self._coarse = None
-        if not self._operator.needs_matrix:
-            self._jacobi = BlockJacobi(system)
-            if TwoLevel().possible(system.shape) is None:
-                self._coarse = CoarseSpace(system)
 
     def solve(self, tolerance: float) -> tuple[np.ndarray, int] | None:
         """By what the options say, CG if nothing."""
-        system, coarse, matrix = self._system, self._coarse, None
-        x = np.zeros(system.shape.size)
-        if self._jacobi and not self._jacobi.update():
-            return None
-        if coarse:
-            if not coarse.update():
-                return None
-            x = coarse.correct(system.right)
-        if self._operator.needs_matrix:
+        system, operator, matrix = self._system, self._operator, None
+        x, r = np.zeros((2, system.shape.size))
+        if operator.needs_matrix:
             matrix = assembled(system)
-        iterations = self._operator.solve(system.right, x, tolerance, matrix)
+        else:
+            self._preconditioner.update()
+            if not np.isfinite(self._preconditioner.start(system.right, x, r)):
+                return None
+        iterations = operator.solve(system.right, x, tolerance, matrix)
         return None if iterations is None else (x, iterations)
-
-    def _precondition(self, r: np.ndarray, z: np.ndarray) -> None:
-        assert self._jacobi
-        z[...] = self._jacobi.apply(r)
-        if self._coarse:
-            z += self._coarse.remaining(z, r)
 
 
 def assembled(system: ReducedSystem):

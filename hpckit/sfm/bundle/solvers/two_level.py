@@ -11,20 +11,22 @@ iteration has one product by S as without.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpckit import native
 from hpckit.native import address
 from hpckit.sfm.bundle.solvers.clusters import clusters
+from hpckit.sfm.bundle.solvers.pcg import ConjugateGradients, SchurJacobi
 
 if TYPE_CHECKING:
     from hpckit.sfm.bundle.system import ReducedSystem, Shape
 
 CLUSTER = 4  # kept blocks in a cluster ...
 CLUSTERS = 256  # ... or more, so that there are not more clusters
-ITERATIONS = 500
+_LIFTS = (1e-13, 1e-11, 1e-9)  # of the diagonal of A0
 _M = 8  # modes as kernels see them: seven, and one that is zero
 
 
@@ -50,9 +52,9 @@ class TwoLevel:
         n = _count(shape.blocks)
         return 8 * ((7 * n) ** 2 * 2 + 20 * shape.blocks * shape.width * _M + shape.blocks * n // 2)
 
-    def bind(self, system: ReducedSystem) -> _Deflated:
+    def bind(self, system: ReducedSystem) -> ConjugateGradients:
         """Cut the cameras into clusters (collective)."""
-        return _Deflated(system)
+        return ConjugateGradients(system, Deflation(system))
 
 
 def _count(blocks: int) -> int:
@@ -60,176 +62,122 @@ def _count(blocks: int) -> int:
     return min(CLUSTERS, -(-blocks // CLUSTER))
 
 
-class _Deflated:
-    def __init__(self, system: ReducedSystem) -> None:
-        self._system = system
-        self._coarse = CoarseSpace(system)
-        self._jacobi = BlockJacobi(system)
+class Deflation:
+    """Clusters exactly, what is left of each camera by Schur-Jacobi: a `Preconditioner`."""
 
-    def solve(self, tolerance: float) -> tuple[np.ndarray, int] | None:
-        """By A-DEF2 from x = Z A0^-1 Z'b, at most ITERATIONS of them."""
-        system, coarse, jacobi = self._system, self._coarse, self._jacobi
-        if not (jacobi.update() and coarse.update()):
-            return None
-        b = system.right
-        x = coarse.correct(b)
-        product = np.empty_like(b)
-        system.multiply(x, product)
-        r = b - product
-        least, rz, p = tolerance * np.linalg.norm(b), 0.0, np.zeros_like(b)
-        for iteration in range(ITERATIONS):
-            if np.linalg.norm(r) <= least:
-                return x, iteration
-            y = jacobi.apply(r)
-            z = y + coarse.remaining(y, r)
-            before, rz = rz, float(r @ z)
-            p = z + (rz / before if before else 0.0) * p
-            system.multiply(p, product)
-            curvature = float(p @ product)
-            if not (curvature > 0 and rz > 0):  # not definite, or as exact as it gets
-                return (x, iteration) if iteration and np.isfinite(x).all() else None
-            x += rz / curvature * p
-            r -= rz / curvature * product
-        return x, ITERATIONS
+    def __init__(self, system: ReducedSystem) -> None:
+        self._jacobi = SchurJacobi(system)
+        self._coarse = CoarseSpace(system)
+
+    def update(self) -> None:
+        """For the system's linearisation and damping of now."""
+        self._jacobi.update()
+        self._coarse.update()
+
+    def start(self, b: np.ndarray, x: np.ndarray, r: np.ndarray) -> float:
+        """x = Z A0^-1 Z'b, and r = b - S x without a product by S."""
+        size = self._jacobi.start(b, x, r)
+        y = self._coarse.solve(self._coarse.z.T @ b)
+        x[:] = self._coarse.z @ y
+        r -= self._coarse.sz @ y
+        return size
+
+    def __call__(self, r: np.ndarray, out: np.ndarray) -> None:
+        self._jacobi(r, out)
+        coarse = self._coarse
+        out += coarse.z @ coarse.solve(coarse.z.T @ r - coarse.sz.T @ out)
 
 
 class CoarseSpace:
     """Z, S Z and the inverse of A0 = Z'S Z (collective)."""
 
     def __init__(self, system: ReducedSystem) -> None:
-        from scipy.sparse import csr_array
-
         self._system = system
-        shape = system.shape
-        pairs = system.pattern()
+        shape, pairs = system.shape, system.pattern()
         cluster = clusters(pairs, shape.blocks, -(-shape.blocks // _count(shape.blocks)))
         n = int(cluster.max()) + 1
         i, j = pairs.astype(np.int64).T
         joins = np.unique(np.concatenate([i * n + cluster[j], j * n + cluster[i]]))
-        self._slot = np.full((shape.blocks, n), -1, np.int32)
-        self._slot.reshape(-1)[joins] = np.arange(len(joins))
-        self._cluster, self._joins, self._n = cluster, joins, n
-        self._kernels = native.load(
-            "hpckit.sfm.kernels.coarse", D=shape.width, d=shape.eliminated_width
-        )
+        slot = np.full((shape.blocks, n), -1, np.int32)
+        slot.reshape(-1)[joins] = np.arange(len(joins))
+        self._cluster, self._slot, self._n = cluster, slot, n
+        constants = {"D": shape.width, "d": shape.eliminated_width}
+        self._kernels = native.load("hpckit.sfm.kernels.coarse", **constants)
         self._seen = np.zeros(2 * n, np.int64)
         self._sums = np.empty(n * shape.eliminated_width * _M)
-        self._image = np.empty((len(joins), shape.width, _M))
-        self._sparse = csr_array
-        private = np.bincount(system.columns[system.columns >= 0], minlength=shape.size) == 1
-        self._moves = (system.columns >= 0) & np.append(private, False)[system.columns]
-        home = np.arange(shape.blocks) * n + cluster
-        self._z_at = self._entries(home)
+        self._image = (len(joins), shape.width, _M)
+        self._sum = system.new_sum(math.prod(self._image))
+        columns = system.columns
+        private = np.bincount(columns[columns >= 0], minlength=shape.size) == 1
+        self._moves = (columns >= 0) & np.append(private, False)[columns]
+        self._z_at = self._entries(np.arange(shape.blocks) * n + cluster)
         self._sz_at = self._entries(joins)
+        self._inverse = np.empty((7 * n, 7 * n))
 
-    def update(self) -> bool:
-        """For the present linearisation and damping; False where S is not positive definite."""
-        from scipy.linalg import LinAlgError, cho_factor
-
+    def update(self) -> None:
+        """For the present linearisation and damping; NaN where S is not positive definite."""
         system = self._system
-        shape = system.shape
-        modes = np.zeros((shape.blocks, shape.width, _M))
+        modes = np.zeros((*self._moves.shape, _M))
         modes[..., :7] = system.modes()
         modes[~self._moves] = 0.0
-        self._multiply(modes)
+        image = self._multiplied(modes)
         self.z = self._matrix(self._z_at, modes)
-        self.sz = self._matrix(self._sz_at, self._image) + self.z * system.damping[:, None]
-        small = (self.z.T @ self.sz).toarray()
-        small = (small + small.T) / 2
-        scale = np.sqrt(np.maximum(np.diag(small), 0.0))
-        scale[scale == 0] = 1.0
-        small /= scale[:, None] * scale
-        dead = np.diag(small) == 0
-        for more in (1e-14, 1e-12, 1e-10, 1e-8):
-            small[np.diag_indices_from(small)] += more + dead
-            dead = False
-            try:
-                self._factor = cho_factor(small, lower=True, check_finite=True)
-            except (LinAlgError, ValueError):
-                continue
-            self._scale = scale
-            return True
-        return False
+        self.sz = self._matrix(self._sz_at, image) + self.z * system.damping[:, None]
+        if system.comm.rank == 0:
+            small = (self.z.T @ self.sz).toarray()
+            self._inverse[:] = _inverse((small + small.T) / 2)
+        # One rank's, for libraries may round differently from process to process.
+        system.comm.Bcast(self._inverse)
 
-    def correct(self, r: np.ndarray) -> np.ndarray:
-        """Z A0^-1 Z'r."""
-        return self.z @ self._solve(self.z.T @ r)
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """A0^-1 b."""
+        x = np.empty_like(b)
+        self._kernels.times(len(b), *map(address, (self._inverse, b, x)))
+        return x
 
-    def remaining(self, y: np.ndarray, r: np.ndarray) -> np.ndarray:
-        """Z A0^-1 Z'(r - S y): what y leaves to the clusters."""
-        return self.z @ self._solve(self.z.T @ r - self.sz.T @ y)
+    def _multiplied(self, modes: np.ndarray) -> np.ndarray:
+        """The blocks of S Z, without damping, summed over ranks."""
+        at = self._system.linearisation
+        arrays = (at.start, at.kept, at.jacobian, at.factor, modes, self._cluster)
+        first = [address(a) for a in arrays]
+        scratch = [address(a) for a in (self._slot, self._seen, self._sums)]
 
-    def _solve(self, b: np.ndarray) -> np.ndarray:
-        from scipy.linalg import cho_solve
+        def add(begin: int, end: int, out: np.ndarray) -> None:
+            self._kernels.times_coarse(begin, end, *first, self._n, *scratch, address(out))
 
-        return cho_solve(self._factor, b / self._scale, check_finite=False) / self._scale
-
-    def _multiply(self, modes: np.ndarray) -> None:
-        """The blocks of S Z, summed over ranks."""
-        lin = self._system.linearisation
-        self._image[:] = 0
-        self._kernels.times_coarse(
-            0,
-            len(lin.start) - 1,
-            *map(address, (lin.start, lin.kept, lin.jacobian, lin.factor, modes, self._cluster)),
-            self._n,
-            *map(address, (self._slot, self._seen, self._sums, self._image)),
-        )
-        from mpi4py import MPI
-
-        self._system.comm.Allreduce(MPI.IN_PLACE, self._image)
+        return self._sum(add)[: math.prod(self._image)].reshape(self._image)
 
     def _entries(self, joins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where (block, cluster) blocks have entries: which of theirs, rows and columns."""
-        block, cluster = joins // self._n, joins % self._n
-        row = np.broadcast_to(
-            self._system.columns[block][:, :, None], (len(joins), self._system.shape.width, 7)
+        """Of blocks (block, cluster): which of their values there are; their rows and columns."""
+        columns = self._system.columns[joins // self._n]
+        row = np.broadcast_to(columns[:, :, None], (*columns.shape, 7))
+        column = np.broadcast_to(
+            (7 * (joins % self._n)[:, None] + np.arange(7))[:, None, :], row.shape
         )
-        column = np.broadcast_to((7 * cluster[:, None] + np.arange(7))[:, None, :], row.shape)
         there = row >= 0
         return there, row[there], column[there]
 
-    def _matrix(self, at: tuple[np.ndarray, np.ndarray, np.ndarray], values: np.ndarray):
+    def _matrix(self, at: tuple[np.ndarray, np.ndarray, np.ndarray], values: np.ndarray) -> Any:
+        from scipy.sparse import csr_array
+
         there, rows, columns = at
         shape = (self._system.shape.size, 7 * self._n)
-        return self._sparse((values[..., :7][there], (rows, columns)), shape=shape)
+        return csr_array((values[..., :7][there], (rows, columns)), shape=shape)
 
 
-class BlockJacobi:
-    """Inverses of the diagonal blocks of S: of each kept block's own unknowns, and of each that
-    blocks share by itself.
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a matrix that is positive definite but for rounding, after scaling it to a unit diagonal;
+    modes that move nothing stay 0. NaN where it is not.
     """
-
-    def __init__(self, system: ReducedSystem) -> None:
-        self._system = system
-        columns = system.columns
-        private = np.bincount(columns[columns >= 0], minlength=system.shape.size) == 1
-        self._own = (columns >= 0) & np.append(private, False)[columns]
-        self._shared = np.flatnonzero(~private)
-
-    def update(self) -> bool:
-        """For the present linearisation and damping; False where a block is not positive."""
-        system, own = self._system, self._own
-        blocks = system.diagonal()
-        damping = np.append(system.damping, 0.0)[system.columns]
-        diagonal = np.einsum("kii->ki", blocks)
-        total = np.empty(system.shape.size)
-        system.collect(diagonal, total)
-        self._single = 1 / (total + system.damping)[self._shared]
-        blocks = np.where(own[:, :, None] & own[:, None, :], blocks, 0.0)
-        np.einsum("kii->ki", blocks)[...] += np.where(own, damping, 1.0)
+    diagonal = np.diag(matrix)
+    there = diagonal > 0
+    scale = np.where(there, 1 / np.sqrt(np.where(there, diagonal, 1.0)), 0.0)
+    matrix = matrix * scale * scale[:, None] + np.diag(~there)
+    for more in _LIFTS:  # clusters of few cameras have dependent modes
+        lifted = matrix + more * np.eye(len(matrix))
         try:
-            half = np.linalg.inv(np.linalg.cholesky(blocks))
+            np.linalg.cholesky(lifted)
         except np.linalg.LinAlgError:
-            return False
-        self._inverse = np.where(own[:, :, None], half.transpose(0, 2, 1) @ half, 0.0)
-        return bool(np.isfinite(self._inverse).all() and (self._single > 0).all())
-
-    def apply(self, r: np.ndarray) -> np.ndarray:
-        """y of block-diagonal(S) y = r."""
-        system = self._system
-        blocks, y = np.empty(system.columns.shape), np.empty_like(r)
-        system.expand(r, blocks)
-        system.collect((self._inverse @ blocks[:, :, None])[:, :, 0], y)
-        y[self._shared] = self._single * r[self._shared]
-        return y
+            continue
+        return np.linalg.inv(lifted) * scale * scale[:, None]
+    return np.full_like(matrix, np.nan)

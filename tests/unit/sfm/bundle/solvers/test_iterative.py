@@ -7,25 +7,33 @@ from ring_system import RingSystem
 from hpckit.errors import ConfigError
 from hpckit.sfm.bundle.solvers.clusters import clusters
 from hpckit.sfm.bundle.solvers.petsc import Petsc
-from hpckit.sfm.bundle.solvers.two_level import BlockJacobi, CoarseSpace, TwoLevel
+from hpckit.sfm.bundle.solvers.two_level import CoarseSpace, TwoLevel
 
 KINDS = [{}, {"shared": 3}, {"fixed": [(0, a) for a in range(9)]}, {"fixed": [(7, 3), (60, 8)]}]
 
 
+def block_diagonal_inverse(system):
+    """Of each camera's own unknowns, and of those that all share: of the latter without what is
+    between cameras, as Schur-Jacobi has it.
+    """
+    group = system.layout.group
+    matrix = np.diag(system.damping)
+    for block, tile in zip(system.columns, system.diagonal(), strict=True):
+        there = block >= 0
+        matrix[np.ix_(block[there], block[there])] += tile[np.ix_(there, there)]
+    return np.linalg.inv(np.where(group[:, None] == group, matrix, 0.0))
+
+
 def jacobi_iterations(system, tolerance):
-    """Of conjugate gradients with the inverse diagonal blocks of the dense matrix."""
-    columns = system.columns
-    M = np.zeros_like(system.dense)
-    for block in columns:
-        at = np.ix_(block[block >= 0], block[block >= 0])
-        M[at] = np.linalg.inv(system.dense[at])
+    """Of conjugate gradients with inverse diagonal blocks, to that residual in their norm."""
+    M = block_diagonal_inverse(system)
     x, r = np.zeros_like(system.right), system.right.copy()
     p, rz = np.zeros_like(r), 1.0
     for iteration in range(2000):
-        if np.linalg.norm(r) <= tolerance * np.linalg.norm(system.right):
-            return iteration
         z = M @ r
         before, rz = rz, r @ z
+        if rz <= tolerance**2 * (system.right @ M @ system.right):
+            return iteration
         p = z + rz / before * p if iteration else z
         step = rz / (p @ system.dense @ p)
         x += step * p
@@ -37,28 +45,15 @@ def jacobi_iterations(system, tolerance):
 def test_coarse_space_is_what_it_says(comm, kind):
     system = RingSystem(comm, cameras=64, points=200, **kind)
     coarse = CoarseSpace(system)
-    assert coarse.update()
+    coarse.update()
     z = coarse.z.toarray()
     np.testing.assert_allclose(
         coarse.sz.toarray(), system.dense @ z, rtol=0, atol=1e-12 * np.abs(system.dense).max()
     )
     r = np.random.default_rng(1).standard_normal(system.shape.size)
-    x = coarse.correct(r)
+    x = coarse.z @ coarse.solve(coarse.z.T @ r)
     scale = np.abs(z).T @ np.abs(r)
     assert (np.abs(z.T @ (r - system.dense @ x)) <= 1e-6 * scale).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_block_jacobi(comm, kind):
-    system = RingSystem(comm, cameras=64, points=200, **kind)
-    jacobi = BlockJacobi(system)
-    assert jacobi.update()
-    r = np.random.default_rng(1).standard_normal(system.shape.size)
-    y = jacobi.apply(r)
-    for block in system.columns:
-        at = block[block >= 0][: 9 - kind.get("shared", 0)]
-        expected = np.linalg.solve(system.dense[np.ix_(at, at)], r[at]) if len(at) else []
-        np.testing.assert_allclose(y[at], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,13 +63,14 @@ def test_two_level_solves(comm, kind, tolerance):
     assert TwoLevel().possible(system.shape) is None
     x, iterations = TwoLevel().bind(system).solve(tolerance)
     assert 0 < iterations < 500
-    rest = np.linalg.norm(system.dense @ x - system.right)
-    assert rest <= 1.01 * tolerance * np.linalg.norm(system.right)
+    M = block_diagonal_inverse(system)
+    r, b = system.right - system.dense @ x, system.right
+    assert r @ M @ r <= 1.01 * tolerance**2 * (b @ M @ b)
     assert len({x.tobytes() for x in comm.allgather(x)}) == 1
 
 
 def test_three_times_fewer_iterations(comm):
-    system = RingSystem(comm, cameras=150, points=600, damping=1e-5)
+    system = RingSystem(comm, cameras=80, points=300, damping=1e-5)
     _, iterations = TwoLevel().bind(system).solve(1e-6)
     assert 3 * iterations <= jacobi_iterations(system, 1e-6)
 
