@@ -1,1 +1,1 @@
-"""Bundle adjustment: the engine, its solvers, and the covariance at the solution."""
+"""Bundle adjustment: `bundle_adjust` in `adjust.py`, from which all the rest can be read."""

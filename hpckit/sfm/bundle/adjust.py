@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
-from hpckit.errors import ConfigError, same, together
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.collectives.channel import Channel
+from hpckit.errors import ConfigError, check_comm, same, together
 from hpckit.log import get_logger
+from hpckit.machine.memory import available
 from hpckit.sfm.bundle.fixing import Free, free
-from hpckit.sfm.bundle.frame import frame
+from hpckit.sfm.bundle.frame import Frame, frame
 from hpckit.sfm.bundle.levenberg_marquardt import Clock, LevenbergMarquardt, Limits, Progress
+from hpckit.sfm.bundle.priors import Prior, Priors
 from hpckit.sfm.bundle.problem import Problem, problem
 from hpckit.sfm.bundle.result import TERMINATIONS, Iteration, Result
+from hpckit.sfm.bundle.saving import Saving
 from hpckit.sfm.bundle.solvers import SOLVERS
+from hpckit.sfm.bundle.solvers.auto import choose
+from hpckit.sfm.bundle.state import State
 from hpckit.sfm.bundle.survey import Survey, survey
-from hpckit.sfm.bundle.system import ReducedSystem
+from hpckit.sfm.bundle.system import ReducedSystem, memory_of, shape_of
 from hpckit.sfm.losses import Loss, robust
 from hpckit.sfm.reconstruction import Reconstruction
+from hpckit.units import amount
 
 _BEHIND = ("keep", "zero", "drop")
+_SIDES = ("points", "poses")
 _log = get_logger(__name__)
 
 
@@ -29,6 +43,7 @@ def bundle_adjust(
     loss: Loss | None = None,
     solver: str = "auto",
     fix: Mapping[str, Any] | None = None,
+    priors: Sequence[Prior] = (),
     behind: str | None = None,
     eliminate: str = "auto",
     max_iterations: int = 50,
@@ -36,6 +51,9 @@ def bundle_adjust(
     gtol: float = 0.0,
     radius: float = 1e4,
     reproducible: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10,
+    resume: bool = False,
     callback: Callable[[Iteration], object] | None = None,
 ) -> Result:
     """Move cameras and points so that points project to where images see them (collective).
@@ -47,94 +65,180 @@ def bundle_adjust(
         result = bundle_adjust(reconstruction, loss=Huber(1.0), fix={"poses": [1]})
 
     loss : `Huber`, `Cauchy` or `SoftL1`; None for squares
-    solver : "dense", "pcg" or "auto"
+    solver : one of `SOLVERS`, or "auto", by the numbers of unknowns and the memory
     fix : what stays as it is. "intrinsics": True, False, or some of "focal", "principal_point",
         "distortion" (default "principal_point"); "cameras": ids; "poses": True, ids of images, or a
         mask (images,) or (images, 6) of rotation and translation; "points": True or a mask of this
         rank's points
+    priors : `PositionPrior` and `PosePrior`, the same on all ranks
     behind : what becomes of points behind their camera; by default what the reconstruction says
     eliminate : "points", "poses", or "auto", the side of which there are more
     max_iterations, ftol, gtol : stop after so many, when the cost changes by no more than ftol of
         itself, or when no component of the gradient is above gtol
     radius : of the first trust region; a larger one damps less
     reproducible : the same bits on any number of ranks, a little slower
-    callback : called with each `Iteration` on all ranks
+    checkpoint : a folder, where the solve is kept every `checkpoint_every` iterations; with
+        `resume` it goes on from there, bit for bit (on another number of ranks if reproducible)
+    callback : called with each `Iteration`, on all ranks
 
     Raises `ConfigError` on all ranks for arguments that are wrong or differ between ranks, for
-    numbers that are not finite, and where the cost at the start is not.
+    numbers that are not finite, for what does not fit in memory, and where the cost at the start is
+    not finite.
     """
-    clock, comm = Clock(), reconstruction.comm
-    given = (loss, solver, behind, eliminate, max_iterations, ftol, gtol, radius, reproducible)
+    clock = Clock()
+    check_comm(reconstruction.comm)
+    comm = reconstruction.comm
+    given = _Arguments(
+        loss, solver, tuple(priors), behind or reconstruction.behind, eliminate,
+        Limits(max_iterations, ftol, gtol), radius, reproducible, checkpoint_every,
+    )  # fmt: skip
     with together(comm):
-        _check(*given)
+        given.check()
         masks = free(reconstruction, fix)
-        behind = behind or reconstruction.behind
-    same(comm, "arguments of bundle_adjust", (*given, masks.poses, masks.intrinsics))
+    where = checkpoint and os.fspath(checkpoint), resume, bool(callback)
+    same(comm, "arguments of bundle_adjust", (given, where, masks.poses, masks.intrinsics))
     with clock.part("prepare"):
-        surveyed = survey(reconstruction, masks, behind)
-        side = eliminate if eliminate != "auto" else _side(reconstruction, surveyed)
+        surveyed = survey(reconstruction, masks, given.behind)
+        side = _side(reconstruction, eliminate)
         space = frame(comm, reconstruction.points.xyz, _moves(masks))
         posed = problem(reconstruction, masks, space, surveyed, side, reproducible)
-    if reason := _nothing(comm, surveyed, posed):
+    if reason := _nothing_to_do(comm, surveyed, posed):
         return _unsolved(reason, surveyed, side)
     with clock.part("prepare"):
-        system = ReducedSystem(
-            comm,
-            posed.layout,
-            posed.table,
-            reconstruction.cameras,
-            reconstruction.images.camera,
-            robust=robust(loss),
-            behind=behind,
-            held=posed.held,
-            reproducible=reproducible,
-        )
-        name = _choose(solver, system)
-        solution = SOLVERS[name].bind(system)
-    progress = Progress(math.nan, radius)
-    loop = LevenbergMarquardt(system, posed, solution, clock)
-
-    def tell(iteration: Iteration, *_: object) -> None:
-        if callback:
-            callback(iteration)
-
-    final, termination = loop.run(
-        posed.start, progress, Limits(max_iterations, ftol, gtol), tell
-    )
+        name, why, memory = _solver(comm, posed, solver)
+    job = _Solve(reconstruction, given, masks, surveyed, posed, space, clock, callback)
+    saving = _saving(checkpoint, comm, posed, given, surveyed) if checkpoint else None
+    final, termination, loop = job.run(name, saving, resume)
     with clock.part("finish"):
-        _write_back(reconstruction, posed, space, masks, posed.whole(comm, final), final)
-    squares = progress.cost if loss is None else math.nan
+        rms = job.finish(final)
     return Result(
-        progress.cost,
+        loop.history[-1].cost,
         loop.history[0].cost,
-        math.sqrt(2 * squares / surveyed.total),
+        rms,
         termination,
         TERMINATIONS[termination],
         surveyed.total,
         side,
         name,
+        why,
         surveyed.dropped,
         loop.history,
         dict(clock.seconds),
+        memory,
     )
 
 
-def _write_back(reconstruction, posed, space, masks, whole, final) -> None:
-    comm, images = reconstruction.comm, reconstruction.images
-    points = space.points_out(posed.points_of(comm, final))
-    xyz = reconstruction.points.xyz
-    xyz[masks.points] = points[masks.points]
+@dataclass(frozen=True)
+class _Arguments:
+    """What the user asks for, the same on all ranks."""
+
+    loss: Loss | None
+    solver: str
+    priors: tuple[Prior, ...]
+    behind: str
+    eliminate: str
+    limits: Limits
+    radius: float
+    reproducible: bool
+    checkpoint_every: int
+
+    def check(self) -> None:
+        """`ConfigError` for what is impossible."""
+        robust(self.loss)
+        for name, value, allowed in (
+            ("solver", self.solver, (*SOLVERS, "auto")),
+            ("behind", self.behind, _BEHIND),
+            ("eliminate", self.eliminate, (*_SIDES, "auto")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{name} {value!r}: give one of {', '.join(allowed)}")
+        limits = self.limits
+        for name, number, least in (
+            ("max_iterations", limits.max_iterations, 0),
+            ("checkpoint_every", self.checkpoint_every, 1),
+        ):
+            if not isinstance(number, Integral) or number < least:
+                raise ConfigError(f"{name} {number!r}: give a whole number from {least} on")
+        for name, tolerance in (("ftol", limits.ftol), ("gtol", limits.gtol)):
+            if not isinstance(tolerance, Real) or not 0 <= tolerance < math.inf:
+                raise ConfigError(f"{name} {tolerance!r}: give a number from 0 on")
+        if not isinstance(self.radius, Real) or not 0 < self.radius < math.inf:
+            raise ConfigError(f"radius {self.radius!r}: give a positive number")
+
+
+@dataclass
+class _Solve:
+    """One solve, when all is known to be possible."""
+
+    reconstruction: Reconstruction
+    given: _Arguments
+    masks: Free
+    surveyed: Survey
+    posed: Problem
+    space: Frame
+    clock: Clock
+    callback: Callable[[Iteration], object] | None
+
+    def run(
+        self, solver: str, saving: Saving | None, resume: bool
+    ) -> tuple[State, str, LevenbergMarquardt]:
+        """The last state, why it ended, and the loop with its history (collective)."""
+        start, progress, history = self.posed.start, Progress(math.nan, self.given.radius), []
+        if saving and resume and saving.exists():
+            start, progress, history, self.space = saving.load(start)
+        comm, images = self.reconstruction.comm, self.reconstruction.images
+        with self.clock.part("prepare"):
+            with together(comm):
+                priors = Priors(comm, self.given.priors, images, self.space)
+            self._system = self._new_system(priors if self.given.priors else None)
+            solution = SOLVERS[solver].bind(self._system)
+        loop = LevenbergMarquardt(self._system, self.posed, solution, self.clock, history)
+
+        def tell(iteration: Iteration, state: State, progress: Progress) -> None:
+            if self.callback:
+                with together(comm):
+                    self.callback(iteration)
+            if saving and iteration.number % self.given.checkpoint_every == 0:
+                saving.save(state, progress, loop.history, self.space)
+
+        final, termination = loop.run(start, progress, self.given.limits, tell)
+        if saving and progress.done % self.given.checkpoint_every:
+            saving.save(final, progress, loop.history, self.space)
+        return final, termination, loop
+
+    def finish(self, final: State) -> float:
+        """Write back what changed; the root of the mean squared distance in pixels."""
+        comm = self.reconstruction.comm
+        plain = self._system.reprojection_cost(final)
+        whole = self.posed.whole(comm, final)
+        points = self.posed.points_of(comm, final)
+        _write_back(self.reconstruction, self.masks, self.space, whole, points)
+        return math.sqrt(2 * plain / self.surveyed.total)
+
+    def _new_system(self, priors: Priors | None) -> ReducedSystem:
+        return ReducedSystem(
+            self.reconstruction.comm,
+            self.posed,
+            self.reconstruction.cameras,
+            robust=robust(self.given.loss),
+            behind=self.given.behind,
+            priors=priors,
+            reproducible=self.given.reproducible,
+        )
+
+
+def _write_back(
+    reconstruction: Reconstruction, masks: Free, space: Frame, whole: State, points: np.ndarray
+) -> None:
+    """What was free; what was fixed keeps its bits."""
+    images, xyz = reconstruction.images, reconstruction.points.xyz
+    world = space.points_out(points)
+    xyz[masks.points] = world[masks.points]
     moved = masks.poses.any(axis=1)
-    out = space.translations_out(whole.quaternion, whole.translation)
+    translation = space.translations_out(whole.quaternion, whole.translation)
     images.quaternion[moved] = whole.quaternion[moved]
-    images.translation[moved] = out[moved]
+    images.translation[moved] = translation[moved]
     reconstruction.cameras.parameters[:] = whole.parameters
-
-
-def _choose(solver, system):
-    if solver != "auto":
-        return solver
-    return "dense" if system.shape.size <= 2000 else "pcg"
 
 
 def _moves(masks: Free) -> bool:
@@ -143,26 +247,80 @@ def _moves(masks: Free) -> bool:
     return not (turns & ~masks.poses[:, 3:].all(axis=1)).any()
 
 
-def _side(reconstruction: Reconstruction, surveyed: Survey) -> str:
+def _side(reconstruction: Reconstruction, wanted: str) -> str:
+    """What is eliminated: the side of which there are more."""
+    if wanted != "auto":
+        return wanted
     points = reconstruction.comm.allreduce(len(reconstruction.points))
     return "poses" if len(reconstruction.images) > points else "points"
 
 
-def _nothing(comm, surveyed: Survey, posed: Problem) -> str | None:
+def _nothing_to_do(comm: MPI.Intracomm, surveyed: Survey, posed: Problem) -> str | None:
+    """Why there is nothing to solve, as a termination."""
     if not surveyed.total:
         return "no_residuals"
+    there = np.diff(posed.table.start) > 0
+    free = there if posed.held is None else there & posed.held.any(axis=1)
+    if not posed.layout.size and not comm.allreduce(bool(free.any()), MPI.LOR):
+        return "all_fixed"
     return None
 
 
-def _unsolved(reason, surveyed, side):
-    return Result(0.0, 0.0, 0.0, reason, TERMINATIONS[reason], 0, side, "", surveyed.dropped)
+def _unsolved(reason: str, surveyed: Survey, side: str) -> Result:
+    message, alone = TERMINATIONS[reason], surveyed.dropped.one_view
+    if reason == "no_residuals" and alone:
+        message = f"one view fixes nothing: each of the {alone} points is seen by one image alone"
+    return Result(
+        math.nan, math.nan, math.nan, reason, message, surveyed.total, side, "", message,
+        surveyed.dropped,
+    )  # fmt: skip
 
 
-def _check(loss, solver, behind, eliminate, max_iterations, ftol, gtol, radius, reproducible):
-    robust(loss)
-    if solver not in (*SOLVERS, "auto"):
-        raise ConfigError(f"solver {solver!r}: there are {', '.join(SOLVERS)}, and auto")
-    if behind not in (None, *_BEHIND):
-        raise ConfigError(f"behind {behind!r}: give {', '.join(_BEHIND)}")
-    if eliminate not in ("auto", "points", "poses"):
-        raise ConfigError(f"eliminate {eliminate!r}: give points, poses or auto")
+def _solver(comm: MPI.Intracomm, posed: Problem, wanted: str) -> tuple[str, str, int]:
+    """The solver's name, why, and the bytes of this rank; said before they are allocated."""
+    shape = shape_of(comm, posed)
+    mine = memory_of(posed)
+    room = comm.allreduce(available() / Channel.of(comm).node.comm.size, MPI.MIN)
+    most, everyone = comm.allreduce(mine, MPI.MAX), comm.allreduce(mine)
+    if wanted == "auto":
+        name, why = choose(shape, room - most)
+    else:
+        name, why = wanted, "as asked for"
+        if fault := SOLVERS[name].possible(shape):
+            raise ConfigError(f"solver {name}: {fault}; use another, or auto")
+    extra = SOLVERS[name].memory(shape)
+    if comm.rank == 0:
+        _log.info(
+            "bundle adjustment of %d observations, %d unknowns and %d eliminated blocks: about %s "
+            "of memory, and %s a rank for solver %s (%s)",
+            shape.observations,
+            shape.size,
+            shape.eliminated,
+            amount(everyone),
+            amount(extra),
+            name,
+            why,
+        )
+    if most + extra > room:
+        raise ConfigError(
+            f"solver {name} needs about {amount(most + extra)} on a rank, of "
+            f"{amount(room)} that are left: use more nodes"
+            + ("" if name == "pcg" else ", or solver pcg")
+        )
+    return name, why, mine + extra
+
+
+def _saving(
+    checkpoint: str | os.PathLike[str],
+    comm: MPI.Intracomm,
+    posed: Problem,
+    given: _Arguments,
+    surveyed: Survey,
+) -> Saving:
+    size, blocks = posed.layout.size, posed.layout.columns.shape
+    identity = (
+        f"{surveyed.total} observations, {size} unknowns in {blocks[0]} blocks of {blocks[1]}, "
+        f"{posed.layout.side} eliminated, loss {given.loss}, behind {given.behind!r}, "
+        f"reproducible {given.reproducible}"
+    )
+    return Saving(checkpoint, comm, posed, identity)

@@ -8,7 +8,7 @@ V^-1 W' S^-1 W V^-1 (Triggs et al., "Bundle Adjustment - A Modern Synthesis", 20
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from hpckit.machine.memory import available
 from hpckit.sfm.bundle import gauge as gauges
 from hpckit.sfm.bundle.fixing import free
 from hpckit.sfm.bundle.frame import Frame, frame
+from hpckit.sfm.bundle.priors import Prior, Priors
 from hpckit.sfm.bundle.problem import Problem, problem
 from hpckit.sfm.bundle.rank import Deficient, check_depths, components, deficiency, diagonal
 from hpckit.sfm.bundle.solvers.cholesky import Cholesky
@@ -44,7 +45,7 @@ class Covariance:
     points : (m,) int64 ids of this rank's that were asked for; xyz : (m, 3, 3)
     """
 
-    gauge: str | None
+    gauge: str
     sigma: float
     images: np.ndarray
     poses: np.ndarray
@@ -59,10 +60,11 @@ def covariance(
     images: Iterable[int] | None = None,
     points: Iterable[int] | bool = False,
     *,
-    gauge: str | None = "first+scale",
+    gauge: str | None = None,
     sigma: float = 1.0,
     loss: Loss | None = None,
     fix: Mapping[str, Any] | None = None,
+    priors: Sequence[Prior] = (),
     behind: str | None = None,
 ) -> Covariance:
     """Of a reconstruction that `bundle_adjust` has brought to its solution (collective).
@@ -71,9 +73,10 @@ def covariance(
     points : ids, True for all; points with one view have no covariance and are left out
     gauge : "first+scale", the pose of the image of least id stays, and of the next one that stands
         elsewhere the longest coordinate of the baseline, as in COLMAP; "inner", relative to the
-        best fit of all camera centres; None where `fix` holds poses or points that say it
-    sigma : standard deviation of a pixel coordinate
-    loss, fix, behind : as they were for `bundle_adjust`
+        best fit of all camera centres; "priors", what `priors` and fixed poses or points say. By
+        default "priors" where there are any of these, else "first+scale"
+    sigma : standard deviation of a pixel coordinate; those of priors are their own
+    loss, fix, priors, behind : as they were for `bundle_adjust`
 
     Raises `ConfigError` on all ranks where the images leave something undetermined, and says what.
 
@@ -87,26 +90,20 @@ def covariance(
         behind = behind or reconstruction.behind
         masks = free(reconstruction, fix)
         _check(reconstruction, gauge, sigma)
-    same(comm, "arguments of covariance", (gauge, sigma, loss, behind, masks[:2]))
     held = not (masks.poses.all() and comm.allreduce(bool(masks.points.all()), MPI.LAND))
-    with together(comm):
-        if held and gauge:
-            raise ConfigError(
-                f"covariance: gauge {gauge!r} is for scenes that may move, but some poses or points"
-                " are fixed, which say where it is: give gauge=None"
-            )
+    gauge = gauge or ("priors" if held or priors else "first+scale")
+    same(comm, "arguments of covariance", (gauge, sigma, loss, tuple(priors), behind, masks[:2]))
+    if gauge != "priors" and (held or priors):
+        raise ConfigError(
+            f"covariance: gauge {gauge!r} is for scenes that may move, but priors, or fixed poses "
+            "or points, say where this one is: give gauge='priors'"
+        )
     surveyed = survey(reconstruction, masks, behind)
     space = frame(comm, reconstruction.points.xyz, not held)
     posed = problem(reconstruction, masks, space, surveyed, "points", False)
+    known = Priors(comm, priors, reconstruction.images, space) if priors else None
     system = ReducedSystem(
-        comm,
-        posed.layout,
-        posed.table,
-        reconstruction.cameras,
-        reconstruction.images.camera,
-        robust=robust(loss),
-        behind=behind,
-        held=posed.held,
+        comm, posed, reconstruction.cameras, robust=robust(loss), behind=behind, priors=known
     )
     system.linearise(posed.start)
     system.damp(_UNDAMPED)
@@ -138,7 +135,7 @@ def covariance(
 
 def _check(reconstruction: Reconstruction, gauge: str | None, sigma: float) -> None:
     if gauge not in (None, *gauges.GAUGES):
-        raise ConfigError(f"gauge {gauge!r}: give {', '.join(gauges.GAUGES)} or None")
+        raise ConfigError(f"gauge {gauge!r}: give {', '.join(gauges.GAUGES)}")
     if not (np.isfinite(sigma) and sigma > 0):
         raise ConfigError(f"sigma {sigma}: give a positive number of pixels")
 
@@ -178,7 +175,7 @@ class _Work:
         system: ReducedSystem,
         posed: Problem,
         space: Frame,
-        gauge: str | None,
+        gauge: str,
         seen: np.ndarray,
     ) -> None:
         self._system, self._posed, self._space = system, posed, space
@@ -190,7 +187,7 @@ class _Work:
         self._modes = np.zeros((size, gauges.FREEDOMS))
         self._rows = np.zeros((gauges.FREEDOMS, size))
         self._held: dict[int, slice] = {}  # of an image's six, what stays
-        if gauge:
+        if gauge != "priors":
             self._hold(gauge, seen)
 
     def _hold(self, gauge: str, seen: np.ndarray) -> None:

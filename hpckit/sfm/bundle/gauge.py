@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 FREEDOMS = 7
-GAUGES = ("first+scale", "inner")
+GAUGES = ("first+scale", "inner", "priors")
 
 
 def cross_matrices(v: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def first_and_scale(to_world: np.ndarray, first: int, second: int, axis: int) ->
 
 
 def inner(rotation: np.ndarray, translation: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """B of "inner": no similarity would bring the moved centres nearer to where they were: (7, n, 6)."""
+    """B of "inner": no similarity brings moved centres nearer to where they were: (7, n, 6)."""
     centres = -np.einsum("kji,kj->ki", rotation, translation)
     modes = point_modes(centres - centres[seen].mean(axis=0))
     rows = np.einsum("kab,kac->bkc", modes, centre_jacobians(rotation, translation))

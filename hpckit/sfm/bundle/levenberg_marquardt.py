@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpckit.errors import ConfigError
 from hpckit.sfm.bundle.problem import Problem
 from hpckit.sfm.bundle.result import Iteration
 from hpckit.sfm.bundle.solvers.solver import Solution
@@ -73,13 +74,19 @@ class LevenbergMarquardt:
     """The loop; the same decisions on all ranks, of the same numbers."""
 
     def __init__(
-        self, system: ReducedSystem, problem: Problem, solution: Solution, clock: Clock
+        self,
+        system: ReducedSystem,
+        problem: Problem,
+        solution: Solution,
+        clock: Clock,
+        history: list[Iteration],
     ) -> None:
         self._system = system
         self._problem = problem
         self._solution = solution
         self._clock = clock
-        self.history: list[Iteration] = []
+        self.history = history
+        self._before = history[-1].seconds if history else 0.0
 
     def run(
         self,
@@ -92,9 +99,14 @@ class LevenbergMarquardt:
         with self._clock.part("linearise"):
             progress.cost = self._system.linearise(state)
             gradient = self._system.largest_gradient()
+        if not math.isfinite(progress.cost):
+            raise ConfigError(
+                f"the cost at the start is {progress.cost}: a point lies in the plane of an image "
+                'that sees it, or numbers are huge; leave it out, or use behind="drop"'
+            )
         if not self.history:
             self._note(Iteration(
-                0, progress.cost, 0.0, gradient, 0.0, progress.radius, 0, self._clock.now(), True
+                0, progress.cost, 0.0, gradient, 0.0, progress.radius, 0, self._seconds(), True
             ))  # fmt: skip
         while True:
             if gradient <= limits.gtol or progress.cost == 0:
@@ -125,7 +137,7 @@ class LevenbergMarquardt:
                 progress.fall *= 2
             self._note(Iteration(
                 progress.done, progress.cost, change, gradient, progress.rho, radius, linear,
-                self._clock.now(), accepted,
+                self._seconds(), accepted,
             ))  # fmt: skip
             tell(self.history[-1], state, progress)
             if still:
@@ -154,6 +166,9 @@ class LevenbergMarquardt:
             trial = state.moved(problem.layout, found[0], step, problem.mine, problem.camera)
             cost = system.cost(trial)
         return trial, cost if np.isfinite(cost) else math.inf, model, found[1]
+
+    def _seconds(self) -> float:
+        return self._before + self._clock.now()
 
     def _note(self, iteration: Iteration) -> None:
         self.history.append(iteration)

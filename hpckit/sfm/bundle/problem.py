@@ -68,7 +68,7 @@ class Problem:
         copies = [np.array(a) for a in (quaternion, translation, parameters)]
         for array in copies:
             comm.Bcast(array)
-        return state(*copies, of.points)
+        return state(copies[0], copies[1], copies[2], of.points)
 
 
 def problem(
@@ -160,7 +160,8 @@ def _poses_eliminated(
     image = survey.image[order]
     to = np.searchsorted(image, edges)
     image, kept, xy = (
-        tables.send_rows(comm, a, to) for a in (image, kept[order].astype(np.int32), survey.xy[order])
+        tables.send_rows(comm, a, to)
+        for a in (image, kept[order].astype(np.int32), survey.xy[order])
     )
     order = np.argsort(image, kind="stable")
     mine = np.arange(edges[comm.rank], edges[comm.rank + 1] + 1)

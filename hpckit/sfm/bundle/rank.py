@@ -22,7 +22,7 @@ class Deficient(ConfigError):
         )
         if not has_gauge:
             count = "freedoms" if freedoms is None else count
-            held = "and nothing that is fixed holds them: give a gauge, or fix more"
+            held = "and nothing that is fixed holds them: take gauge='first+scale', or fix more"
         super().__init__(
             f"covariance: the images leave {count}, {held}"
             + (

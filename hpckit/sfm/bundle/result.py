@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from hpckit.sfm.bundle.survey import Dropped
 
 # Why a solve ended, and what that means.
@@ -42,7 +40,7 @@ class Result:
     rms_px : sqrt(sum |r|^2 / observations) at the end, of the plain residuals
     termination : one of `TERMINATIONS`; message : the same in a sentence
     eliminated : "points" or "poses"
-    solver : the one that was used
+    solver : the one that was used; why : half a sentence
     memory : bytes of this rank, as estimated before the solve
     seconds : by part of the solve
 
@@ -60,6 +58,7 @@ class Result:
     observations: int
     eliminated: str
     solver: str
+    why: str
     dropped: Dropped
     history: list[Iteration] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -69,8 +68,3 @@ class Result:
     def converged(self) -> bool:
         """Whether it ended because there was nothing left to gain."""
         return self.termination.startswith("converged")
-
-
-def finite(cost: float) -> bool:
-    """Whether it is a number."""
-    return bool(np.isfinite(cost))

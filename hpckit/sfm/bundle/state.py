@@ -56,11 +56,15 @@ def state(
     quaternion: np.ndarray, translation: np.ndarray, parameters: np.ndarray, points: np.ndarray
 ) -> State:
     """A state of these arrays, which are not copied."""
-    return _state(*map(np.ascontiguousarray, (quaternion, translation, parameters, points)))
+    whole = np.ascontiguousarray
+    return _state(whole(quaternion), whole(translation), whole(parameters), whole(points))
 
 
-def _state(*arrays: np.ndarray) -> State:
-    return State(*arrays, np.ascontiguousarray(rotations.to_matrix(arrays[0])))
+def _state(
+    quaternion: np.ndarray, translation: np.ndarray, parameters: np.ndarray, points: np.ndarray
+) -> State:
+    rotation = np.ascontiguousarray(rotations.to_matrix(quaternion))
+    return State(quaternion, translation, parameters, points, rotation)
 
 
 def _taken(unknowns: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -32,17 +32,18 @@ class Sum:
         channel = Channel.of(comm)
         shared = comm.size > 1 and channel.one_node and channel.shares_memory
         self._ranges = ranges
+        self._first = comm.rank == 0
         self._total = empty(comm, count) if shared else np.zeros(count)
         # One algorithm, chosen by no race: the order of the terms shall not change from run to run.
         name = "shared" if shared else "hierarchical"
         self._plan = Allreduce(comm, self._total, algorithm=name) if comm.size > 1 else None
 
     def __call__(self, add: Add, once: Callable[[np.ndarray], None] | None = None) -> np.ndarray:
-        """The sum (collective). `once` may add what is not of blocks; rank 0's counts."""
+        """The sum (collective). `once` adds, on rank 0 alone, what is not of blocks."""
         self._total[:] = 0
         for first, last in self._ranges:
             add(first, last, self._total)
-        if once:
+        if once and self._first:
             once(self._total)
         if self._plan:
             self._plan()
@@ -70,7 +71,7 @@ class TreeSum:
         self._mine = mine
 
     def __call__(self, add: Add, once: Callable[[np.ndarray], None] | None = None) -> np.ndarray:
-        """The sum (collective). `once` may add what is not of blocks; rank 0's counts."""
+        """The sum (collective). `once` adds, on rank 0 alone, what is not of blocks."""
         for node in self._mine:
             self._fill(*node, add)
             self._parts[node][:] = self._levels[node[0]]

@@ -26,8 +26,8 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.native import address
-from hpckit.sfm.bundle.gauge import FREEDOMS, pose_modes
-from hpckit.sfm.bundle.layout import Layout
+from hpckit.sfm.bundle.priors import Priors
+from hpckit.sfm.bundle.problem import Problem
 from hpckit.sfm.bundle.state import State
 from hpckit.sfm.bundle.sums import Sum, TreeSum
 from hpckit.sfm.bundle.table import Table
@@ -88,36 +88,39 @@ class ReducedSystem:
     def __init__(
         self,
         comm: MPI.Intracomm,
-        layout: Layout,
-        table: Table,
+        problem: Problem,
         cameras: Cameras,
-        camera: np.ndarray,
         *,
         robust: tuple[int, float] = (0, 1.0),
         behind: str = "keep",
-        held: np.ndarray | None = None,
+        priors: Priors | None = None,
         reproducible: bool = False,
     ) -> None:
+        layout, table = problem.layout, problem.table
         self.comm = comm
         self.layout = layout
         self.table = table
         self.columns = np.ascontiguousarray(layout.columns)
+        self.shape = shape_of(comm, problem)
         blocks, width = self.columns.shape
         d, n, mine = layout.eliminated_width, len(table.kept), len(table.start) - 1
-        self.shape = Shape(
-            layout.size, blocks, width, int(table.edges[-1]), d, *_totals(comm, table, blocks)
-        )
         constants = {"D": width, "d": d}
         self._linear = native.load(f"{_KERNELS}.linearise", **constants)
         self._schur = native.load(f"{_KERNELS}.schur", **constants)
         self._setup = native.load(f"{_KERNELS}.setup")
         self._model = np.ascontiguousarray(cameras.model, np.int32)
-        self._camera = np.ascontiguousarray(camera, np.int32)
+        self._camera = np.ascontiguousarray(problem.camera, np.int32)
         self._lens = np.ascontiguousarray(layout.lens, np.int32)
         self._point_of = np.ascontiguousarray(layout.point_of, np.int32)
         self._robust = robust
         self._behind = int(behind == "zero")
-        self._held = held
+        self._held = problem.held
+        self._mine = problem.mine
+        self._priors = priors
+        if priors and layout.side == "poses":
+            priors.own(self._mine)
+        elif priors:
+            priors.own(slice(0, None if comm.rank == 0 else 0))
         packed = d * (d + 1) // 2
         self.linearisation = Linearisation(
             table.start,
@@ -133,9 +136,9 @@ class ReducedSystem:
         self._x = np.empty((blocks, width))
         self._y = np.empty((blocks, width))
         self._sum = TreeSum if reproducible else Sum
-        self._gradients = self._new_sum(2 * blocks * width + 1)
-        self._products = self._new_sum(layout.size + 1)
-        self._scalars = self._new_sum(1)
+        self._gradients = self.new_sum(2 * blocks * width + 1)
+        self._products = self.new_sum(layout.size + 1)
+        self._scalars = self.new_sum(1)
         self.damping = np.zeros(layout.size)
         self.gradient = np.zeros(layout.size)
         self.right = np.zeros(layout.size)
@@ -144,15 +147,24 @@ class ReducedSystem:
     def cost(self, state: State) -> float:
         """1/2 sum rho(|r|^2) of all ranks; infinite or NaN where a point has no projection."""
 
+        prior = self._priors.cost(state) if self._priors else 0.0
+        return self._cost(state, self._robust) + prior
+
+    def reprojection_cost(self, state: State) -> float:
+        """1/2 sum |r|^2, without loss and priors."""
+        return self._cost(state, (0, 1.0))
+
+    def _cost(self, state: State, robust: tuple[int, float]) -> float:
+        rules = *robust, self._behind
+
         def add(first: int, last: int, out: np.ndarray) -> None:
-            out[0] += self._linear.cost(first, last, *self._problem(state), *self._rules)
+            out[0] += self._linear.cost(first, last, *self._problem(state), *rules)
 
         return float(self._scalars(add)[0])
 
     def linearise(self, state: State) -> float:
         """Fill `linearisation` and `gradient`; the cost."""
         at, n = self.linearisation, self._x.size
-        self._state = state
         lens, points = address(self._lens), address(state.points)
         outputs = [address(a) for a in (at.jacobian, at.residual, self._v, self._g)]
 
@@ -163,11 +175,14 @@ class ReducedSystem:
                 first, last, *problem, lens, points, *self._rules, *outputs, *kept
             )
 
-        total = self._gradients(add)
+        self._state = state
+        prior = self._priors.linearise(state) if self._priors else 0.0
+        total = self._gradients(add, self._prior_gradient)
+        self._add_priors_to_v()
         self._hold()
         self.collect(total[:n], self.gradient)
         self.collect(total[n:-1], self._diagonal_of_u)
-        return float(total[-1])
+        return float(total[-1]) + prior
 
     def damp(self, radius: float) -> bool:
         """Damp both sides by their diagonals / radius, and set `right`; whether V is positive."""
@@ -199,7 +214,15 @@ class ReducedSystem:
         def add(first: int, last: int, out: np.ndarray) -> None:
             out[0] += self._schur.substitute(first, last, *self._observations, *addresses)
 
-        return self._step, float(self._scalars(add)[0])
+        decrease = float(self._scalars(add)[0])
+        if self._priors:
+            steps = np.zeros_like(self._priors.gradient)
+            if self._keeps_poses:
+                steps[:] = self._x[:, :6]
+            else:
+                steps[self._mine] = self._step[:, :6]
+            decrease += self._priors.decrease(steps)
+        return self._step, decrease
 
     def largest_gradient(self) -> float:
         """The largest component of the gradient of both sides, by its absolute value."""
@@ -227,7 +250,12 @@ class ReducedSystem:
             self._schur.assemble(first, last, *self._observations, c, n, *table, address(out))
 
         width = self.shape.width
-        total = self._blocks(add).reshape(len(pairs), width, width)
+        diagonal = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
+
+        def once(out: np.ndarray) -> None:
+            self._prior_blocks(out.reshape(-1, width, width), diagonal)
+
+        total = self._blocks(add, once).reshape(len(pairs), width, width)
         return total if root in (None, self.comm.rank) else None
 
     def multiply(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -241,7 +269,13 @@ class ReducedSystem:
             self._schur.multiply(first, last, *self._observations, *arrays)
             self._collect(self._y, total)
 
-        total = self._products(add)
+        def once(total: np.ndarray) -> None:
+            if self._priors and self._keeps_poses:
+                self._y[:] = 0
+                self._y[:, :6] = (self._priors.hessian @ self._x[:, :6, None])[..., 0]
+                self._collect(self._y, total)
+
+        total = self._products(add, once)
         np.multiply(self.damping, x, out=out)
         out += total[:-1]
 
@@ -257,23 +291,29 @@ class ReducedSystem:
             self._schur.diagonal(first, last, *self._observations, c, address(out))
 
         blocks, width = self._x.shape
-        return self._diagonals(add).reshape(blocks, width, width)
+
+        def once(out: np.ndarray) -> None:
+            self._prior_blocks(out.reshape(blocks, width, width), slice(None))
+
+        return self._diagonals(add, once).reshape(blocks, width, width)
 
     def modes(self) -> np.ndarray | None:
         """(blocks, D, 7) float64: how the columns of each block change where the world is shifted
         along x, y, z, turned about them, and scaled; zeros for intrinsics. None where the kept
-        blocks have no place in the world.
+        blocks are points.
         """
-        layout = self.layout
-        if layout.poses is None:
+        if not self._keeps_poses:
             return None
-        modes = np.zeros((*self.columns.shape, FREEDOMS))
-        modes[:, :6] = pose_modes(self._state.rotation, self._state.translation)
+        modes = np.zeros((*self._x.shape, 7))
+        modes[:, 3:6, 0:3] = -self._state.rotation
+        modes[:, 0:3, 3:6] = -self._state.rotation
+        modes[:, 3:6, 6] = self._state.translation
         return modes
 
-    def new_sum(self, count: int) -> Sum | TreeSum:
-        """A sum of `count` numbers over blocks of all ranks, reproducible if the system is."""
-        return self._sum(self.comm, count, self.table.ranges)
+    def add_priors(self, x: np.ndarray, out: np.ndarray) -> None:
+        """out += (blocks of the priors) x, both (blocks, D, m); of what this rank counts."""
+        if self._priors and self._keeps_poses:
+            out[:, :6] += self._priors.hessian @ x[:, :6]
 
     def expand(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = P x, (blocks, D): zero where a column has no entry of x."""
@@ -288,20 +328,21 @@ class ReducedSystem:
         """out += P' blocks."""
         self._setup.collect(blocks.size, address(self.columns), address(blocks), address(out))
 
-    def _new_sum(self, count: int) -> Sum | TreeSum:
+    def new_sum(self, count: int) -> Sum | TreeSum:
+        """A sum of `count` numbers over the eliminated blocks of all ranks, made once."""
         return self._sum(self.comm, count, self.table.ranges)
 
     @cached_property
     def _blocks(self) -> Sum | TreeSum:
-        return self._new_sum(len(self._pattern[0]) * self.shape.width**2)
+        return self.new_sum(len(self._pattern[0]) * self.shape.width**2)
 
     @cached_property
     def _diagonals(self) -> Sum | TreeSum:
-        return self._new_sum(self.shape.blocks * self.shape.width**2)
+        return self.new_sum(self.shape.blocks * self.shape.width**2)
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """The pairs, and a hash table of their places: its keys, values and mask, 0 if all pairs."""
+        """The pairs, and a hash table of their places: keys, values and mask, 0 if all pairs."""
         n = self.shape.blocks
         if n <= _ALL_PAIRS:
             pairs = np.stack(np.triu_indices(n), axis=1).astype(np.int32)
@@ -344,6 +385,30 @@ class ReducedSystem:
         )
         return [address(a) for a in arrays]
 
+    @property
+    def _keeps_poses(self) -> bool:
+        return self.layout.side == "points"
+
+    def _prior_gradient(self, out: np.ndarray) -> None:
+        """Add the priors' to g and the diagonal of U."""
+        if self._priors and self._keeps_poses:
+            n = self._x.size
+            diagonal = np.einsum("nii->ni", self._priors.hessian)
+            out[:n].reshape(self._x.shape)[:, :6] += self._priors.gradient
+            out[n : 2 * n].reshape(self._x.shape)[:, :6] += diagonal
+
+    def _prior_blocks(self, blocks: np.ndarray, diagonal: np.ndarray | slice) -> None:
+        """Add the priors' to the blocks of images."""
+        if self._priors and self._keeps_poses:
+            blocks[diagonal, :6, :6] += self._priors.hessian
+
+    def _add_priors_to_v(self) -> None:
+        """The same where poses are eliminated."""
+        if self._priors and not self._keeps_poses:
+            row, column = np.tril_indices(6)
+            self._v[:, :21] += self._priors.hessian[self._mine][:, row, column]
+            self._g[:, :6] += self._priors.gradient[self._mine]
+
     def _hold(self) -> None:
         """Clear the columns of the eliminated side that are fixed."""
         if self._held is not None:
@@ -352,12 +417,28 @@ class ReducedSystem:
             self._schur.hold(len(self._g), *map(address, arrays))
 
 
-def _totals(comm: MPI.Intracomm, table: Table, blocks: int) -> tuple[int, int, int]:
-    """Observations, an upper bound of pairs, and ranks."""
+def shape_of(comm: MPI.Intracomm, problem: Problem) -> Shape:
+    """How large the reduced system of a problem is (collective)."""
+    layout, table = problem.layout, problem.table
+    blocks, width = layout.columns.shape
     lengths = np.diff(table.start)
     counts = np.array([len(table.kept), int((lengths * (lengths + 1) // 2).sum())])
-    observations, pairs = comm.allreduce(counts)
-    return int(observations), min(int(pairs) + blocks, blocks * (blocks + 1) // 2), comm.size
+    observations, pairs = map(int, comm.allreduce(counts))
+    pairs = min(pairs + blocks, blocks * (blocks + 1) // 2)
+    eliminated = int(table.edges[-1])
+    d = layout.eliminated_width
+    return Shape(layout.size, blocks, width, eliminated, d, observations, pairs, comm.size)
+
+
+def memory_of(problem: Problem) -> int:
+    """Bytes of this rank that a system takes, without its solver."""
+    layout, table = problem.layout, problem.table
+    blocks, width = layout.columns.shape
+    d = layout.eliminated_width
+    packed = d * (d + 1) // 2
+    of_observations = 8 * (2 * (width + d) + 2) * len(table.kept)
+    of_blocks = 8 * (2 * packed + 2 * d + 1) * (len(table.start) - 1)
+    return of_observations + of_blocks + 8 * 5 * blocks * width
 
 
 def _keys(table: Table, n: int, find: Callable[..., int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +35,7 @@ class Table:
         return int(np.diff(self.start).max(initial=1))
 
 
-def in_order(
-    start: np.ndarray, kept: np.ndarray, xy: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def in_order(start: np.ndarray, kept: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`kept` and `xy` with `kept` ascending within each block: the same arrays where it is."""
     start, kept = np.ascontiguousarray(start), np.ascontiguousarray(kept)
     place = np.empty(len(kept), np.int32)
@@ -88,7 +87,7 @@ def ranges_of(edges: np.ndarray, comm: MPI.Intracomm) -> list[tuple[int, int]]:
     """This rank's ranges, counted from its first block."""
     cuts = starts(len(edges) - 1, comm.size)
     mine = edges[cuts[comm.rank] : cuts[comm.rank + 1] + 1]
-    return [(int(a - mine[0]), int(b - mine[0])) for a, b in zip(mine, mine[1:], strict=False)]
+    return [(int(a - mine[0]), int(b - mine[0])) for a, b in itertools.pairwise(mine)]
 
 
 def send_rows(comm: MPI.Intracomm, array: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def plain(model, k, c):
 @fast
 def affine(model, k, c):
     """fx, fy, cx, cy of any other, and where its distortion begins."""
-    if model == SIMPLE_RADIAL_FISHEYE or model == RADIAL_FISHEYE:
+    if model >= SIMPLE_RADIAL_FISHEYE:
         return k[c], k[c], k[c + 1], k[c + 2], c + 3
     return k[c], k[c + 1], k[c + 2], k[c + 3], c + 4
 
@@ -113,7 +113,7 @@ def pixel(model, x, y, z, k, c):
     fx, fy, cx, cy, c = affine(model, k, c)
     if is_fisheye(model):
         k1, k2, k3, k4 = fisheye(model, k, c)
-        m, dm = angle(q)
+        m, _ = angle(q)
         t = m * m * q
         g = m * (1 + t * (k1 + t * (k2 + t * (k3 + t * k4))))
         return fx * g * a + cx, fy * g * b + cy
@@ -211,7 +211,7 @@ def project(n, model, camera, parameters, x, xy, by_point, by_parameter):
         for j in range(24):
             di[j] = 0.0
         m = model[c]
-        u, v, ux, uy, uz, vx, vy, vz = differentiate(
+        _, _, ux, uy, uz, vx, vy, vz = differentiate(
             m, x[3 * i], x[3 * i + 1], x[3 * i + 2], parameters, MAX * c, di
         )
         value = pixel(m, x[3 * i], x[3 * i + 1], x[3 * i + 2], parameters, MAX * c)

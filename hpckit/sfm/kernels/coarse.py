@@ -15,7 +15,7 @@ from hpckit.native import export
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
 from hpckit.sfm.kernels.stack import doubles
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 D, d = 9, 3  # constants of the template
 
 

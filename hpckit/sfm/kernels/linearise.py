@@ -21,7 +21,7 @@ from hpckit.sfm.kernels.cameras import BAL, MAX, OPTIONS, differentiate, fast, p
 from hpckit.sfm.kernels.losses import rho
 from hpckit.sfm.kernels.stack import doubles
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 D, d = 9, 3  # constants of the template
 NEAREST = 2.220446049250313e-16  # depths below are behind the camera, as in COLMAP
 KEEP, ZERO = 0, 1
@@ -140,7 +140,7 @@ def linearise(
             i, p = places(e, kept[o], point_of)
             qx, qy, qz, x, y, z = in_camera(i, p, rotation, translation, points)
             c = camera[i]
-            j, l = 2 * w * o, 2 * w * o + w
+            j, n = 2 * w * o, 2 * w * o + w
             if behind == ZERO and is_behind(model[c], z):
                 residual[2 * o], residual[2 * o + 1] = 0.0, 0.0
                 for a in range(2 * w):
@@ -163,7 +163,7 @@ def linearise(
             jacobian[at + 1] = ux * qz - uz * qx
             jacobian[at + 2] = uy * qx - ux * qy
             jacobian[at + 3], jacobian[at + 4], jacobian[at + 5] = ux, uy, uz
-            at = l + pose
+            at = n + pose
             jacobian[at] = vz * qy - vy * qz
             jacobian[at + 1] = vx * qz - vz * qx
             jacobian[at + 2] = vy * qx - vx * qy
@@ -172,23 +172,23 @@ def linearise(
                 column = columns[k * c + a]
                 there = column >= 0
                 jacobian[j + lens + a] = s * di[column] if there else 0.0
-                jacobian[l + lens + a] = s * di[MAX + column] if there else 0.0
+                jacobian[n + lens + a] = s * di[MAX + column] if there else 0.0
             m = 9 * i
             for a in range(3):
                 r0, r1, r2 = rotation[m + a], rotation[m + 3 + a], rotation[m + 6 + a]
                 jacobian[j + point + a] = ux * r0 + uy * r1 + uz * r2
-                jacobian[l + point + a] = vx * r0 + vy * r1 + vz * r2
-            n = D * kept[o]
+                jacobian[n + point + a] = vx * r0 + vy * r1 + vz * r2
+            at = D * kept[o]
             for a in range(D):
-                ju, jv = jacobian[j + a], jacobian[l + a]
-                g_kept[n + a] += ju * ru + jv * rv
-                u_diagonal[n + a] += ju * ju + jv * jv
+                ju, jv = jacobian[j + a], jacobian[n + a]
+                g_kept[at + a] += ju * ru + jv * rv
+                u_diagonal[at + a] += ju * ju + jv * jv
             at = 0
             for a in range(d):
-                ju, jv = jacobian[j + D + a], jacobian[l + D + a]
+                ju, jv = jacobian[j + D + a], jacobian[n + D + a]
                 g[a] += ju * ru + jv * rv
                 for b in range(a + 1):
-                    v[at + b] += ju * jacobian[j + D + b] + jv * jacobian[l + D + b]
+                    v[at + b] += ju * jacobian[j + D + b] + jv * jacobian[n + D + b]
                 at += a + 1
         for a in range(packed):
             v_blocks[packed * e + a] = v[a]

@@ -13,7 +13,7 @@ from hpckit.sfm.kernels.blocks import rank_update
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
 from hpckit.sfm.kernels.stack import doubles
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 D, d = 9, 3  # constants of the template
 LEAST, MOST = 1e-6, 1e32  # of a diagonal element that damps, as in Ceres
 
@@ -139,7 +139,7 @@ def diagonal(first, last, start, kept, jacobian, c_blocks, out):
 
 @fast
 def slot(i, j, n, keys, values, mask):
-    """Place of the pair i <= j in the pattern: all pairs where `mask` is 0, else of a hash table."""
+    """Place of the pair i <= j in the pattern: of all pairs if `mask` is 0, else of a table."""
     if mask == 0:
         return i * n - i * (i - 1) // 2 + j - i
     key = i * n + j
@@ -150,9 +150,7 @@ def slot(i, j, n, keys, values, mask):
 
 
 @export("void(i8, i8, i8*, i4*, f8*, f8*, i8, i8*, i4*, i8, f8*, f8*)")
-def assemble(
-    first, last, start, kept, jacobian, c_blocks, n, keys, values, mask, scratch, out
-):
+def assemble(first, last, start, kept, jacobian, c_blocks, n, keys, values, mask, scratch, out):
     """out (pairs, D, D) += the blocks of S; scratch has d D numbers per observation of a block."""
     w, packed = D + d, d * (d + 1) // 2
     u = doubles(36)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpckit.native import export
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
 
-OPTIONS = OPTIONS  # noqa: PLW0127  (numba's, of this module too)
+OPTIONS = OPTIONS
 
 
 @export("i8(i8, i8*, i4*, i4*)")
@@ -115,7 +115,7 @@ def gather(n, columns, width, blocks, group, first, widest, out):
 
 @export("f8(i8, f8*, f8*)")
 def dot(n, a, b):
-    """Sum of a[i] b[i], in an order that depends on nothing but `n`: all ranks get the same bits."""
+    """Sum of a[i] b[i], in an order that depends on `n` alone: all ranks get the same bits."""
     total = 0.0
     for i in range(n):
         total += a[i] * b[i]

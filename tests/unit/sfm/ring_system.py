@@ -117,6 +117,9 @@ class RingSystem(ReducedSystem):
     def new_sum(self, count):
         return Sum(self.comm, count, [(0, len(self.linearisation.start) - 1)])
 
+    def add_priors(self, x, out):
+        pass
+
     def multiply(self, x, out):
         out[:] = self.dense @ x
 

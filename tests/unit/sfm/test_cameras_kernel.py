@@ -35,7 +35,7 @@ def kernel(cameras, x):
 
 
 def points(name, rng, n=50):
-    x = rng.uniform(-1, 1, (n, 3)) + [0, 0, 3]
+    x = rng.uniform([-1, -1, 2], [1, 1, 4], (n, 3))
     x[0, :2] = 0  # on the axis
     x[1, :2] = 1e-9
     x[2, :2] = 0.03, 0.06  # near where fisheyes change from series to atan

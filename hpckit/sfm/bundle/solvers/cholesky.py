@@ -92,7 +92,7 @@ class Cholesky:
 
     @property
     def least_pivot(self) -> float:
-        """The smallest pivot of the last factorisation: as small as rounding where A is singular."""
+        """The smallest pivot of the last factorisation: no more than rounding if A is singular."""
         return min(float(numbers.trace.min()) for numbers in self._numbers) ** 2
 
     def _assemble(self, numbers: _Numbers, blocks: np.ndarray) -> None:

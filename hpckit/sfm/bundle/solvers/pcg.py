@@ -122,9 +122,9 @@ class ConjugateGradients:
         rz = self._dot(r, z)
         if not np.isfinite(first + rz):
             return None
-        for iteration in range(_MOST):
-            if not rz > tolerance**2 * first:  # also if it is 0, or NaN
-                break
+        iterations = 0
+        while rz > tolerance**2 * first and iterations < _MOST:  # not if it is NaN
+            iterations += 1
             self._system.multiply(p, q)
             curvature = self._dot(p, q)
             if not 0 < curvature < np.inf:
@@ -136,9 +136,7 @@ class ConjugateGradients:
             before, rz = rz, self._dot(r, z)
             p *= rz / before
             p += z
-        else:
-            iteration = _MOST
-        return (x, iteration) if np.isfinite(rz) else None
+        return (x, iterations) if np.isfinite(rz) else None
 
     def _dot(self, a: np.ndarray, b: np.ndarray) -> float:
         return self._kernel(len(a), address(a), address(b))

@@ -101,6 +101,7 @@ class CoarseSpace:
         slot = np.full((shape.blocks, n), -1, np.int32)
         slot.reshape(-1)[joins] = np.arange(len(joins))
         self._cluster, self._slot, self._n = cluster, slot, n
+        self._home = slot[np.arange(shape.blocks), cluster]
         constants = {"D": shape.width, "d": shape.eliminated_width}
         self._kernels = native.load("hpckit.sfm.kernels.coarse", **constants)
         self._seen = np.zeros(2 * n, np.int64)
@@ -145,7 +146,12 @@ class CoarseSpace:
         def add(begin: int, end: int, out: np.ndarray) -> None:
             self._kernels.times_coarse(begin, end, *first, self._n, *scratch, address(out))
 
-        return self._sum(add)[: math.prod(self._image)].reshape(self._image)
+        def once(out: np.ndarray) -> None:
+            own = np.zeros(modes.shape)
+            self._system.add_priors(modes, own)
+            out.reshape(self._image)[self._home] += own
+
+        return self._sum(add, once).reshape(self._image)
 
     def _entries(self, joins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of blocks (block, cluster): which of their values there are; their rows and columns."""

@@ -11,6 +11,7 @@ from hpckit.errors import ConfigError
 from hpckit.sfm import rotations
 from hpckit.sfm.bundle.adjust import bundle_adjust
 from hpckit.sfm.bundle.covariance import covariance
+from hpckit.sfm.bundle.priors import PositionPrior
 from hpckit.sfm.cameras import Cameras
 from hpckit.sfm.distribute import scatter
 from hpckit.sfm.formats import read
@@ -172,7 +173,7 @@ def test_fixed_poses_are_a_gauge(comm):
     inverse[np.ix_(~fixed, ~fixed)] = np.linalg.inv(J[:, ~fixed].T @ J[:, ~fixed])
     mine = scatter(scene if comm.rank == 0 else None, comm)
     ids = scene.images.ids
-    found = covariance(mine, ids, True, gauge=None, fix={"poses": ids[:2], "intrinsics": True})
+    found = covariance(mine, ids, True, fix={"poses": ids[:2], "intrinsics": True})
     for i in range(IMAGES):
         assert near(found.poses[i], inverse[6 * i : 6 * i + 6, 6 * i : 6 * i + 6])
     assert (found.poses[:2] == 0).all()
@@ -181,14 +182,36 @@ def test_fixed_poses_are_a_gauge(comm):
         assert near(own, inverse[at, at])
 
 
+def test_position_priors_are_a_gauge(comm):
+    scene = whole(comm)
+    J = jacobian(scene, [])
+    R, t = rotations.to_matrix(scene.images.quaternion), scene.images.translation
+    rows = np.zeros((3 * IMAGES, J.shape[1]))
+    for i in range(IMAGES):
+        for a in range(3):
+            rows[3 * i : 3 * i + 3, 6 * i + a] = R[i].T @ np.cross(np.eye(3)[a], t[i]) / 0.1
+        rows[3 * i : 3 * i + 3, 6 * i + 3 : 6 * i + 6] = -R[i].T / 0.1
+    scale = 1 / np.linalg.norm(J, axis=0)
+    both = np.vstack([J, rows]) * scale
+    inverse = np.linalg.inv(both.T @ both) * scale * scale[:, None]
+    mine = scatter(scene if comm.rank == 0 else None, comm)
+    ids = scene.images.ids
+    priors = [PositionPrior(i, c, 0.1) for i, c in zip(ids, centres(scene.images), strict=True)]
+    found = covariance(mine, ids, priors=priors, fix={"intrinsics": True})
+    assert found.gauge == "priors"
+    for i in range(IMAGES):
+        assert near(found.poses[i], inverse[6 * i : 6 * i + 6, 6 * i : 6 * i + 6])
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
         ({}, {"gauge": "outer"}, "gauge 'outer': give first"),
         ({}, {"sigma": 0.0}, "sigma"),
         ({}, {"images": [1]}, "no image of id 1"),
-        ({}, {"fix": {"poses": [12]}}, "give gauge=None"),
-        ({}, {"gauge": None}, "7 freedoms, and nothing that is fixed holds them"),
+        ({}, {"fix": {"poses": [12]}, "gauge": "inner"}, "give gauge='priors'"),
+        ({}, {"gauge": "priors"}, "7 freedoms, and nothing that is fixed holds them"),
+        ({}, {"fix": {"poses": [12]}}, "1 freedoms, and nothing that is fixed holds them"),
         ({"flat": True}, {}, r"8 freedoms, and a gauge holds 7"),
         ({"still": True}, {"fix": {"intrinsics": True}}, "30 of 30 points have no depth"),
         ({"parts": 2}, {}, "2 parts that share no point, of 3, 3 images"),
