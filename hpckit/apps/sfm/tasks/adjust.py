@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mpi4py import MPI
 
 from hpckit.apps.sfm import data, pictures
 from hpckit.apps.sfm.errors import errors
@@ -13,9 +15,10 @@ from hpckit.apps.sfm.view import cloud
 from hpckit.errors import ConfigError, together
 from hpckit.program.report import rounded
 from hpckit.program.run import say
+from hpckit.sfm.bundle.sums import SPAN
 from hpckit.sfm.projection import centres
 from hpckit.sfm.similarity import align
-from hpckit.trace import span
+from hpckit.trace import seconds, span
 
 if TYPE_CHECKING:
     from hpckit.apps.sfm.config import Config
@@ -53,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
             raise monitor.stopped
     job.stop.finish()
     say(comm, f"ended     {result.termination}: {result.message}")
-    results = report(result) | verdict(config, found, result, truth)
+    results = report(result) | speed(job, result) | verdict(config, found, result, truth)
     after = errors(found)
     job.write(found)
     if config.pictures:
@@ -103,7 +106,6 @@ def fixed(config: Config) -> dict[str, Any]:
 def report(result: Result) -> dict[str, Any]:
     """How far it came, and how fast."""
     iterations = len(result.history) - 1
-    spent = result.history[-1].seconds - result.history[0].seconds
     results: dict[str, Any] = {
         "cost": result.cost,
         "cost before": result.initial_cost,
@@ -120,9 +122,23 @@ def report(result: Result) -> dict[str, Any]:
         results["images that see nothing, left as they were"] = len(result.dropped.images)
     if result.dropped.behind:
         results["observations behind the camera, left out"] = result.dropped.behind
+    return results
+
+
+def speed(job: Job, result: Result) -> dict[str, Any]:
+    """How fast the iterations were, and how much memory there was at the peak (collective)."""
+    comm, iterations = job.comm, len(result.history) - 1
+    spent = result.history[-1].seconds - result.history[0].seconds
+    # Of the rank that waits least, because the others wait for it.
+    sums = comm.allreduce(seconds(SPAN), MPI.MIN)
+    peak = comm.allreduce(1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    results: dict[str, Any] = {"memory at the peak, MB in all": rounded(peak / 1e6)}
     if iterations and spent > 0:
-        rate = result.observations * iterations / spent
-        results["observations per second, million"] = rounded(rate / 1e6)
+        results["observations per second, million"] = rounded(
+            result.observations * iterations / spent / 1e6
+        )
+        if comm.size > 1:
+            results["sums over ranks, % of the iterations"] = rounded(100 * sums / spent)
     return results
 
 
