@@ -31,7 +31,7 @@ class Monitor:
     def __init__(self, comm: MPI.Intracomm, stop: StopSignal, until: float = math.inf) -> None:
         self.stopped: Checkpointed | None = None
         self._comm, self._done = comm, 0
-        self._loop = Loop(comm, [], stop=stop, stopped=self._told, until=until, interval=0.5)
+        self._loop = Loop(comm, [], stop=stop, stopped=self._told, until=until, interval=0.0)
         say(comm, _HEADER)
 
     def __call__(self, iteration: Iteration) -> bool:
