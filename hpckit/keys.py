@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 BESIDE = "beside the case file"  # how `InputFile` is told from other text
+AS_WORD = "a word of the command line"  # how keys that need no flag are told from others
 
 
 def note(text: str, **limits: Any) -> Any:
@@ -21,8 +22,19 @@ def note(text: str, **limits: Any) -> Any:
     return msgspec.Meta(description=text, **limits)
 
 
+def word(text: str) -> Any:
+    """`note` of a key whose value may stand in the command line without its flag. ::
+
+        task: Annotated[Literal["read", "write"], word("what to do")] = "read"
+
+    Words that are no case fill such keys in the order in which they are declared.
+    """
+    return msgspec.Meta(description=text, extra={AS_WORD: True})
+
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-# A case file may name a file relative to its own folder; a flag, and a case that has no such file
-# beside it, mean the folder where the program was started.
+# A case file may name a file relative to its own folder, or to that of the environment's
+# HPCKIT_DATA; a flag, and a case that finds no such file there, mean the folder where the program
+# was started.
 InputFile = Annotated[str, msgspec.Meta(extra={BESIDE: True})]

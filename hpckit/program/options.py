@@ -35,8 +35,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from hpckit.errors import ConfigError
-from hpckit.keys import BESIDE, note
-from hpckit.program.cases import find
+from hpckit.keys import AS_WORD, BESIDE, note
+from hpckit.program.cases import find, names
 
 C = TypeVar("C", bound=msgspec.Struct)
 _LARGEST = 1 << 20  # bytes of a case file
@@ -64,7 +64,7 @@ def parse(
 
     Raises `ConfigError`, one line that names the key, for whatever is wrong.
     """
-    case, given = _split(argv, config_type)
+    case, given = _split(argv, config_type, cases)
     for_all = {key: value for key, value in given.items() if key in _names(Options)}
     options = _convert(for_all, Options, "command line")
     if options.ranks is not None and not options.dry_run:
@@ -92,7 +92,7 @@ def help_text(config_type: type[msgspec.Struct], program: str) -> str:
     """All keys with types, meaning and defaults."""
     return "\n".join(
         [
-            f"usage: mpirun -n N python -m {program} [case] [--key value ...]",
+            f"usage: mpirun -n N python -m {program} {_usage(config_type)}",
             "",
             config_type.__doc__ or "",
             "",
@@ -123,21 +123,27 @@ def _leaves(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[st
             yield prefix + name, field.type
 
 
+def _usage(config_type: type[msgspec.Struct]) -> str:
+    words = "".join(f" [{name}]" for name, _ in _words(config_type))
+    return f"[case]{words} [--key value ...]"
+
+
+def _words(config_type: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    """Keys that need no flag, with their types."""
+    return [(name, kind) for name, kind in _leaves(config_type) if _says(kind, AS_WORD)]
+
+
 def _split(
-    argv: Sequence[str], config_type: type[msgspec.Struct]
+    argv: Sequence[str], config_type: type[msgspec.Struct], cases: Path | None
 ) -> tuple[str | None, dict[str, Any]]:
     """The case file, and the flags' values by key."""
     types = dict([*_leaves(config_type), *_leaves(Options)])
-    case, given = None, {}
+    words, given = [], {}
     rest = list(argv)
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            if case is not None:
-                raise ConfigError(
-                    f"only one case file at a time, but there are {case!r} and {word!r}"
-                )
-            case = word
+            words.append(word)
             continue
         flag, equals, text = word.partition("=")
         key = "help" if flag == "-h" else flag.removeprefix("--").replace("-", "_")
@@ -153,6 +159,27 @@ def _split(
                 raise ConfigError(f"{flag} needs a value: {_type_name(types[key])}")
             text = rest.pop(0)
         given[key] = _value(text, types[key], flag)
+    return _spread(words, given, config_type, cases)
+
+
+def _spread(
+    words: list[str], given: dict[str, Any], config_type: type[msgspec.Struct], cases: Path | None
+) -> tuple[str | None, dict[str, Any]]:
+    """What words without flags mean: one is the case, the others fill keys that are for words."""
+    keys, case = _words(config_type), None
+    known = names(cases) if cases else []
+    for word in words:
+        if not keys or word.endswith(".toml") or word in known:
+            if case is not None:
+                raise ConfigError(
+                    f"only one case file at a time, but there are {case!r} and {word!r}"
+                )
+            case = word
+            continue
+        key, kind = next(((k, kind) for k, kind in keys if k not in given), (None, None))
+        if key is None:
+            raise ConfigError(f"{word!r} is a word too many: {_usage(config_type)}")
+        given[key] = _value(word, kind, key)
     return case, given
 
 
@@ -219,13 +246,16 @@ def _find_inputs(settings: dict[str, Any], struct: type[msgspec.Struct], folder:
         value = settings.get(key)
         if section and value:
             _find_inputs(value, section, folder)
-        elif value and _is_input(field.type) and (folder / value).exists():
-            settings[key] = str(folder / value)
+        elif value and _says(field.type, BESIDE):
+            data = Path(os.environ.get("HPCKIT_DATA", folder))
+            found = [each for each in (folder / value, data / value) if each.exists()]
+            settings[key] = str(found[0] if found else value)
 
 
-def _is_input(kind: Any) -> bool:
+def _says(kind: Any, what: str) -> bool:
+    """Whether a key's annotations say this of it."""
     notes = getattr(kind, "__metadata__", ())
-    return any(isinstance(each, msgspec.Meta) and BESIDE in (each.extra or {}) for each in notes)
+    return any(isinstance(each, msgspec.Meta) and what in (each.extra or {}) for each in notes)
 
 
 def _check(

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/halo.sbatch"
 KMEDOIDS, ALLREDUCE = ROOT / "jobs/kmedoids.sbatch", ROOT / "jobs/allreduce.sbatch"
+SFM = ROOT / "jobs/sfm.sbatch"
 
 
 @pytest.fixture
@@ -84,12 +85,15 @@ def test_another_program_and_its_signal(start):
     assert output == "-m hpckit.apps.kmedoids case.toml\n"
     output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=100)
     assert output == "-m hpckit.apps.allreduce case.toml\n"
+    output, _ = start('echo "$@"', SFM, SLURM_RESTART_COUNT="2").communicate(timeout=100)
+    assert output == "-m hpckit.apps.sfm case.toml --resume\n"
     options = [
         line
         for line in JOB.read_text().splitlines()
         if line.startswith("#SBATCH") and "job-name" not in line
     ]
-    assert set(options) <= set(KMEDOIDS.read_text().splitlines())
+    for other in (KMEDOIDS, SFM):
+        assert set(options) <= set(other.read_text().splitlines())
 
 
 @pytest.mark.skipif(not _slurm_answers(), reason="no Slurm on this machine")

@@ -79,7 +79,8 @@ def bundle_adjust(
     reproducible : the same bits on any number of ranks, a little slower
     checkpoint : a folder, where the solve is kept every `checkpoint_every` iterations; with
         `resume` it goes on from there, bit for bit (on another number of ranks if reproducible)
-    callback : called with each `Iteration`, on all ranks
+    callback : called with each `Iteration`, the start first, on all ranks; the solve ends there,
+        "stopped" and to be resumed, if one rank's says True
 
     Raises `ConfigError` on all ranks for arguments that are wrong or differ between ranks, for
     numbers that are not finite, for what does not fit in memory, and where the cost at the start is
@@ -194,12 +195,15 @@ class _Solve:
             solution = SOLVERS[solver].bind(self._system)
         loop = LevenbergMarquardt(self._system, self.posed, solution, self.clock, history)
 
-        def tell(iteration: Iteration, state: State, progress: Progress) -> None:
+        def tell(iteration: Iteration, state: State, progress: Progress) -> bool:
+            stop, number = False, iteration.number
             if self.callback:
                 with together(comm):
-                    self.callback(iteration)
-            if saving and iteration.number % self.given.checkpoint_every == 0:
+                    stop = self.callback(iteration) is True
+                stop = comm.allreduce(stop, MPI.LOR)
+            if saving and number and number % self.given.checkpoint_every == 0:
                 saving.save(state, progress, loop.history, self.space)
+            return stop
 
         final, termination = loop.run(start, progress, self.given.limits, tell)
         if saving and progress.done % self.given.checkpoint_every:

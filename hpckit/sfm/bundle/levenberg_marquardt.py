@@ -93,9 +93,12 @@ class LevenbergMarquardt:
         state: State,
         progress: Progress,
         limits: Limits,
-        tell: Callable[[Iteration, State, Progress], None],
+        tell: Callable[[Iteration, State, Progress], bool],
     ) -> tuple[State, str]:
-        """The last state that was accepted, and why it ended (collective)."""
+        """The last state that was accepted, and why it ended (collective).
+
+        tell : what to call after each iteration, and whether to stop
+        """
         with self._clock.part("linearise"):
             progress.cost = self._system.linearise(state)
             gradient = self._system.largest_gradient()
@@ -108,6 +111,8 @@ class LevenbergMarquardt:
             self._note(Iteration(
                 0, progress.cost, 0.0, gradient, 0.0, progress.radius, 0, self._seconds(), True
             ))  # fmt: skip
+            if tell(self.history[-1], state, progress):
+                return state, "stopped"
         while True:
             if gradient <= limits.gtol or progress.cost == 0:
                 return state, "converged_g" if progress.cost else "converged_f"
@@ -139,9 +144,11 @@ class LevenbergMarquardt:
                 progress.done, progress.cost, change, gradient, progress.rho, radius, linear,
                 self._seconds(), accepted,
             ))  # fmt: skip
-            tell(self.history[-1], state, progress)
+            stop = tell(self.history[-1], state, progress)
             if still:
                 return state, "converged_f"
+            if stop:
+                return state, "stopped"
 
     def _step(self, state: State, progress: Progress) -> tuple[State | None, float, float, int]:
         """The state after a step, None if there is none; its cost; what the model gains; and

@@ -12,6 +12,7 @@ TERMINATIONS = {
     "converged_g": "the gradient is below gtol",
     "max_iterations": "the iterations are used up",
     "radius": "no step lowers the cost any more",
+    "stopped": "the callback asked for it",
     "no_residuals": "nothing is observed that could be adjusted",
     "all_fixed": "everything is fixed",
 }

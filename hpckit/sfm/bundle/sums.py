@@ -10,8 +10,10 @@ from mpi4py import MPI
 from hpckit.collectives import Allreduce, empty
 from hpckit.collectives.channel import Channel
 from hpckit.comm.partition import starts
+from hpckit.trace import span
 
 LEAVES = 64  # of the tree of sums, whatever the number of ranks
+SPAN = "sums over ranks"  # by which `hpckit.trace` knows them, waiting included
 _LEVELS = LEAVES.bit_length()
 Add = Callable[[int, int, np.ndarray], None]  # add what blocks first:last contribute to an array
 
@@ -46,7 +48,8 @@ class Sum:
         if once and self._first:
             once(self._total)
         if self._plan:
-            self._plan()
+            with span(SPAN, self._total.nbytes):
+                self._plan()
         return self._total
 
 
@@ -75,6 +78,11 @@ class TreeSum:
         for node in self._mine:
             self._fill(*node, add)
             self._parts[node][:] = self._levels[node[0]]
+        with span(SPAN, self._levels[-1].nbytes):
+            self._exchange(once)
+        return self._levels[-1]
+
+    def _exchange(self, once: Callable[[np.ndarray], None] | None) -> None:
         if self._comm.rank:
             for node in self._mine:
                 self._comm.Send(self._parts[node], 0)
@@ -86,7 +94,6 @@ class TreeSum:
             if once:
                 once(self._levels[-1])
         self._comm.Bcast(self._levels[-1])
-        return self._levels[-1]
 
     def _fill(self, level: int, number: int, add: Add) -> None:
         """Sum a subtree of this rank's into the array of its level."""

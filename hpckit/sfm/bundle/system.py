@@ -136,9 +136,9 @@ class ReducedSystem:
         self._x = np.empty((blocks, width))
         self._y = np.empty((blocks, width))
         self._sum = TreeSum if reproducible else Sum
-        self._gradients = self._new_sum(2 * blocks * width + 1)
-        self._products = self._new_sum(layout.size + 1)
-        self._scalars = self._new_sum(1)
+        self._gradients = self.new_sum(2 * blocks * width + 1)
+        self._products = self.new_sum(layout.size + 1)
+        self._scalars = self.new_sum(1)
         self.damping = np.zeros(layout.size)
         self.gradient = np.zeros(layout.size)
         self.right = np.zeros(layout.size)
@@ -310,6 +310,11 @@ class ReducedSystem:
         modes[:, 3:6, 6] = self._state.translation
         return modes
 
+    def add_priors(self, x: np.ndarray, out: np.ndarray) -> None:
+        """out += (blocks of the priors) x, both (blocks, D, m); of what this rank counts."""
+        if self._priors and self._keeps_poses:
+            out[:, :6] += self._priors.hessian @ x[:, :6]
+
     def expand(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = P x, (blocks, D): zero where a column has no entry of x."""
         self._setup.expand(out.size, address(self.columns), address(x), address(out))
@@ -323,16 +328,17 @@ class ReducedSystem:
         """out += P' blocks."""
         self._setup.collect(blocks.size, address(self.columns), address(blocks), address(out))
 
-    def _new_sum(self, count: int) -> Sum | TreeSum:
+    def new_sum(self, count: int) -> Sum | TreeSum:
+        """A sum of `count` numbers over the eliminated blocks of all ranks, made once."""
         return self._sum(self.comm, count, self.table.ranges)
 
     @cached_property
     def _blocks(self) -> Sum | TreeSum:
-        return self._new_sum(len(self._pattern[0]) * self.shape.width**2)
+        return self.new_sum(len(self._pattern[0]) * self.shape.width**2)
 
     @cached_property
     def _diagonals(self) -> Sum | TreeSum:
-        return self._new_sum(self.shape.blocks * self.shape.width**2)
+        return self.new_sum(self.shape.blocks * self.shape.width**2)
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -62,7 +62,7 @@ def read(
         if behind not in (None, *BEHIND):
             raise ConfigError(f"behind is {behind!r}, but must be one of {', '.join(BEHIND)}")
         if comm.rank == 0:
-            whole = _read(Path(path), trust)
+            whole = read_whole(Path(path), trust)
             if behind is not None:
                 whole.behind = behind
             _check(Path(path), whole)
@@ -108,7 +108,13 @@ def write(
                 _write(whole, path, chosen, centres)
 
 
-def _read(path: Path, trust: str) -> Reconstruction:
+def read_whole(path: Path, trust: str) -> Reconstruction:
+    """Read a file by one process, without MPI: `read` on rank 0.
+
+    ::
+
+        whole = read_whole(Path("problem-49-7776-pre.txt"), "tracks")
+    """
     if path.is_dir():
         return read_colmap(_model_folder(path), trust)
     if not path.exists():

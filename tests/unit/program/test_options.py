@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 
 from hpckit.errors import ConfigError
+from hpckit.keys import InputFile, word
 from hpckit.program.options import help_text, parse, to_toml
 
 
@@ -30,6 +31,14 @@ class Config(msgspec.Struct):
     speed_of_sound: float = 340.0
     words: tuple[Literal["a", "b"], ...] = ()
     time: Time = msgspec.field(default_factory=Time)
+
+
+class Worded(msgspec.Struct):
+    """Something that is told in words."""
+
+    task: Annotated[Literal["read", "write"], word("what to do")] = "read"
+    input: Annotated[InputFile, word("of what")] = ""
+    name: str = "box"
 
 
 class Strict(msgspec.Struct):
@@ -232,3 +241,52 @@ def test_tables_in_lists_are_written_too():
 
     points = Points([Point(1.0, "a"), Point(2.0)], {"a b": 1})
     assert msgspec.convert(tomllib.loads(to_toml(points)), Points) == points
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["write", "a.txt"], ("write", "a.txt", "box")),
+        (["a.toml", "write"], ("write", "", "toml")),
+        (["write", "named", "other"], ("write", "other", "toml")),
+        (["--task", "write", "a.txt", "--name", "x"], ("write", "a.txt", "x")),
+        (["read", "--input", "a b"], ("read", "a b", "box")),
+        (["read", "7"], ("read", "7", "box")),
+    ],
+)
+def test_words_fill_keys_in_their_order(tmp_path, monkeypatch, words, expected):
+    for name in ("a", "named"):
+        (tmp_path / f"{name}.toml").write_text('name = "toml"')
+    monkeypatch.chdir(tmp_path)
+    assert parse(Worded, words, tmp_path)[1] == Worded(*expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["raed"], "task raed: invalid enum value 'raed', allowed: read|write"),
+        (["read", "x", "y"], r"'y' is a word too many: \[case\] \[task\] \[input\]"),
+        (["a.toml", "b.toml"], "only one case file"),
+        (["missing.toml"], "cannot read the case file 'missing.toml'"),
+    ],
+)
+def test_wrong_words_are_one_clear_line(tmp_path, words, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(Worded, words, tmp_path)
+
+
+def test_words_are_in_the_help():
+    assert "[case] [task] [input] [--key value ...]" in help_text(Worded, "p")
+    assert "[case] [--key value ...]" in help_text(Config, "p")
+
+
+def test_inputs_are_beside_the_case_or_below_the_folder_of_data(tmp_path, monkeypatch, case):
+    (tmp_path / "data").mkdir()
+    for name in ("case", "data"):
+        (tmp_path / "data" / f"{name}.txt").write_text("")
+    (tmp_path / "case.txt").write_text("")
+    monkeypatch.setenv("HPCKIT_DATA", str(tmp_path / "data"))
+    assert parse(Worded, [case("input = 'case.txt'")])[1].input == str(tmp_path / "case.txt")
+    found = parse(Worded, [case("input = 'data.txt'")])[1].input
+    assert found == str(tmp_path / "data" / "data.txt")
+    assert parse(Worded, [case("input = 'none.txt'")])[1].input == "none.txt"
