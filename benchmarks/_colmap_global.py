@@ -1,7 +1,7 @@
 """COLMAP's global stages, run by an interpreter that has pycolmap: `_colmap_global.py IN OUT`.
 
 IN is a .npz: `stage`, "rotations" or "positions", and the arrays of `benchmarks/sfm_global.py`.
-OUT becomes a .npz: `cpu`, seconds of process time of the stage alone, and `results`, of each repeat.
+OUT becomes a .npz: `cpu`, seconds of process time of the stage alone, and `results`.
 """
 
 import sys

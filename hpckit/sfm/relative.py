@@ -1,8 +1,8 @@
 """Relative poses of pairs of images, from the geometry and the inliers that COLMAP stored.
 
-A pair's matches y ~ K_2 (R K_1^-1 x + t / depth) obey y^T F x = 0 with F = K_2^-T [t]x R K_1^-1, or
-y ~ H x where they lie in a plane or the camera only turned. With E = K_2^T F K_1 = U diag(1,1,0) V^T
-the candidates are R = U W V^T or U W^T V^T and t = +-u_3 (Hartley & Zisserman, "Multiple view
+A pair's matches y ~ K_2 (R K_1^-1 x + t / depth) obey y^T F x = 0, F = K_2^-T [t]x R K_1^-1, or
+y ~ H x where they lie in a plane or the camera only turned. With E = K_2^T F K_1 = U diag(1, 1, 0)
+V^T the candidates are R = U W V^T or U W^T V^T and t = +-u_3 (Hartley & Zisserman, "Multiple view
 geometry", 9.6); H gives four as well (Ma et al., "An invitation to 3-D vision", 5.3). The candidate
 with most matches in front of both images is taken, and refined on all of them. Nothing is searched
 at random: wrong matches were left out before.
@@ -426,8 +426,8 @@ class _Kruppa:
         weight = self._weight / (_KRUPPA**2 + (r * r).sum(1))
         tiny = 1e-30j
         sides = (
-            self.residuals(first + tiny, second).imag / 1e-30,
-            self.residuals(first, second + tiny).imag / 1e-30,
+            np.imag(self.residuals(first + tiny, second)) / 1e-30,
+            np.imag(self.residuals(first, second + tiny)) / 1e-30,
         )
         a, g = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
         at = place[self.camera]  # -1, the last row, is left out in the end
