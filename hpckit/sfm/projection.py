@@ -123,9 +123,9 @@ def _residuals(
 ) -> tuple[np.ndarray, np.ndarray]:
     images, image = reconstruction.images, reconstruction.observations.image[piece]
     camera = images.camera[image]
-    x = rotations.rotate(images.quaternion[image], reconstruction.points.xyz[point])
-    x += images.translation[image]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = rotations.rotate(images.quaternion[image], reconstruction.points.xyz[point])
+        x += images.translation[image]
         xy = project(reconstruction.cameras, camera, x) - reconstruction.observations.xy[piece]
     return xy, depths(reconstruction.cameras, camera, x)
 
