@@ -97,7 +97,7 @@ def best_view(cloud: Cloud) -> View:
     flat = flat - np.outer(flat @ vertical, vertical)
     right = _unit(np.linalg.svd(flat, full_matrices=False)[2][0], np.array([1.0, 0.0, 0.0]))
     right = _unit(right - vertical * (right @ vertical), right)
-    depth = np.cross(right, vertical)  # away from the looker
+    depth = np.cross(vertical, right)  # away from the looker
     looks = cloud.axes[:, 2].mean(axis=0)
     if looks @ depth < 0:  # see what the cameras see: from behind them
         right, depth = -right, -depth
