@@ -22,11 +22,12 @@ From the matches of photographs to a model, in the order in which data goes thro
     bundle              bundle adjustment: everything at once, with losses, priors, covariance
     mapper              all of it, from a database to models
 
-`bundle_adjust` in `bundle/adjust.py` is the best file to begin with; the mathematics and its symbols
-are in `bundle/system.py` and `kernels`.
+`bundle/adjust.py` is the best file to begin with; the mathematics and its symbols are in
+`bundle/system.py` and `kernels`.
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust
+from hpckit.sfm.bundle.covariance import covariance
 from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
 from hpckit.sfm.bundle.result import Iteration, Result
 from hpckit.sfm.cameras import CameraModel, Cameras, camera_model
@@ -59,6 +60,7 @@ __all__ = [
     "average_rotations",
     "bundle_adjust",
     "camera_model",
+    "covariance",
     "from_arrays",
     "gather",
     "global_mapper",

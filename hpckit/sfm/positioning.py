@@ -299,7 +299,9 @@ class _Positioning:
         self._new_points, self._new_scale = np.empty((p, 3)), np.empty(m)
         self._ab, self._inverse, self._right = np.empty((m, 2)), np.empty((p, 6)), np.empty((p, 3))
         self._dense = n <= _DENSE
-        self._piece, pieces = (np.empty(0, np.int64), 0) if self._dense else pieces_of(tree, *_PIECES)
+        self._piece, pieces = (
+            (np.empty(0, np.int64), 0) if self._dense else pieces_of(tree, *_PIECES)
+        )
         self._pieces = pieces
         longest = int(np.diff(rays.start).max(initial=1))
         self._rooms = np.empty(longest, np.int64), np.empty((longest, 12))

@@ -113,13 +113,13 @@ def database_counts(path: Path) -> tuple[int, int, int, int]:
 
 def _adjustment(config: Config, counts: Counts, ranks: int) -> dict[str, str]:
     from hpckit.sfm.bundle.solvers import SOLVERS
-    from hpckit.sfm.bundle.solvers.auto import choose
+    from hpckit.sfm.bundle.solvers.auto import expect
 
     shape = shape_of(counts, ranks)
     own = system(shape)
     name, why = config.solver, "as asked for"
     if name == "auto":
-        name, why = choose(shape, available() - own)
+        name, why = expect(shape, available() - own)
     elif name not in SOLVERS:
         raise ConfigError(f"solver {name!r}: give {', '.join(SOLVERS)} or auto")
     data, solver = _data(counts, ranks), SOLVERS[name].memory(shape)

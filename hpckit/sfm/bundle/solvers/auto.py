@@ -27,9 +27,10 @@ def choose(comm: MPI.Intracomm, problem: Problem, shape: Shape, room: float) -> 
 
     room : bytes that it may take
     """
-    if shape.size <= _DENSE and SOLVERS["dense"].memory(shape) <= room:
-        return "dense", f"{shape.size} unknowns are no more than {_DENSE}"
-    iterative = "pcg" if SOLVERS["two_level"].possible(shape) else "two_level"
+    name, why = expect(shape, room)
+    if name == "dense":
+        return name, why
+    iterative = name
     if fault := SOLVERS["sparse"].possible(shape):
         return iterative, f"a sparse factorisation is not possible: {fault}"
     factor, entries, pairs = _factorisation(comm, problem)
@@ -45,6 +46,14 @@ def choose(comm: MPI.Intracomm, problem: Problem, shape: Shape, room: float) -> 
         f"about {direct:.2g} s a step by sparse factorisation, {by_iterations:.2g} s by iterations"
     )
     return ("sparse" if direct <= by_iterations else iterative), why
+
+
+def expect(shape: Shape, room: float) -> tuple[str, str]:
+    """What is taken where nothing but the counts is known, as before a run: never "sparse"."""
+    if shape.size <= _DENSE and SOLVERS["dense"].memory(shape) <= room:
+        return "dense", f"{shape.size} unknowns are no more than {_DENSE}"
+    name = "pcg" if SOLVERS["two_level"].possible(shape) else "two_level"
+    return name, f"{shape.size} unknowns, unless their pattern is sparse enough to be factored"
 
 
 def _factorisation(comm: MPI.Intracomm, problem: Problem) -> tuple[float, int, int]:
