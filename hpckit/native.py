@@ -70,6 +70,8 @@ _SETTINGS = (  # of the environment that change what numba makes
     "NUMBA_SLP_VECTORIZE",
 )
 _told: list[str] = []
+_OURS = Path(__file__).read_text()  # as this process runs it, whatever becomes of the file
+_texts: dict[str, str] = {}  # of modules as they were imported
 
 
 def export(*signatures: str) -> Callable[[Callable], Callable]:
@@ -81,6 +83,8 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
     def mark(function: Callable) -> Callable:
         table = sys.modules[function.__module__].__dict__.setdefault("__exports__", {})
+        if not table or function.__name__ in table:  # imported now, or again
+            _remember(function.__module__)
         for signature in signatures:
             pointer = re.search(r"(\w+)\*", signature)
             suffix = f"_{pointer[1]}" if len(signatures) > 1 and pointer else ""
@@ -143,7 +147,7 @@ def _entry(module: str) -> str:
     """Name of its library, which changes with the sources, the compiler and the CPU: machines may
     share a cache.
     """
-    parts = [_source(module), Path(__file__).read_text(), *_machine()]
+    parts = [_source(module), _OURS, *_machine()]
     return f"{module}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
 
@@ -219,7 +223,23 @@ def _statements(text: str) -> list[_Statement]:
     return found
 
 
+def _remember(module: str) -> None:
+    """What it and all that it imports look like now: files may be edited before kernels are made.
+
+    A kernel is named after the text that it was imported from, for it is made of that. So an
+    equation whose file changes while a program runs is compiled as it was, under the older name.
+    """
+    _texts.pop(module, None)
+    _texts[module] = text = _text(module)
+    for name, _ in _IMPORT.findall(text):
+        if name in sys.modules and name not in _texts and name != __name__:
+            _remember(name)
+
+
 def _text(module: str) -> str:
+    """As it was imported, where it or what imports it has kernels; else as it is now."""
+    if module in _texts:
+        return _texts[module]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no kernel module named {module!r}")
