@@ -25,6 +25,7 @@ from hpckit.sfm.reconstruction import Images, Reconstruction
 NEAREST = np.finfo(float).eps  # depths below are behind the camera, as in COLMAP
 _STEPS = 100  # of Newton or of halving a bracket: far fewer are taken
 _NEWTON = 20
+_CLOSE = 1e-15  # a relative step that changes nothing
 _PIECE = 1 << 14  # observations whose numbers fit into a cache
 
 
@@ -210,7 +211,7 @@ def _inverse(lens: _Lens, distance: np.ndarray) -> np.ndarray:
             high, low = np.where(above, t, high), np.where(above, low, t)
             step = t - (value - distance) / slope
             new = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-            done = np.abs(new - t) <= 1e-16 * np.abs(t)
+            done = np.abs(new - t) <= _CLOSE * t
             t = new
             if (done | none).all():
                 break
@@ -255,7 +256,10 @@ def _newton(lens: _Lens, plane: np.ndarray, target: np.ndarray) -> np.ndarray:
             step = np.column_stack(
                 [d * wrong[:, 0] - b * wrong[:, 1], a * wrong[:, 1] - c * wrong[:, 0]]
             )
-            plane = plane - step / det[:, None]
+            step /= det[:, None]
+            plane = plane - step
+            if not (np.abs(step) > _CLOSE * (1 + np.abs(plane))).any():
+                break
         wrong = np.linalg.norm(_distorted(lens, plane) - target, axis=1)
         good = (wrong < 1e-12 * (1 + np.linalg.norm(target, axis=1))) & (det > 0)
         good &= np.linalg.norm(plane, axis=1) < limit

@@ -90,6 +90,41 @@ def test_bad_ones(comm, name):
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
+LINES = [  # of the plain model: file, what it says, what it says now, and what is said of it
+    ("cameras.txt", "1 SIMPLE", "--1 SIMPLE", "line 2: '--1' is no whole number"),
+    ("cameras.txt", "2000", "9" * 25, "line 2: '9{24}'... is no whole number"),
+    ("cameras.txt", "1 SIMPLE_RADIAL 2000 1500", "1 SIMPLE_RADIAL", "line 2: "),
+    ("cameras.txt", " 900.0", " -900.0", "line 2: camera 1 has f = -900, .* positive"),
+    ("cameras.txt", "-0.05", "inf", "line 2: camera 1 has k = inf, .* finite"),
+    ("cameras.txt", "-0.05", "-0.05\n1 PINHOLE 9 9 1 1 1 1", "line 3: camera 1 was there before"),
+    ("images.txt", " 1 im000.jpg", "", "line 2: .* should be an image"),
+    ("images.txt", "im002.jpg\n", "im002.jpg\nnan 5 -1 ", "line 6: image 3 has a keypoint not"),
+    ("images.txt", "im002.jpg\n", "im002.jpg\n5 5 1.5 ", "line 7: 1.5 is no id of a point"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 300 0 1 0 ", "line 2: colours"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 7 0 ", "line 2: image 7 of the track"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 1 12 ", "line 2: .* image has 12"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 1 -3 ", "line 2: 1 -3 is no image"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 0 ", "line 2: .* 15 numbers"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 1 0 1 0 ", "line 2: .* tracks 2 times"),
+    ("points3D.txt", "128 128 128 0 1 0 ", "128 128 128 0 ", "images.txt, line 2: .* does not"),
+    ("points3D.txt", "2 -1.949", "2 -inf", "line 3: point 2 is not at a finite place|no number"),
+    ("points3D.txt", "2 -1.949", "-2 -1.949", "line 3: -2 is no id"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "said"), LINES)
+def test_bad_lines(comm, shared_path, file, old, new, said):
+    if comm.rank == 0:
+        shutil.copytree(FOLDER / "plain", shared_path / "model")
+        text = (shared_path / "model" / file).read_text()
+        assert old in text
+        (shared_path / "model" / file).write_text(text.replace(old, new, 1))
+    comm.barrier()
+    with pytest.raises(ConfigError, match=said) as caught:
+        read(shared_path / "model", comm)
+    assert file in str(caught.value) or "images.txt" in said
+
+
 @pytest.mark.parametrize("name", EXPECTED["extra_image"])
 def test_an_image_without_points(comm, name):
     summary = summarise(read(FOLDER / name, comm))
