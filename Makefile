@@ -26,6 +26,7 @@ demo: $(VENV)/.demo
 	$(DEMO)
 
 test: check
+	$(BIN)/python -m hpckit.apps.doctor --compile # so that no test waits for it
 	for ranks in 1 2 3 4; do $(BIN)/mpirun -n $$ranks $(BIN)/python -m pytest --with-mpi || exit 1; done
 
 check: $(VENV)/.test

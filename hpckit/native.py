@@ -21,8 +21,8 @@ and never allocate.
 
 A module may be a template: `native.load("hpckit.sfm.kernels.schur", D=9)` compiles it with its
 constant `D`, an integer at the left margin, set to 9. Loops of constant length are what compilers
-unroll; each set of constants is a library of its own. `OPTIONS` of a module are numba's, such as
-`{"fastmath": {"contract"}}`.
+unroll; each set of constants is a library of its own, and `SIZES` lists those that are used.
+`OPTIONS` of a module are numba's, such as `{"fastmath": {"contract"}}`.
 """
 
 from __future__ import annotations
@@ -113,17 +113,42 @@ def load(module: str, **constants: int) -> SimpleNamespace:
     return _kept(entry) or _make(module, entry, **constants)
 
 
-def modules() -> list[str]:
-    """All kernel modules of hpckit."""
+class Source(NamedTuple):
+    """A kernel module, and its constants where it is a template."""
+
+    module: str
+    constants: dict[str, int]
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in self.constants.items())
+        return f"{self.module} {values}".strip()
+
+
+def sources() -> list[Source]:
+    """All that hpckit has kernels of, templates once for each of their `SIZES`."""
     import pkgutil
 
     package = importlib.import_module("hpckit")
     names = [found.name for found in pkgutil.walk_packages(package.__path__, "hpckit.")]
     return [
-        name
+        Source(name, constants)
         for name in names
         if re.search(r"^from hpckit.native import .*\bexport\b", _text(name), re.MULTILINE)
+        for constants in _sizes(name)
     ]
+
+
+def _sizes(module: str) -> list[dict[str, int]]:
+    """What it is made for, by its literal `SIZES` or that of the module it imports them from."""
+    import ast
+
+    if "SIZES" not in _text(module):
+        return [{}]
+    for text in _used(module, frozenset(["SIZES"])):
+        for found in ast.parse(text).body:
+            if isinstance(found, ast.Assign) and ast.unparse(found.targets[0]) == "SIZES":
+                return ast.literal_eval(found.value)
+    return [{}]
 
 
 def is_kept(module: str, **constants: int) -> bool:

@@ -257,7 +257,7 @@ def test_all_modules_of_kernels_are_known():
         root / "native.py"
     }
     names = {".".join(path.relative_to(root.parent).with_suffix("").parts) for path in kernels}
-    assert len(names) > 10 and set(native.modules()) == names
+    assert len(names) > 10 and {source.module for source in native.sources()} == names
 
 
 def test_nobody_waits_for_a_process_that_is_stopped(builds, monkeypatch):
@@ -389,7 +389,7 @@ def test_compiled_beforehand_without_mpi(mpirun, tmp_path):
 import sys
 from hpckit import native
 from hpckit.apps.doctor import kernels as compiled
-native.modules = lambda: [{SMALL!r}]
+native.sources = lambda: [native.Source({SMALL!r}, {{}})]
 sys.exit(compiled.compile_all(1) or compiled.compile_all(1) or "mpi4py" in sys.modules)
 """
     job = mpirun(None, "-c", code, HPCKIT_CACHE=str(tmp_path), MPI4PY_LIBMPI="/nonexistent")

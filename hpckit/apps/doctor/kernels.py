@@ -23,30 +23,31 @@ def compile_all(ranks: int) -> int:
     ranks : processes that do so at once; whatever one of them compiles, the others of its host wait
         for.
     """
-    names, folder, fault = native.modules(), cache.home(), link.find().fault
+    sources = native.sources()
+    folder, fault = cache.home(), link.find().fault
     if fault and speaks():
         print(fault, file=sys.stderr)
     if folder is None or link.find().linker is None:
         return 1
-    workers = min(len(names), max(len(os.sched_getaffinity(0)) // max(ranks, 1), 1))
+    workers = min(len(sources), max(len(os.sched_getaffinity(0)) // max(ranks, 1), 1))
     with ProcessPoolExecutor(workers) as pool:
-        done = dict(zip(names, pool.map(_compile, names), strict=True))
+        seconds = list(pool.map(_compile, sources))
     if speaks():
         print(
-            *(f"{name:<45} {_text(seconds)}" for name, seconds in done.items()),
+            *(f"{source!s:<45} {_text(s)}" for source, s in zip(sources, seconds, strict=True)),
             f"kept in {folder}",
             sep="\n",
         )
-    return int(not all(map(native.is_kept, names)))
+    return int(not all(native.is_kept(s.module, **s.constants) for s in sources))
 
 
-def _compile(name: str) -> float:
+def _compile(source: native.Source) -> float:
     """Seconds that it took; 0 where it was there."""
     native.QUIET = threading.TIMEOUT_MAX  # the user knows
     begin = time.perf_counter()
-    if native.is_kept(name):
+    if native.is_kept(source.module, **source.constants):
         return 0.0
-    native.load(name)
+    native.load(source.module, **source.constants)
     return time.perf_counter() - begin
 
 

@@ -21,15 +21,15 @@ def software() -> list[str]:
         MPI.THREAD_FUNNELED: "funneled",
         MPI.THREAD_SERIALIZED: "serialized",
     }
-    standard, names = ".".join(map(str, MPI.Get_version())), native.modules()
+    standard = ".".join(map(str, MPI.Get_version()))
+    kept = [native.is_kept(source.module, **source.constants) for source in native.sources()]
     return [
         f"mpi       {mpi_library()}, standard {standard}, threads "
         f"{levels.get(MPI.Query_thread(), 'multiple')}",
         f"gpu       {_gpu_awareness()}",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",
-        f"kernels   {sum(map(native.is_kept, names))} of {len(names)} compiled for this machine, "
-        f"in {cache.home()}",
+        f"kernels   {sum(kept)} of {len(kept)} compiled for this machine, in {cache.home()}",
     ]
 
 

@@ -16,7 +16,8 @@ from hpckit.sfm.kernels.cameras import OPTIONS, fast
 from hpckit.sfm.kernels.stack import doubles
 
 OPTIONS = OPTIONS
-D, d = 9, 3  # constants of the template
+D, d = 9, 3  # constants of the template, one of SIZES
+SIZES = [{"D": 6, "d": 3}, {"D": 9, "d": 3}, {"D": 12, "d": 3}, {"D": 18, "d": 3}]
 
 
 @fast

@@ -19,10 +19,11 @@ import math
 from hpckit.native import export
 from hpckit.sfm.kernels.cameras import BAL, MAX, OPTIONS, differentiate, fast, pixel
 from hpckit.sfm.kernels.losses import rho
+from hpckit.sfm.kernels.sizes import SIZES  # noqa: F401  (hpckit.native reads them)
 from hpckit.sfm.kernels.stack import doubles
 
 OPTIONS = OPTIONS
-D, d = 9, 3  # constants of the template
+D, d = 9, 3  # constants of the template, one of SIZES
 NEAREST = 2.220446049250313e-16  # depths below are behind the camera, as in COLMAP
 KEEP, ZERO = 0, 1
 

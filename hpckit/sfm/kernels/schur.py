@@ -11,10 +11,11 @@ import math
 from hpckit.native import export
 from hpckit.sfm.kernels.blocks import rank_update
 from hpckit.sfm.kernels.cameras import OPTIONS, fast
+from hpckit.sfm.kernels.sizes import SIZES  # noqa: F401  (hpckit.native reads them)
 from hpckit.sfm.kernels.stack import doubles
 
 OPTIONS = OPTIONS
-D, d = 9, 3  # constants of the template
+D, d = 9, 3  # constants of the template, one of SIZES
 LEAST, MOST = 1e-6, 1e32  # of a diagonal element that damps, as in Ceres
 
 
