@@ -256,6 +256,8 @@ def _remember(module: str) -> None:
     A kernel is named after the text that it was imported from, for it is made of that. So an
     equation whose file changes while a program runs is compiled as it was, under the older name.
     """
+    if getattr(sys.modules[module], "__spec__", None) is None:
+        return  # a script: nobody can `load` its kernels
     _texts.pop(module, None)
     _texts[module] = text = _text(module)
     for name, _ in _IMPORT.findall(text):

@@ -60,12 +60,16 @@ class Location:
 
 @dataclass(frozen=True)
 class FileArray:
-    """An array in a file: `data` takes slices, `check(lead)` raises where what is wanted lacks."""
+    """An array in a file: `data` takes slices, `check(lead)` raises where what is wanted lacks.
+
+    north_up : the file says that its rows run from north to south
+    """
 
     name: str
     data: Any
     location: Location
     check: Callable[[tuple[int, ...]], None] = lambda lead: None
+    north_up: bool = False
 
 
 def find(path: Path, name: str | None, columns: tuple[int, int] | None = None) -> FileArray:
@@ -186,18 +190,18 @@ def _in_tiff(path: Path) -> FileArray:
         raise ConfigError(
             f"{path} is a TIFF: pip install tifffile, or gdal_translate -of netCDF {path} OUT.nc"
         ) from None
-    data, attributes = geotiff.read(path)
+    data, attributes, north_up = geotiff.read(path)
+    how = packing(str(path), attributes, data.dtype)
     return FileArray(
-        path.name,
-        data,
-        Location(data.shape, data.dtype, packing=packing(str(path), attributes, data.dtype)),
+        path.name, data, Location(data.shape, data.dtype, packing=how), north_up=north_up
     )
 
 
 def _in_grid(path: Path) -> FileArray:
     data, nothing = text.read_grid(path)
     how = packing(str(path), {"_FillValue": nothing}, data.dtype)
-    return FileArray(path.name, data, Location(data.shape, data.dtype, packing=how))
+    location = Location(data.shape, data.dtype, packing=how)
+    return FileArray(path.name, data, location, north_up=True)
 
 
 def _choose(path: Path, name: str | None, names: list[str]) -> str:

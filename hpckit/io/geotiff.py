@@ -14,8 +14,14 @@ from hpckit.errors import ConfigError
 _REDUCED, _MASK = 1, 4  # bits of a page's NewSubfileType: smaller copies, and masks
 
 
-def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The image, (rows, columns) or (bands, rows, columns), and its attributes as CF has them."""
+_SCALE, _TRANSFORMATION = 33550, 34264  # tags of GeoTIFF (OGC 19-008r4, annex B)
+
+
+def read(path: Path) -> tuple[np.ndarray, dict[str, Any], bool]:
+    """The image, (rows, columns) or (bands, rows, columns), its attributes, whether north is up.
+
+    The attributes are as CF has them; north is up where the file says that row 0 is in the north.
+    """
     with tifffile.TiffFile(path) as file:
         pages: list[Any] = [page for page in file.pages if not _subfile(page) & (_REDUCED | _MASK)]
         if len(pages) != 1:
@@ -25,6 +31,7 @@ def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
             )
         (page,) = pages
         attributes = _attributes(page)
+        north_up = _north_up(page)
         if 0 in page.databytecounts and "_FillValue" not in attributes:
             raise ConfigError(
                 f"{path}: {page.databytecounts.count(0)} tiles of its image were never written"
@@ -36,11 +43,20 @@ def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
                 f"cannot read {path}: {error}; gdal_translate -co COMPRESS=NONE {path} OUT.tif may "
                 "help"
             ) from error
-    return (np.moveaxis(data, -1, 0) if page.axes.endswith("S") else data), attributes
+    image = np.moveaxis(data, -1, 0) if page.axes.endswith("S") else data
+    return image, attributes, north_up
 
 
 def _subfile(page: Any) -> int:
     return int(page.subfiletype or 0)
+
+
+def _north_up(page: Any) -> bool:
+    """By the height of a row: a scale goes down the rows, a matrix maps (column, row) to (x, y)."""
+    if (matrix := page.tags.get(_TRANSFORMATION)) is not None:
+        return float(matrix.value[5]) < 0
+    scale = page.tags.get(_SCALE)
+    return scale is not None and float(scale.value[1]) > 0
 
 
 def _attributes(page: Any) -> dict[str, Any]:

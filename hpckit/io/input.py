@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import index as as_index
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from mpi4py import MPI
@@ -33,6 +33,7 @@ def read_field(
     out: np.ndarray | None = None,
     finite: bool = True,
     index: int | Sequence[int] | None = None,
+    first_row: Literal["north", "south"] | None = None,
 ) -> np.ndarray:
     """This rank's box of a global array of shape `grid.shape` (collective).
 
@@ -56,6 +57,8 @@ def read_field(
     finite : NaN and infinite values are an error.
     index : which entry of the first dimensions, such as time, where the file has more dimensions
         than the grid; -1 is the last one. May be left out where they are of length 1.
+    first_row : the edge of the map where rows are to begin. GeoTIFF and ASCII grids say where
+        theirs do, and are turned if need be; of others the rows, as with None, stay as they are.
 
     Raises `ConfigError` on all ranks when the file or the array is missing, damaged, not written in
     full or of another shape, or ranks ask for different things.
@@ -70,10 +73,12 @@ def read_field(
         )
         if out is not None:
             check_array("out", out)
-    same(comm, "the arguments of read_field", (path, name, kind, bool(finite), chosen))
+        if first_row not in (None, "north", "south"):
+            raise ConfigError(f"first_row={first_row!r} must be 'north', 'south' or None")
+    same(comm, "the arguments of read_field", (path, name, kind, bool(finite), chosen, first_row))
     with together(comm):
         if grid.rank == 0:
-            found = _chosen(path, find(path, name), grid.shape, chosen)
+            found = _turned(_chosen(path, find(path, name), grid.shape, chosen), first_row)
             _check_type(path, found, kind)
     where: Location = comm.bcast(found and found.location)
     with together(comm):
@@ -155,6 +160,13 @@ def _chosen(
     lead = tuple(i % n for i, n in zip(lead, more, strict=True))
     found.check(lead)
     return replace(found, location=replace(found.location, lead=lead))
+
+
+def _turned(found: FileArray, first_row: str | None) -> FileArray:
+    """With its rows from the other edge, where it says that they run from north to south."""
+    if not (found.north_up and first_row == "south"):
+        return found
+    return replace(found, data=found.data[..., ::-1, :], north_up=False)
 
 
 def _check_type(path: Path, found: FileArray, dtype: np.dtype) -> None:

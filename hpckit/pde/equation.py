@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -106,6 +106,7 @@ class Equation(Generic[S, O]):
     unit : of time.
     width : of the ghosts that the solver needs.
     on_map : whether it needs an input, a 2-D map of elevation with `bounds`.
+    first_row : the edge of the map, north or south, where the rows of its input begin.
     drawn_from : dimensions that its pictures need.
 
     Attributes
@@ -119,6 +120,7 @@ class Equation(Generic[S, O]):
     unit: ClassVar[str] = "s"
     width: ClassVar[int] = 1
     on_map: ClassVar[bool] = False
+    first_row: ClassVar[Literal["north", "south"] | None] = None
     drawn_from: ClassVar[int] = 1
     solver: S
     spacing: tuple[float, ...]

@@ -117,6 +117,7 @@ class HillslopeEquation(Equation[Hillslope, Options]):
     Options = Options
     unit = "yr"
     on_map = True
+    first_row = "north"
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)

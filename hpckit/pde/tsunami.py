@@ -74,6 +74,7 @@ class TsunamiEquation(Equation[ShallowWater, Options]):
 
     Options = Options
     on_map = True
+    first_row = "south"
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)

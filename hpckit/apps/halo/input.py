@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
@@ -10,6 +10,7 @@ from mpi4py import MPI
 from hpckit.comm.grid import Grid
 from hpckit.errors import together
 from hpckit.io.input import read_field
+from hpckit.pde import EQUATIONS
 
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def read_input(grid: Grid, config: Config) -> np.ndarray:
     """This rank's box of the input, refined where asked for: owned shape, float64 (collective)."""
-    what = {"name": config.variable or None, "index": config.index or None}
+    what: dict[str, Any] = {"name": config.variable or None, "index": config.index or None}
+    what["first_row"] = EQUATIONS[config.equation].first_row
     if config.refine == 1:
         return read_field(config.input, grid, **what)
     coarse = None

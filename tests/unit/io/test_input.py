@@ -355,6 +355,50 @@ def test_what_people_have(small, shared_path, name, write):
         read_field(path, small)
 
 
+def geotiff(*tags):
+    def write(path):
+        tifffile = pytest.importorskip("tifffile", reason="needs tifffile (extra geo)")
+        tifffile.imwrite(path, GRID.astype("f4"), extratags=tags)
+
+    return write
+
+
+def matrix(row):
+    """Of columns and rows to coordinates; `row` is the step in y from one row to the next."""
+    return (34264, 12, 16, (2.0, 0, 0, 5.0, 0, row, 0, 7.0, 0, 0, 0, 0, 0, 0, 0, 1.0), True)
+
+
+SCALE = (33550, 12, 3, (2.0, 2.0, 0.0), True)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "turned"),
+    [
+        ("z.asc", lambda path: ascii_grid(path, GRID + 10), True),
+        ("scale.tif", geotiff(SCALE), True),
+        ("matrix.tif", geotiff(matrix(-2.0)), True),
+        ("south.tif", geotiff(matrix(2.0)), False),
+        ("no map.tif", geotiff(), False),
+        ("z.npy", lambda path: np.save(path, GRID), False),
+    ],
+)
+def test_maps_that_say_where_north_is_are_turned(small, shared_path, name, write, turned):
+    if name.endswith(".tif"):
+        pytest.importorskip("tifffile", reason="needs the extra geo")
+    path = written(small, shared_path / name, write)
+    values = GRID + 10 if name == "z.asc" else GRID
+    for first in (None, "north"):
+        assert np.array_equal(read_field(path, small, first_row=first), mine(small, values))
+    values = values[::-1] if turned else values
+    assert np.array_equal(read_field(path, small, first_row="south"), mine(small, values))
+
+
+def test_an_unknown_first_row_is_refused_on_all_ranks(small, shared_path):
+    path = written(small, shared_path / "z.npy", lambda path: np.save(path, GRID))
+    with pytest.raises(ConfigError, match="first_row='up' must be 'north', 'south' or None"):
+        read_field(path, small, first_row="up")
+
+
 def test_without_the_library_one_line_says_what_to_do(small, shared_path, monkeypatch):
     head = b"II*\0\x08\0\0\0"
     path = written(small, shared_path / "z.tif", lambda path: path.write_bytes(head))
