@@ -209,6 +209,29 @@ def test_a_fixed_translation_stays(comm):
     assert (reconstruction.images.quaternion[2] != before.quaternion[2]).any()
 
 
+def test_nothing_is_observed(comm):
+    reconstruction = ring(comm)
+    seen = reconstruction.observations
+    seen.start = np.zeros_like(seen.start)
+    seen.image, seen.xy, seen.keypoint = seen.image[:0], seen.xy[:0], seen.keypoint[:0]
+    result = bundle_adjust(reconstruction)
+    assert result.termination == "no_residuals" and result.observations == 0
+    assert result.dropped.images.tolist() == reconstruction.images.ids.tolist()
+
+
+def test_images_that_see_nothing_stay(comm):
+    reconstruction = ring(comm, images=8, repeat=False)
+    seen = reconstruction.observations
+    keep = seen.image != 5
+    seen.start = np.concatenate([[0], np.cumsum(keep)])[seen.start]
+    seen.image, seen.xy, seen.keypoint = seen.image[keep], seen.xy[keep], seen.keypoint[keep]
+    before = reconstruction.images.copy()
+    result = bundle_adjust(reconstruction)
+    assert result.dropped.images.tolist() == [6]
+    moved = (reconstruction.images.translation != before.translation).any(axis=1)
+    assert np.flatnonzero(~moved).tolist() == [5]
+
+
 def test_all_fixed(comm):
     reconstruction = ring(comm)
     result = bundle_adjust(reconstruction, fix={"poses": True, "intrinsics": True, "points": True})
