@@ -369,14 +369,15 @@ class ReducedSystem:
     def _problem(self, state: State) -> list[int]:
         """Addresses that all kernels of residuals begin with."""
         table = self.table
+        first = 0 if self._keeps_poses else self._mine.start  # blocks are images from this one on
         arrays = (
             table.start,
             table.kept,
             self._point_of,
             table.xy,
-            state.rotation,
-            state.translation,
-            self._camera,
+            state.rotation[first:],
+            state.translation[first:],
+            self._camera[first:],
             self._model,
             state.parameters,
             state.points,
