@@ -166,9 +166,9 @@ def _mine(
         return np.flatnonzero(observed & points)
     with together(comm):
         wanted = np.unique(np.array([int(number) for number in points], np.int64))
-    there = comm.allreduce(np.isin(wanted, ids), MPI.LOR)
-    if not np.all(there):
-        raise ConfigError(f"covariance: there is no point of id {wanted[~np.array(there)][0]}")
+    found = comm.allreduce(np.isin(wanted, ids).astype(int))
+    if not found.all():
+        raise ConfigError(f"covariance: there is no point of id {wanted[found == 0][0]}")
     return np.flatnonzero(observed & np.isin(ids, wanted))
 
 
