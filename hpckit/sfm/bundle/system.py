@@ -132,7 +132,7 @@ class ReducedSystem:
         self._v = np.empty((mine, packed))
         self._g = np.empty((mine, d))
         self._step = np.empty((mine, d))
-        self._scratch = np.empty(max(2, d * width) * table.longest)
+        self._scratch = np.empty((d + 2) * width * table.longest)
         self._x = np.empty((blocks, width))
         self._y = np.empty((blocks, width))
         self._sum = TreeSum if reproducible else Sum
