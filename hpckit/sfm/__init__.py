@@ -33,7 +33,7 @@ from hpckit.sfm.bundle.result import Iteration, Result
 from hpckit.sfm.cameras import CameraModel, Cameras, camera_model
 from hpckit.sfm.distribute import from_arrays, gather, scatter
 from hpckit.sfm.formats import read, read_database, write
-from hpckit.sfm.losses import Cauchy, Huber, SoftL1
+from hpckit.sfm.losses import Cauchy, Huber, Loss, SoftL1
 from hpckit.sfm.mapper import global_mapper
 from hpckit.sfm.positioning import position_globally
 from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
@@ -49,6 +49,7 @@ __all__ = [
     "Huber",
     "Images",
     "Iteration",
+    "Loss",
     "Observations",
     "Points",
     "PosePrior",
