@@ -51,7 +51,15 @@ def weigh(n, start, image, ray, prior, centre, point, scale, huber, weight):
             rx, ry, rz = ray[3 * k] - s * dx, ray[3 * k + 1] - s * dy, ray[3 * k + 2] - s * dz
             square = rx * rx + ry * ry + rz * rz
             slope, rho = 1.0, square
-            if square > huber * huber:
+            along = ray[3 * k] * dx + ray[3 * k + 1] * dy + ray[3 * k + 2] * dz
+            if square <= huber * huber and along > 0.0:
+                # The best scale of a ray that fits: far points cannot move on with an old one.
+                s = max(along / (dx * dx + dy * dy + dz * dz), LEAST)
+                scale[k] = s
+                rx, ry, rz = ray[3 * k] - s * dx, ray[3 * k + 1] - s * dy, ray[3 * k + 2] - s * dz
+                square = rx * rx + ry * ry + rz * rz
+                rho = square
+            elif square > huber * huber:
                 length = math.sqrt(square)
                 slope, rho = huber / length, 2.0 * huber * length - huber * huber
             weight[k] = prior[image[k]] * slope
