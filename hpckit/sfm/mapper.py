@@ -314,7 +314,7 @@ def _adjusted(
         _adjust(model, stages)
     model, before = tracks, None
     for _ in range(_MAX_ROUNDS):
-        model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE)
+        model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE, split=True)
         _adjust(model, stages)
         seen = stages.count(model)
         if seen == before:
