@@ -33,6 +33,10 @@ from hpckit.sfm.spanning import Graph, Tree, pieces_of, spanning
 HUBER = 0.1  # of residuals of unit vectors: about 6 degrees
 _DENSE = 250  # images up to which the reduced matrix is dense
 _RADIUS = 1e6  # of the first trust region: small ones fold long loops of images
+_SETTLED = (
+    0.1  # part of its cost that a step must save: from then on points are put right freely, before
+)
+# they would fold what is still far from its shape
 _EXTENT = 100.0  # of the random start, where scales are 1: rays are short of everything at first
 _SOLVER_TOLERANCE = 1e-6  # relative residual of conjugate gradients: loose ones end in folds
 _PIECES = 200, 8  # of the coarse matrix: about how many, and of how many images at least
@@ -65,7 +69,7 @@ def position_globally(
     seed: int = 0,
     loss_scale: float = HUBER,
     max_iterations: int = 200,
-    tolerance: float = 3e-4,
+    tolerance: float = 1e-4,
 ) -> PositioningReport:
     """Find translations and points from rotations and observations (collective).
 
@@ -151,7 +155,7 @@ def solve_positions(
     seed: int = 0,
     loss_scale: float = HUBER,
     max_iterations: int = 200,
-    tolerance: float = 3e-4,
+    tolerance: float = 1e-4,
 ) -> tuple[np.ndarray, np.ndarray, PositioningReport]:
     """Centres of `n` images and this rank's points from rays of known direction (collective).
 
@@ -299,7 +303,9 @@ class _Positioning:
         self._new_points, self._new_scale = np.empty((p, 3)), np.empty(m)
         self._ab, self._inverse, self._right = np.empty((m, 2)), np.empty((p, 6)), np.empty((p, 3))
         self._dense = n <= _DENSE
-        self._piece, pieces = (np.empty(0, np.int64), 0) if self._dense else pieces_of(tree, *_PIECES)
+        self._piece, pieces = (
+            (np.empty(0, np.int64), 0) if self._dense else pieces_of(tree, *_PIECES)
+        )
         self._pieces = pieces
         longest = int(np.diff(rays.start).max(initial=1))
         self._rooms = np.empty(longest, np.int64), np.empty((longest, 12))
@@ -315,7 +321,7 @@ class _Positioning:
 
     def run(self, max_iterations: int, tolerance: float) -> str:
         """Take steps to the end; why that is."""
-        radius, shrink = _RADIUS, 2.0
+        radius, shrink, settled = _RADIUS, 2.0, False
         if not self.rays:
             return "no_rays"
         for _ in range(max_iterations):
@@ -323,6 +329,8 @@ class _Positioning:
             move = self._solve(1.0 / radius)
             kept = self.centres, self.points, self._scale
             fall = self._step(move, 1.0 / radius)
+            if settled:
+                self._rescue(True)
             cost, fall = self._evaluate(fall)
             if cost <= self.cost and fall <= 1e-3 * tolerance * self.cost:
                 self.history.append(cost)
@@ -340,8 +348,9 @@ class _Positioning:
                 continue
             radius, shrink = radius / max(1.0 / 3.0, 1.0 - (2.0 * quality - 1.0) ** 3), 2.0
             radius = min(radius, 1e16)
-            if self._rescue():
+            if not settled and self._rescue(False):
                 cost = self._evaluate(0.0)[0]
+            settled = settled or self.cost - cost <= _SETTLED * cost
             change, self.cost = self.cost - cost, cost
             self.history.append(cost)
             if change <= tolerance * cost:
@@ -360,13 +369,15 @@ class _Positioning:
         self._sum_scalars()
         return float(self._scalars[0]), float(self._scalars[1])
 
-    def _rescue(self) -> bool:
-        """Move points that ended behind an image; whether any rank has one that moved."""
+    def _rescue(self, every: bool) -> bool:
+        """Move points that ended behind an image, or `every` one that misses a ray; whether any
+        rank has one that moved.
+        """
         rays = self._rays
         arrays = rays.start, rays.image, rays.ray, rays.weights
         state = self.centres, self.points, self._scale
         arrays = map(address, (*arrays, *state))
-        self._scalars[0] = self._kernels.rescue(self._p, *arrays, self._huber)
+        self._scalars[0] = self._kernels.rescue(self._p, *arrays, self._huber, every)
         self._sum_scalars()
         return bool(self._scalars[0] > 0)
 
