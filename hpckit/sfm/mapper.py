@@ -124,8 +124,9 @@ def global_mapper(
         models = max(again, models, key=lambda each: sum(stages.count(m)[1] for m in each))
     if not models:
         raise ConfigError(
-            f"no {min_images} of the {len(graph.images)} images are connected by matches that fit "
-            "one scene: match more pairs, or lower min_images or min_views (at least 2)"
+            f"no {min_images} of the {len(graph.images)} images are connected by matches of points "
+            "that they see from different places: match more pairs, or lower min_images or "
+            "min_views (at least 2)"
         )
     return models
 

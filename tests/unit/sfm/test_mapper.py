@@ -14,6 +14,7 @@ from hpckit.sfm.filters import centres
 from hpckit.sfm.formats import read, read_database, write
 from hpckit.sfm.mapper import global_mapper
 from hpckit.sfm.projection import residuals
+from hpckit.sfm.viewgraph import Config
 
 
 def written(shared_path, comm, scene, **options):
@@ -110,6 +111,68 @@ def test_wrong_matches(comm, shared_path):
     assert len(model.images) == 8
     assert databases.off(centres(model.images), scene.centres) < 5e-3
     assert total(model, len(model.points))[0] > 100 and mean_error(model) < 0.6
+
+
+def flat(scene):
+    scene.xyz[:, 2] = 0.0
+
+
+def in_line(scene):
+    scene.centres = np.linspace([-2, 0, -6], [2, 0, -6], len(scene.centres))
+
+
+def forward(scene):
+    scene.centres = np.linspace([0, 0, -8], [0, 0, -5], len(scene.centres))
+    scene.R = np.tile(np.eye(3), (len(scene.centres), 1, 1))
+
+
+@pytest.mark.parametrize("change", [flat, in_line, forward])
+def test_special_scenes(comm, shared_path, change):
+    """Points in a plane; images in a line, and one behind the other."""
+    scene = databases.scene()
+    change(scene)
+    (model,) = global_mapper(written(shared_path, comm, scene.look(), stored="E"), comm)
+    assert len(model.images) == 6 and mean_error(model) < 1e-3
+    assert databases.off(centres(model.images), scene.centres) < 1e-5
+
+
+def test_chain(comm, shared_path):
+    """Images that only match the next ones: tracks join what pairs do not."""
+    scene = databases.scene(images=8, points=100)
+    pairs = [(i, i + 1) for i in range(7)]
+    (model,) = global_mapper(written(shared_path, comm, scene, stored="E", pairs=pairs), comm)
+    assert total(model, len(model.points), len(model.observations)).tolist() == [100, 800]
+    assert databases.off(centres(model.images), scene.centres) < 1e-5
+
+
+def test_panorama(comm, shared_path):
+    """Images from one place show no depth."""
+    scene = databases.scene(noise=0.2)
+    graph = read_database(written(shared_path, comm, scene, stored="E"), comm)
+    graph.E[:], graph.F[:], graph.H[:] = np.nan, np.nan, np.eye(3)
+    graph.config[:] = Config.PANORAMIC
+    graph.keypoints[:] = graph.keypoints[0:60][np.argsort(scene.order[0])][
+        np.concatenate(scene.order)
+    ]
+    with pytest.raises(ConfigError, match=r"no 3 of the 6 images .* from different places"):
+        global_mapper(graph, comm)
+
+
+def test_ranks_agree(comm, shared_path):
+    """The same model as on one rank, to what sums in another order change."""
+    scene = databases.scene(images=8, points=120, noise=0.5)
+    path = written(shared_path, comm, scene, stored="E")
+    (model,), (alone,) = global_mapper(path, comm), global_mapper(path, MPI.COMM_SELF)
+    assert total(model, len(model.points), len(model.observations)).tolist() == [120, 960]
+    np.testing.assert_allclose(centres(model.images), centres(alone.images), atol=1e-4)
+    np.testing.assert_allclose(model.images.quaternion, alone.images.quaternion, atol=1e-4)
+    xyz = np.concatenate(comm.allgather(model.points.xyz))
+    np.testing.assert_allclose(xyz, alone.points.xyz, atol=2e-4)
+    np.testing.assert_array_equal(
+        np.concatenate(comm.allgather(model.observations.keypoint)), alone.observations.keypoint
+    )
+    different = [model.images, model.cameras]
+    assert len(set(comm.allgather(repr([vars(each) for each in different])))) == 1
 
 
 def test_components(comm, shared_path):
