@@ -177,7 +177,7 @@ class _Stages:
 def _check(limits: _Limits) -> None:
     counts = {name: getattr(limits, name) for name in ("min_images", "min_views")}
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 2:
             raise ConfigError(f"{name} is {value!r}, but must be an integer of at least 2")
     if not 0 < limits.max_error < np.inf:
         raise ConfigError(f"max_error is {limits.max_error}, but must be above 0 pixels")
