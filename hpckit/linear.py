@@ -1,7 +1,7 @@
-"""Linear systems of stencils on a grid: PETSc matrices and Krylov solvers on our partition.
+"""Linear systems by PETSc: of stencils on our grids, and of operators that only multiply.
 
-The only file that imports PETSc, and only when a system is made. Rows are numbered as PETSc wants
-them: rank after rank, each rank's owned cells in C order.
+The only file that imports PETSc, and only when a system is made. Rows of a grid are numbered as
+PETSc wants them: rank after rank, each rank's owned cells in C order.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,7 +115,10 @@ class System:
         size = (int(np.prod(grid.owned_shape())), total)
         self._matrix = PETSc.Mat().createAIJ((size, size), csr=csr, comm=grid.comm)
         self._x, self._b = self._matrix.createVecs()
-        self._solver = self._make_solver(PETSc, chosen)
+        self._solver = PETSc.KSP().create(grid.comm)
+        self._solver.setOperators(self._matrix)
+        self._solver.setInitialGuessNonzero(True)
+        _configure(PETSc, self._solver, chosen)
         self._reasons = {
             v: k for k, v in vars(PETSc.KSP.ConvergedReason).items() if isinstance(v, int)
         }
@@ -145,27 +148,107 @@ class System:
         x[...] = self._x.array_r.reshape(shape)
         return iterations
 
-    def _make_solver(self, PETSc: Any, chosen: dict[str, str | None]) -> Any:
-        """A KSP with these options, set up; they are taken out of PETSc's global table again."""
-        prefix = f"hpckit_{next(_count)}_"
-        table = PETSc.Options(prefix)
-        for name, value in chosen.items():
-            table.setValue(name, value)
-        solver = PETSc.KSP().create(self._grid.comm)
-        solver.setOperators(self._matrix)
-        solver.setOptionsPrefix(prefix)
-        solver.setInitialGuessNonzero(True)
-        solver.setFromOptions()
-        solver.setUp()
-        used = getattr(table, "used", lambda _: True)  # old releases of petsc4py cannot tell
-        unread = [name for name in chosen if not used(prefix + name)]
-        for name in chosen:
-            table.delValue(name)
-        if unread:
-            raise ConfigError(
-                f"PETSc does not know the option{'s' * (len(unread) > 1)} -{', -'.join(unread)}"
-            )
+
+class Operator:
+    """A x = b for an A that only multiplies, by one of PETSc's Krylov methods.
+
+    Vectors are whole on each rank, and PETSc does the same on all of them: where `multiply`
+    communicates, all ranks call it alike.
+
+    Parameters: `size` of x; `multiply(x, y)` and `precondition(r, z)` write what A and about its
+    inverse make of one (size,) float64 array into the other; PETSc `options` come on top of CG. An
+    option nobody reads is a `ConfigError`. A SciPy CSR array of A, given to `solve`, is there for
+    options that name one of PETSc's preconditioners (-pc_type) instead of ours.
+
+    ::
+
+        operator = Operator(3, lambda x, y: np.multiply(x, 2.0, out=y), np.copyto)
+        iterations = operator.solve(b, x, 1e-8)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        multiply: Callable[[np.ndarray, np.ndarray], object],
+        precondition: Callable[[np.ndarray, np.ndarray], object],
+        options: str = "",
+    ) -> None:
+        self._PETSc = PETSc = petsc()
+        self._chosen = {"ksp_type": "cg", **_parse(options)}
+        self.needs_matrix = "pc_type" in self._chosen
+        self._shell = PETSc.Mat().createPython(size, _Callback(multiply), comm=PETSc.COMM_SELF)
+        self._shell.setUp()
+        self._x, self._b = self._shell.createVecs()
+        self._precondition = _Callback(precondition)
+        self._solver = None if self.needs_matrix else self._made(None)
+
+    def solve(
+        self, b: np.ndarray, x: np.ndarray, tolerance: float, matrix: Any = None
+    ) -> int | None:
+        """Improve x until |b - A x| <= tolerance |b|; the iterations, None where A is indefinite.
+
+        matrix : a SciPy CSR array of A, if `needs_matrix`
+        """
+        if self.needs_matrix:
+            self._solver = self._made(matrix)
+        solver = self._solver
+        assert solver is not None
+        solver.setTolerances(rtol=tolerance)
+        solver.setInitialGuessNonzero(bool(x.any()))  # direct solvers refuse to start from one
+        self._x.array_w[...] = x
+        self._b.array_w[...] = b
+        solver.solve(self._b, self._x)
+        reason, reasons = solver.getConvergedReason(), self._PETSc.KSP.ConvergedReason
+        x[...] = self._x.array_r
+        if reason < 0 and reason != reasons.DIVERGED_MAX_IT:
+            return None
+        return solver.getIterationNumber() if np.isfinite(x).all() else None
+
+    def _made(self, matrix: Any) -> Any:
+        PETSc = self._PETSc
+        solver = PETSc.KSP().create(PETSc.COMM_SELF)
+        if matrix is None:
+            solver.setOperators(self._shell)
+            solver.getPC().setType("python")
+            solver.getPC().setPythonContext(self._precondition)
+        else:
+            csr = (*(a.astype(PETSc.IntType) for a in (matrix.indptr, matrix.indices)), matrix.data)
+            given = PETSc.Mat().createAIJ(matrix.shape, csr=csr, comm=PETSc.COMM_SELF)
+            solver.setOperators(self._shell, given)
+        solver.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+        _configure(PETSc, solver, self._chosen)
         return solver
+
+
+class _Callback:
+    """What PETSc calls for a matrix, or for a preconditioner, that is a function."""
+
+    def __init__(self, function: Callable[[np.ndarray, np.ndarray], object]) -> None:
+        self._function = function
+
+    def mult(self, _: Any, x: Any, y: Any) -> None:
+        self._function(x.array_r, y.array_w)
+
+    apply = mult
+
+
+def _configure(PETSc: Any, solver: Any, chosen: dict[str, str | None]) -> None:
+    """Give a KSP these options and set it up; they are taken out of PETSc's global table again."""
+    prefix = f"hpckit_{next(_count)}_"
+    table = PETSc.Options(prefix)
+    for name, value in chosen.items():
+        table.setValue(name, value)
+    solver.setOptionsPrefix(prefix)
+    solver.setFromOptions()
+    solver.setUp()
+    used = getattr(table, "used", lambda _: True)  # old releases of petsc4py cannot tell
+    unread = [name for name in chosen if not used(prefix + name)]
+    for name in chosen:
+        table.delValue(name)
+    if unread:
+        raise ConfigError(
+            f"PETSc does not know the option{'s' * (len(unread) > 1)} -{', -'.join(unread)}"
+        )
 
 
 def _parse(options: str) -> dict[str, str | None]:

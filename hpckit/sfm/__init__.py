@@ -16,3 +16,20 @@ From photographs' matches to a model, in the order in which the files come:
     filters             which observations, points and images stay
     mapper              `global_mapper`: from a database to models, by all stages
 """
+
+from hpckit.sfm.bundle.adjust import bundle_adjust
+from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
+from hpckit.sfm.bundle.result import Iteration, Result
+from hpckit.sfm.losses import Cauchy, Huber, Loss, SoftL1
+
+__all__ = [
+    "Cauchy",
+    "Huber",
+    "Iteration",
+    "Loss",
+    "PosePrior",
+    "PositionPrior",
+    "Result",
+    "SoftL1",
+    "bundle_adjust",
+]

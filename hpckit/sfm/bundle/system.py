@@ -132,13 +132,13 @@ class ReducedSystem:
         self._v = np.empty((mine, packed))
         self._g = np.empty((mine, d))
         self._step = np.empty((mine, d))
-        self._scratch = np.empty(max(2, d * width) * table.longest)
+        self._scratch = np.empty((d + 2) * width * table.longest)
         self._x = np.empty((blocks, width))
         self._y = np.empty((blocks, width))
         self._sum = TreeSum if reproducible else Sum
-        self._gradients = self._new_sum(2 * blocks * width + 1)
-        self._products = self._new_sum(layout.size + 1)
-        self._scalars = self._new_sum(1)
+        self._gradients = self.new_sum(2 * blocks * width + 1)
+        self._products = self.new_sum(layout.size + 1)
+        self._scalars = self.new_sum(1)
         self.damping = np.zeros(layout.size)
         self.gradient = np.zeros(layout.size)
         self.right = np.zeros(layout.size)
@@ -310,6 +310,11 @@ class ReducedSystem:
         modes[:, 3:6, 6] = self._state.translation
         return modes
 
+    def add_priors(self, x: np.ndarray, out: np.ndarray) -> None:
+        """out += (blocks of the priors) x, both (blocks, D, m); of what this rank counts."""
+        if self._priors and self._keeps_poses:
+            out[:, :6] += self._priors.hessian @ x[:, :6]
+
     def expand(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = P x, (blocks, D): zero where a column has no entry of x."""
         self._setup.expand(out.size, address(self.columns), address(x), address(out))
@@ -323,16 +328,17 @@ class ReducedSystem:
         """out += P' blocks."""
         self._setup.collect(blocks.size, address(self.columns), address(blocks), address(out))
 
-    def _new_sum(self, count: int) -> Sum | TreeSum:
+    def new_sum(self, count: int) -> Sum | TreeSum:
+        """A sum of `count` numbers over the eliminated blocks of all ranks, made once."""
         return self._sum(self.comm, count, self.table.ranges)
 
     @cached_property
     def _blocks(self) -> Sum | TreeSum:
-        return self._new_sum(len(self._pattern[0]) * self.shape.width**2)
+        return self.new_sum(len(self._pattern[0]) * self.shape.width**2)
 
     @cached_property
     def _diagonals(self) -> Sum | TreeSum:
-        return self._new_sum(self.shape.blocks * self.shape.width**2)
+        return self.new_sum(self.shape.blocks * self.shape.width**2)
 
     @cached_property
     def _pattern(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -341,9 +347,7 @@ class ReducedSystem:
         if n <= _ALL_PAIRS:
             pairs = np.stack(np.triu_indices(n), axis=1).astype(np.int32)
             return pairs, np.zeros(1, np.int64), np.zeros(1, np.int32), 0
-        mine = _keys(self.table, n, self._setup.pairs)
-        diagonal = np.arange(n, dtype=np.int64) * (n + 1)
-        everyone = np.unique(np.concatenate([diagonal, *self.comm.allgather(mine)]))
+        everyone = joined(self.comm, self.table, n)
         mask = _table_size(2 * len(everyone)) - 1
         keys, values = np.full(mask + 1, -1, np.int64), np.empty(mask + 1, np.int32)
         arrays = [address(a) for a in (everyone, keys, values)]
@@ -365,14 +369,15 @@ class ReducedSystem:
     def _problem(self, state: State) -> list[int]:
         """Addresses that all kernels of residuals begin with."""
         table = self.table
+        first = 0 if self._keeps_poses else self._mine.start  # blocks are images from this one on
         arrays = (
             table.start,
             table.kept,
             self._point_of,
             table.xy,
-            state.rotation,
-            state.translation,
-            self._camera,
+            state.rotation[first:],
+            state.translation[first:],
+            self._camera[first:],
             self._model,
             state.parameters,
             state.points,
@@ -433,6 +438,15 @@ def memory_of(problem: Problem) -> int:
     of_observations = 8 * (2 * (width + d) + 2) * len(table.kept)
     of_blocks = 8 * (2 * packed + 2 * d + 1) * (len(table.start) - 1)
     return of_observations + of_blocks + 8 * 5 * blocks * width
+
+
+def joined(comm: MPI.Intracomm, table: Table, n: int) -> np.ndarray:
+    """i * n + j of all pairs i <= j of n kept blocks that an eliminated one joins, and of all i, i:
+    sorted, the same on all ranks (collective).
+    """
+    mine = _keys(table, n, native.load(f"{_KERNELS}.setup").pairs)
+    diagonal = np.arange(n, dtype=np.int64) * (n + 1)
+    return np.unique(np.concatenate([diagonal, *comm.allgather(mine)]))
 
 
 def _keys(table: Table, n: int, find: Callable[..., int]) -> np.ndarray:

@@ -20,6 +20,12 @@ class Preconditioner(Protocol):
         """For the system's linearisation and damping of now."""
         ...
 
+    def start(self, b: np.ndarray, x: np.ndarray, r: np.ndarray) -> float:
+        """Set x to where to start and r to b - S x; the square of the norm of b that residuals are
+        compared with.
+        """
+        ...
+
     def __call__(self, r: np.ndarray, out: np.ndarray) -> None:
         """out = M^-1 r, the same bits on all ranks."""
         ...
@@ -65,6 +71,13 @@ class SchurJacobi:
         # One rank's, for libraries may round differently from process to process.
         system.comm.Bcast(self._inverse)
 
+    def start(self, b: np.ndarray, x: np.ndarray, r: np.ndarray) -> float:
+        self(b, r)
+        size = self._setup.dot(len(b), address(b), address(r))
+        x[:] = 0
+        r[:] = b
+        return size
+
     def __call__(self, r: np.ndarray, out: np.ndarray) -> None:
         arrays = [address(a) for a in (self._inverse, r, out)]
         n = len(self._first), address(self._first), len(r), self._widest
@@ -102,12 +115,12 @@ class ConjugateGradients:
         """The step; None where S is found not to be positive definite."""
         self._preconditioner.update()
         r, z, p, q = self._r, self._z, self._p, self._q
-        x = np.zeros(len(r))
-        r[:] = self._system.right
+        x = np.empty(len(r))
+        first = self._preconditioner.start(self._system.right, x, r)
         self._preconditioner(r, z)
         p[:] = z
-        rz = first = self._dot(r, z)
-        if not np.isfinite(rz):
+        rz = self._dot(r, z)
+        if not np.isfinite(first + rz):
             return None
         iterations = 0
         while rz > tolerance**2 * first and iterations < _MOST:  # not if it is NaN

@@ -1,0 +1,111 @@
+"""What images leave undetermined: depths, separate parts, and freedoms of the whole scene."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpckit.errors import ConfigError
+from hpckit.sfm.bundle.system import ReducedSystem
+
+_FLAT = 1e-11  # of the least eigenvalue of a point's V, of unit diagonal: its depth is not seen
+_NONE = 1e-11  # of an eigenvalue of a matrix of unit diagonal
+_COUNTED = 4000  # unknowns up to which eigenvalues are counted
+
+
+class Deficient(ConfigError):
+    """The normal equations have freedoms that the gauge does not hold."""
+
+    def __init__(self, freedoms: int | None, has_gauge: bool) -> None:
+        count = "more freedoms" if freedoms is None else f"{freedoms} freedoms"
+        held = (
+            "than the 7 that a gauge holds" if freedoms is None else "and a gauge holds 7 of them"
+        )
+        if not has_gauge:
+            count = "freedoms" if freedoms is None else count
+            held = "and nothing that is fixed holds them: take gauge='first+scale', or fix more"
+        super().__init__(
+            f"covariance: the images leave {count}, {held}"
+            + (
+                "; fix what they do not show, such as the focal length of cameras that look at a "
+                "plane or move little: fix={'intrinsics': True}"
+                if has_gauge
+                else ""
+            )
+        )
+
+
+def check_depths(system: ReducedSystem) -> None:
+    """`ConfigError` where no baseline shows how far points are (collective)."""
+    comm, at = system.comm, system.linearisation
+    start, D = at.start, system.shape.width
+    lengths = np.diff(start)
+    point = np.repeat(np.arange(len(lengths)), lengths)
+    V = np.empty((len(lengths), 3, 3))
+    for a, b in np.ndindex(3, 3):
+        products = at.jacobian[:, :, D + a] * at.jacobian[:, :, D + b]
+        V[:, a, b] = np.bincount(point, products.sum(axis=1), len(lengths))
+    diagonal = np.einsum("paa->pa", V)
+    free = (lengths > 0) & (diagonal > 0).all(axis=1)
+    scale = 1 / np.sqrt(diagonal[free])
+    scaled = V[free] * scale[:, :, None] * scale[:, None, :]
+    flat = np.linalg.eigvalsh(scaled)[:, 0] < _FLAT if len(scaled) else np.zeros(0, bool)
+    count, total = comm.allreduce(np.array([flat.sum(), free.sum()]))
+    if count:
+        raise ConfigError(
+            f"covariance: {count} of {total} points have no depth: the cameras that see them stand "
+            "at one place, or on one line with the point (no baseline)"
+        )
+
+
+def components(system: ReducedSystem, seen: np.ndarray) -> None:
+    """`ConfigError` where images fall into parts that share no point (collective)."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    comm, at, n = system.comm, system.linearisation, system.shape.blocks
+    kept = at.kept.astype(np.int64)
+    follows = np.ones(len(kept), bool)
+    follows[at.start[:-1][np.diff(at.start) > 0]] = False
+    after = np.flatnonzero(follows)
+    edges = np.unique(np.concatenate(comm.allgather(np.unique(kept[after - 1] * n + kept[after]))))
+    graph = csr_array((np.ones(len(edges)), (edges // n, edges % n)), shape=(n, n))
+    parts = connected_components(graph, directed=False)[1][seen]
+    sizes = sorted(np.unique(parts, return_counts=True)[1].tolist(), reverse=True)
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"covariance: the images fall into {len(sizes)} parts that share no point, of "
+            f"{', '.join(map(str, sizes[:10]))} images: nothing says where they are to each other, "
+            f"7 freedoms each; take them apart"
+        )
+
+
+def diagonal(system: ReducedSystem, blocks: np.ndarray) -> np.ndarray:
+    """Of P'S P: (size,) float64."""
+    pairs, columns = system.pattern(), system.columns
+    found = np.zeros(system.shape.size)
+    own = pairs[:, 0] == pairs[:, 1]
+    at = columns[pairs[own, 0]]
+    there = at >= 0
+    np.add.at(found, at[there], np.einsum("kii->ki", blocks[own])[there])
+    i, j = columns[pairs[~own, 0]], columns[pairs[~own, 1]]
+    pair, a, b = np.nonzero((i[:, :, None] == j[:, None, :]) & (i[:, :, None] >= 0))
+    np.add.at(found, i[pair, a], 2 * blocks[~own][pair, a, b])
+    return found
+
+
+def deficiency(system: ReducedSystem, blocks: np.ndarray) -> int | None:
+    """How many eigenvalues of P'S P are zero, or None where it is too large to count.
+
+    blocks : scaled, so that the diagonal of P'S P is one
+    """
+    size, columns = system.shape.size, system.columns
+    if size > _COUNTED:
+        return None
+    matrix = np.zeros((size, size))
+    for (i, j), block in zip(system.pattern(), blocks, strict=True):
+        a, b = columns[i] >= 0, columns[j] >= 0
+        at = np.ix_(columns[i][a], columns[j][b])
+        np.add.at(matrix, at, block[np.ix_(a, b)])
+        if i != j:
+            np.add.at(matrix, at[::-1], block[np.ix_(a, b)])
+    return int((np.linalg.eigvalsh(matrix) < _NONE).sum())
