@@ -12,10 +12,10 @@ From the matches of photographs to a model, in the order in which data goes thro
     synthetic           generated reconstructions whose truth is known
 
     viewgraph           pairs of images and their matches
-    relative            poses of pairs, and focal lengths, from two-view geometries
+    relative, two_view  poses of pairs, and focal lengths, from what a database says of pairs
     rotation_averaging  rotations of images from those of pairs (`spanning` is its start)
     tracks              keypoints that are one point
-    positioning         centres of images, and points, from rays
+    positioning         centres of images, and points, from rays (`ray_solver` does it)
     triangulation       points from the images that see them
     filters             which observations and images are good enough
     similarity          the rotation, scale and shift between two sets of points
@@ -27,7 +27,7 @@ From the matches of photographs to a model, in the order in which data goes thro
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust
-from hpckit.sfm.bundle.covariance import covariance
+from hpckit.sfm.bundle.covariance import Covariance, covariance
 from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
 from hpckit.sfm.bundle.result import Iteration, Result
 from hpckit.sfm.cameras import CameraModel, Cameras, camera_model
@@ -46,6 +46,7 @@ __all__ = [
     "CameraModel",
     "Cameras",
     "Cauchy",
+    "Covariance",
     "Huber",
     "Images",
     "Iteration",
