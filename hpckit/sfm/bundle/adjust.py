@@ -216,8 +216,19 @@ class _Solve:
         plain = self._system.reprojection_cost(final)
         whole = self.posed.whole(comm, final)
         points = self.posed.points_of(comm, final)
-        _write_back(self.reconstruction, self.masks, self.space, whole, points)
+        self._write_back(whole, points)
         return math.sqrt(2 * plain / self.surveyed.total)
+
+    def _write_back(self, whole: State, points: np.ndarray) -> None:
+        """What was free and is observed; all else keeps its bits."""
+        images, space = self.reconstruction.images, self.space
+        moved = self.masks.points & (np.diff(self.surveyed.start) > 0)
+        self.reconstruction.points.xyz[moved] = space.points_out(points[moved])
+        moved = self.masks.poses.any(axis=1) & (self.surveyed.observations_of_image > 0)
+        translation = space.translations_out(whole.quaternion, whole.translation)
+        images.quaternion[moved] = whole.quaternion[moved]
+        images.translation[moved] = translation[moved]
+        self.reconstruction.cameras.parameters[:] = whole.parameters
 
     def _new_system(self, priors: Priors | None) -> ReducedSystem:
         return ReducedSystem(
@@ -229,20 +240,6 @@ class _Solve:
             priors=priors,
             reproducible=self.given.reproducible,
         )
-
-
-def _write_back(
-    reconstruction: Reconstruction, masks: Free, space: Frame, whole: State, points: np.ndarray
-) -> None:
-    """What was free; what was fixed keeps its bits."""
-    images, xyz = reconstruction.images, reconstruction.points.xyz
-    world = space.points_out(points)
-    xyz[masks.points] = world[masks.points]
-    moved = masks.poses.any(axis=1)
-    translation = space.translations_out(whole.quaternion, whole.translation)
-    images.quaternion[moved] = whole.quaternion[moved]
-    images.translation[moved] = translation[moved]
-    reconstruction.cameras.parameters[:] = whole.parameters
 
 
 def _moves(masks: Free) -> bool:

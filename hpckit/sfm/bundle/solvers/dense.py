@@ -43,7 +43,7 @@ class _Bound:
 
     def _factor(self, blocks: np.ndarray) -> int:
         """Solve on this rank, 0; else why LAPACK could not."""
-        from scipy.linalg import lapack
+        from scipy.linalg import get_lapack_funcs
 
         matrix, system = self._matrix, self._system
         assert matrix is not None
@@ -57,7 +57,8 @@ class _Bound:
         matrix[np.diag_indices(len(matrix))] += system.damping
         if not np.isfinite(matrix.diagonal()).all():
             return 1
-        factor, fault = lapack.dpotrf(matrix, lower=1, overwrite_a=1, clean=0)
+        factorise, solve = get_lapack_funcs(("potrf", "potrs"), (matrix,))
+        factor, fault = factorise(matrix, lower=1, overwrite_a=1, clean=0)
         if not fault:
-            self._x[:-1], fault = lapack.dpotrs(factor, system.right, lower=1)
+            self._x[:-1], fault = solve(factor, system.right, lower=1)
         return fault or int(not np.isfinite(self._x[:-1]).all())
