@@ -1,7 +1,7 @@
 """COLMAP's global stages, run by an interpreter that has pycolmap: `_colmap_global.py IN OUT`.
 
-IN is a .npz: `stage`, "rotations" or "positions", and the arrays of `benchmarks/sfm_global.py`.
-OUT becomes a .npz: `cpu`, seconds of process time of the stage alone, and `results`, of each repeat.
+IN is a .npz of a case of `benchmarks/sfm_global.py`. OUT becomes one of `cpu`, seconds of process
+time of the stage alone, and `result`.
 """
 
 import sys
@@ -28,7 +28,7 @@ def reconstruction(rotations, focal=1.0, centres=None, keypoints=None):
     return model
 
 
-def rotation_averaging(given):
+def rotation_averaging(given, seed):
     model = reconstruction(np.tile([1.0, 0.0, 0.0, 0.0], (int(given["n"]), 1)))
     graph = pycolmap.PoseGraph()
     for (i, j), q in zip(given["edges"], given["relative"], strict=True):
@@ -36,7 +36,7 @@ def rotation_averaging(given):
         edge = pycolmap.PoseGraphEdge(pycolmap.Rigid3d(turn, np.zeros(3)))
         edge.num_matches = 100
         graph.add_edge(int(i) + 1, int(j) + 1, edge)
-    options = pycolmap.RotationEstimatorOptions(random_seed=1)
+    options = pycolmap.RotationEstimatorOptions(random_seed=seed)
     begin = time.process_time()
     assert pycolmap.run_rotation_averaging(options, graph, model, [])
     cpu = time.process_time() - begin
@@ -68,12 +68,6 @@ def global_positioning(given, seed):
 if __name__ == "__main__":
     given = dict(np.load(sys.argv[1]))
     pycolmap.logging.minloglevel = 2
-    cpu, results = [], []
-    for seed in range(int(given["repeats"])):
-        if given["stage"] == "rotations":
-            seconds, result = rotation_averaging(given)
-        else:
-            seconds, result = global_positioning(given, seed + 1)
-        cpu.append(seconds)
-        results.append(result)
-    np.savez(sys.argv[2], cpu=cpu, results=results, version=pycolmap.__version__)
+    stage = rotation_averaging if given["stage"] == "rotations" else global_positioning
+    cpu, result = stage(given, int(given["seed"]))
+    np.savez(sys.argv[2], cpu=cpu, result=result)

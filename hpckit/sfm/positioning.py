@@ -14,6 +14,7 @@ numbers per image and iteration.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,12 +28,14 @@ from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.projection import unproject
 from hpckit.sfm.reconstruction import Reconstruction
+from hpckit.sfm.spanning import Graph, Tree, pieces_of, spanning
 
 HUBER = 0.1  # of residuals of unit vectors: about 6 degrees
 _DENSE = 250  # images up to which the reduced matrix is dense
 _RADIUS = 1e6  # of the first trust region: small ones fold long loops of images
 _EXTENT = 100.0  # of the random start, where scales are 1: rays are short of everything at first
-_SOLVER_TOLERANCE = 1e-3  # relative residual of conjugate gradients
+_SOLVER_TOLERANCE = 1e-6  # relative residual of conjugate gradients: loose ones end in folds
+_PIECES = 200, 8  # of the coarse matrix: about how many, and of how many images at least
 _SOLVER_ITERATIONS = 1000
 
 
@@ -170,8 +173,9 @@ def solve_positions(
         _check_options(seed, loss_scale, max_iterations, tolerance)
     options = n, rays.weights, seed, loss_scale, max_iterations, tolerance
     same(comm, "n, weights and options of global positioning", options)
-    component = _components(comm, n, rays)
-    solver = _Positioning(comm, rays, seed, loss_scale)
+    tree = _joined(comm, n, rays)
+    component = tree.component
+    solver = _Positioning(comm, rays, seed, loss_scale, tree)
     termination = solver.run(max_iterations, tolerance)
     centres, points = solver.centres, solver.points
     _normalise(component, _seen(comm, n, rays), centres, points, rays)
@@ -237,24 +241,19 @@ def _check_options(seed: int, loss_scale: float, max_iterations: int, tolerance:
         raise ConfigError(f"tolerance must be a number of at least 0, got {tolerance}")
 
 
-def _components(comm: MPI.Intracomm, n: int, rays: _Rays) -> np.ndarray:
-    """First image of the component of each image: images that see one point are in one."""
-    first = np.repeat(rays.start[:-1], np.diff(rays.start))
-    parent = _united(n, rays.image[first], rays.image)
-    if comm.size > 1:
-        parents = np.concatenate(comm.allgather(parent))
-        parent = _united(n, np.tile(np.arange(n), comm.size), parents)
-    return parent
+def _joined(comm: MPI.Intracomm, n: int, rays: _Rays) -> Tree:
+    """A spanning forest of images that see the same points, along those that share most.
 
-
-def _united(n: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    edges = np.stack([a, b], axis=1).astype(np.int64)
-    order, parent, taken = np.arange(len(edges)), np.arange(n), np.empty(n, np.int64)
-    kernels = native.load("hpckit.sfm.kernels.averaging")
-    kernels.forest(len(edges), *map(address, (edges, order, parent, taken)))
-    while (parent[parent] != parent).any():
-        parent = parent[parent]
-    return parent
+    Images that are neighbours in a point's list are joined, which is enough to connect them.
+    """
+    inside = np.ones(len(rays.image), bool)
+    inside[rays.start[:-1][np.diff(rays.start) > 0]] = False
+    second = np.flatnonzero(inside)
+    ends = np.sort(np.stack([rays.image[second - 1], rays.image[second]], axis=1), axis=1)
+    keys, counts = np.unique(ends[:, 0].astype(np.int64) * n + ends[:, 1], return_counts=True)
+    edges = np.stack([keys // n, keys % n], axis=1)
+    nothing = np.tile([1.0, 0.0, 0.0, 0.0], (len(edges), 1))
+    return spanning(comm, n, Graph(edges, nothing, counts.astype(float)))[1]
 
 
 def _seen(comm: MPI.Intracomm, n: int, rays: _Rays) -> np.ndarray:
@@ -288,7 +287,9 @@ def _normalise(
 class _Positioning:
     """Levenberg-Marquardt on centres, points and scales."""
 
-    def __init__(self, comm: MPI.Intracomm, rays: _Rays, seed: int, huber: float) -> None:
+    def __init__(
+        self, comm: MPI.Intracomm, rays: _Rays, seed: int, huber: float, tree: Tree
+    ) -> None:
         n, p, m = len(rays.weights), len(rays.start) - 1, len(rays.image)
         self._comm, self._rays, self._huber = comm, rays, huber
         self._kernels = native.load("hpckit.sfm.kernels.positioning")
@@ -298,7 +299,11 @@ class _Positioning:
         self._new_points, self._new_scale = np.empty((p, 3)), np.empty(m)
         self._ab, self._inverse, self._right = np.empty((m, 2)), np.empty((p, 6)), np.empty((p, 3))
         self._dense = n <= _DENSE
-        size = 16 * n + (9 * n * n if self._dense else 0)
+        self._piece, pieces = (np.empty(0, np.int64), 0) if self._dense else pieces_of(tree, *_PIECES)
+        self._pieces = pieces
+        longest = int(np.diff(rays.start).max(initial=1))
+        self._rooms = np.empty(longest, np.int64), np.empty((longest, 12))
+        size = 16 * n + (9 * n * n if self._dense else 16 * pieces * pieces)
         self._sums = np.empty(size)
         self._y = np.empty((n, 3))
         self._scalars = np.empty(2)
@@ -319,6 +324,10 @@ class _Positioning:
             kept = self.centres, self.points, self._scale
             fall = self._step(move, 1.0 / radius)
             cost, fall = self._evaluate(fall)
+            if cost <= self.cost and fall <= 1e-3 * tolerance * self.cost:
+                self.history.append(cost)
+                self.cost = cost
+                return "converged"
             quality = (self.cost - cost) / fall if fall > 0.0 else -1.0
             if not quality > 1e-3:
                 self.centres, self.points, self._scale = kept
@@ -373,6 +382,12 @@ class _Positioning:
             arrays = rays.start, rays.image, *state[:2], self._ab, self._inverse
             matrix = self._sums[16 * n :]
             self._kernels.matrix(p, *map(address, arrays), 3 * n, address(matrix))
+        else:
+            self._offset = _from_middles(self._piece, self._pieces, self.centres)
+            arrays = rays.start, rays.image, *state[:2], self._ab, self._inverse
+            arrays += self._piece, self._offset
+            out = self._sums[16 * n :], *self._rooms
+            self._kernels.coarse(p, *map(address, arrays), 4 * self._pieces, *map(address, out))
         self._sum_up()
 
     def _solve(self, damping: float) -> np.ndarray:
@@ -387,7 +402,36 @@ class _Positioning:
         if self._dense:
             return self._solve_dense(blocks, right)
         taken = own[:, [10, 11, 12, 11, 13, 14, 12, 14, 15]].reshape(n, 3, 3)
-        return self._solve_by_gradients(blocks, right, np.linalg.inv(blocks - taken))
+        inverse = np.linalg.inv(blocks - taken)
+        return self._solve_by_gradients(blocks, right, self._preconditioner(blocks, inverse))
+
+    def _preconditioner(self, blocks: np.ndarray, inverse: np.ndarray):
+        """r -> D^-1 r + Z (Z^T S Z)^-1 Z^T r, D the diagonal blocks of S."""
+        if not self._pieces:
+            return lambda r: np.einsum("nij,nj->ni", inverse, r)
+        member = np.flatnonzero(self._piece >= 0)
+        piece, offset = self._piece[member], self._offset[member]
+        modes = np.zeros((len(member), 3, 4))
+        modes[:, range(3), range(3)], modes[:, :, 3] = 1.0, offset
+        matrix = self._sums[16 * self._n :].reshape(self._pieces, 4, self._pieces, 4).copy()
+        own = np.einsum("nia,nij,njb->nab", modes, blocks[member], modes)
+        place = np.arange(self._pieces)
+        matrix[place, :, place, :] += _by_piece(piece, own.reshape(-1, 16), self._pieces).reshape(
+            -1, 4, 4
+        )
+        flat = matrix.reshape(4 * self._pieces, -1)
+        # Damping alone holds the scene's place and size: what rounding left of it may be negative.
+        flat[np.diag_indices_from(flat)] *= 1.0 + 1e-10
+        coarse = np.linalg.pinv(flat, rcond=1e-14, hermitian=True)
+
+        def both(r: np.ndarray) -> np.ndarray:
+            z = np.einsum("nij,nj->ni", inverse, r)
+            sums = _by_piece(piece, np.einsum("nia,ni->na", modes, r[member]), self._pieces)
+            correction = (coarse @ sums.ravel()).reshape(-1, 4)
+            z[member] += np.einsum("nia,na->ni", modes, correction[piece])
+            return z
+
+        return both
 
     def _solve_dense(self, blocks: np.ndarray, right: np.ndarray) -> np.ndarray:
         from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -403,10 +447,13 @@ class _Positioning:
         return cho_solve(factor, right.ravel(), check_finite=False).reshape(n, 3)
 
     def _solve_by_gradients(
-        self, blocks: np.ndarray, right: np.ndarray, inverse: np.ndarray
+        self,
+        blocks: np.ndarray,
+        right: np.ndarray,
+        precondition: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
         x, r = np.zeros_like(right), right.copy()
-        z = np.einsum("nij,nj->ni", inverse, r)
+        z = precondition(r)
         p = z.copy()
         rz = first = float((r * z).sum())
         for _ in range(_SOLVER_ITERATIONS):
@@ -420,7 +467,7 @@ class _Positioning:
             alpha = rz / curvature
             x += alpha * p
             r -= alpha * product
-            z = np.einsum("nij,nj->ni", inverse, r)
+            z = precondition(r)
             new = float((r * z).sum())
             p *= new / rz
             p += z
@@ -449,6 +496,22 @@ class _Positioning:
         self.points, self._scale = self._spare
         self._new_points, self._new_scale = old
         return fall
+
+
+def _by_piece(piece: np.ndarray, values: np.ndarray, pieces: int) -> np.ndarray:
+    """(pieces, k): sums of rows."""
+    return np.stack([np.bincount(piece, column, pieces) for column in values.T], axis=1)
+
+
+def _from_middles(piece: np.ndarray, pieces: int, centres: np.ndarray) -> np.ndarray:
+    """(n, 3): from the middle of each image's piece, in units of the piece's size."""
+    member = piece >= 0
+    own, offset = piece[member], np.zeros_like(centres)
+    count = np.maximum(np.bincount(own, minlength=pieces), 1)[:, None]
+    offset[member] = centres[member] - (_by_piece(own, centres[member], pieces) / count)[own]
+    square = _by_piece(own, (offset[member] ** 2).sum(1)[:, None], pieces) / count
+    offset[member] /= np.sqrt(np.maximum(square, 1e-300))[own]
+    return offset
 
 
 def _random_start(comm: MPI.Intracomm, seed: int, n: int, p: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """Relative poses of pairs of images, from the geometry and the inliers that COLMAP stored.
 
-A pair's matches y ~ K_2 (R K_1^-1 x + t / depth) obey y^T F x = 0 with F = K_2^-T [t]x R K_1^-1, or
-y ~ H x where they lie in a plane or the camera only turned. With E = K_2^T F K_1 = U diag(1,1,0) V^T
-the candidates are R = U W V^T or U W^T V^T and t = +-u_3 (Hartley & Zisserman, "Multiple view
+A pair's matches y ~ K_2 (R K_1^-1 x + t / depth) obey y^T F x = 0, F = K_2^-T [t]x R K_1^-1, or
+y ~ H x where they lie in a plane or the camera only turned. With E = K_2^T F K_1 = U diag(1, 1, 0)
+V^T the candidates are R = U W V^T or U W^T V^T and t = +-u_3 (Hartley & Zisserman, "Multiple view
 geometry", 9.6); H gives four as well (Ma et al., "An invitation to 3-D vision", 5.3). The candidate
 with most matches in front of both images is taken, and refined on all of them. Nothing is searched
 at random: wrong matches were left out before.
@@ -13,6 +13,8 @@ auto-calibration from fundamental matrices", WACV 2020).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from mpi4py import MPI
@@ -29,7 +31,10 @@ _IN_FRONT = 0.7  # of a pair's matches, at least
 _PIXELS = 1.0  # scale of the loss of Sampson errors
 _NO_PARALLAX = 1.5  # pixels by which matches may miss a mere rotation, in the median
 _MOST_CHANGE = 10.0  # of a focal length
-_SCAN = np.geomspace(1 / 4, 4, 49)  # common factors of focal lengths that are tried first
+_SCAN = np.geomspace(1 / 4, 4, 33)  # common factors of focal lengths that are tried first
+_FINE = np.geomspace(_SCAN[0] / _SCAN[1], _SCAN[1] / _SCAN[0], 11)  # then: a step to both sides
+_PAIRS = 200  # that are tried with each: those with most matches
+_DOUBT = 20.0  # the most by which one pair counts against a focal length, and what makes it clear
 _KRUPPA = 0.01  # scale of the loss of Kruppa's equations
 
 
@@ -143,6 +148,15 @@ class _Pairs:
         self._kernels.refine(len(those), *map(address, arrays))
         return r, t
 
+    def misses(self, r: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Of each pair the sum over matches of log(1 + e^2), e their Sampson errors in pixels."""
+        pair = self._graph.match_pair
+        q = np.einsum("kij,kj->ki", r[pair], self._x)
+        a, b = np.cross(t[pair], q), np.cross(t[pair], self._y)
+        square = (a * a).sum(1) + (b * b).sum(1)
+        e = (self._y * a).sum(1) / np.sqrt(square + 1e-300) * self._focal[pair]
+        return np.bincount(pair, np.log1p(e * e), len(self._graph))
+
     def turned(self) -> tuple[np.ndarray, np.ndarray]:
         """The rotation that alone explains each pair's matches best, and by how many pixels half of
         them miss it at most (Arun et al., "Least-squares fitting of two 3-D point sets", 1987).
@@ -243,40 +257,81 @@ def focal_lengths(
     unknown : (cameras,) bool, those to find; None: those without `graph.prior_focal`
     min_inliers : pairs with fewer are left out
 
-    Returns (cameras,) float64 pixels, the same on all ranks: factors on fx and fy alike where a
-    camera has both (the mean is returned). A camera that is known, is in no pair with F, or whose
-    result is more than 10 times off, keeps its value. ::
+    Returns (cameras,) float64 pixels, the same on all ranks: means of fx and fy, whose ratio is to
+    be kept. A common factor is found first, by the Sampson errors that remain of the pairs with
+    most matches, and taken if these say clearly that a smaller and a larger one are worse; then, if
+    several cameras are free, each one's own by Kruppa's equations. What pairs say nothing of, or
+    contradict, keeps its value. ::
 
         focal = focal_lengths(graph)
 
-    Source: Fetzer et al., WACV 2020; the residual is that of Kruppa's equations in F's singular
-    vectors, both sides of length one, under Cauchy's loss.
+    Source: Fetzer et al., WACV 2020, for Kruppa's equations in F's singular vectors; both sides are
+    of length one here, under Cauchy's loss.
     """
-    before = _focal_of(graph.cameras)
-    free = ~graph.prior_focal if unknown is None else np.asarray(unknown, bool)
-    equations = _Kruppa(graph, min_inliers)
+    comm, before = graph.comm, _focal_of(graph.cameras)
+    free = ~graph.prior_focal if unknown is None else np.array(unknown, bool)
+    usable = np.isfinite(graph.F).all((1, 2)) & (np.abs(graph.F).sum((1, 2)) > 0)
+    usable &= (graph.inliers >= min_inliers) & ~np.isin(graph.config, _PLANES)
+    usable &= free[graph.images.camera[graph.pairs]].any(1)
+    chosen = _strongest(graph.select(usable))
     used = np.zeros(len(before), np.int64)
-    np.add.at(used, equations.camera.ravel(), 1)
-    graph.comm.Allreduce(MPI.IN_PLACE, used)
-    free = np.flatnonzero(free & (used > 0))
-    if not len(free):
+    np.add.at(used, chosen.images.camera[chosen.pairs].ravel(), 1)
+    comm.Allreduce(MPI.IN_PLACE, used)
+    free = free & (used > 0)
+    if not free.any():
         return before
-    offset = np.zeros(len(before))
-    offset[free] = np.log(_scanned(graph.comm, equations, free, len(before)))
-    offset = _descended(graph.comm, equations, free, offset)
-    offset[np.abs(offset) > np.log(_MOST_CHANGE)] = 0.0
+    factor = _scanned(comm, chosen, free, _SCAN)
+    if factor:
+        factor = _scanned(comm, chosen, free, factor * _FINE) or factor
+    offset = np.where(free, np.log(factor or 1.0), 0.0)
+    if factor and free.sum() > 1:
+        each = _descended(comm, _Kruppa(chosen), np.flatnonzero(free), offset)
+        far = np.abs(each - offset) > np.log(_MOST_CHANGE)
+        each[far] = offset[far]
+        if _total(comm, chosen, each) < _total(comm, chosen, offset):
+            offset = each
     return before * np.exp(offset)
 
 
-def _scanned(comm: MPI.Intracomm, equations: _Kruppa, free: np.ndarray, n: int) -> float:
-    """The best factor of all focal lengths together."""
-    costs = np.zeros(len(_SCAN))
-    for k, factor in enumerate(_SCAN):
-        offset = np.zeros(n)
-        offset[free] = np.log(factor)
-        costs[k] = equations.cost(offset)
-    comm.Allreduce(MPI.IN_PLACE, costs)
-    return float(_SCAN[np.argmin(costs)])
+def _strongest(graph: ViewGraph) -> ViewGraph:
+    """The pairs of all ranks with most matches."""
+    counts = np.sort(np.concatenate(graph.comm.allgather(graph.inliers)))[::-1]
+    return graph.select(graph.inliers >= counts[_PAIRS]) if len(counts) > _PAIRS else graph
+
+
+def _sampson_costs(graph: ViewGraph, factor: np.ndarray) -> np.ndarray:
+    """Of each pair the sum of log(1 + e^2), e in pixels, after focal lengths are multiplied."""
+    cameras = graph.cameras.copy()
+    for i in range(len(cameras)):
+        cameras.parameters[i, cameras.model_of(i).focal] *= factor[i]
+    pairs = _Pairs(replace(graph, cameras=cameras))
+    every = np.arange(len(graph))
+    pose = pairs.best(every, *_from_essential(pairs.essential()))
+    return pairs.misses(*pairs.refined(every, *pose))
+
+
+def _scanned(
+    comm: MPI.Intracomm, graph: ViewGraph, free: np.ndarray, factors: np.ndarray
+) -> float | None:
+    """The common factor that suits most pairs; None if they do not say that both smaller and larger
+    ones are worse.
+    """
+    costs = np.array([_sampson_costs(graph, np.where(free, f, 1.0)) for f in factors])
+    excess = np.minimum(costs - costs.min(0), _DOUBT).sum(1)
+    comm.Allreduce(MPI.IN_PLACE, excess)
+    best = int(np.argmin(excess))
+    ends = min(excess[: best + 1].max(), excess[best:].max()) - excess[best]
+    if best in (0, len(excess) - 1) or (factors is _SCAN and ends < _DOUBT):
+        return None
+    # The vertex of the parabola through three logarithmic steps.
+    left, middle, right = excess[best - 1 : best + 2]
+    shift = 0.5 * (left - right) / max(left - 2 * middle + right, 1e-300)
+    return float(factors[best] * (factors[1] / factors[0]) ** np.clip(shift, -0.5, 0.5))
+
+
+def _total(comm: MPI.Intracomm, graph: ViewGraph, offset: np.ndarray) -> float:
+    """Root costs, summed: no pair outweighs all others."""
+    return _sum(comm, float(np.sqrt(_sampson_costs(graph, np.exp(offset))).sum()))
 
 
 def _descended(
@@ -319,17 +374,15 @@ class _Kruppa:
     parallel, and both begin with a positive number.
     """
 
-    def __init__(self, graph: ViewGraph, min_inliers: int) -> None:
+    def __init__(self, graph: ViewGraph) -> None:
         matrices = calibration_matrices(graph.cameras)
-        those = np.isfinite(graph.F).all((1, 2)) & (graph.inliers >= min_inliers)
-        those &= (np.abs(graph.F).sum((1, 2)) > 0) & ~np.isin(graph.config, _PLANES)
-        self.camera = graph.images.camera[graph.pairs[those]]
+        self.camera = graph.images.camera[graph.pairs]
         first, second = (matrices[self.camera[:, s]] for s in (0, 1))
         # Focal lengths as they are now become 1: offsets are logarithms of factors.
-        f = second.transpose(0, 2, 1) @ graph.F[those] @ first
+        f = second.transpose(0, 2, 1) @ graph.F @ first
         self._u, self._s, v = np.linalg.svd(f)
         self._v = v.transpose(0, 2, 1)
-        self._weight = np.minimum(graph.inliers[those], 200).astype(float)
+        self._weight = np.minimum(graph.inliers, 200).astype(float)
 
     def residuals(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(pairs, 3), where the first and second focal lengths have these logarithms of factors."""
@@ -373,8 +426,8 @@ class _Kruppa:
         weight = self._weight / (_KRUPPA**2 + (r * r).sum(1))
         tiny = 1e-30j
         sides = (
-            self.residuals(first + tiny, second).imag / 1e-30,
-            self.residuals(first, second + tiny).imag / 1e-30,
+            np.imag(self.residuals(first + tiny, second)) / 1e-30,
+            np.imag(self.residuals(first, second + tiny)) / 1e-30,
         )
         a, g = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
         at = place[self.camera]  # -1, the last row, is left out in the end

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -28,6 +27,7 @@ from hpckit.collectives import Allreduce
 from hpckit.errors import ConfigError, same, together
 from hpckit.native import address
 from hpckit.sfm import rotations
+from hpckit.sfm.spanning import Graph, Tree, first_pieces, pieces_of, spanning
 
 _PIECES = 256  # of the coarse matrix: it is dense, and factored in each step
 _UNIFORM, _L1, _GEMAN_MCCLURE = 0, 1, 2  # as in the kernel `weigh`
@@ -88,7 +88,7 @@ def average_rotations(
         graph = _checked(n, edges, relative, weights)
         _check_options(loss, max_iterations, tolerance)
     same(comm, "n and options of rotation averaging", (n, loss, max_iterations, tolerance))
-    q, tree = _spanning(comm, n, graph)
+    q, tree = spanning(comm, n, graph)
     solver = _Averaging(comm, graph, q, tree)
     termination = solver.run(loss, max_iterations, tolerance)
     _anchor(q, tree.component)
@@ -105,23 +105,7 @@ def average_rotations(
     return q, report
 
 
-class _Graph(NamedTuple):
-    """This rank's pairs."""
-
-    edges: np.ndarray  # (m, 2) int64
-    relative: np.ndarray  # (m, 4) float64, of length one
-    weights: np.ndarray  # (m,) float64
-
-
-class _Tree(NamedTuple):
-    """A spanning forest of the whole graph, the same on all ranks."""
-
-    component: np.ndarray  # (n,) int64
-    order: np.ndarray  # (n,) int64: images breadth first
-    above: np.ndarray  # (n,) int64: towards the root; itself for a root
-
-
-def _checked(n: int, edges: object, relative: object, weights: object) -> _Graph:
+def _checked(n: int, edges: object, relative: object, weights: object) -> Graph:
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ConfigError(f"n must be a number of images of at least 1, got {n!r}")
     pairs = np.asarray(edges)
@@ -139,7 +123,7 @@ def _checked(n: int, edges: object, relative: object, weights: object) -> _Graph
     length = np.linalg.norm(q, axis=1)
     _refuse(~((length > 0.0) & np.isfinite(length)), q, "a quaternion has a length, and no NaN")
     _refuse(~((w > 0.0) & np.isfinite(w)), w, "weights are positive numbers")
-    return _Graph(pairs, q / length[:, None], w)
+    return Graph(pairs, q / length[:, None], w)
 
 
 def _refuse(wrong: np.ndarray, values: np.ndarray, rule: str) -> None:
@@ -157,50 +141,15 @@ def _check_options(loss: str, max_iterations: int, tolerance: float) -> None:
         raise ConfigError(f"tolerance must be an angle in radians of at least 0, got {tolerance}")
 
 
-def _spanning(comm: MPI.Intracomm, n: int, graph: _Graph) -> tuple[np.ndarray, _Tree]:
-    """A maximum spanning forest, and the rotations that follow from it.
-
-    Whatever pair of a rank is not in the maximum forest of its own pairs is in none of all pairs,
-    so that ranks exchange forests only.
-    """
-    own, parent = _forest(n, graph)
-    if comm.size > 1:
-        parts = comm.allgather(own)
-        own, parent = _forest(n, _Graph(*map(np.concatenate, zip(*parts, strict=True))))
-    tree = _Tree(parent, np.empty(n, np.int64), np.full(n, -1))
-    q = np.empty((n, 4))
-    m = len(own.edges)
-    ends = own.edges.T.ravel()
-    by_image = np.argsort(ends, kind="stable")
-    start = np.searchsorted(ends[by_image], np.arange(n + 1))
-    other = np.concatenate([own.edges[:, 1], own.edges[:, 0]])[by_image]
-    edge, direction = by_image % max(m, 1), (by_image < m).astype(np.int64)
-    arrays = start, other, edge, direction, own.relative, tree.order, tree.above, q
-    _kernels().spread(n, *map(address, arrays))
-    return q, tree
-
-
-def _forest(n: int, graph: _Graph) -> tuple[_Graph, np.ndarray]:
-    """The edges of a maximum spanning forest, and the first image of each one's component."""
-    m = len(graph.edges)
-    order = np.lexsort((graph.edges[:, 1], graph.edges[:, 0], -graph.weights))
-    parent, taken = np.arange(n), np.empty(n, np.int64)
-    count = _kernels().forest(m, *map(address, (graph.edges, order, parent, taken)))
-    while (parent[parent] != parent).any():
-        parent = parent[parent]
-    taken = taken[:count]
-    return _Graph(graph.edges[taken], graph.relative[taken], graph.weights[taken]), parent
-
-
 class _Averaging:
     """The steps; rotations `q` are changed in place."""
 
-    def __init__(self, comm: MPI.Intracomm, graph: _Graph, q: np.ndarray, tree: _Tree) -> None:
+    def __init__(self, comm: MPI.Intracomm, graph: Graph, q: np.ndarray, tree: Tree) -> None:
         n, m = len(q), len(graph.edges)
         self._graph, self._q, self._kernels = graph, q, _kernels()
         self._m, self._n = m, n
         self._e, self._weight = np.empty((m, 3)), np.empty(m)
-        self._cluster, pieces = _clusters(tree)
+        self._cluster, pieces = pieces_of(tree, _PIECES)
         # Right-hand sides, diagonal, coarse matrix and cost: one allreduce of all.
         sums = np.empty(4 * n + pieces * pieces + 1)
         self._sums, self._sum_up = sums, _plan(comm, sums)
@@ -210,7 +159,7 @@ class _Averaging:
         self._sum_product = _plan(comm, self._y)
         self._edges_everywhere = int(comm.allreduce(m))
         self._floor = _L1_FIRST
-        self._grounded = _first_pieces(self._cluster, tree.component)
+        self._grounded = first_pieces(self._cluster, tree.component)
         self.cost, self.history, self.solver_iterations = 0.0, [], 0
 
     def run(self, loss: str, max_iterations: int, tolerance: float) -> str:
@@ -293,7 +242,7 @@ class _Averaging:
         self._sum_product()
 
     def _preconditioner(self):
-        """z = D^-1 r + Z (Z^T L Z)^-1 Z^T r after a step of r; grounded at a piece of each component."""
+        """After a step of r: z = D^-1 r + Z (Z^T L Z)^-1 Z^T r, grounded in each component."""
         kernels, n, pieces, cluster = self._kernels, self._n, len(self._coarse), self._cluster
         matrix = self._coarse.copy()
         # Constants solve the equations with 0: without this the matrix is singular.
@@ -308,23 +257,6 @@ class _Averaging:
             kernels.precondition(n, *map(address, arrays))
 
         return both
-
-
-def _clusters(tree: _Tree) -> tuple[np.ndarray, int]:
-    """The piece of the spanning forest that each image is in (-1: none), and how many there are."""
-    n = len(tree.order)
-    size = max(1, -(-2 * n // _PIECES)) if n > _PIECES else 1
-    count, cluster = np.empty((2, n), np.int64)
-    arrays = tree.order, tree.above
-    pieces = _kernels().clusters(n, *map(address, arrays), size, address(count), address(cluster))
-    return cluster, int(pieces)
-
-
-def _first_pieces(cluster: np.ndarray, component: np.ndarray) -> np.ndarray:
-    """One piece of each component that has any."""
-    member = np.flatnonzero(cluster >= 0)
-    _, first = np.unique(component[member], return_index=True)
-    return cluster[member[first]]
 
 
 def _plan(comm: MPI.Intracomm, array: np.ndarray):

@@ -4,7 +4,7 @@ A ray of image i to point j, of direction v (a unit vector of the world), has th
 r = v - s d with d = x_j - c_i and a scale s of its own. With weight w (that of the image times
 Huber's), s is eliminated from the normal equations of a step first, damped as the rest by l:
 
-    h = (1 + l) w d.d,   M = w s^2 (I - w d d^T / h) = a I - b d d^T,   g = w s r - w s d (w d.r) / h
+    h = (1 + l) w d.d,  M = w s^2 (I - w d d^T / h) = a I - b d d^T,  g = w s r - w s d (w d.r) / h
 
 (M, g) is what d itself would have as matrix and right-hand side; points are eliminated next,
 V_j = sum M + damping, so that of image i and k remains  - sum over j of M_ij V_j^-1 M_kj.
@@ -200,6 +200,61 @@ def matrix(n, start, image, centre, point, ab, inverse, stride, s):
                 s[at] -= a * n6 - c2 * ex
                 s[at + 1] -= a * n7 - c2 * ey
                 s[at + 2] -= a * n8 - c2 * ez
+
+
+@export("void(i8, i8*, i4*, f8*, f8*, f8*, f8*, i8*, f8*, i8, f8*, i8*, f8*)")
+def coarse(
+    n, start, image, centre, point, ab, inverse, piece, offset, stride, matrix, found, rows
+):  # fmt: skip
+    """matrix -= Z^T (sum over points of M V^-1 M) Z, where Z has four columns for each piece of
+    images: its moves along x, y and z, and its growth from its middle (`offset` is from there).
+
+    `found` has room for as many numbers as the longest track has rays, `rows` for 12 times that:
+    M Z summed over the images of each piece that sees a point.
+    """
+    for j in range(n):
+        x, y, z = point[3 * j], point[3 * j + 1], point[3 * j + 2]
+        count = 0
+        for k in range(start[j], start[j + 1]):
+            i = image[k]
+            if piece[i] < 0:
+                continue
+            at = 0
+            while at < count and found[at] != piece[i]:
+                at += 1
+            if at == count:
+                found[at] = piece[i]
+                for c in range(12):
+                    rows[12 * at + c] = 0.0
+                count += 1
+            dx, dy, dz = _from(centre, i, x, y, z)
+            a, b = ab[2 * k], ab[2 * k + 1]
+            ox, oy, oz = offset[3 * i], offset[3 * i + 1], offset[3 * i + 2]
+            along = b * (dx * ox + dy * oy + dz * oz)
+            at *= 12
+            rows[at] += a - b * dx * dx
+            rows[at + 1] -= b * dx * dy
+            rows[at + 2] -= b * dx * dz
+            rows[at + 3] -= b * dx * dy
+            rows[at + 4] += a - b * dy * dy
+            rows[at + 5] -= b * dy * dz
+            rows[at + 6] -= b * dx * dz
+            rows[at + 7] -= b * dy * dz
+            rows[at + 8] += a - b * dz * dz
+            rows[at + 9] += a * ox - along * dx
+            rows[at + 10] += a * oy - along * dy
+            rows[at + 11] += a * oz - along * dz
+        for s in range(count):
+            for c in range(4):
+                at = 12 * s + 3 * c
+                ux, uy, uz = _times(inverse, j, rows[at], rows[at + 1], rows[at + 2])
+                row = (4 * found[s] + c) * stride
+                for t in range(count):
+                    for e in range(4):
+                        o = 12 * t + 3 * e
+                        matrix[row + 4 * found[t] + e] -= (
+                            ux * rows[o] + uy * rows[o + 1] + uz * rows[o + 2]
+                        )
 
 
 @export("f8(i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*, f8*, f8*, f8*, f8, f8*, f8*, f8*)")

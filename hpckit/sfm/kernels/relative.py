@@ -89,7 +89,7 @@ def _basis(tx, ty, tz):
 
 @njit
 def _solve(a, g, damping, factor, step):
-    """(A + damping diag A) step = -g of five unknowns by Cholesky; whether A is positive definite."""
+    """(A + damping diag A) step = -g of five unknowns by Cholesky; whether it is possible."""
     for i in range(5):
         for j in range(i + 1):
             value = a[5 * i + j]
