@@ -30,13 +30,13 @@ from hpckit.sfm.bundle.adjust import bundle_adjust
 from hpckit.sfm.filters import centres, filter_points, of_images, well_seen
 from hpckit.sfm.formats.database import read_database
 from hpckit.sfm.losses import Huber
-from hpckit.sfm.positioning import position_globally
+from hpckit.sfm.positioning import PositioningReport, position_globally
 from hpckit.sfm.projection import residuals
 from hpckit.sfm.reconstruction import Reconstruction
-from hpckit.sfm.relative import relative_poses
+from hpckit.sfm.relative import focal_lengths, relative_poses
 from hpckit.sfm.rotation_averaging import average_rotations
 from hpckit.sfm.tracks import build_tracks
-from hpckit.sfm.triangulation import triangulate
+from hpckit.sfm.triangulation import mean_focal, triangulate
 from hpckit.sfm.viewgraph import Config, ViewGraph
 
 MIN_INLIERS = 15  # matches of a pair: fewer may be chance
@@ -45,6 +45,7 @@ MIN_ANGLE = 1.5  # degrees between rays of a point
 MIN_OBSERVATIONS = 10  # of points, that an image needs
 ROUNDS = (6.0, 2.0)  # times max_error: what agrees, adjustment after adjustment
 LOSS = Huber(2.0)  # pixels
+_STARTS = 3  # of positions, from random ones
 _AVERAGINGS = 2  # of rotations, each without the pairs that the last found wrong
 _FOCAL_CHANGE = 0.05  # of a focal length, from which on rotations and positions are found again
 _PASSES = 3  # of all that, at most
@@ -113,12 +114,13 @@ def global_mapper(
         _check(limits)
     stages = _Stages(comm, callback)
     graph = database if isinstance(database, ViewGraph) else read_database(database, comm)
-    graph = _usable(graph, stages)
+    graph = _calibrated(_usable(graph, stages), stages)
     models = _models(graph, limits, stages)
     for _ in range(1, _PASSES):
         if not _corrected(graph, models):
             break
-        models = _models(graph, limits, stages)
+        again = _models(graph, limits, stages)
+        models = max(again, models, key=lambda each: sum(stages.count(m)[1] for m in each))
     if not models:
         raise ConfigError(
             f"no {min_images} of the {len(graph.images)} images are connected by matches that fit "
@@ -160,6 +162,10 @@ class _Stages:
         """Sums over all ranks."""
         return self._comm.allreduce(np.array(counts)).tolist()
 
+    def count(self, model: Reconstruction) -> list[int]:
+        """Points and observations of all ranks."""
+        return self.total(len(model.points), len(model.observations))
+
     def mean(self, values: np.ndarray) -> float:
         """Over all ranks; 0 of none."""
         total, count = self._comm.allreduce(np.array([values.sum(), len(values)]))
@@ -183,6 +189,20 @@ def _usable(graph: ViewGraph, stages: _Stages) -> ViewGraph:
     pairs, inliers = stages.total(len(left), len(left.matches))
     stages.tell("view graph", images=len(graph.images), pairs=pairs, matches=inliers)
     return replace(left, cameras=graph.cameras.copy(), images=graph.images.copy())
+
+
+def _calibrated(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+    """With the focal lengths that F of all pairs ask for, of cameras whose own is only guessed."""
+    if graph.prior_focal.all():
+        return graph
+    old, new = mean_focal(graph.cameras), focal_lengths(graph)
+    for i in np.flatnonzero(~graph.prior_focal).tolist():
+        graph.cameras.parameters[i, graph.cameras.model_of(i).focal] *= new[i] / old[i]
+    changes = new[~graph.prior_focal] / old[~graph.prior_focal]
+    stages.tell(
+        "focal lengths", cameras=len(changes), least_factor=changes.min(), most=changes.max()
+    )
+    return graph
 
 
 def _models(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reconstruction]:
@@ -244,16 +264,30 @@ def _positioned(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reco
     """Tracks and poses of images that pairs connect: apart where tracks do not connect them."""
     tracks = build_tracks(graph, min_length=limits.min_views, max_tracks=limits.max_tracks)
     tracks = of_images(tracks, well_seen(tracks, MIN_OBSERVATIONS))
-    points, seen = stages.total(len(tracks.points), len(tracks.observations))
+    points, seen = stages.count(tracks)
     images = len(tracks.images)
     stages.tell("tracks", images=images, tracks=points, observations=seen)
     if images < limits.min_images:
         return []
     known = graph.prior_focal[np.searchsorted(graph.cameras.ids, tracks.cameras.ids)]
-    report = position_globally(tracks, known_focal=known, min_views=2, seed=limits.seed)
+    report = _best_of_starts(tracks, known, limits.seed)
     stages.tell("positions", iterations=report.iterations, cost=report.cost)
     parts = [np.flatnonzero(report.component == first) for first in np.unique(report.component)]
     return [of_images(tracks, part) for part in parts if len(part) >= limits.min_images]
+
+
+def _best_of_starts(tracks: Reconstruction, known: np.ndarray, seed: int) -> PositioningReport:
+    """Positions from random starts: the one that ends at the least cost. Few end elsewhere."""
+    best = None
+    for start in range(_STARTS):
+        report = position_globally(
+            tracks, known_focal=known, min_views=2, seed=_STARTS * seed + start
+        )
+        if best is None or report.cost < best[0].cost:
+            best = report, tracks.images.translation.copy(), tracks.points.xyz.copy()
+    assert best is not None
+    report, tracks.images.translation, tracks.points.xyz = best
+    return report
 
 
 def _all_tracks(graph: ViewGraph, tracks: Reconstruction, limits: _Limits) -> Reconstruction:
@@ -278,11 +312,11 @@ def _adjusted(
     for times in ROUNDS:
         model = triangulate(tracks, max_error=times * limits.max_error, min_angle=MIN_ANGLE)
         _adjust(model, stages)
-    model, before = tracks, -1
+    model, before = tracks, None
     for _ in range(_MAX_ROUNDS):
         model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE)
         _adjust(model, stages)
-        (seen,) = stages.total(len(model.observations))
+        seen = stages.count(model)
         if seen == before:
             break
         before = seen
@@ -292,7 +326,7 @@ def _adjusted(
 
 def _adjust(model: Reconstruction, stages: _Stages, fix: dict[str, Any] | None = None) -> None:
     result = bundle_adjust(model, loss=LOSS, fix=fix, max_iterations=100)
-    points, seen = stages.total(len(model.points), len(model.observations))
+    points, seen = stages.count(model)
     stages.tell(
         "adjustment",
         points=points,

@@ -74,7 +74,7 @@ def _triangulated(
     n = len(tracks.points)
     ray = world_rays(tracks.cameras, tracks.images, seen)
     ray[np.isnan(ray)] = 0.0  # is behind every point
-    focal = focal_lengths(tracks.cameras)[tracks.images.camera[seen.image]]
+    focal = mean_focal(tracks.cameras)[tracks.images.camera[seen.image]]
     xyz, good, work = np.zeros((n, 3)), np.zeros(len(seen), np.uint8), np.empty(12)
     rays = seen.start, seen.image, centres(tracks.images), ray, (max_error / focal) ** 2
     cosine = float(np.cos(np.radians(min_angle)))
@@ -83,10 +83,10 @@ def _triangulated(
     return xyz, good > 0
 
 
-def focal_lengths(cameras: Cameras) -> np.ndarray:
+def mean_focal(cameras: Cameras) -> np.ndarray:
     """The mean focal length of each camera: (n,) float64, pixels. ::
 
-    focal_lengths(cameras)
+    mean_focal(cameras)
     """
     means = [
         np.abs(cameras.parameters[i, cameras.model_of(i).focal]).mean() for i in range(len(cameras))
