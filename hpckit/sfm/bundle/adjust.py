@@ -284,7 +284,7 @@ def _solver(comm: MPI.Intracomm, posed: Problem, wanted: str) -> tuple[str, str,
     room = comm.allreduce(available() / Channel.of(comm).node.comm.size, MPI.MIN)
     most, everyone = comm.allreduce(mine, MPI.MAX), comm.allreduce(mine)
     if wanted == "auto":
-        name, why = choose(shape, room - most)
+        name, why = choose(comm, posed, shape, room - most)
     else:
         name, why = wanted, "as asked for"
         if fault := SOLVERS[name].possible(shape):

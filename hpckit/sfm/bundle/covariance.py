@@ -181,7 +181,8 @@ class _Work:
         self._system, self._posed, self._space = system, posed, space
         state, layout = posed.start, posed.layout
         self._rotation, self._translation = state.rotation, state.translation
-        self._unknowns = layout.poses
+        assert layout.poses is not None and layout.cameras is not None  # points are eliminated
+        self._unknowns, self._lenses = layout.poses, layout.cameras
         size = layout.size
         self._base = np.ones(size, bool)  # what is not held while computing
         self._modes = np.zeros((size, gauges.FREEDOMS))
@@ -228,8 +229,7 @@ class _Work:
         sees = [table.kept[table.start[p] : table.start[p + 1]] for p in mine]
         needed = np.unique(np.concatenate([chosen, *sees]).astype(int))
         needed = np.unique(np.concatenate(comm.allgather(needed)))
-        cameras = self._posed.layout.cameras
-        unknowns = np.concatenate([system.columns[needed].ravel(), cameras.ravel()])
+        unknowns = np.concatenate([system.columns[needed].ravel(), self._lenses.ravel()])
         self._needed = np.unique(unknowns[unknowns >= 0])
         blocks = system.assemble(root=0)
         found = None
@@ -310,7 +310,7 @@ class _Work:
         layout, cameras = self._posed.layout, reconstruction.cameras
         found = {}
         for c in range(len(cameras)):
-            at = layout.cameras[c]
+            at = self._lenses[c]
             at = at[at >= 0]
             names = cameras.model_of(c).parameters
             free_ones = tuple(names[p] for p in layout.lens[c] if p >= 0)

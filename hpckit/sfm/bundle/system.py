@@ -347,9 +347,7 @@ class ReducedSystem:
         if n <= _ALL_PAIRS:
             pairs = np.stack(np.triu_indices(n), axis=1).astype(np.int32)
             return pairs, np.zeros(1, np.int64), np.zeros(1, np.int32), 0
-        mine = _keys(self.table, n, self._setup.pairs)
-        diagonal = np.arange(n, dtype=np.int64) * (n + 1)
-        everyone = np.unique(np.concatenate([diagonal, *self.comm.allgather(mine)]))
+        everyone = joined(self.comm, self.table, n)
         mask = _table_size(2 * len(everyone)) - 1
         keys, values = np.full(mask + 1, -1, np.int64), np.empty(mask + 1, np.int32)
         arrays = [address(a) for a in (everyone, keys, values)]
@@ -439,6 +437,15 @@ def memory_of(problem: Problem) -> int:
     of_observations = 8 * (2 * (width + d) + 2) * len(table.kept)
     of_blocks = 8 * (2 * packed + 2 * d + 1) * (len(table.start) - 1)
     return of_observations + of_blocks + 8 * 5 * blocks * width
+
+
+def joined(comm: MPI.Intracomm, table: Table, n: int) -> np.ndarray:
+    """i * n + j of all pairs i <= j of n kept blocks that an eliminated one joins, and of all i, i:
+    sorted, the same on all ranks (collective).
+    """
+    mine = _keys(table, n, native.load(f"{_KERNELS}.setup").pairs)
+    diagonal = np.arange(n, dtype=np.int64) * (n + 1)
+    return np.unique(np.concatenate([diagonal, *comm.allgather(mine)]))
 
 
 def _keys(table: Table, n: int, find: Callable[..., int]) -> np.ndarray:

@@ -48,7 +48,8 @@ class Cholesky:
         blocks : (pairs, D, D) float64, S of each pair; of i = j the lower half is read
         diagonal : (size,) float64, or one number
         """
-        from scipy.linalg import blas, lapack
+        from scipy.linalg.blas import dsyrk, dtrsm  # pyright: ignore[reportAttributeAccessIssue]
+        from scipy.linalg.lapack import dpotrf  # pyright: ignore[reportAttributeAccessIssue]
 
         blocks = np.ascontiguousarray(blocks, np.float64)
         added = np.empty(len(self.symbolic.position))
@@ -58,10 +59,10 @@ class Cholesky:
             numbers.trace += added[numbers.mine]
             if not np.isfinite(numbers.trace).all():  # LAPACK does not always notice
                 return False
-            if lapack.dpotrf(numbers.diagonal, lower=1, clean=0, overwrite_a=1)[1]:
+            if dpotrf(numbers.diagonal, lower=1, clean=0, overwrite_a=1)[1]:
                 return False
             if len(numbers.front.rows):
-                blas.dtrsm(
+                dtrsm(
                     1.0,
                     numbers.diagonal,
                     numbers.below,
@@ -70,24 +71,24 @@ class Cholesky:
                     trans_a=1,
                     overwrite_b=1,
                 )
-                blas.dsyrk(-1.0, numbers.below, 1.0, numbers.update, lower=1, overwrite_c=1)
+                dsyrk(-1.0, numbers.below, 1.0, numbers.update, lower=1, overwrite_c=1)
         return True
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """x of A x = b: (size,) or (size, n) float64, of the matrix that was factored last."""
-        from scipy.linalg import blas
+        from scipy.linalg.blas import dtrsm  # pyright: ignore[reportAttributeAccessIssue]
 
         x = np.empty((len(self.symbolic.position), *b.shape[1:]), order="F")
         x[self.symbolic.position] = b
         x = x.reshape(len(x), -1)
         for numbers in self._numbers:
             mine, rows = numbers.mine, numbers.front.rows
-            x[mine] = blas.dtrsm(1.0, numbers.diagonal, x[mine], lower=1)
+            x[mine] = dtrsm(1.0, numbers.diagonal, x[mine], lower=1)
             x[rows] -= numbers.below @ x[mine]
         for numbers in reversed(self._numbers):
             mine, rows = numbers.mine, numbers.front.rows
             part = x[mine] - numbers.below.T @ x[rows]
-            x[mine] = blas.dtrsm(1.0, numbers.diagonal, part, lower=1, trans_a=1)
+            x[mine] = dtrsm(1.0, numbers.diagonal, part, lower=1, trans_a=1)
         return x[self.symbolic.position].reshape(b.shape)
 
     @property

@@ -235,12 +235,12 @@ def _numbered(
     fronts = []
     for f in postorder:
         later = np.setdiff1d(found.joined(members[f]), members[f])
-        rows = np.concatenate([np.arange(start[v], start[v] + weights[v]) for v in later] or [[]])
+        rows = _ranges(start[later], weights[later])
         fronts.append(
             Front(
                 int(start[members[f][0]]),
                 int(weights[members[f]].sum()),
-                np.sort(rows).astype(np.int64),
+                np.sort(rows),
                 [number[c] for c in children[f]],
             )
         )
@@ -249,3 +249,9 @@ def _numbered(
     position = np.empty(len(node), np.int64)
     position[by_node] = start[node[by_node]] + within
     return Symbolic(fronts, position)
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """All numbers from each start on, so many: int64."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))

@@ -60,7 +60,7 @@ class _Factored:
         system, answer = self._system, self._answer
         blocks = system.assemble(root=0)
         with together(system.comm):
-            if system.comm.rank == 0:
+            if blocks is not None:
                 answer[-1] = self._cholesky.factor(blocks, system.damping)
                 if answer[-1]:
                     answer[:-1] = self._cholesky.solve(system.right)

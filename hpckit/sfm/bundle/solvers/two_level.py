@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpckit.sfm.bundle.system import ReducedSystem, Shape
 
 CLUSTER = 4  # kept blocks in a cluster ...
-CLUSTERS = 256  # ... or more, so that there are not more clusters
+CLUSTERS = 128  # ... or more, so that there are not more clusters
 _LIFTS = (1e-13, 1e-11, 1e-9)  # of the diagonal of A0
 _M = 8  # modes as kernels see them: seven, and one that is zero
 
