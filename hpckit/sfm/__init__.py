@@ -11,3 +11,20 @@ From photographs' matches to a model, in the order in which the files come:
     summary             how many of everything, and what hangs together
     formats             files: BAL, COLMAP, Bundler, libmv, PLY, VTKHDF
 """
+
+from hpckit.sfm.bundle.adjust import bundle_adjust
+from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
+from hpckit.sfm.bundle.result import Iteration, Result
+from hpckit.sfm.losses import Cauchy, Huber, Loss, SoftL1
+
+__all__ = [
+    "Cauchy",
+    "Huber",
+    "Iteration",
+    "Loss",
+    "PosePrior",
+    "PositionPrior",
+    "Result",
+    "SoftL1",
+    "bundle_adjust",
+]

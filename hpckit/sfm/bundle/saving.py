@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.comm.partition import starts
 from hpckit.errors import ConfigError
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.sfm.bundle.frame import Frame
@@ -16,6 +17,7 @@ from hpckit.sfm.bundle.levenberg_marquardt import Progress
 from hpckit.sfm.bundle.problem import Problem
 from hpckit.sfm.bundle.result import Iteration
 from hpckit.sfm.bundle.state import State, state
+from hpckit.sfm.bundle.table import recut
 
 
 class Saving:
@@ -33,6 +35,8 @@ class Saving:
         self._own = problem.layout.side == "poses" and problem.layout.eliminated_width > 6
         if self._own:
             rules["own"] = "rows"
+        self._rules = rules
+        self._comm = comm
         self._problem = problem
         self._identity = identity
         self._checkpoint = Checkpoint(folder, comm, rules=rules)
@@ -53,13 +57,19 @@ class Saving:
 
     def load(self, like: State) -> tuple[State, Progress, list[Iteration], Frame]:
         """Where it was; `ConfigError` where the checkpoint is of another problem."""
-        arrays = {name: np.array(array) for name, array in self._arrays(like).items()}
+        arrays: dict[str, Any] = {
+            name: None if self._rules[name] == "rows" else np.array(array)
+            for name, array in self._arrays(like).items()
+        }
         _, _, extra = self._checkpoint.load(arrays)
         if extra["identity"] != self._identity:
             raise ConfigError(
                 f"the checkpoint is of another solve: it has {extra['identity']}, this is "
                 f"{self._identity}"
             )
+        for name in self._rules:
+            if self._rules[name] == "rows":  # even blocks of them come, whoever saved them
+                arrays[name] = self._cut(arrays[name])
         numbers = [float.fromhex(text) for text in extra["frame"]]
         progress = Progress(**_numbers(extra["progress"]))
         history = [Iteration(**_numbers(each)) for each in extra["history"]]
@@ -69,6 +79,12 @@ class Saving:
             history,
             Frame(np.array(numbers[:3]), numbers[3]),
         )
+
+    def _cut(self, rows: np.ndarray) -> np.ndarray:
+        """Even blocks of rows, cut as the eliminated blocks are."""
+        edges = self._problem.table.edges
+        even = np.array(starts(int(edges[-1]), self._comm.size))
+        return recut(self._comm, rows, even, edges)
 
     def _arrays(self, of: State) -> dict[str, np.ndarray]:
         problem = self._problem

@@ -132,7 +132,7 @@ class ReducedSystem:
         self._v = np.empty((mine, packed))
         self._g = np.empty((mine, d))
         self._step = np.empty((mine, d))
-        self._scratch = np.empty(max(2, d * width) * table.longest)
+        self._scratch = np.empty((d + 2) * width * table.longest)
         self._x = np.empty((blocks, width))
         self._y = np.empty((blocks, width))
         self._sum = TreeSum if reproducible else Sum
@@ -369,14 +369,15 @@ class ReducedSystem:
     def _problem(self, state: State) -> list[int]:
         """Addresses that all kernels of residuals begin with."""
         table = self.table
+        first = 0 if self._keeps_poses else self._mine.start  # blocks are images from this one on
         arrays = (
             table.start,
             table.kept,
             self._point_of,
             table.xy,
-            state.rotation,
-            state.translation,
-            self._camera,
+            state.rotation[first:],
+            state.translation[first:],
+            self._camera[first:],
             self._model,
             state.parameters,
             state.points,

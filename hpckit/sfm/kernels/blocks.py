@@ -40,12 +40,13 @@ def _spread(builder, value, lanes):
 
 
 @intrinsic(prefer_literal=True)
-def rank_update(typing, n, r, sign, out, o, a, i, b, j):
-    """out[o:][row, column] += sign * sum over k of a[i:][k, row] b[j:][k, column].
+def rank_update(typing, n, less, more, out, o, a, i, b, j):
+    """out[o:][row, column] += sum over k of a[i:][k, row] b[j:][k, column], k < less with minus.
 
-    All three by rows: out of n x n, a and b of r x n; `out` overlaps neither.
+    All three by rows: out of n x n, a and b of (less + more) x n; `out` overlaps neither.
     """
-    n_, r_, negative = n.literal_value, r.literal_value, sign.literal_value < 0
+    n_, less_ = n.literal_value, less.literal_value
+    r_ = less_ + more.literal_value
     flags = ("contract",)
 
     def codegen(context, builder, signature, arguments):
@@ -62,7 +63,7 @@ def rank_update(typing, n, r, sign, out, o, a, i, b, j):
                 number = builder.load(
                     builder.gep(a, [builder.add(i, ir.Constant(i.type, k * n_ + row))])
                 )
-                left.append(builder.fneg(number) if negative else number)
+                left.append(builder.fneg(number) if k < less_ else number)
             for at, lanes in cuts:
                 total = _load(builder, out, o, row * n_ + at, lanes)
                 for k in range(r_):
@@ -74,4 +75,4 @@ def rank_update(typing, n, r, sign, out, o, a, i, b, j):
                 builder.store(total, place).align = 8
         return context.get_dummy_value()
 
-    return types.void(n, r, sign, out, o, a, i, b, j), codegen
+    return types.void(n, less, more, out, o, a, i, b, j), codegen

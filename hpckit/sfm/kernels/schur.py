@@ -116,25 +116,24 @@ def half(jacobian, j, c_blocks, c, y, at):
 
 
 @fast
-def rows(jacobian, j, y):
-    """Jk, 2 x D, to y."""
+def rows(jacobian, j, y, at):
+    """Jk, 2 x D, to y[at:]."""
     for a in range(D):
-        y[a] = jacobian[j + a]
-        y[D + a] = jacobian[j + D + d + a]
+        y[at + a] = jacobian[j + a]
+        y[at + D + a] = jacobian[j + D + d + a]
 
 
 @export("void(i8, i8, i8*, i4*, f8*, f8*, f8*)")
 def diagonal(first, last, start, kept, jacobian, c_blocks, out):
     """out (blocks, D, D) += Jk'Jk - W V^-1 W' of each observation alone."""
     w, packed = D + d, d * (d + 1) // 2
-    y, u = doubles(324), doubles(36)
+    y = doubles(360)
     for e in range(first, last):
         for o in range(start[e], start[e + 1]):
             j, n = 2 * w * o, D * D * kept[o]
             half(jacobian, j, c_blocks, packed * e, y, 0)
-            rows(jacobian, j, u)
-            rank_update(D, 2, 1, out, n, u, 0, u, 0)
-            rank_update(D, d, -1, out, n, y, 0, y, 0)
+            rows(jacobian, j, y, d * D)
+            rank_update(D, d, 2, out, n, y, 0, y, 0)
 
 
 @fast
@@ -151,26 +150,25 @@ def slot(i, j, n, keys, values, mask):
 
 @export("void(i8, i8, i8*, i4*, f8*, f8*, i8, i8*, i4*, i8, f8*, f8*)")
 def assemble(first, last, start, kept, jacobian, c_blocks, n, keys, values, mask, scratch, out):
-    """out (pairs, D, D) += the blocks of S; scratch has d D numbers per observation of a block."""
+    """out (pairs, D, D) += the blocks of S; scratch has (d + 2) D numbers per observation."""
     w, packed = D + d, d * (d + 1) // 2
-    u = doubles(36)
+    size = (d + 2) * D
     for e in range(first, last):
         begin, end = start[e], start[e + 1]
         for o in range(begin, end):
             j = 2 * w * o
-            at = d * D * (o - begin)
+            at = size * (o - begin)
             half(jacobian, j, c_blocks, packed * e, scratch, at)
-            rows(jacobian, j, u)
+            rows(jacobian, j, scratch, at + d * D)
             i = kept[o]
             place = D * D * slot(i, i, n, keys, values, mask)
-            rank_update(D, 2, 1, out, place, u, 0, u, 0)
-            rank_update(D, d, -1, out, place, scratch, at, scratch, at)
+            rank_update(D, d, 2, out, place, scratch, at, scratch, at)
             for other in range(begin, o):
-                k, there = kept[other], d * D * (other - begin)
+                k, there = kept[other], size * (other - begin)
                 place = D * D * slot(k, i, n, keys, values, mask)
-                rank_update(D, d, -1, out, place, scratch, there, scratch, at)
+                rank_update(D, d, 0, out, place, scratch, there, scratch, at)
                 if k == i:  # the block sees it twice: the other half is in the same block
-                    rank_update(D, d, -1, out, place, scratch, at, scratch, there)
+                    rank_update(D, d, 0, out, place, scratch, at, scratch, there)
 
 
 @export("void(i8, i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*)")
