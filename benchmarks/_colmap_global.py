@@ -40,8 +40,11 @@ def rotation_averaging(given, seed):
     begin = time.process_time()
     assert pycolmap.run_rotation_averaging(options, graph, model, [])
     cpu = time.process_time() - begin
-    turned = [model.images[i + 1].cam_from_world().rotation.quat for i in range(int(given["n"]))]
-    return cpu, np.array(turned)[:, [3, 0, 1, 2]]
+    turned = np.tile([0.0, 0.0, 0.0, 1.0], (int(given["n"]), 1))  # what it leaves out stays so
+    for i, image in model.images.items():
+        if image.has_pose:
+            turned[i - 1] = image.cam_from_world().rotation.quat
+    return cpu, turned[:, [3, 0, 1, 2]]
 
 
 def global_positioning(given, seed):

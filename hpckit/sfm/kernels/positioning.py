@@ -41,7 +41,10 @@ def _times(q, at, x, y, z):
 
 @export("f8(i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*, f8, f8*)")
 def weigh(n, start, image, ray, prior, centre, point, scale, huber, weight):
-    """The cost 1/2 sum prior rho(|r|^2) of all rays, and the weight of each in the next step."""
+    """The cost 1/2 sum prior rho(|r|^2) of all rays, and the weight of each in the next step.
+
+    Rays that fit get their best scale on the way.
+    """
     cost = 0.0
     for j in range(n):
         x, y, z = point[3 * j], point[3 * j + 1], point[3 * j + 2]
@@ -51,7 +54,15 @@ def weigh(n, start, image, ray, prior, centre, point, scale, huber, weight):
             rx, ry, rz = ray[3 * k] - s * dx, ray[3 * k + 1] - s * dy, ray[3 * k + 2] - s * dz
             square = rx * rx + ry * ry + rz * rz
             slope, rho = 1.0, square
-            if square > huber * huber:
+            along = ray[3 * k] * dx + ray[3 * k + 1] * dy + ray[3 * k + 2] * dz
+            if square <= huber * huber and along > 0.0:
+                # The best scale of a ray that fits: far points cannot move on with an old one.
+                s = max(along / (dx * dx + dy * dy + dz * dz), LEAST)
+                scale[k] = s
+                rx, ry, rz = ray[3 * k] - s * dx, ray[3 * k + 1] - s * dy, ray[3 * k + 2] - s * dz
+                square = rx * rx + ry * ry + rz * rz
+                rho = square
+            elif square > huber * huber:
                 length = math.sqrt(square)
                 slope, rho = huber / length, 2.0 * huber * length - huber * huber
             weight[k] = prior[image[k]] * slope
@@ -306,19 +317,23 @@ def _best_scale(vx, vy, vz, dx, dy, dz):
     return max((vx * dx + vy * dy + vz * dz) / (dx * dx + dy * dy + dz * dz + 1e-300), LEAST)
 
 
-@export("i8(i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*, f8)")
-def rescue(n, start, image, ray, prior, centre, point, scale, huber):
-    """Points that ended behind an image, which no step brings back: put where their rays are
-    nearest to each other, if that costs less; how many.
+@export("i8(i8, i8*, i4*, f8*, f8*, f8*, f8*, f8*, f8, i8)")
+def rescue(n, start, image, ray, prior, centre, point, scale, huber, every):
+    """Points that ended behind an image, which no step brings back, or where `every` is 1 all that
+    miss a ray by more than Huber's limit: put where their rays are nearest to each other, if that
+    costs less; how many.
 
     (sum of I - v v^T) x = sum of (I - v v^T) c.
     """
     count = 0
     for j in range(n):
-        behind = False
+        wrong = False
         for k in range(start[j], start[j + 1]):
-            behind |= scale[k] <= LEAST
-        if not behind:
+            i = image[k]
+            dx, dy, dz = _from(centre, i, point[3 * j], point[3 * j + 1], point[3 * j + 2])
+            loss = _loss(ray[3 * k], ray[3 * k + 1], ray[3 * k + 2], scale[k], dx, dy, dz, huber)
+            wrong |= scale[k] <= LEAST or (every == 1 and loss > huber * huber)
+        if not wrong:
             continue
         x, y, z = point[3 * j], point[3 * j + 1], point[3 * j + 2]
         xx = xy = xz = yy = yz = zz = 1e-12

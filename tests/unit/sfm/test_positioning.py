@@ -9,7 +9,7 @@ import pytest
 from hpckit import native
 from hpckit.errors import ConfigError
 from hpckit.native import address
-from hpckit.sfm import positioning, rotations
+from hpckit.sfm import ray_solver, rotations
 from hpckit.sfm.cameras import Cameras
 from hpckit.sfm.positioning import position_globally, solve_positions
 from hpckit.sfm.projection import project
@@ -57,7 +57,7 @@ def off(centres, truth):
 @pytest.fixture(params=["dense", "gradients"])
 def solver(request, monkeypatch):
     if request.param == "gradients":
-        monkeypatch.setattr(positioning, "_DENSE", 0)
+        monkeypatch.setattr(ray_solver, "_DENSE", 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -134,9 +134,9 @@ def test_a_step_is_that_of_all_unknowns_at_once():
 
     from mpi4py import MPI
 
-    rays = positioning._Rays(start.astype(np.int64), image.astype(np.int32), ray, prior)
-    tree = positioning._joined(MPI.COMM_SELF, 5, rays)
-    solver = positioning._Positioning(MPI.COMM_SELF, rays, 0, 0.1, tree)
+    rays = ray_solver.Rays(start.astype(np.int64), image.astype(np.int32), ray, prior)
+    tree = ray_solver.joined(MPI.COMM_SELF, 5, rays)
+    solver = ray_solver.RaySolver(MPI.COMM_SELF, rays, 0, 0.1, tree)
     solver.centres, solver.points, solver._scale = c.copy(), x.copy(), s.copy()
     solver._evaluate(0.0)
     solver._prepare(damping)
@@ -171,12 +171,14 @@ def test_cost_is_that_of_hubers_loss():
     start, image = np.array([0, 2]), np.array([0, 1], np.int32)
     ray = np.array([[1.0, 0, 0], [0, 1.0, 0]])
     prior, c = np.array([1.0, 0.5]), np.array([[0.0, 0, 0], [1.0, 0, 0]])
-    x, s, weight = np.array([[1.05, 0, 0]]), np.array([1.0, 1.0]), np.empty(2)
+    x, s, weight = np.array([[1.05, 0.05, 0]]), np.array([1.0, 1.0]), np.empty(2)
     arrays = map(address, (start, image, ray, prior, c, x, s))
     cost = kernels.weigh(1, *arrays, 0.1, address(weight))
-    far = np.hypot(0.05, 1.0)
-    assert cost == pytest.approx(0.5 * 0.05**2 + 0.25 * (0.2 * far - 0.01))
+    sine = 0.05 / np.hypot(1.05, 0.05)  # of a ray that fits, with its best scale
+    far = np.hypot(0.05, 0.95)
+    assert cost == pytest.approx(0.5 * sine**2 + 0.25 * (0.2 * far - 0.01))
     assert weight == pytest.approx([1.0, 0.5 * 0.1 / far])
+    assert s == pytest.approx([1.05 / (1.05**2 + 0.05**2), 1.0])
 
 
 def test_a_reconstruction_keeps_rotations_and_gets_the_rest(comm):
