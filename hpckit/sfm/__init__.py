@@ -9,7 +9,12 @@ From photographs' matches to a model, in the order in which the files come:
     checks              what must hold of a reconstruction
     distribute          whole reconstructions and arrays of users, scattered over ranks and gathered
     summary             how many of everything, and what hangs together
-    formats             files: BAL, COLMAP, Bundler, libmv, PLY, VTKHDF
+    formats             files: BAL, COLMAP, Bundler, libmv, PLY, VTKHDF; COLMAP's database
+    viewgraph           images, keypoints, and pairs of images with their matches, over ranks
+    tracks              which keypoints are one point, by a union-find over ranks
+    triangulation       points from tracks and poses
+    filters             which observations, points and images stay
+    mapper              `global_mapper`: from a database to models, by all stages
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust

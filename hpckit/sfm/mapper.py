@@ -45,6 +45,7 @@ MIN_ANGLE = 1.5  # degrees between rays of a point
 MIN_OBSERVATIONS = 10  # of points, that an image needs
 ROUNDS = (6.0, 2.0)  # times max_error: what agrees, adjustment after adjustment
 LOSS = Huber(2.0)  # pixels
+_LOOSE = 1e-4  # ftol of adjustments after which others come
 _STARTS = 3  # of positions, from random ones
 _AVERAGINGS = 2  # of rotations, each without the pairs that the last found wrong
 _FOCAL_CHANGE = 0.05  # of a focal length, from which on rotations and positions are found again
@@ -123,8 +124,9 @@ def global_mapper(
         models = max(again, models, key=lambda each: sum(stages.count(m)[1] for m in each))
     if not models:
         raise ConfigError(
-            f"no {min_images} of the {len(graph.images)} images are connected by matches that fit "
-            "one scene: match more pairs, or lower min_images or min_views (at least 2)"
+            f"no {min_images} of the {len(graph.images)} images are connected by matches of points "
+            "that they see from different places: match more pairs, or lower min_images or "
+            "min_views (at least 2)"
         )
     return models
 
@@ -307,14 +309,14 @@ def _adjusted(
     """Bundle adjustment of all that positions left, then of observations that agree; in the end
     with `every` track.
     """
-    _adjust(tracks, stages, fix={"intrinsics": True})
-    _adjust(tracks, stages)  # moves the images of all: they are the same
+    _adjust(tracks, stages, fix={"intrinsics": True}, ftol=_LOOSE)
+    _adjust(tracks, stages, ftol=_LOOSE)  # moves the images of all: they are the same
     for times in ROUNDS:
         model = triangulate(tracks, max_error=times * limits.max_error, min_angle=MIN_ANGLE)
-        _adjust(model, stages)
+        _adjust(model, stages, ftol=_LOOSE)
     model, before = tracks, None
     for _ in range(_MAX_ROUNDS):
-        model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE)
+        model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE, split=True)
         _adjust(model, stages)
         seen = stages.count(model)
         if seen == before:
@@ -324,8 +326,8 @@ def _adjusted(
     return of_images(model, well_seen(model, MIN_OBSERVATIONS))
 
 
-def _adjust(model: Reconstruction, stages: _Stages, fix: dict[str, Any] | None = None) -> None:
-    result = bundle_adjust(model, loss=LOSS, fix=fix, max_iterations=100)
+def _adjust(model: Reconstruction, stages: _Stages, **options: Any) -> None:
+    result = bundle_adjust(model, loss=LOSS, max_iterations=100, **options)
     points, seen = stages.count(model)
     stages.tell(
         "adjustment",

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from mpi4py import MPI
 
 from hpckit import native
 from hpckit.errors import same, together
 from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.cameras import Cameras
+from hpckit.sfm.distribute import by_point
 from hpckit.sfm.filters import centres, check_limits, keep
 from hpckit.sfm.projection import unproject
 from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
@@ -25,7 +27,12 @@ _KERNELS = "hpckit.sfm.kernels.triangulation"
 
 
 def triangulate(
-    tracks: Reconstruction, *, max_error: float = 4.0, min_angle: float = 1.5, min_views: int = 2
+    tracks: Reconstruction,
+    *,
+    max_error: float = 4.0,
+    min_angle: float = 1.5,
+    min_views: int = 2,
+    split: bool = False,
 ) -> Reconstruction:
     """Points where the rays of tracks meet, with the observations that agree (collective).
 
@@ -38,18 +45,26 @@ def triangulate(
         angle between its ray and the point
     min_angle : degrees between two of its rays that a point needs
     min_views : images that a point needs; of an image that sees it twice the better one counts
+    split : what does not agree may be another point, which a wrong match joined to the first: it
+        needs 3 images at least, and comes after the first, with an id above those of all tracks
 
     Returns a reconstruction of what was found; `tracks` stays as it is, so that after an
     adjustment all observations have another chance. Observations in which a camera's distortion
     shows nothing never agree. Raises `ConfigError` on all ranks for impossible limits.
     """
-    same(tracks.comm, "the limits of triangulation", (max_error, min_angle, min_views))
+    same(tracks.comm, "the limits of triangulation", (max_error, min_angle, min_views, split))
     with together(tracks.comm):
         check_limits(max_error, min_angle, min_views)
         seen = _by_image(tracks.observations)
         xyz, good = _triangulated(tracks, seen, max_error, min_angle, min_views)
     points = Points(tracks.points.ids, xyz, tracks.points.rgb)
-    return keep(replace(tracks, points=points, observations=seen), good, 1)
+    found = keep(replace(tracks, points=points, observations=seen), good, 1)
+    if not split:
+        return found
+    rest = keep(replace(tracks, observations=seen), ~good)
+    least = max(3, min_views)
+    others = triangulate(rest, max_error=max_error, min_angle=min_angle, min_views=least)
+    return _joined(found, others, tracks)
 
 
 def world_rays(cameras: Cameras, images: Images, seen: Observations) -> np.ndarray:
@@ -59,6 +74,33 @@ def world_rays(cameras: Cameras, images: Images, seen: Observations) -> np.ndarr
     """
     ray = unproject(cameras, images.camera[seen.image], seen.xy)
     return rotations.rotate(rotations.conjugate(images.quaternion)[seen.image], ray)
+
+
+def _joined(
+    found: Reconstruction, others: Reconstruction, tracks: Reconstruction
+) -> Reconstruction:
+    """The points of both, track after track, so that their order depends on no number of ranks."""
+    largest = tracks.comm.allreduce(int(tracks.points.ids.max(initial=0)), op=MPI.MAX)
+    parts, seen = (found.points, others.points), (found.observations, others.observations)
+    ids = np.concatenate([found.points.ids, others.points.ids + largest])
+    order = np.argsort(np.concatenate([part.ids for part in parts]), kind="stable")
+    place = np.argsort(order)  # of each point, when they are in order
+    point = place[np.concatenate([seen[0].point, seen[1].point + len(found.points)])]
+    return replace(
+        found,
+        points=Points(
+            ids[order],
+            np.concatenate([part.xyz for part in parts])[order],
+            np.concatenate([part.rgb for part in parts])[order],
+        ),
+        observations=by_point(
+            len(order),
+            point,
+            np.concatenate([each.image for each in seen]),
+            np.concatenate([each.xy for each in seen]),
+            np.concatenate([each.keypoint for each in seen]),
+        ),
+    )
 
 
 def _by_image(seen: Observations) -> Observations:

@@ -42,6 +42,13 @@ class Scene:
         default_factory=list
     )  # keypoint k of an image is point order[k]
 
+    def look(self) -> "Scene":
+        """The same after a change of points or poses: what the images see then."""
+        x = np.einsum("irc,ipc->ipr", self.R, self.xyz[None] - self.centres[:, None])
+        camera = np.repeat(self.camera, len(self.xyz))
+        self.xy = project(self.cameras, camera, x.reshape(-1, 3)).reshape(*x.shape[:2], 2)
+        return self
+
     def pose(self, i, j):
         """R and t of x_j = R x_i + t."""
         R = self.R[j] @ self.R[i].T
@@ -60,11 +67,10 @@ def scene(images=6, points=60, seed=0, noise=0.0, cameras=None) -> Scene:
     right /= np.linalg.norm(right, axis=1)[:, None]
     R = np.stack([right, np.cross(forward, right), forward], 1)
     xyz = rng.uniform(-1.5, 1.5, (points, 3))
-    x = np.einsum("irc,ipc->ipr", R, xyz[None] - centres[:, None])
-    xy = project(cameras, np.repeat(camera, points), x.reshape(-1, 3)).reshape(images, points, 2)
-    xy = xy + noise * rng.normal(size=xy.shape)
     order = [rng.permutation(points) for _ in range(images)]
-    return Scene(cameras, camera, R, centres, xyz, xy, order)
+    made = Scene(cameras, camera, R, centres, xyz, np.empty(0), order).look()
+    made.xy += noise * rng.normal(size=made.xy.shape)
+    return made
 
 
 def fundamental(scene: Scene, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:

@@ -113,6 +113,26 @@ def test_twice_in_an_image(comm):
     np.testing.assert_array_equal(found.observations.xy, right)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_split(comm, first):
+    """Tracks of two points each, three views of one and four of the other: both are found."""
+    scene = databases.scene(images=7, points=40)
+    few = np.arange(40) % 2 == first
+    images = np.concatenate([[0, 2, 4] if f else [1, 3, 5, 6] for f in few])
+    true = np.repeat(np.arange(40), np.where(few, 3, 4))
+    joined = tracks(comm, scene, scene.xy[images, true], images, true // 2)
+    one = triangulate(joined, max_error=0.1)
+    both = triangulate(joined, max_error=0.1, split=True)
+    assert comm.allreduce(len(one.points)) == 20 and comm.allreduce(len(both.points)) == 40
+    ids, xyz = everywhere(comm, both.points.ids), everywhere(comm, both.points.xyz)
+    track = np.where(ids > 40, ids - 40, ids) - 1
+    assert track.tolist() == np.repeat(np.arange(20), 2).tolist()  # 40 were given, 20 have views
+    assert len(set(ids)) == 40 and (ids[0::2] <= 40).all() and (ids[1::2] > 40).all()
+    right = 2 * track + np.where(ids > 40, first, 1 - first)  # the longer one comes first
+    np.testing.assert_allclose(xyz, scene.xyz[right], atol=1e-9)
+    assert comm.allreduce(len(both.observations)) == len(true)
+
+
 def test_no_point(comm):
     """Rays that nearly coincide, meet behind the images, or are alone, make no point."""
     scene = databases.scene(points=12)
