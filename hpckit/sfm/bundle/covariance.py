@@ -113,7 +113,8 @@ def covariance(
         if not len(seen):
             raise ConfigError("covariance: there are no observations of points with two views")
     check_depths(system)
-    components(system, seen)
+    if gauge != "priors":
+        components(system, seen)
     chosen = _chosen(comm, reconstruction.images.ids, seen, images)
     mine = _mine(reconstruction, surveyed.start, points)
     work = _Work(system, posed, space, gauge, seen)
@@ -155,14 +156,20 @@ def _chosen(comm, ids: np.ndarray, seen: np.ndarray, images: Iterable[int] | Non
     return np.array([place[number] for number in wanted], int)
 
 
-def _mine(reconstruction: Reconstruction, start: np.ndarray, points) -> np.ndarray:
+def _mine(
+    reconstruction: Reconstruction, start: np.ndarray, points: Iterable[int] | bool
+) -> np.ndarray:
     """Places of this rank's points that are asked for and that two images see."""
-    ids, observed = reconstruction.points.ids, np.diff(start) > 0
-    if points is False or points is None:
-        observed[:] = False
-    elif points is not True:
-        observed &= np.isin(ids, list(points))
-    return np.flatnonzero(observed)
+    comm, ids = reconstruction.comm, reconstruction.points.ids
+    observed = np.diff(start) > 0
+    if isinstance(points, bool):
+        return np.flatnonzero(observed & points)
+    with together(comm):
+        wanted = np.unique(np.array([int(number) for number in points], np.int64))
+    found = comm.allreduce(np.isin(wanted, ids).astype(int))
+    if not found.all():
+        raise ConfigError(f"covariance: there is no point of id {wanted[found == 0][0]}")
+    return np.flatnonzero(observed & np.isin(ids, wanted))
 
 
 class _Work:
@@ -333,6 +340,8 @@ class _Work:
         unknowns = system.columns[at.kept[here]].ravel()
         D = system.shape.width
         kept, mine = at.jacobian[here, :, :D], at.jacobian[here, :, D:]
+        if not mine.any():  # it is fixed
+            return np.zeros((3, 3))
         gain = np.einsum("oia,oib->oab", kept, mine @ own).reshape(-1, 3)
         there = unknowns >= 0
         gain, row = gain[there], self._row[unknowns[there]]

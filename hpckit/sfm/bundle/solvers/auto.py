@@ -41,9 +41,7 @@ def choose(comm: MPI.Intracomm, problem: Problem, shape: Shape, room: float) -> 
     if shape.ranks > 1:
         direct += 8 * pairs * shape.width**2 / _BANDWIDTH
     by_iterations = _ITERATIONS[iterative] * _PRODUCT * shape.observations / shape.ranks
-    why = (
-        f"about {direct:.2g} s a step by sparse factorisation, {by_iterations:.2g} s by iterations"
-    )
+    why = f"about {direct:.2g} s a step by sparse factors, {by_iterations:.2g} s by iterations"
     return ("sparse" if direct <= by_iterations else iterative), why
 
 

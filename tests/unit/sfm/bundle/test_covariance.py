@@ -209,6 +209,7 @@ def test_position_priors_are_a_gauge(comm):
         ({}, {"gauge": "outer"}, "gauge 'outer': give first"),
         ({}, {"sigma": 0.0}, "sigma"),
         ({}, {"images": [1]}, "no image of id 1"),
+        ({}, {"points": [100, 7]}, "no point of id 7"),
         ({}, {"fix": {"poses": [12]}, "gauge": "inner"}, "give gauge='priors'"),
         ({}, {"gauge": "priors"}, "7 freedoms, and nothing that is fixed holds them"),
         ({}, {"fix": {"poses": [12]}}, "1 freedoms, and nothing that is fixed holds them"),
