@@ -15,6 +15,8 @@ From photographs' matches to a model, in the order in which the files come:
     triangulation       points from tracks and poses
     filters             which observations, points and images stay
     mapper              `global_mapper`: from a database to models, by all stages
+    similarity          the similarity that brings points nearest to others, to compare models
+    synthetic           problems that are generated, of any size, whose truth is known
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust
