@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpckit.apps.sfm.data import Counts, existing, generated_counts
+from hpckit.apps.sfm.data import Counts, existing, generated_counts, is_database
 from hpckit.errors import ConfigError
 from hpckit.program.offline import offline
 from hpckit.program.report import PROCESS
@@ -75,7 +75,7 @@ def _pairs(config: Config, ranks: int) -> dict[str, str]:
     """What stages that begin with pairs of images have to do."""
     existing(config.input)
     path = Path(config.input)
-    if config.task == "map":
+    if config.task == "map" or is_database(path):
         images, keypoints, pairs, matches = database_counts(path)
         need = PROCESS + keypoints * _KEYPOINT + matches * _MATCH / ranks
         what = f"{images:,} images, {keypoints:,} keypoints, {pairs:,} pairs, {matches:,} matches"
