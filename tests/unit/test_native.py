@@ -377,3 +377,20 @@ sys.exit(compiled.compile_all(1) or compiled.compile_all(1) or "mpi4py" in sys.m
     assert job.stdout.count("compiled in") == job.stdout.count("was there") == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
     assert sys.platform == "linux"
+
+
+def test_a_template_has_a_library_for_each_set_of_constants(monkeypatch):
+    """Its functions see the constants; the module that others import does not change."""
+    template = "hpckit.sfm.kernels.schur"
+    names = {
+        native._entry(template),
+        native._entry(template, D=6),
+        native._entry(template, D=6, d=3),
+    }
+    assert len(names) == 3
+    assert native._entry(template, D=6, d=3) == native._entry(template, d=3, D=6)
+    made = native._with(template, {"D": 6})
+    assert made.assemble.__globals__["D"] == 6
+    assert native._with(template, {}).D == 9
+    with pytest.raises(AssertionError, match="no constants"):
+        native._with(template, {"E": 6})

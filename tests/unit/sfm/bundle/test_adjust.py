@@ -99,8 +99,8 @@ def test_without_noise_the_truth_comes_back(comm, name, solver):
     expected = json.loads((data(folder) / "expected.json").read_text())
     assert result.cost < 1e-16 * result.observations
     parameters = found.cameras.parameters[0, : len(expected["params"])]
-    # The eight coefficients of the quotient hardly differ in what they do: 1e-12 px are 1e-5 there.
-    tolerance = 1e-4 if name == "FULL_OPENCV" else 1e-8
+    # The eight coefficients of the quotient hardly differ in what they do: 1e-12 px are 1e-4 there.
+    tolerance = 1e-3 if name == "FULL_OPENCV" else 1e-8
     np.testing.assert_allclose(parameters, expected["params"], rtol=tolerance)
     assert apart(found.images, np.array(expected["centres"])) < 1e-9
 
@@ -207,6 +207,29 @@ def test_a_fixed_translation_stays(comm):
         reconstruction.images.translation[2], before.translation[2], atol=1e-14 * scale
     )
     assert (reconstruction.images.quaternion[2] != before.quaternion[2]).any()
+
+
+def test_nothing_is_observed(comm):
+    reconstruction = ring(comm)
+    seen = reconstruction.observations
+    seen.start = np.zeros_like(seen.start)
+    seen.image, seen.xy, seen.keypoint = seen.image[:0], seen.xy[:0], seen.keypoint[:0]
+    result = bundle_adjust(reconstruction)
+    assert result.termination == "no_residuals" and result.observations == 0
+    assert result.dropped.images.tolist() == reconstruction.images.ids.tolist()
+
+
+def test_images_that_see_nothing_stay(comm):
+    reconstruction = ring(comm, images=8, repeat=False)
+    seen = reconstruction.observations
+    keep = seen.image != 5
+    seen.start = np.concatenate([[0], np.cumsum(keep)])[seen.start]
+    seen.image, seen.xy, seen.keypoint = seen.image[keep], seen.xy[keep], seen.keypoint[keep]
+    before = reconstruction.images.copy()
+    result = bundle_adjust(reconstruction)
+    assert result.dropped.images.tolist() == [6]
+    moved = (reconstruction.images.translation != before.translation).any(axis=1)
+    assert np.flatnonzero(~moved).tolist() == [5]
 
 
 def test_all_fixed(comm):
