@@ -29,7 +29,7 @@ from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.spanning import Graph, Tree, first_pieces, pieces_of, spanning
 
-_PIECES = 256  # of the coarse matrix: it is dense, and factored in each step
+_PIECES = 128  # of the coarse matrix: it is dense, and inverted in each step
 _UNIFORM, _L1, _GEMAN_MCCLURE = 0, 1, 2  # as in the kernel `weigh`
 _L1_FLOOR = math.radians(0.05)  # below this, 1/|e| grows no more
 # Pairs of the tree fit at first, the wrong ones too: with 1/|e| at once they would hold for long.
