@@ -12,13 +12,8 @@ from hpckit.sfm import rotations
 from hpckit.sfm.cameras import Cameras
 from hpckit.sfm.projection import project
 from hpckit.sfm.reconstruction import Images
-from hpckit.sfm.relative import (
-    _from_homography,
-    _Pairs,
-    calibration_matrices,
-    focal_lengths,
-    relative_poses,
-)
+from hpckit.sfm.relative import focal_lengths, relative_poses
+from hpckit.sfm.two_view import Pairs, calibration_matrices, from_homography
 from hpckit.sfm.viewgraph import Config, ViewGraph
 
 DATA = Path(os.environ.get("HPCKIT_DATA", Path(__file__).parents[4] / "shared/data")) / "sfm"
@@ -176,8 +171,8 @@ def test_pairs_of_no_geometry_are_not_good(comm):
 def test_a_plane_leaves_two_poses_and_one_of_them_is_taken(comm):
     """Both put all matches in front and map them exactly: no pair alone can tell which is true."""
     graph, relative, translation = scene(comm, kind="plane")
-    pairs = _Pairs(graph)
-    candidates = _from_homography(pairs.homography())
+    pairs = Pairs(graph)
+    candidates = from_homography(pairs.homography())
     right = [
         (angle(rotations.from_matrix(candidates[0][:, c]), relative) < 1e-6)
         & (between(candidates[1][:, c], translation) < 1e-5)
