@@ -46,6 +46,7 @@ MIN_OBSERVATIONS = 10  # of points, that an image needs
 ROUNDS = (6.0, 2.0)  # times max_error: what agrees, adjustment after adjustment
 LOSS = Huber(2.0)  # pixels
 _LOOSE = 1e-4  # ftol of adjustments after which others come
+_TIGHT = 1e-8  # of the last ones: focal length and distortion nearly make up for each other
 _STARTS = 3  # of positions, from random ones
 _AVERAGINGS = 2  # of rotations, each without the pairs that the last found wrong
 _FOCAL_CHANGE = 0.05  # of a focal length, from which on rotations and positions are found again
@@ -177,7 +178,7 @@ class _Stages:
 def _check(limits: _Limits) -> None:
     counts = {name: getattr(limits, name) for name in ("min_images", "min_views")}
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 2:
             raise ConfigError(f"{name} is {value!r}, but must be an integer of at least 2")
     if not 0 < limits.max_error < np.inf:
         raise ConfigError(f"max_error is {limits.max_error}, but must be above 0 pixels")
@@ -317,7 +318,7 @@ def _adjusted(
     model, before = tracks, None
     for _ in range(_MAX_ROUNDS):
         model = triangulate(every, max_error=limits.max_error, min_angle=MIN_ANGLE, split=True)
-        _adjust(model, stages)
+        _adjust(model, stages, ftol=_TIGHT)
         seen = stages.count(model)
         if seen == before:
             break
