@@ -29,7 +29,7 @@ from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.spanning import Graph, Tree, first_pieces, pieces_of, spanning
 
-_PIECES = 256  # of the coarse matrix: it is dense, and factored in each step
+_PIECES = 256  # at most, of the coarse matrix: it is dense, and inverted in each step
 _UNIFORM, _L1, _GEMAN_MCCLURE = 0, 1, 2  # as in the kernel `weigh`
 _L1_FLOOR = math.radians(0.05)  # below this, 1/|e| grows no more
 # Pairs of the tree fit at first, the wrong ones too: with 1/|e| at once they would hold for long.
@@ -149,7 +149,7 @@ class _Averaging:
         self._graph, self._q, self._kernels = graph, q, _kernels()
         self._m, self._n = m, n
         self._e, self._weight = np.empty((m, 3)), np.empty(m)
-        self._cluster, pieces = pieces_of(tree, _PIECES)
+        self._cluster, pieces = pieces_of(tree, min(_PIECES, max(32, n // 8)))
         # Right-hand sides, diagonal, coarse matrix and cost: one allreduce of all.
         sums = np.empty(4 * n + pieces * pieces + 1)
         self._sums, self._sum_up = sums, _plan(comm, sums)

@@ -71,8 +71,8 @@ class Config(msgspec.Struct):
     input: Annotated[
         InputFile,
         word(
-            "a BAL, Bundler or libmv file, a COLMAP folder; map: a COLMAP database; rotations: a "
-            "pose graph (g2o, TORO); none: generated"
+            "a BAL, Bundler or libmv file, a COLMAP folder; map: a COLMAP database; rotations: one "
+            "or a pose graph (g2o, TORO); none: generated"
         ),
     ] = ""
     target: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hpckit.sfm.reconstruction import Reconstruction
     from hpckit.sfm.synthetic import Problem
 
+_SQLITE = b"SQLite format 3\0"
 _BLOCK = 60.0  # metres of a block of a city
 _VIEWS = 8  # of a generated point, on average
 
@@ -54,6 +56,13 @@ def existing(path: str) -> None:
         data = os.environ.get("HPCKIT_DATA")
         where = f"HPCKIT_DATA is {data}" if data else "set HPCKIT_DATA to the folder of your data"
         raise ConfigError(f"there is no {path}: give a file, or a COLMAP folder; {where}")
+
+
+def is_database(path: Path) -> bool:
+    """Whether it begins as COLMAP's databases do."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+    return False
 
 
 def counts(reconstruction: Reconstruction) -> Counts:

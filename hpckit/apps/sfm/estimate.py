@@ -6,9 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpckit.apps.sfm.data import Counts, existing, generated_counts
+from hpckit.apps.sfm.data import Counts, existing, generated_counts, is_database
 from hpckit.errors import ConfigError
-from hpckit.machine.memory import available
 from hpckit.program.offline import offline
 from hpckit.program.report import PROCESS
 from hpckit.units import amount, period
@@ -27,7 +26,10 @@ _LENS = 3  # intrinsics that are free, as a rule: f, k1, k2
 # substitute, cost), and in each product of conjugate gradients; for a pair of images that see the
 # same point, where the matrix is assembled; and for a product of two numbers in its factorisation.
 _ITERATION, _PRODUCT, _PAIR, _FLOP = 165e-9, 20e-9, 45e-9, 0.1e-9
-_PRODUCTS = 30  # of conjugate gradients in an iteration, as a rule
+_PRODUCTS = {"two_level": 60, "pcg": 250, "petsc": 250}  # in an iteration of a long scene
+_FILL = 4  # numbers in a sparse factor by those in the matrix
+_NEIGHBOURS = 35  # images of a generated street that see the same points as an image
+_DENSE = 1000  # unknowns up to which the matrix is formed and factored whole
 _LATENCY, _BYTE = 2e-6, 1e-10  # seconds, of a usual cluster's network
 
 
@@ -59,14 +61,13 @@ def estimate(config: Config, ranks: int) -> str:
         rows = _pairs(config, ranks)
     else:
         counts = problem_counts(config, ranks)
-        need = making(counts, ranks)
-        rows = {
-            "data": f"{counts} on {ranks} ranks",
-            "memory": f"about {amount(need)} per rank, {amount(need * ranks)} in all",
-        }
+        rows = {"data": f"{counts} on {ranks} ranks"}
         if config.task == "ba":
             with offline():
                 rows |= _adjustment(config, counts, ranks)
+        else:
+            need = making(counts, ranks)
+            rows["memory"] = f"about {amount(need)} per rank, {amount(need * ranks)} in all"
     return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
 
 
@@ -74,7 +75,7 @@ def _pairs(config: Config, ranks: int) -> dict[str, str]:
     """What stages that begin with pairs of images have to do."""
     existing(config.input)
     path = Path(config.input)
-    if config.task == "map":
+    if config.task == "map" or is_database(path):
         images, keypoints, pairs, matches = database_counts(path)
         need = PROCESS + keypoints * _KEYPOINT + matches * _MATCH / ranks
         what = f"{images:,} images, {keypoints:,} keypoints, {pairs:,} pairs, {matches:,} matches"
@@ -115,7 +116,8 @@ def _adjustment(config: Config, counts: Counts, ranks: int) -> dict[str, str]:
     from hpckit.sfm.bundle.solvers import SOLVERS
     from hpckit.sfm.bundle.solvers.auto import expect
 
-    shape = shape_of(counts, ranks)
+    known = not config.input and not config.size.images and config.generate.scene != "turntable"
+    shape = shape_of(counts, ranks, _NEIGHBOURS if known else None)
     own = system(shape)
     name, why = config.solver, "as asked for"
     if name == "auto":
@@ -136,15 +138,15 @@ def _adjustment(config: Config, counts: Counts, ranks: int) -> dict[str, str]:
         "time": f"about {period(compute + talk)} per iteration, of which {period(talk)} are sums "
         f"over ranks: a core of 2024 for each rank, a network of {period(_LATENCY)} and "
         f"{amount(1 / _BYTE)}/s"
-        + (f", {_PRODUCTS} products of the solver" if name not in _DIRECT else ""),
+        + (f", {_PRODUCTS[name]} products of the solver" if name in _PRODUCTS else ""),
     }
 
 
-_DIRECT = ("dense", "sparse")
+def shape_of(counts: Counts, ranks: int, neighbours: int | None = None) -> Shape:
+    """The reduced system's, as far as counts tell.
 
-
-def shape_of(counts: Counts, ranks: int) -> Shape:
-    """The reduced system's, as far as counts tell."""
+    neighbours : images that see the same points as an image, where that is known; None: all may
+    """
     from hpckit.sfm.bundle.system import Shape
 
     lenses = _LENS * counts.cameras
@@ -155,7 +157,8 @@ def shape_of(counts: Counts, ranks: int) -> Shape:
         blocks, width, eliminated, d = counts.points, 3, counts.images, 6 + _LENS
         size = 3 * counts.points
     length = counts.observations / max(eliminated, 1)
-    pairs = min(int(counts.observations * (length + 1) / 2) + blocks, blocks * (blocks + 1) // 2)
+    most = blocks * (blocks + 1) // 2 if neighbours is None else blocks * neighbours
+    pairs = min(int(counts.observations * (length + 1) / 2) + blocks, most)
     return Shape(size, blocks, width, eliminated, d, counts.observations, pairs, ranks)
 
 
@@ -173,14 +176,17 @@ def seconds(shape: Shape, solver: str) -> tuple[float, float]:
     own = shape.observations / shape.ranks
     vector, blocks = 8 * shape.size, 8 * shape.blocks * shape.width**2
     compute, sums = own * _ITERATION, _sum(blocks, shape.ranks) + 2 * _sum(vector, shape.ranks)
-    if solver in _DIRECT:
+    if solver not in _PRODUCTS:
         length = shape.observations / max(shape.eliminated, 1)
         compute += own * (length + 1) / 2 * _PAIR
         matrix = 8 * shape.pairs * shape.width**2
-        full = shape.size**3 / 6
-        filled = 1.0 if solver == "dense" else (8 * shape.size**2 / 2 / max(matrix, 1)) ** -1.0
-        return compute + full * min(filled, 1.0) * _FLOP, sums + _sum(matrix, shape.ranks)
-    return compute + _PRODUCTS * own * _PRODUCT, sums + _PRODUCTS * _sum(vector, shape.ranks)
+        factor = shape.size * (shape.size + 1) / 2
+        if solver == "sparse":
+            factor = min(_FILL * matrix / 8, factor)
+        work = factor**2 / max(shape.size, 1)  # as of a band
+        return compute + work * _FLOP, sums + _sum(matrix, shape.ranks)
+    products = _PRODUCTS[solver]
+    return compute + products * own * _PRODUCT, sums + products * _sum(vector, shape.ranks)
 
 
 def _sum(nbytes: float, ranks: int) -> float:

@@ -24,13 +24,15 @@ class PoseGraph(NamedTuple):
     """Pairs (i, j) with R_j = R_ij R_i, world to camera.
 
     ids : (n,) what the images are called; pairs : (m, 2), places in `ids`
-    relative : (m, 4) quaternions of R_ij; truth : (n, 4), where it is known
+    relative : (m, 4) quaternions of R_ij; weights : (m,), how much each counts
+    truth : (n, 4), where it is known
     """
 
     ids: np.ndarray
     pairs: np.ndarray
     relative: np.ndarray
-    truth: np.ndarray | None
+    weights: np.ndarray
+    truth: np.ndarray | None = None
 
 
 def read_pose_graph(path: Path) -> PoseGraph:
@@ -57,7 +59,25 @@ def read_pose_graph(path: Path) -> PoseGraph:
         )
     ids, places = np.unique(np.array(pairs), return_inverse=True)
     relative = rotations.conjugate(np.array(vectors))
-    return PoseGraph(ids, places.reshape(-1, 2), relative, None)
+    return PoseGraph(ids, places.reshape(-1, 2), relative, np.ones(len(relative)))
+
+
+def database_pose_graph(path: Path, comm: MPI.Intracomm) -> PoseGraph:
+    """Of the pairs of a COLMAP database that have a relative pose (collective).
+
+    Each rank works on its own pairs; a pair counts by its inliers.
+    """
+    from hpckit.sfm.formats.database import read_database
+    from hpckit.sfm.relative import relative_poses
+
+    view = read_database(path, comm)
+    quaternion, _, good = relative_poses(view)
+    inliers = view.inliers.astype(float)
+    parts = comm.allgather((view.pairs[good], quaternion[good], inliers[good]))
+    pairs, relative, weights = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    if not len(pairs):
+        raise ConfigError(f"no pair of {path} has a relative pose: match more images")
+    return PoseGraph(view.images.ids, pairs, relative, weights)
 
 
 def generate_pose_graph(scene: Generate, made: Rotations, truth: np.ndarray) -> PoseGraph:
@@ -75,7 +95,7 @@ def generate_pose_graph(scene: Generate, made: Rotations, truth: np.ndarray) -> 
     noise[wrong] = np.pi * random.uniform(-1, 1, (int(wrong.sum()), 3))
     exact = rotations.multiply(truth[pairs[:, 1]], rotations.conjugate(truth[pairs[:, 0]]))
     relative = rotations.multiply(rotations.exp(noise), exact)
-    return PoseGraph(np.arange(1, n + 1), pairs, relative, truth)
+    return PoseGraph(np.arange(1, n + 1), pairs, relative, np.ones(len(pairs)), truth)
 
 
 def mine(graph: PoseGraph, comm: MPI.Intracomm) -> slice:

@@ -157,6 +157,20 @@ def test_rotations_survive_wrong_pairs(comm, shared_path):
 
 
 @pytest.mark.mpi
+def test_rotations_of_the_street_in_lund(comm, shared_path):
+    database = str(ROOT / "apps/sfm/data/lund.db")
+    config = _case(shared_path, task="rotations", input=database)
+    said = main(comm, config)
+    assert said["components"] == 1
+    if comm.rank == 0:
+        found = np.loadtxt(Path(config.output) / "rotations.txt")
+        wanted = read(LUND, MPI.COMM_SELF).images
+        at = np.searchsorted(wanted.ids, found[:, 0])
+        off = off_truth(found[:, 1:], wanted.quaternion[at])
+        assert np.degrees(np.median(off)) < 3 and len(found) == 29
+
+
+@pytest.mark.mpi
 def test_the_street_in_lund_is_mapped(comm, shared_path):
     database = str(ROOT / "apps/sfm/data/lund.db")
     config = _case(shared_path, task="map", input=database, pictures=True)

@@ -32,7 +32,7 @@ _INTRINSICS = ("focal", "principal_point", "distortion")
 
 def run(job: Job) -> dict[str, Any]:
     """Adjust, say how good and how fast it was, write, draw (collective)."""
-    from hpckit.sfm.bundle.adjust import bundle_adjust
+    from hpckit.sfm import bundle_adjust
 
     comm, config = job.comm, job.config
     found, truth = job.load()
@@ -75,9 +75,9 @@ def run(job: Job) -> dict[str, Any]:
 
 def arguments(config: Config) -> dict[str, Any]:
     """Of `bundle_adjust`."""
-    from hpckit.sfm import losses
+    from hpckit.sfm import Cauchy, Huber, SoftL1
 
-    makers = {"huber": losses.Huber, "cauchy": losses.Cauchy, "soft_l1": losses.SoftL1}
+    makers = {"huber": Huber, "cauchy": Cauchy, "soft_l1": SoftL1}
     loss = makers[config.loss](config.loss_scale) if config.loss != "none" else None
     return {
         "loss": loss,
@@ -111,7 +111,7 @@ def report(result: Result) -> dict[str, Any]:
         "cost before": result.initial_cost,
         "reprojection error, rms px": rounded(result.rms_px),
         "iterations": iterations,
-        "solver": f"{result.solver}, {result.eliminated} eliminated",
+        "solver": f"{result.solver}, {result.eliminated} eliminated: {result.why}",
     }
     linear = sum(each.linear_iterations for each in result.history)
     if linear > iterations:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hpckit.sfm.reconstruction import Reconstruction
 
 _MIN_VIEWS = 3  # of points that are used, and drawn
-_FRAMES = (0, 2, 6)  # iterations after which the scene is drawn, before the last
+_FRAMES = (0.0, 0.08, 0.2)  # of the iterations, after which the scene is drawn, before the last
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -34,11 +34,6 @@ def run(job: Job) -> dict[str, Any]:
     found.cameras.parameters[:] = known.cameras.parameters
     job.prepare()
     start = found.images.translation.copy(), found.points.xyz.copy()
-    frames: dict[str, Cloud | None] = {}
-    for iterations in _FRAMES if config.pictures else ():
-        position_globally(found, min_views=_MIN_VIEWS, seed=config.seed, max_iterations=iterations)
-        frames[_title(iterations)] = _aligned(found, true)
-        found.images.translation[:], found.points.xyz[:] = start
     with span("positions"):
         report = position_globally(found, min_views=_MIN_VIEWS, seed=config.seed)
     job.stop.finish()
@@ -46,12 +41,16 @@ def run(job: Job) -> dict[str, Any]:
     there = centres(found.images)
     off = np.linalg.norm(align(there, true).apply(there) - true, axis=1)
     extent = np.linalg.norm(np.ptp(true, axis=0))
-    frames[_title(report.iterations)] = _aligned(found, true)
     job.write(found)
-    with span("pictures"), job.drawing():
-        if config.pictures and job.comm.rank == 0:
-            drawn = {title: each for title, each in frames.items() if each is not None}
-            job.files.append(pictures.scene(job.folder / "positions.png", drawn))
+    if config.pictures:
+        last = _aligned(found, true)
+        with span("frames"):
+            frames = _frames(job, found, start, true, report.iterations)
+        with span("pictures"), job.drawing():
+            if last is not None:
+                drawn = {title: each for title, each in frames.items() if each is not None}
+                drawn[_title(report.iterations)] = last
+                job.files.append(pictures.scene(job.folder / "positions.png", drawn))
     return {
         "cost": report.cost,
         "iterations": report.iterations,
@@ -59,6 +58,25 @@ def run(job: Job) -> dict[str, Any]:
         "off the input, median % of the extent": rounded(100 * float(np.median(off)) / extent),
         "off the input, most % of the extent": rounded(100 * float(off.max()) / extent),
     } | job.written
+
+
+def _frames(
+    job: Job,
+    found: Reconstruction,
+    start: tuple[np.ndarray, np.ndarray],
+    true: np.ndarray,
+    iterations: int,
+) -> dict[str, Cloud | None]:
+    """The scene on its way: the same solve once more, from the same start, and ended before."""
+    from hpckit.sfm.positioning import position_globally
+
+    frames = {}
+    for share in _FRAMES:
+        few = round(share * iterations)
+        found.images.translation[:], found.points.xyz[:] = start
+        position_globally(found, min_views=_MIN_VIEWS, seed=job.config.seed, max_iterations=few)
+        frames[_title(few)] = _aligned(found, true)
+    return frames
 
 
 def _title(iterations: int) -> str:

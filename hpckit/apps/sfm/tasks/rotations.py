@@ -10,6 +10,7 @@ import numpy as np
 from hpckit.apps.sfm import data, pictures
 from hpckit.apps.sfm.pose_graph import (
     PoseGraph,
+    database_pose_graph,
     generate_pose_graph,
     mine,
     off_truth,
@@ -40,6 +41,7 @@ def run(job: Job) -> dict[str, Any]:
             len(graph.ids),
             graph.pairs[here],
             graph.relative[here],
+            graph.weights[here],
             loss=config.rotations.loss,
         )
     job.stop.finish()
@@ -68,10 +70,14 @@ def _graph(job: Job) -> PoseGraph:
     if not config.input:
         truth = data.generate(job.comm, config.generate).truth.images.quaternion
         return generate_pose_graph(config.generate, config.rotations, truth)
+    path, database = Path(config.input), False
     with together(job.comm):
-        if job.comm.rank == 0:
-            data.existing(config.input)
-            graph = read_pose_graph(Path(config.input))
+        data.existing(config.input)
+        if job.comm.rank == 0 and not (database := data.is_database(path)):
+            graph = read_pose_graph(path)
+    if job.comm.bcast(database):
+        with span("relative poses"):
+            return database_pose_graph(path, job.comm)
     return job.comm.bcast(graph)
 
 
