@@ -75,6 +75,8 @@ _SETTINGS = (  # of the environment that change what numba makes
     "NUMBA_SLP_VECTORIZE",
 )
 _told: list[str] = []
+_OURS = Path(__file__).read_text()  # as this process runs it, whatever becomes of the file
+_texts: dict[str, str] = {}  # of modules as they were imported
 
 
 def export(*signatures: str) -> Callable[[Callable], Callable]:
@@ -86,6 +88,9 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
     def mark(function: Callable) -> Callable:
         table = function.__globals__.setdefault("__exports__", {})
+        again = not table or function.__name__ in table
+        if again and sys.modules[function.__module__].__dict__ is function.__globals__:
+            _remember(function.__module__)  # imported now, or again: no template's copy
         for signature in signatures:
             pointer = re.search(r"(\w+)\*", signature)
             suffix = f"_{pointer[1]}" if len(signatures) > 1 and pointer else ""
@@ -150,7 +155,7 @@ def _entry(module: str, **constants: int) -> str:
     """Name of its library, which changes with the sources, the compiler and the CPU: machines may
     share a cache.
     """
-    parts = [_source(module), Path(__file__).read_text(), *_machine()]
+    parts = [_source(module), _OURS, *_machine()]
     values = "".join(f"-{name}{value}" for name, value in sorted(constants.items()))
     return f"{module}{values}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
@@ -227,7 +232,23 @@ def _statements(text: str) -> list[_Statement]:
     return found
 
 
+def _remember(module: str) -> None:
+    """What it and all that it imports look like now: files may be edited before kernels are made.
+
+    A kernel is named after the text that it was imported from, for it is made of that. So an
+    equation whose file changes while a program runs is compiled as it was, under the older name.
+    """
+    _texts.pop(module, None)
+    _texts[module] = text = _text(module)
+    for name, _ in _IMPORT.findall(text):
+        if name in sys.modules and name not in _texts and name != __name__:
+            _remember(name)
+
+
 def _text(module: str) -> str:
+    """As it was imported, where it or what imports it has kernels; else as it is now."""
+    if module in _texts:
+        return _texts[module]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"no kernel module named {module!r}")
@@ -398,10 +419,9 @@ def _compile(module: str, **constants: int) -> dict[str, tuple[Any, str]]:
 
 def _with(module: str, constants: Mapping[str, int]) -> ModuleType:
     """A module of its own, with these constants: functions look them up when they are compiled."""
-    spec = importlib.util.find_spec(module)
-    assert spec and spec.loader, module
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    importlib.import_module(module)  # so that its text is remembered
+    made = ModuleType(module)
+    exec(compile(_text(module), module, "exec"), vars(made))
     unknown = constants.keys() - vars(made).keys()
     assert not unknown, f"{module} has no constants {unknown}"
     vars(made).update(constants)

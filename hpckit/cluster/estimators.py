@@ -42,6 +42,7 @@ from hpckit.cluster.data import check_unmasked, checked_weights
 from hpckit.cluster.metrics import Metric, allows_nan, complete, identify
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
+from hpckit.names import INITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,8 +152,8 @@ class _Medoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
 
     def _init(self) -> Any:
         """`init`, of which names are known."""
-        if isinstance(self.init, str) and self.init not in inputs.INITS:
-            names = ", ".join(inputs.INITS)
+        if isinstance(self.init, str) and self.init not in INITS:
+            names = ", ".join(INITS)
             raise ConfigError(
                 f"init needs to be one of {names}, indices of objects, or points; it is "
                 f"{self.init!r}"

@@ -20,11 +20,11 @@ from hpckit.cluster.metrics import AnyMetric
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
 from hpckit.log import get_logger
+from hpckit.names import INITS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
 _NONE: Mapping[str, Any] = {}
 _LOG = get_logger(__name__)
 

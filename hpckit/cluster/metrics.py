@@ -1,9 +1,9 @@
 """All metrics: what each is called, who computes it, and what it needs of the points.
 
 `DEFINITIONS` is the one list of them. A metric is an entry there; one that hpckit computes itself
-also has a kernel of the name `Kernel.name` in `kernels.metrics`. All others are computed by SciPy,
-by scikit-learn, or by a function of this file: each pair by a loop over its coordinates, so that
-its bits do not depend on the others.
+also has a kernel of the name `Kernel.name` in `kernels.metrics`, and its name in `hpckit.names`.
+All others are computed by SciPy, by scikit-learn, or by a function of this file: each pair by a
+loop over its coordinates, so that its bits do not depend on the others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from hpckit.cluster.ranks import Ranks
 from hpckit.errors import ConfigError
+from hpckit.names import METRICS
 
 AnyMetric = str | Callable[[np.ndarray, np.ndarray], float]  # what users pass
 
@@ -223,6 +224,8 @@ WITH_KERNEL = tuple(each.name for each in DEFINITIONS if each.kernel)
 BOOLEAN = tuple(each.name for each in DEFINITIONS if each.boolean)
 OTHERS = tuple(each.name for each in DEFINITIONS if not each.kernel and not each.boolean)
 ALIASES = {alias: each.name for each in DEFINITIONS for alias in each.aliases}
+if WITH_KERNEL != METRICS:
+    raise ImportError(f"metrics with a kernel are {WITH_KERNEL}, but hpckit.names has {METRICS}")
 NAMES = (*WITH_KERNEL, *OTHERS, *BOOLEAN, *ALIASES)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from mpi4py import MPI
 
 if TYPE_CHECKING:
-    from hpckit.halo.persistent import Exchange
+    from hpckit.halo.bound_exchange import Exchange
 
 _TIMEOUT = 1.0  # seconds that the end of the program waits for the others
 

@@ -16,8 +16,8 @@ from mpi4py import MPI
 
 from hpckit.comm.measure import with_steps
 from hpckit.errors import HpckitError
+from hpckit.halo.bound_exchange import DOING, MEETING, Exchange, NotBegun
 from hpckit.halo.methods import METHODS, Method
-from hpckit.halo.persistent import DOING, MEETING, Exchange, NotBegun
 from hpckit.machine.choice import Choice
 from hpckit.machine.spin import Meeting
 

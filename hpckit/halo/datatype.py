@@ -10,8 +10,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.pack import Move, Moves, simplify
+from hpckit.halo.bound_exchange import DOING, Exchange
 from hpckit.halo.pattern import Pattern
-from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 

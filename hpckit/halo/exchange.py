@@ -14,10 +14,10 @@ from hpckit.comm.grid import WidthLike, widths
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.halo.adrift import adrift, halos, land
 from hpckit.halo.auto import Auto
+from hpckit.halo.bound_exchange import MEETING, TAGS, Exchange, NotBegun
 from hpckit.halo.methods import METHODS as FIXED
 from hpckit.halo.methods import Method
 from hpckit.halo.pattern import Pattern, Width
-from hpckit.halo.persistent import MEETING, TAGS, Exchange, NotBegun
 from hpckit.machine.spin import Meeting, check_deadline
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The methods by which a halo is exchanged: a method is one file and one line here.
+"""The methods by which a halo is exchanged: a method is one file and a line in `hpckit.names`.
 
 A method fills the same bytes as every other. `auto` asks it what it would cost; see `Method` for
 what it has.
@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from hpckit.halo.datatype import Datatype
-from hpckit.halo.direct import Direct
-from hpckit.halo.neighbor import Neighbor
-from hpckit.halo.packed import Packed
-from hpckit.halo.persistent import Exchange
-from hpckit.halo.shared import Shared
+from hpckit.halo.bound_exchange import Exchange
+from hpckit.names import HALO_METHODS, load
 
 if TYPE_CHECKING:
     from hpckit.halo.pattern import Pattern
@@ -50,6 +46,4 @@ class Method(Protocol):
         ...
 
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Datatype, Packed, Neighbor, Shared, Direct)
-}
+METHODS: dict[str, type[Method]] = load(HALO_METHODS)

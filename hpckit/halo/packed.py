@@ -12,8 +12,8 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.comm.pack import Move, Moves
+from hpckit.halo.bound_exchange import DOING, Exchange
 from hpckit.halo.pattern import ALIGN, Partner, Pattern, Sizes
-from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.spin import complete, waiter
 

@@ -21,6 +21,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.arguments import refuse_masked
 from hpckit.comm.pack import Move, dense_strides, simplify
+from hpckit.comm.staggering import staggering
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.overlap import overlap, overlaps_itself
 
@@ -280,40 +281,24 @@ def _agree_on_layouts(
     """The fields' layouts, checked on every rank and against every other rank's."""
     with together(grid.comm):
         _check_width(grid, width)
-        owned = [_owned(grid, width, i, field) for i, field in enumerate(fields)]
+        for i, field in enumerate(fields):
+            _check_kind(i, field)
         _check_memory(fields)
-    orders = [
-        tuple(sorted(range(grid.ndim), key=lambda d, f=f: -abs(f.strides[d]))) for f in fields
-    ]
-    # Only a rank at the high end of a dimension can tell whether a field is staggered there.
-    staggered = [
-        {d: shape[d] > grid.owned_shape()[d] for d in range(grid.ndim) if _at_high_end(grid, d)}
-        for shape in owned
-    ]
     same(
         grid.comm,
         "width, corners and dtypes of a halo",
         (width, corners, [_describe(f.dtype) for f in fields]),
     )
-    everyone = grid.comm.allgather((orders, staggered))
-    with together(grid.comm):
-        for i, d in product(range(len(fields)), range(grid.ndim)):
-            answers = {rank[1][i][d] for rank in everyone if d in rank[1][i]}
-            if len(answers) > 1:
-                raise ConfigError(
-                    f"field {i} is staggered in dimension {d} on some ranks only: make it with "
-                    "grid.zeros(stagger=…)"
-                )
-    dimensions, layouts = tuple(range(grid.ndim)), []
-    for i, field in enumerate(fields):
-        order = orders[i] if all(rank[0][i] == orders[i] for rank in everyone) else dimensions
-        longer = tuple(d for d in dimensions if any(rank[1][i].get(d) for rank in everyone))
-        layouts.append(Layout(field.shape, field.strides, field.dtype, owned[i], order, longer))
+    stagger = staggering(grid, {f"field {i}": f for i, f in enumerate(fields)}, width)
+    mine = [tuple(np.argsort([-abs(s) for s in f.strides], kind="stable").tolist()) for f in fields]
+    everyone = grid.comm.allgather(mine)
+    layouts, dimensions = [], tuple(range(grid.ndim))
+    for i, (field, extra) in enumerate(zip(fields, stagger.values(), strict=True)):
+        order = mine[i] if all(orders[i] == mine[i] for orders in everyone) else dimensions
+        owned = grid.owned_shape(extra)
+        longer = tuple(d for d in dimensions if extra[d])
+        layouts.append(Layout(field.shape, field.strides, field.dtype, owned, order, longer))
     return layouts
-
-
-def _at_high_end(grid: Grid, d: int) -> bool:
-    return not grid.periodic[d] and grid.coords[d] == grid.process_shape[d] - 1
 
 
 def _describe(dtype: np.dtype) -> str:
@@ -333,8 +318,7 @@ def _check_width(grid: Grid, width: Width) -> None:
             )
 
 
-def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ...]:
-    """Shape of the owned part of a field; one more at the high end where it is staggered."""
+def _check_kind(i: int, field: object) -> None:
     refuse_masked(f"field {i}", field, _UNMASKED)
     if not isinstance(field, np.ndarray):
         raise ConfigError(
@@ -346,33 +330,6 @@ def _owned(grid: Grid, width: Width, i: int, field: np.ndarray) -> tuple[int, ..
             f"field {i} has dtype {field.dtype}: Python objects cannot be exchanged, use a numeric "
             "or structured dtype"
         )
-    ghosts = [low + high for low, high in width]
-    owned = tuple(n - g for n, g in zip(field.shape, ghosts, strict=False))
-    expected = [
-        {n, n + 1} if _at_high_end(grid, d) else {n} for d, n in enumerate(grid.owned_shape())
-    ]
-    if field.ndim > grid.ndim:
-        raise ConfigError(
-            f"field {i} has {field.ndim} dimensions, shape {field.shape}, but the grid has "
-            f"{grid.ndim}: pass each"
-            f" component as a field of its own, such as field[{', '.join(':' * grid.ndim)}"
-            f"{', 0' * (field.ndim - grid.ndim)}] (no copy is made), all in one Halo"
-        )
-    if field.ndim != grid.ndim or any(n not in e for n, e in zip(owned, expected, strict=True)):
-        hint = ""
-        if width != grid.width and field.shape == grid.local_shape:
-            hint = (
-                f"; that is the shape of the grid's own width {grid.width}: leave out width, or "
-                "give it to the Grid"
-            )
-        wanted = tuple(n + g for n, g in zip(grid.owned_shape(), ghosts, strict=True))
-        raise ConfigError(
-            f"field {i} has shape {field.shape}, but rank {grid.rank} owns {grid.owned_shape()} "
-            "cells and ghosts of"
-            f" width {width} make {wanted} (one more where it is staggered, on the last rank): use "
-            f"grid.zeros(){hint}"
-        )
-    return owned
 
 
 def _check_memory(arrays: Sequence[np.ndarray]) -> None:

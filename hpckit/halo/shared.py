@@ -17,9 +17,9 @@ from hpckit import native
 from hpckit.comm.pack import Move, Moves
 from hpckit.comm.tables import EXCHANGE, NEIGHBOUR
 from hpckit.halo.adrift import help_others
+from hpckit.halo.bound_exchange import DOING, Exchange
 from hpckit.halo.packed import Packed, packed_cost
 from hpckit.halo.pattern import Box, Pattern
-from hpckit.halo.persistent import DOING, Exchange
 from hpckit.machine.spin import Lookout, poll_limits
 
 if TYPE_CHECKING:

@@ -12,43 +12,22 @@ from mpi4py import MPI
 from hpckit.arguments import refuse_masked
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
+from hpckit.comm.staggering import Stagger, staggering
 from hpckit.errors import ConfigError, same, together
 
-Stagger = tuple[
-    int, ...
-]  # per dimension, 1 where the last rank owns one value more (staggered, not periodic)
 
+def staggering_of(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
+    """The `Stagger` of each field, by name (collective).
 
-def staggering(grid: Grid, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
-    """The `Stagger` of each field, known from the shapes of the local arrays (collective).
-
-    Raises `ConfigError` on all ranks when an array does not belong to the grid.
+    Raises `ConfigError` on all ranks where an array does not belong to the grid.
     """
     kinds = {name: _kind(array) for name, array in fields.items()}
     same(grid.comm, "the names of the fields and their types", kinds)
-    stagger = np.zeros((len(fields), grid.ndim), np.int64)
-    with together(grid.comm):
-        for row, (name, array) in zip(stagger, fields.items(), strict=True):
-            row[:] = _excess(grid, name, array)
-    grid.comm.Allreduce(MPI.IN_PLACE, stagger, op=MPI.MAX)
-    found = {name: tuple(map(int, row)) for name, row in zip(fields, stagger, strict=True)}
     with together(grid.comm):
         for name, array in fields.items():
-            check_shape(grid, name, array, found[name])
-    return found
-
-
-def check_shape(grid: Grid, name: str, array: np.ndarray, stagger: Stagger) -> None:
-    """Raise `ConfigError` unless it has the shape of this rank's block, ghosts included."""
-    expected = tuple(
-        lo + n + hi for n, (lo, hi) in zip(grid.owned_shape(stagger), grid.width, strict=True)
-    )
-    if array.shape != expected:
-        raise ConfigError(
-            f"field {name!r} has local shape {array.shape}, but on this rank the grid's arrays "
-            f"have shape {expected},"
-            " ghosts included: make it with grid.empty()"
-        )
+            check_array(f"field {name!r}", array)
+    found = staggering(grid, {f"field {name!r}": array for name, array in fields.items()})
+    return dict(zip(fields, found.values(), strict=True))
 
 
 def field_box(grid: Grid, rank: int, stagger: Stagger) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -118,15 +97,6 @@ def check_array(what: str, array: object) -> None:
 
 def _kind(array: object) -> str:
     return f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-
-
-def _excess(grid: Grid, name: str, array: np.ndarray) -> list[int]:
-    """How much longer than cell-centred the local array is per dimension: 0 or 1."""
-    check_array(f"field {name!r}", array)
-    excess = [n - m for n, m in zip(array.shape, grid.local_shape, strict=False)]
-    if array.ndim != grid.ndim or not set(excess) <= {0, 1}:
-        check_shape(grid, name, array, (0,) * grid.ndim)
-    return excess
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

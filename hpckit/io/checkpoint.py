@@ -18,10 +18,11 @@ from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
 from hpckit.comm.partition import block
+from hpckit.comm.staggering import Stagger
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.io import checkpoint_folder as folder
 from hpckit.io import rules as by_rule
-from hpckit.io.box import Stagger, field_box, staggering
+from hpckit.io.box import field_box, staggering_of
 from hpckit.io.manifest import Field, Manifest, Part, SavedArray, describe, json_text
 
 _log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ class Checkpoint:
         return rule
 
     def _staggered(self, fields: Mapping[str, np.ndarray]) -> dict[str, Stagger]:
-        return staggering(self._grid, fields) if self._grid else {}
+        return staggering_of(self._grid, fields) if self._grid else {}
 
     def _write_part(
         self, number: int, fields: Mapping[str, np.ndarray], others: by_rule.Arrays

@@ -14,24 +14,25 @@ from dataclasses import replace
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.arguments import per_dimension
 from hpckit.comm.grid import Grid
+from hpckit.comm.staggering import Stagger, check_shape
 from hpckit.errors import Checkpointed, ConfigError, HpckitError, same, together
 from hpckit.files import durable_replace
 from hpckit.io import vtkhdf
-from hpckit.io.box import Stagger, check_array, check_shape, field_box, staggering
+from hpckit.io.box import check_array, field_box, staggering_of
 from hpckit.io.outputs import OUTPUTS, Times
 from hpckit.io.steps import Steps, planned
+from hpckit.names import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-Layout = Literal["mpi", "files", "h5py"]
 _PART = re.compile(r"\d{5,}\.h5(\.tmp)?", re.ASCII)
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,9 @@ class FieldFile:
             "the arguments of FieldFile",
             (self.path, kinds, steps, sizes, corner, layout, bool(resume)),
         )
-        staggered = staggering(grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)})
+        staggered = staggering_of(
+            grid, {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
+        )
         self._stagger: dict[str, Stagger] = {
             name: staggered.get(name, (0,) * grid.ndim) for name in fields
         }
@@ -219,7 +222,7 @@ class FieldFile:
             raise ConfigError(
                 f"field {name!r} is {array.dtype}, but {self.path} was made for {field.dtype}"
             )
-        check_shape(self._grid, name, array, self._stagger[name])
+        check_shape(self._grid, f"field {name!r}", array, self._stagger[name])
         return np.ascontiguousarray(array[self._grid.owned])
 
 

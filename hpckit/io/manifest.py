@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from hpckit.comm.grid import Grid
+from hpckit.comm.staggering import Stagger
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.io.box import Stagger
 
 _FAMILY = "hpckit checkpoint"
 _FIELDS_ONLY = f"{_FAMILY} 1"  # on a grid
@@ -30,7 +30,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 @dataclass(frozen=True)
 class Field:
     """A saved field: `descr` is its dtype as in the header of a .npy file, `extra` see
-    `hpckit.io.box.Stagger`.
+    `hpckit.comm.staggering.Stagger`.
     """
 
     name: str

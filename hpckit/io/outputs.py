@@ -14,9 +14,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.grid import Grid
+from hpckit.comm.staggering import Stagger
 from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.io import vtkhdf
-from hpckit.io.box import Slabs, Stagger, field_box
+from hpckit.io.box import Slabs, field_box
 
 _LONGEST = 1 << 30  # bytes per MPI call: Open MPI 5 counts in 32 bits
 

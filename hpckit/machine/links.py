@@ -21,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import meet
+from hpckit.machine.pingpong import one_way
 
 _SHORT = 8  # bytes
 _LONG = 1 << 15  # bytes; longer ones may need a handshake first, which is no matter of bytes
@@ -224,28 +225,13 @@ def _measure_pairs(comm: MPI.Intracomm, pairs: list[tuple[int, int]], repeats: i
         if comm.rank in (first, second):
             peer = second if comm.rank == first else first
             short, long = (
-                _ping_pong(comm, peer, nbytes, comm.rank == first, repeats)
+                one_way(comm, peer, nbytes, comm.rank == first, repeats)
                 for nbytes in (_SHORT, _LONG)
             )
             if comm.rank == first:
                 found[:, at] = short, max(long - short, 0.0) / (_LONG - _SHORT)
     meet(comm)
     return found
-
-
-def _ping_pong(comm: MPI.Intracomm, peer: int, nbytes: int, first: bool, repeats: int) -> float:
-    """Seconds of a message, half a round trip: the shortest of several."""
-    buffer = np.zeros(nbytes, np.uint8)
-    best = math.inf
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        for sends in (first, not first):
-            if sends:
-                comm.Send(buffer, peer)
-            else:
-                comm.Recv(buffer, peer)
-        best = min(best, (time.perf_counter() - begin) / 2)
-    return best
 
 
 def _direct_exchange(

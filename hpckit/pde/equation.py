@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from hpckit.errors import ConfigError, together
 from hpckit.pde.solver import Solver
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ class Setup:
     numerics: Mapping[str, Any]
     bounds: Sequence[float] = ()
     input: Callable[[], np.ndarray] | None = None
+
+    def read(self) -> np.ndarray:
+        """This rank's box of the input (collective); `ConfigError` on all ranks without one."""
+        with together(self.grid.comm):
+            if self.input is None:
+                raise ConfigError(
+                    "this equation needs an input, and its Setup has none: pass "
+                    "Setup(…, input=f), where f() is this rank's box of it, owned shape, float64"
+                )
+        assert self.input is not None  # else that was raised
+        return self.input()
 
 
 class Cost(NamedTuple):
@@ -94,6 +106,7 @@ class Equation(Generic[S, O]):
     unit : of time.
     width : of the ghosts that the solver needs.
     on_map : whether it needs an input, a 2-D map of elevation with `bounds`.
+    drawn_from : dimensions that its pictures need.
 
     Attributes
     ----------
@@ -106,6 +119,7 @@ class Equation(Generic[S, O]):
     unit: ClassVar[str] = "s"
     width: ClassVar[int] = 1
     on_map: ClassVar[bool] = False
+    drawn_from: ClassVar[int] = 1
     solver: S
     spacing: tuple[float, ...]
     origin: float | tuple[float, ...] = 0.0

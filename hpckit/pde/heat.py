@@ -185,6 +185,7 @@ class HeatEquation(Equation[Heat, Options]):
     """
 
     Options = Options
+    drawn_from = 2
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)
@@ -246,7 +247,7 @@ class HeatEquation(Equation[Heat, Options]):
 
     def pictures(self, planes: Planes) -> Iterator[Picture]:
         """A slice through the temperature, and its error where it is known."""
-        if self.grid.ndim == 1:
+        if self.grid.ndim < self.drawn_from:
             return
         temperature = planes.read("temperature")
         title = f"Temperature, t = {self.solver.time:.3g}"

@@ -143,8 +143,7 @@ class HillslopeEquation(Equation[Hillslope, Options]):
 
     def start(self) -> None:
         """The terrain as it is today."""
-        assert self.setup.input is not None  # on_map
-        self.solver.set("elevation", self.setup.input())
+        self.solver.set("elevation", self.setup.read())
         self.before = self.total("elevation")
 
     def verdict(self) -> dict[str, float]:

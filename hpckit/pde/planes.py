@@ -27,8 +27,7 @@ class Planes:
     def __init__(self, results: Results, largest: int = DRAWN) -> None:
         self.times: list[float] = results.times.tolist()
         self._results = results
-        plane = results.shape(results.names[0])[-2:]
-        self._stride = math.ceil((math.prod(plane) / largest) ** (1 / len(plane)))
+        self._stride = stride(results.shape(results.names[0]), largest)
 
     def read(self, name: str, step: int = -1) -> np.ndarray:
         """A field on a line or (rows, columns) of a plane, the middle one of those in space; of
@@ -38,3 +37,14 @@ class Planes:
         middle = tuple(n // 2 for n in shape[:-2])
         thin = (slice(None, None, self._stride),) * len(shape[-2:])
         return self._results.read(name, step, (*middle, *thin))
+
+
+def stride(shape: tuple[int, ...], largest: int = DRAWN) -> int:
+    """Cells from one that is drawn to the next, in each dimension of a line or plane.
+
+    ::
+
+        stride((4000, 2000, 3000))  # 3, for (2000, 3000) cells are more than a million
+    """
+    plane = shape[-2:]
+    return math.ceil((math.prod(plane) / largest) ** (1 / len(plane)))

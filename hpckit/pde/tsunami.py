@@ -84,9 +84,8 @@ class TsunamiEquation(Equation[ShallowWater, Options]):
             self.bounds = Bounds.of(setup.bounds)
         self.spacing = self.bounds.degrees(grid.shape)
         self.origin = self.bounds.south, self.bounds.west
-        assert setup.input is not None  # on_map
         self.elevation = grid.zeros(setup.numerics["dtype"])
-        self.elevation[grid.owned] = setup.input()
+        self.elevation[grid.owned] = setup.read()
         self.solver = ShallowWater(
             grid,
             self._depth(self.elevation[grid.owned]),

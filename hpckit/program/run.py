@@ -1,4 +1,4 @@
-"""The one way to run a program: `run(Config, main, program="hpckit.apps.halo")`.
+"""The one way to run a program: `run(Config, program="hpckit.apps.halo")`.
 
 Rank 0 reads the command line and the case file, all ranks get the same configuration or fail
 together. Exit codes: 0 done, 1 failed, 2 wrong usage or input, 75 stopped by a signal or for time,
@@ -9,6 +9,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -51,7 +52,7 @@ PATIENCE = (
 
 def run(
     config_type: type[C],
-    main: Callable[[MPI.Intracomm, C], dict[str, Any]],
+    main: Callable[[MPI.Intracomm, C], dict[str, Any]] | None = None,
     *,
     program: str,
     dry_run: Callable[[C, int], str] | None = None,
@@ -60,7 +61,8 @@ def run(
     """Run `main(comm, config)` on all ranks and exit.
 
     main : returns the results, by name with unit; rank 0's are printed. Spans that it records are
-        printed as a table.
+        printed as a table. By default that of the module `job` of the program, which may start MPI
+        as it is imported: that is done only where the program runs.
     dry_run : text for `--dry-run`, from the configuration and a number of ranks; MPI is not started
         for it.
     """
@@ -182,7 +184,10 @@ def _explanation(
 
 
 def _compute(
-    config_type: type[C], main: Callable[..., dict[str, Any]], program: str, words: list[str]
+    config_type: type[C],
+    main: Callable[..., dict[str, Any]] | None,
+    program: str,
+    words: list[str],
 ) -> int:
     shm.warn(program, launched_ranks())
     try:
@@ -205,7 +210,7 @@ def _compute(
             log.configure(comm)
             say(comm, _banner(comm, program, config))
             trace.enable(comm, events=options.trace is not None)
-            results = main(comm, config)
+            results = (main or _job(program))(comm, config)
             say(comm, trace.table(comm), *_readable(results))
         if options.json and comm.rank == 0:
             print(_json(comm, program, config, results), file=stdout, flush=True)
@@ -216,6 +221,10 @@ def _compute(
             raise
         return _fail(apart, program, error)
     return 0
+
+
+def _job(program: str) -> Callable[..., dict[str, Any]]:
+    return importlib.import_module(f"{program}.job").main
 
 
 def _parse_together(

@@ -4,8 +4,14 @@ From photographs' matches to a model, in the order in which the files come:
 
     cameras             camera models and the intrinsics of all cameras
     reconstruction      cameras, images and their poses, points, observations
+    rotations           quaternions, rotation vectors, matrices, many at a time
+    projection          from points to pixels and back to rays, in plain NumPy; residuals
+    checks              what must hold of a reconstruction
+    distribute          whole reconstructions and arrays of users, scattered over ranks and gathered
+    summary             how many of everything, and what hangs together
+    formats             files: BAL, COLMAP, Bundler, libmv, PLY, VTKHDF
     losses              how much a large residual counts
-    bundle              bundle adjustment
+    bundle              bundle adjustment: begin with `bundle/adjust.py`
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust

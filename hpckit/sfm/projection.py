@@ -25,6 +25,8 @@ from hpckit.sfm.reconstruction import Images, Reconstruction
 NEAREST = np.finfo(float).eps  # depths below are behind the camera, as in COLMAP
 _STEPS = 100  # of Newton or of halving a bracket: far fewer are taken
 _NEWTON = 20
+_CLOSE = 1e-15  # a relative step that changes nothing
+_PIECE = 1 << 14  # observations whose numbers fit into a cache
 
 
 def project(cameras: Cameras, camera: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -106,16 +108,27 @@ def residuals(reconstruction: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
     Those of points behind their camera are as `reconstruction.behind` says: kept, or 0 for both
     "zero" and "drop".
     """
-    images, seen = reconstruction.images, reconstruction.observations
-    camera = images.camera[seen.image]
-    x = rotations.rotate(images.quaternion[seen.image], reconstruction.points.xyz[seen.point])
-    x += images.translation[seen.image]
-    depth = depths(reconstruction.cameras, camera, x)
-    with np.errstate(invalid="ignore"):
-        difference = project(reconstruction.cameras, camera, x) - seen.xy
+    seen = reconstruction.observations
+    difference, depth = np.empty((len(seen), 2)), np.empty(len(seen))
+    point = seen.point
+    for at in range(0, len(seen), _PIECE):
+        piece = slice(at, at + _PIECE)
+        difference[piece], depth[piece] = _residuals(reconstruction, point[piece], piece)
     if reconstruction.behind != "keep":
         difference[depth < NEAREST] = 0
     return difference, depth
+
+
+def _residuals(
+    reconstruction: Reconstruction, point: np.ndarray, piece: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    images, image = reconstruction.images, reconstruction.observations.image[piece]
+    camera = images.camera[image]
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = rotations.rotate(images.quaternion[image], reconstruction.points.xyz[point])
+        x += images.translation[image]
+        xy = project(reconstruction.cameras, camera, x) - reconstruction.observations.xy[piece]
+    return xy, depths(reconstruction.cameras, camera, x)
 
 
 def centres(images: Images) -> np.ndarray:
@@ -198,7 +211,7 @@ def _inverse(lens: _Lens, distance: np.ndarray) -> np.ndarray:
             high, low = np.where(above, t, high), np.where(above, low, t)
             step = t - (value - distance) / slope
             new = np.where((step >= low) & (step <= high), step, (low + high) / 2)
-            done = np.abs(new - t) <= 1e-16 * np.abs(t)
+            done = np.abs(new - t) <= _CLOSE * t
             t = new
             if (done | none).all():
                 break
@@ -243,7 +256,10 @@ def _newton(lens: _Lens, plane: np.ndarray, target: np.ndarray) -> np.ndarray:
             step = np.column_stack(
                 [d * wrong[:, 0] - b * wrong[:, 1], a * wrong[:, 1] - c * wrong[:, 0]]
             )
-            plane = plane - step / det[:, None]
+            step /= det[:, None]
+            plane = plane - step
+            if not (np.abs(step) > _CLOSE * (1 + np.abs(plane))).any():
+                break
         wrong = np.linalg.norm(_distorted(lens, plane) - target, axis=1)
         good = (wrong < 1e-12 * (1 + np.linalg.norm(target, axis=1))) & (det > 0)
         good &= np.linalg.norm(plane, axis=1) < limit

@@ -133,5 +133,14 @@ def rotate(quaternion: ArrayLike, x: ArrayLike) -> np.ndarray:
     """
     quaternion, x = np.asarray(quaternion, float), np.asarray(x, float)
     w, v = quaternion[..., :1], quaternion[..., 1:]
-    twice = 2 * np.cross(v, x)
-    return x + w * twice + np.cross(v, twice)
+    twice = 2 * _cross(v, x)
+    return x + w * twice + _cross(v, twice)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`np.cross`, in half its time."""
+    out = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        out[..., i] = a[..., j] * b[..., k] - a[..., k] * b[..., j]
+    return out

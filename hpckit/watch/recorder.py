@@ -22,6 +22,7 @@ from hpckit.collectives.persistent import Persistent
 from hpckit.collectives.recording import Recording, Signature
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.lifetime import outlive
+from hpckit.machine.pingpong import clock_offset
 from hpckit.machine.spin import is_number
 from hpckit.watch.calls import (
     KINDS,
@@ -34,7 +35,7 @@ from hpckit.watch.calls import (
     where,
 )
 from hpckit.watch.monitor import Line
-from hpckit.watch.report import clock_offset, table
+from hpckit.watch.report import table
 
 _clock = time.monotonic
 _NEVER = float("inf")
@@ -128,7 +129,7 @@ class Watch:
         self._private = channel.comm
         self._patience = patience
         self._check = check
-        self._offset = clock_offset(channel)
+        self._offset = clock_offset(self._private)
         self._keep = keep
         self._ring = [_COMPLETE] * keep
         self._waits = _COMPLETE  # the last of those that did not block when they began

@@ -2,41 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
-from mpi4py import MPI
-
-from hpckit.collectives.channel import Channel
-
-_PINGS = 5  # messages there and back from which a clock's offset is taken
-
-
-def clock_offset(channel: Channel) -> float:
-    """Seconds from this rank's clock to rank 0's, by the fastest of a few messages (collective).
-
-    The ranks of a node read the same clock, so only the first of each asks.
-    """
-    comm, node = channel.comm, channel.node
-    askers = sorted(set(comm.allgather(node.ranks[0])) - {0})
-    offset = 0.0
-    if comm.rank == 0:
-        for rank in np.repeat(askers, _PINGS).tolist():
-            comm.recv(source=rank)
-            comm.send(time.monotonic(), rank)
-    elif comm.rank in askers:
-        offset = min(_ping(comm) for _ in range(_PINGS))[1]
-    return node.comm.bcast(offset)
-
-
-def _ping(comm: MPI.Intracomm) -> tuple[float, float]:
-    """Seconds there and back, and the offset, taking both ways for equally long."""
-    begin = time.monotonic()
-    comm.send(None, 0)
-    theirs = comm.recv(source=0)
-    end = time.monotonic()
-    return end - begin, theirs - (begin + end) / 2
-
 
 _HEADER = f"{'calls':>7} {'time ms':>9} {'GB/s':>7} {'wait ms':>9}  {'last to come':<16} collective"
 

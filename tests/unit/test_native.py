@@ -1,5 +1,6 @@
 """Compiled kernels: damaged ones are made again, and broken compilers done without."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -220,6 +221,25 @@ def test_kernels_have_another_name_where_what_they_use_changes(monkeypatch, befo
     assert "GRAVITY = 9.81" in source(MIXED)
     assert "self.depth" not in source(MIXED)
     assert (source(MIXED) != source(MIXED.replace(before, after))) == matters
+
+
+def test_what_is_edited_after_its_import_keeps_the_name_of_what_was_imported(tmp_path, monkeypatch):
+    """Kernels are made of what was imported, so that is what they are named after."""
+    path = tmp_path / "mixed_equation.py"
+    text = MIXED.replace("from hpckit.pde.solver import Solver\n", "Solver = object\n")
+    path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = native._entry("mixed_equation")
+    importlib.import_module("mixed_equation")
+    path.write_text(text.replace("WEIGHT = 2.0", "WEIGHT = 3.0"))
+    assert native._entry("mixed_equation") == before
+    importlib.invalidate_caches()
+    sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
+    importlib.reload(sys.modules["mixed_equation"])
+    sys.dont_write_bytecode = kept
+    assert native._entry("mixed_equation") != before
+    monkeypatch.delitem(sys.modules, "mixed_equation")
+    native._texts.pop("mixed_equation")
 
 
 def test_what_was_edited_while_it_was_compiled_is_not_kept(image, tmp_path, monkeypatch):

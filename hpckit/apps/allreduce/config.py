@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from hpckit.keys import note
+from hpckit.names import ALGORITHMS
 
 if TYPE_CHECKING:
-    pass
-
-
-Algorithm = Literal[
-    "ring",
-    "star",
-    "oneshot",
-    "twoshot",
-    "recursive_doubling",
-    "rabenseifner",
-    "tree",
-    "hierarchical",
-    "shared",
-    "auto",
-]
+    Algorithm = str
+else:
+    Algorithm = Literal[(*(name for name in ALGORITHMS if name != "native"), "auto")]
 Bytes = Annotated[int, msgspec.Meta(ge=8, multiple_of=8)]
 
 

@@ -8,16 +8,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.collectives import Allreduce
 from hpckit.errors import HpckitError, meet
+from hpckit.machine.pingpong import clock_offset
 
 _LEAST, _MOST = 5, 1000  # calls of each way
-_TRIPS = 10  # to rank 0 and back, to compare clocks
 
 
 class Numbers:
@@ -83,7 +82,7 @@ class Start:
         self._comm, self._moment = comm, np.zeros(1)
         self._ahead = self._lead = 0.0
         if not one_node:
-            self._ahead = _ahead(comm)
+            self._ahead = -clock_offset(comm)
             self._lead = 2 * max(self._last_to_hear() for _ in range(3)) + 1e-3
 
     def __call__(self) -> float:
@@ -160,23 +159,3 @@ def interleaved(
             times[repeat, column] = sample(names[column], repeat)
     comm.Allreduce(MPI.IN_PLACE, times, MPI.MAX)
     return dict(zip(names, times.T, strict=True))
-
-
-def _ahead(comm: MPI.Intracomm) -> float:
-    """Seconds that our clock is ahead of rank 0's: none on one machine, else by the quickest of
-    several messages.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id")  # the same wherever the clock is the same
-    machines = comm.allgather(boot.read_text() if boot.exists() else comm.rank)
-    trips = []
-    for rank in (r for r in range(comm.size) if machines[r] != machines[0]):
-        for _ in range(_TRIPS):
-            begin = time.monotonic()
-            if comm.rank == 0:
-                comm.recv(source=rank)
-                comm.send(time.monotonic(), rank)
-            elif comm.rank == rank:
-                comm.send(None, 0)
-                theirs, end = comm.recv(source=0), time.monotonic()
-                trips.append((end - begin, (begin + end) / 2 - theirs))
-    return min(trips)[1] if trips else 0.0

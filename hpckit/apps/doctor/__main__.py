@@ -7,24 +7,12 @@ container is built.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from hpckit.apps.doctor.config import Config
 from hpckit.apps.doctor.kernels import compile_kernels
 from hpckit.program.run import run
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-
-def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
-    """Print the findings on rank 0; return what was measured."""
-    from hpckit.apps.doctor.job import main as examine  # starts MPI, which `--compile` must not
-
-    return examine(comm, config)
-
-
 if __name__ == "__main__":
     if "--compile" in sys.argv and "--help" not in sys.argv:
         sys.exit(compile_kernels(sys.argv[1:]))
-    run(Config, main, program="hpckit.apps.doctor")
+    run(Config, program="hpckit.apps.doctor")

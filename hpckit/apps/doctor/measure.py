@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpckit.errors import meet
+from hpckit.machine.pingpong import one_way
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -42,28 +43,19 @@ def measure(comm: MPI.Intracomm, nbytes: int) -> dict[str, Any]:
     }
     if last > 0:
         with span("messages"):
-            latency, transfer = _ping_pong(comm, 8), _ping_pong(comm, MIB)
+            latency, transfer = _message(comm, 8), _message(comm, MIB)
             meet(comm)
         results[f"latency between ranks 0 and {last}, us"] = latency * 1e6
         results[f"messages between ranks 0 and {last}, GB/s"] = MIB / transfer / 1e9
     return results
 
 
-def _ping_pong(comm: MPI.Intracomm, nbytes: int) -> float:
-    """Seconds one way; only the first and the last rank take part."""
-    message, last = np.zeros(nbytes, np.uint8), comm.size - 1
+def _message(comm: MPI.Intracomm, nbytes: int) -> float:
+    """Seconds one way between the first and the last rank, which alone know."""
+    last = comm.size - 1
     if comm.rank not in (0, last):
         return math.inf
-
-    def there_and_back() -> None:
-        if comm.rank == 0:
-            comm.Send(message, last)
-            comm.Recv(message, last)
-        else:
-            comm.Recv(message, 0)
-            comm.Send(message, 0)
-
-    return min(_seconds(there_and_back) for _ in range(100)) / 2
+    return one_way(comm, last - comm.rank, nbytes, comm.rank == 0, repeats=100)
 
 
 def _seconds(work: Callable[[], object]) -> float:

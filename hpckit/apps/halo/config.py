@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from hpckit.keys import Count, InputFile, Positive, note
+from hpckit.names import HALO_METHODS, Layout
 from hpckit.pde import EQUATIONS
 
 if TYPE_CHECKING:
-    Name = str
+    Name = Method = str
 else:
     Name = Literal[tuple(EQUATIONS)]
+    Method = Literal[("auto", *HALO_METHODS)]
 
 
 class Keys(msgspec.Struct):
@@ -54,10 +56,7 @@ class Keys(msgspec.Struct):
     dt: Annotated[Positive | None, note("time step; by default 90 % of the largest stable one")] = (
         None
     )
-    method: Annotated[
-        Literal["auto", "datatype", "packed", "neighbor", "shared", "direct"],
-        note("way to exchange halos"),
-    ] = "auto"
+    method: Annotated[Method, note("way to exchange halos")] = "auto"
     threads: Annotated[Count, note("threads per rank", le=1024)] = 1
     dtype: Annotated[Literal["float64", "float32"], note("numbers to compute with")] = "float64"
     output: Annotated[str, note("folder for results, pictures and checkpoints")] = "results/halo"
@@ -65,9 +64,7 @@ class Keys(msgspec.Struct):
         int, note("fields to write, evenly in time; 1: only the last; 0: none", ge=0)
     ] = 1
     pictures: Annotated[bool, note("draw the results")] = True
-    layout: Annotated[
-        Literal["mpi", "files", "h5py"], note("of the results: one file, one per rank, h5py's")
-    ] = "mpi"
+    layout: Annotated[Layout, note("of the results: one file, one per rank, h5py's")] = "mpi"
     checkpoint_every: Annotated[
         int, note("steps between checkpoints; 0: only when asked to stop", ge=0)
     ] = 0

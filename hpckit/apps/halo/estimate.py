@@ -12,7 +12,7 @@ from hpckit.apps.halo.layout import ghosts, layout, times
 from hpckit.apps.halo.schedule import SAFE, STEPS
 from hpckit.comm import partition
 from hpckit.pde import EQUATIONS
-from hpckit.pde.planes import DRAWN
+from hpckit.pde.planes import stride
 from hpckit.program.offline import offline
 from hpckit.program.report import COPIED, PROCESS
 from hpckit.units import amount, duration, period
@@ -40,10 +40,11 @@ def memory(config: Config, ranks: int) -> np.ndarray:
     copying = 2 * np.minimum(array, COPIED / ranks)
     peak = PROCESS + np.maximum(reading, kept + np.maximum(slabs + checking, copying))
     peak[0] += _FILES * (config.snapshots > 0)
-    if config.snapshots and config.pictures and len(shape) > 1:
+    drawn = len(shape) >= EQUATIONS[config.equation].drawn_from
+    if config.snapshots and config.pictures and drawn:
         fixed, per_cell = cost.drawing
-        plane = math.prod(shape[-2:])
-        drawing = fixed + per_cell * plane / math.ceil(math.sqrt(plane / DRAWN)) ** 2
+        plane = shape[-2:]
+        drawing = fixed + per_cell * math.prod(plane) / stride(shape) ** len(plane)
         peak[0] = max(peak[0], PROCESS + _FILES + kept[0] + drawing)
     return peak
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from hpckit.keys import Count, InputFile, Positive, note
-
-if TYPE_CHECKING:
-    pass
+from hpckit.names import INITS, METRICS, SEARCHES
 
 
 class Generate(msgspec.Struct):
@@ -57,12 +55,12 @@ class DynMSC(msgspec.Struct):
     k_min: Annotated[int, note("fewest clusters", ge=2)] = 2
 
 
-Method = Literal[
-    "fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc"
-]
-Metric = Literal[
-    "precomputed", "euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming"
-]
+if TYPE_CHECKING:
+    Method = Metric = Init = str
+else:
+    Method = Literal[SEARCHES]
+    Metric = Literal[("precomputed", *METRICS)]
+    Init = Literal[INITS]
 
 
 class Config(msgspec.Struct):
@@ -84,7 +82,7 @@ class Config(msgspec.Struct):
         note("the first column of a text table to use, and the one after the last; none: all"),
     ] = None
     init: Annotated[
-        Literal["random", "first", "build", "lab", "k-medoids++"] | None,
+        Init | None,
         note("first medoids; by default what suits the method"),
     ] = None
     block: Annotated[

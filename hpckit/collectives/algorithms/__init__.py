@@ -1,40 +1,18 @@
-"""All algorithms of an allreduce by their names: adding one is its file and a line here."""
+"""The algorithms of an allreduce by name: a new one is its file and a line in `hpckit.names`."""
 
 from __future__ import annotations
 
 from mpi4py import MPI
 
+from hpckit import names
 from hpckit.collectives.algorithms.algorithm import Algorithm, ByMessages
-from hpckit.collectives.algorithms.hierarchical import Hierarchical
-from hpckit.collectives.algorithms.native import Native
-from hpckit.collectives.algorithms.oneshot import OneShot
-from hpckit.collectives.algorithms.rabenseifner import Rabenseifner
-from hpckit.collectives.algorithms.recursive_doubling import RecursiveDoubling
-from hpckit.collectives.algorithms.ring import Ring
-from hpckit.collectives.algorithms.shared import Shared
-from hpckit.collectives.algorithms.star import Star
-from hpckit.collectives.algorithms.tree import Tree
-from hpckit.collectives.algorithms.twoshot import TwoShot
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.persistent import Operands, Persistent, alone
 from hpckit.errors import ConfigError
 from hpckit.machine.links import Links
+from hpckit.names import load
 
-ALGORITHMS: dict[str, Algorithm] = {
-    algorithm.name: algorithm
-    for algorithm in (
-        Native(),
-        Ring(),
-        Star(),
-        OneShot(),
-        TwoShot(),
-        RecursiveDoubling(),
-        Rabenseifner(),
-        Tree(),
-        Hierarchical(),
-        Shared(),
-    )
-}
+ALGORITHMS: dict[str, Algorithm] = {name: make() for name, make in load(names.ALGORITHMS).items()}
 BY_MESSAGES = {name: a for name, a in ALGORITHMS.items() if isinstance(a, ByMessages)}
 IN_RANK_ORDER = [name for name, a in ALGORITHMS.items() if a.in_rank_order]
 

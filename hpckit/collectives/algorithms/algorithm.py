@@ -18,7 +18,7 @@ from hpckit.machine.links import Links
 class Algorithm:
     """One way to reduce an array over all ranks, to the same bits on all of them.
 
-    An algorithm has a `name` and a line in `hpckit.collectives.algorithms`, by which it is chosen.
+    An algorithm has a `name` and a line in `hpckit.names`, by which it is chosen.
     One that gives another result than its operation says (`Reproducible`, `hpckit.lossy`) has no
     line there: who wants it passes it, as in `Allreduce(comm, x, algorithm=Reproducible())`. ::
 

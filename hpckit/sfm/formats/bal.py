@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from hpckit.sfm.formats.text import line_of_word, numbers
 from hpckit.sfm.reconstruction import Images, Observations, Reconstruction
 
 _HEADER, _CAMERA = 3, 9
+_LINES = 1 << 17  # written at once
 _log = get_logger(__name__)
 
 
@@ -59,9 +62,7 @@ def read_bal(path: Path, text: bytes) -> Reconstruction:
     observations = by_point(p, point, image, seen[:, 2:])
     repeated = _repeated(observations, n)
     if repeated:
-        _log.warning(
-            "%s: %d observations repeat another exactly: all of them count", path, repeated
-        )
+        _log.warning("%s: observations that repeat another exactly, and count: %d", path, repeated)
     ids = np.arange(n)
     names = [f"image-{i:05d}" for i in range(n)]
     parameters = np.zeros((n, PARAMETERS))
@@ -92,20 +93,28 @@ def write_bal(whole: Reconstruction, path: Path, draft: Path) -> None:
     Observations are sorted by point, all numbers written so that they are read back bit for bit.
     Raises `ConfigError` where BAL cannot hold a camera (`to_bal`).
     """
-    bal = to_bal(whole)
+    pack = {".gz": partial(gzip.GzipFile, mtime=0), ".bz2": bz2.BZ2File}
+    with pack.get(path.suffix.lower(), open)(draft, "wb") as file:
+        for block in _blocks(to_bal(whole)):
+            file.write(block.encode())
+
+
+def _blocks(bal: Reconstruction) -> Iterator[str]:
+    """The text of the file, some hundred thousand lines at a time."""
     seen, images = bal.observations, bal.images
-    lines = [f"{len(images)} {len(bal.points)} {len(seen)}\n"]
-    x, y = seen.xy.T.tolist()
-    columns = seen.image.tolist(), seen.point.tolist(), x, y
-    lines += [f"{i} {p}     {x!r} {y!r}\n" for i, p, x, y in zip(*columns, strict=True)]
+    yield f"{len(images)} {len(bal.points)} {len(seen)}\n"
+    point = seen.point
+    for at in range(0, len(seen), _LINES):
+        piece = slice(at, at + _LINES)
+        x, y = seen.xy[piece].T.tolist()
+        columns = seen.image[piece].tolist(), point[piece].tolist(), x, y
+        yield "".join([f"{i} {p}     {x!r} {y!r}\n" for i, p, x, y in zip(*columns, strict=True)])
     poses = rotations.log(images.quaternion), images.translation
     intrinsics = bal.cameras.parameters[images.camera, :3]
-    table = np.concatenate([*poses, intrinsics], axis=1)
-    lines += [f"{value!r}\n" for value in table.ravel().tolist()]
-    lines += [f"{value!r}\n" for value in bal.points.xyz.ravel().tolist()]
-    text = "".join(lines).encode()
-    pack = {".gz": lambda data: gzip.compress(data, mtime=0), ".bz2": bz2.compress}
-    draft.write_bytes(pack.get(path.suffix.lower(), bytes)(text))
+    for table in (np.concatenate([*poses, intrinsics], axis=1), bal.points.xyz):
+        values = table.ravel()
+        for at in range(0, len(values), _LINES):
+            yield "".join([f"{value!r}\n" for value in values[at : at + _LINES].tolist()])
 
 
 def _counts(path: Path, text: bytes, values: np.ndarray) -> tuple[int, int, int]:

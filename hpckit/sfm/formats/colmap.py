@@ -142,10 +142,9 @@ def errors(model: Reconstruction) -> np.ndarray:
     """
     difference = residuals(replace(model, behind="zero"))[0]
     count = np.diff(model.observations.start)
-    total = np.bincount(
-        model.observations.point, np.linalg.norm(difference, axis=1), minlength=len(count)
-    )
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        each = np.hypot(difference[:, 0], difference[:, 1])
+        total = np.bincount(model.observations.point, each, minlength=len(count))
         return np.where((count > 0) & np.isfinite(total), total / np.maximum(count, 1), -1.0)
 
 

@@ -6,6 +6,7 @@ the rest of the first one, blanks within it too. Lines that begin with # are lef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from hpckit.sfm.reconstruction import Reconstruction
 _EXACT = 2.0**53  # float64 holds all whole numbers up to here
 _LARGEST = 2.0**63  # ids from here on mean: none
 _TRACK = 8  # the numbers of a point before its track
+_INTEGER = re.compile(rb"[+-]?\d{1,18}")  # that int64 can hold
 _HEAD = 10  # the fields of an image, the name being one
 
 
@@ -235,7 +237,7 @@ def _pairs(text: bytes) -> Iterator[tuple[tuple[int, bytes], tuple[int, bytes]]]
 
 
 def _integer(path: Path, number: int, word: bytes) -> int:
-    if not word.lstrip(b"+-").isdigit():
+    if not _INTEGER.fullmatch(word):
         raise ConfigError(no_number(path, number, word).replace("no number", "no whole number"))
     return int(word)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.io.box import Slabs, field_box, staggering
+from hpckit.io.box import Slabs, field_box, staggering_of
 
 
 @settings(max_examples=30)
@@ -43,9 +43,9 @@ def test_staggering_is_recognised(comm, stagger):
     from hpckit.comm.grid import Grid
 
     grid = Grid(comm, (8, 9), width=((1, 2), 0))
-    assert staggering(grid, {"v": grid.empty(stagger=stagger)}) == {"v": stagger}
+    assert staggering_of(grid, {"v": grid.empty(stagger=stagger)}) == {"v": stagger}
     wrapped = Grid(comm, (8, 9), periodic=(True, False))
-    assert staggering(wrapped, {"v": wrapped.empty(stagger=stagger)}) == {"v": (0, stagger[1])}
+    assert staggering_of(wrapped, {"v": wrapped.empty(stagger=stagger)}) == {"v": (0, stagger[1])}
 
 
 def test_foreign_arrays_are_refused_on_all_ranks(comm):
@@ -55,12 +55,12 @@ def test_foreign_arrays_are_refused_on_all_ranks(comm):
     last = comm.rank == comm.size - 1
     shape = tuple(n + 2 * last for n in grid.local_shape)
     with pytest.raises(ConfigError, match=r"'u' has local shape \(.*\), but on this rank"):
-        staggering(grid, {"u": np.zeros(shape)})
+        staggering_of(grid, {"u": np.zeros(shape)})
     with pytest.raises(ConfigError, match="NumPy array of numbers or records, not list"):
-        staggering(grid, {"u": [1.0]})
+        staggering_of(grid, {"u": [1.0]})
     with (
         pytest.raises(HpckitError, match="names of the fields")
         if comm.size > 1
         else pytest.raises(ConfigError)
     ):
-        staggering(grid, {f"u{comm.rank}": np.zeros(3)})
+        staggering_of(grid, {f"u{comm.rank}": np.zeros(3)})

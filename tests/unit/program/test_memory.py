@@ -3,6 +3,7 @@ import pytest
 from hpckit.apps.halo.config import Config
 from hpckit.apps.halo.estimate import estimate, memory
 from hpckit.errors import ConfigError
+from hpckit.pde.heat import HeatEquation
 from hpckit.program import memory as left
 
 
@@ -14,6 +15,16 @@ def test_what_does_not_fit_is_refused_by_all_ranks(comm):
         ConfigError, match=r"this run needs about 1 EB on a node .* left: use more nodes, .*--shape"
     ):
         left.check(comm, need, "--shape")
+
+
+def test_pictures_of_a_line_are_counted_where_there_are_some(monkeypatch):
+    shape = (1000,)
+    plain = memory(Config(shape=shape, pictures=False), 2)
+    assert (memory(Config(shape=shape), 2) == plain).all()  # heat draws none
+    monkeypatch.setattr(HeatEquation, "drawn_from", 1)
+    fixed, per_cell = HeatEquation.cost(Config().options, False).drawing
+    drawing = memory(Config(shape=shape), 2)[0] - plain[0]
+    assert abs(drawing - fixed - 1000 * per_cell) < 0.1 * fixed
 
 
 def test_memory_grows_with_the_cells_and_rank_0_draws():
