@@ -19,7 +19,7 @@ from hpckit.errors import ConfigError, same, together
 from hpckit.sfm.bundle import gauge as gauges
 from hpckit.sfm.bundle.fixing import free
 from hpckit.sfm.bundle.frame import frame
-from hpckit.sfm.bundle.inverse import Inverse
+from hpckit.sfm.bundle.inverse import UNDAMPED, Inverse
 from hpckit.sfm.bundle.priors import Prior, Priors
 from hpckit.sfm.bundle.problem import problem
 from hpckit.sfm.bundle.rank import check_depths, components
@@ -27,8 +27,6 @@ from hpckit.sfm.bundle.survey import survey
 from hpckit.sfm.bundle.system import ReducedSystem
 from hpckit.sfm.losses import Loss, robust
 from hpckit.sfm.reconstruction import Reconstruction
-
-_UNDAMPED = 1e30  # radius of a trust region that damps by less than rounding
 
 
 @dataclass
@@ -105,7 +103,7 @@ def covariance(
         comm, posed, reconstruction.cameras, robust=robust(loss), behind=behind, priors=known
     )
     system.linearise(posed.start)
-    system.damp(_UNDAMPED)
+    system.damp(UNDAMPED)
     seen = np.flatnonzero(surveyed.observations_of_image > 0)
     seen = seen[np.argsort(reconstruction.images.ids[seen])]  # the first is that of the least id
     with together(comm):

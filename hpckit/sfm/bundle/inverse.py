@@ -9,12 +9,13 @@ from hpckit.machine.memory import available
 from hpckit.sfm.bundle import gauge as gauges
 from hpckit.sfm.bundle.frame import Frame
 from hpckit.sfm.bundle.problem import Problem
-from hpckit.sfm.bundle.rank import Deficient, deficiency, diagonal
+from hpckit.sfm.bundle.rank import Deficient, deficiency
 from hpckit.sfm.bundle.solvers.cholesky import Cholesky
 from hpckit.sfm.bundle.system import ReducedSystem
 from hpckit.sfm.reconstruction import Reconstruction
 
-_LEAST_PIVOT = 1e-12  # of a matrix of unit diagonal: below, a freedom is left
+UNDAMPED = 1e30  # radius of a trust region that damps by less than rounding
+_LEAST_PIVOT = 1e-13  # of normal equations of unit diagonal: below, a freedom is left
 
 
 class Inverse:
@@ -102,7 +103,7 @@ class Inverse:
                 f"{room / 1e9:.1f} GB: ask for fewer images or points"
             )
         pairs = system.pattern()
-        scale = _scales(system, blocks)
+        scale = 1 / np.sqrt(UNDAMPED * system.damping)  # the diagonal before points are eliminated
         number = np.append(np.where(base, np.cumsum(base) - 1, -1), -1)
         columns = number[system.columns]
         scaled = np.append(scale, 0.0)[system.columns]
@@ -196,9 +197,3 @@ class Inverse:
             shift = modes @ -(self._shift[:, row] @ gain)
             found += modes @ self._middle @ modes.T - shift - shift.T
         return found
-
-
-def _scales(system: ReducedSystem, blocks: np.ndarray) -> np.ndarray:
-    """1 / sqrt of the diagonal of P'S P, of what is positive."""
-    found = diagonal(system, blocks)
-    return 1 / np.sqrt(np.where(found > 0, found, 1.0))

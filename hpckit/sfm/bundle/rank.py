@@ -8,7 +8,7 @@ from hpckit.errors import ConfigError
 from hpckit.sfm.bundle.system import ReducedSystem
 
 _FLAT = 1e-11  # of the least eigenvalue of a point's V, of unit diagonal: its depth is not seen
-_NONE = 1e-11  # of an eigenvalue of a matrix of unit diagonal
+_NONE = 1e-13  # of an eigenvalue of normal equations of unit diagonal
 _COUNTED = 4000  # unknowns up to which eigenvalues are counted
 
 
@@ -79,24 +79,10 @@ def components(system: ReducedSystem, seen: np.ndarray) -> None:
         )
 
 
-def diagonal(system: ReducedSystem, blocks: np.ndarray) -> np.ndarray:
-    """Of P'S P: (size,) float64."""
-    pairs, columns = system.pattern(), system.columns
-    found = np.zeros(system.shape.size)
-    own = pairs[:, 0] == pairs[:, 1]
-    at = columns[pairs[own, 0]]
-    there = at >= 0
-    np.add.at(found, at[there], np.einsum("kii->ki", blocks[own])[there])
-    i, j = columns[pairs[~own, 0]], columns[pairs[~own, 1]]
-    pair, a, b = np.nonzero((i[:, :, None] == j[:, None, :]) & (i[:, :, None] >= 0))
-    np.add.at(found, i[pair, a], 2 * blocks[~own][pair, a, b])
-    return found
-
-
 def deficiency(system: ReducedSystem, blocks: np.ndarray) -> int | None:
     """How many eigenvalues of P'S P are zero, or None where it is too large to count.
 
-    blocks : scaled, so that the diagonal of P'S P is one
+    blocks : scaled, so that the diagonal is one before points are eliminated
     """
     size, columns = system.shape.size, system.columns
     if size > _COUNTED:
