@@ -88,8 +88,9 @@ def export(*signatures: str) -> Callable[[Callable], Callable]:
 
     def mark(function: Callable) -> Callable:
         table = function.__globals__.setdefault("__exports__", {})
-        if not table or function.__name__ in table:  # imported now, or again
-            _remember(function.__module__)
+        again = not table or function.__name__ in table
+        if again and sys.modules[function.__module__].__dict__ is function.__globals__:
+            _remember(function.__module__)  # imported now, or again: no template's copy
         for signature in signatures:
             pointer = re.search(r"(\w+)\*", signature)
             suffix = f"_{pointer[1]}" if len(signatures) > 1 and pointer else ""
@@ -435,10 +436,9 @@ def _compile(module: str, **constants: int) -> dict[str, tuple[Any, str]]:
 
 def _with(module: str, constants: Mapping[str, int]) -> ModuleType:
     """A module of its own, with these constants: functions look them up when they are compiled."""
-    spec = importlib.util.find_spec(module)
-    assert spec and spec.loader, module
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    importlib.import_module(module)  # so that its text is remembered
+    made = ModuleType(module)
+    exec(compile(_text(module), module, "exec"), vars(made))
     unknown = constants.keys() - vars(made).keys()
     assert not unknown, f"{module} has no constants {unknown}"
     vars(made).update(constants)
