@@ -14,13 +14,21 @@ From photographs' matches to a model, in the order in which the files come:
     tracks              which keypoints are one point, by a union-find over ranks
     triangulation       points from tracks and poses
     filters             which observations, points and images stay
+    stages              what the mapper's stages tell of themselves
     mapper              `global_mapper`: from a database to models, by all stages
 """
 
 from hpckit.sfm.bundle.adjust import bundle_adjust
 from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
 from hpckit.sfm.bundle.result import Iteration, Result
+from hpckit.sfm.filters import filter_points
+from hpckit.sfm.formats.database import read_database
 from hpckit.sfm.losses import Cauchy, Huber, Loss, SoftL1
+from hpckit.sfm.mapper import global_mapper
+from hpckit.sfm.stages import Stage
+from hpckit.sfm.tracks import build_tracks
+from hpckit.sfm.triangulation import triangulate
+from hpckit.sfm.viewgraph import ViewGraph
 
 __all__ = [
     "Cauchy",
@@ -31,5 +39,12 @@ __all__ = [
     "PositionPrior",
     "Result",
     "SoftL1",
+    "Stage",
+    "ViewGraph",
+    "build_tracks",
     "bundle_adjust",
+    "filter_points",
+    "global_mapper",
+    "read_database",
+    "triangulate",
 ]
