@@ -20,7 +20,7 @@ From the matches of photographs to a model, in the order in which data goes thro
     filters             which observations and images are good enough
     similarity          the rotation, scale and shift between two sets of points
     bundle              bundle adjustment: everything at once, with losses, priors, covariance
-    mapper              all of it, from a database to models
+    mapper, stages      all of it, from a database to models
 
 `bundle/adjust.py` is the best file to begin with; the mathematics and its symbols are in
 `bundle/system.py` and `kernels`.
@@ -32,13 +32,16 @@ from hpckit.sfm.bundle.priors import PosePrior, PositionPrior
 from hpckit.sfm.bundle.result import Iteration, Result
 from hpckit.sfm.cameras import CameraModel, Cameras, camera_model
 from hpckit.sfm.distribute import from_arrays, gather, scatter
+from hpckit.sfm.filters import filter_points
 from hpckit.sfm.formats import read, read_database, write
 from hpckit.sfm.losses import Cauchy, Huber, Loss, SoftL1
 from hpckit.sfm.mapper import global_mapper
 from hpckit.sfm.positioning import position_globally
 from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
 from hpckit.sfm.rotation_averaging import average_rotations
+from hpckit.sfm.stages import Stage
 from hpckit.sfm.summary import summarise
+from hpckit.sfm.tracks import build_tracks
 from hpckit.sfm.triangulation import triangulate
 from hpckit.sfm.viewgraph import ViewGraph
 
@@ -58,11 +61,14 @@ __all__ = [
     "Reconstruction",
     "Result",
     "SoftL1",
+    "Stage",
     "ViewGraph",
     "average_rotations",
+    "build_tracks",
     "bundle_adjust",
     "camera_model",
     "covariance",
+    "filter_points",
     "from_arrays",
     "gather",
     "global_mapper",

@@ -15,7 +15,6 @@ motion revisited", ECCV 2024); what connected images see becomes one model each.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +23,6 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import ConfigError, check_comm, same, together
-from hpckit.log import get_logger
 from hpckit.sfm import rotations
 from hpckit.sfm.bundle.adjust import bundle_adjust
 from hpckit.sfm.filters import centres, filter_points, of_images, well_seen
@@ -35,6 +33,7 @@ from hpckit.sfm.projection import residuals
 from hpckit.sfm.reconstruction import Reconstruction
 from hpckit.sfm.relative import focal_lengths, relative_poses
 from hpckit.sfm.rotation_averaging import average_rotations
+from hpckit.sfm.stages import Stage, Stages
 from hpckit.sfm.tracks import build_tracks
 from hpckit.sfm.triangulation import mean_focal, triangulate
 from hpckit.sfm.viewgraph import Config, ViewGraph
@@ -53,27 +52,6 @@ _FOCAL_CHANGE = 0.05  # of a focal length, from which on rotations and positions
 _PASSES = 3  # of all that, at most
 _MAX_ROUNDS = 5  # with all tracks, after these
 _NO_POSE = (Config.UNDEFINED, Config.DEGENERATE, Config.WATERMARK, Config.MULTIPLE)
-_LOG = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage did; `global_mapper` passes one to its callback after each.
-
-    ::
-
-        global_mapper("database.db", callback=lambda stage: comm.rank or print(stage))
-    """
-
-    name: str
-    model: int  # counted from 0; -1 before images are split into models
-    seconds: float  # of wall time, this rank's
-    numbers: dict[str, float]  # over all ranks: how many pairs, tracks, ..., errors
-
-    def __str__(self) -> str:
-        numbers = ", ".join(f"{name} {value:.6g}" for name, value in self.numbers.items())
-        where = "" if self.model < 0 else f" of model {self.model}"
-        return f"{self.name}{where}: {numbers} ({self.seconds:.2f} s)"
 
 
 def global_mapper(
@@ -114,7 +92,7 @@ def global_mapper(
     same(comm, "arguments of global_mapper", limits)
     with together(comm):
         _check(limits)
-    stages = _Stages(comm, callback)
+    stages = Stages(comm, callback)
     graph = database if isinstance(database, ViewGraph) else read_database(database, comm)
     graph = _calibrated(_usable(graph, stages), stages)
     models = _models(graph, limits, stages)
@@ -143,38 +121,6 @@ class _Limits:
     seed: int
 
 
-class _Stages:
-    """Tells the callback and the log what each stage did."""
-
-    def __init__(self, comm: MPI.Intracomm, callback: Callable[[Stage], object] | None) -> None:
-        self.model = -1
-        self._comm, self._callback = comm, callback
-        self._begin = time.perf_counter()
-
-    def tell(self, name: str, **numbers: float) -> None:
-        """Of a stage that ends now."""
-        now = time.perf_counter()
-        stage = Stage(name, self.model, now - self._begin, numbers)
-        self._begin = now
-        if self._comm.rank == 0:
-            _LOG.info("%s", stage)
-        if self._callback:
-            self._callback(stage)
-
-    def total(self, *counts: int) -> list[int]:
-        """Sums over all ranks."""
-        return self._comm.allreduce(np.array(counts)).tolist()
-
-    def count(self, model: Reconstruction) -> list[int]:
-        """Points and observations of all ranks."""
-        return self.total(len(model.points), len(model.observations))
-
-    def mean(self, values: np.ndarray) -> float:
-        """Over all ranks; 0 of none."""
-        total, count = self._comm.allreduce(np.array([values.sum(), len(values)]))
-        return float(total / max(count, 1))
-
-
 def _check(limits: _Limits) -> None:
     counts = {name: getattr(limits, name) for name in ("min_images", "min_views")}
     for name, value in counts.items():
@@ -186,7 +132,7 @@ def _check(limits: _Limits) -> None:
         raise ConfigError(f"max_tracks is {limits.max_tracks}, but must be at least 1, or None")
 
 
-def _usable(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+def _usable(graph: ViewGraph, stages: Stages) -> ViewGraph:
     """Pairs that have a geometry, with enough inliers; cameras of its own."""
     left = graph.select(~np.isin(graph.config, _NO_POSE) & (graph.inliers >= MIN_INLIERS))
     pairs, inliers = stages.total(len(left), len(left.matches))
@@ -194,7 +140,7 @@ def _usable(graph: ViewGraph, stages: _Stages) -> ViewGraph:
     return replace(left, cameras=graph.cameras.copy(), images=graph.images.copy())
 
 
-def _calibrated(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+def _calibrated(graph: ViewGraph, stages: Stages) -> ViewGraph:
     """With the focal lengths that F of all pairs ask for, of cameras whose own is only guessed."""
     if graph.prior_focal.all():
         return graph
@@ -208,7 +154,7 @@ def _calibrated(graph: ViewGraph, stages: _Stages) -> ViewGraph:
     return graph
 
 
-def _models(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reconstruction]:
+def _models(graph: ViewGraph, limits: _Limits, stages: Stages) -> list[Reconstruction]:
     """All stages after the view graph, with the focal lengths as they are."""
     stages.model = -1
     oriented = _oriented(_related(graph, stages), stages)
@@ -239,7 +185,7 @@ def _corrected(graph: ViewGraph, models: list[Reconstruction]) -> bool:
     return changed
 
 
-def _related(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+def _related(graph: ViewGraph, stages: Stages) -> ViewGraph:
     """With relative poses, and only the pairs that have one."""
     quaternion, translation, good = relative_poses(graph)
     graph = replace(graph, quaternion=quaternion, translation=translation).select(good)
@@ -248,7 +194,7 @@ def _related(graph: ViewGraph, stages: _Stages) -> ViewGraph:
     return graph
 
 
-def _oriented(graph: ViewGraph, stages: _Stages) -> ViewGraph:
+def _oriented(graph: ViewGraph, stages: Stages) -> ViewGraph:
     """With the images' rotations, and without pairs that disagree with them."""
     for _ in range(_AVERAGINGS):
         n, weights = len(graph.images), graph.inliers.astype(float)
@@ -263,7 +209,7 @@ def _oriented(graph: ViewGraph, stages: _Stages) -> ViewGraph:
     return graph
 
 
-def _positioned(graph: ViewGraph, limits: _Limits, stages: _Stages) -> list[Reconstruction]:
+def _positioned(graph: ViewGraph, limits: _Limits, stages: Stages) -> list[Reconstruction]:
     """Tracks and poses of images that pairs connect: apart where tracks do not connect them."""
     tracks = build_tracks(graph, min_length=limits.min_views, max_tracks=limits.max_tracks)
     tracks = of_images(tracks, well_seen(tracks, MIN_OBSERVATIONS))
@@ -305,7 +251,7 @@ def _all_tracks(graph: ViewGraph, tracks: Reconstruction, limits: _Limits) -> Re
 
 
 def _adjusted(
-    tracks: Reconstruction, every: Reconstruction, limits: _Limits, stages: _Stages
+    tracks: Reconstruction, every: Reconstruction, limits: _Limits, stages: Stages
 ) -> Reconstruction:
     """Bundle adjustment of all that positions left, then of observations that agree; in the end
     with `every` track.
@@ -327,7 +273,7 @@ def _adjusted(
     return of_images(model, well_seen(model, MIN_OBSERVATIONS))
 
 
-def _adjust(model: Reconstruction, stages: _Stages, **options: Any) -> None:
+def _adjust(model: Reconstruction, stages: Stages, **options: Any) -> None:
     result = bundle_adjust(model, loss=LOSS, max_iterations=100, **options)
     points, seen = stages.count(model)
     stages.tell(

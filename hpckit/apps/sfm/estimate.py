@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpckit.apps.sfm.data import Counts, existing, generated_counts, is_database
 from hpckit.errors import ConfigError
+from hpckit.machine.memory import available
 from hpckit.program.offline import offline
 from hpckit.program.report import PROCESS
 from hpckit.units import amount, period
