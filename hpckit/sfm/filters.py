@@ -10,9 +10,8 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.errors import ConfigError, same, together
 from hpckit.native import address
-from hpckit.sfm import rotations
-from hpckit.sfm.projection import NEAREST, residuals
-from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
+from hpckit.sfm.projection import NEAREST, centres, residuals
+from hpckit.sfm.reconstruction import Observations, Points, Reconstruction
 
 
 def keep(reconstruction: Reconstruction, good: np.ndarray, min_views: int = 2) -> Reconstruction:
@@ -127,14 +126,6 @@ def angles(reconstruction: Reconstruction) -> np.ndarray:
     arrays = seen.start, seen.image, centre, good, np.ascontiguousarray(points.xyz), cosine
     native.load("hpckit.sfm.kernels.triangulation").widest(len(points), *map(address, arrays))
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-
-
-def centres(images: Images) -> np.ndarray:
-    """Where the images' centres are in the world: -R^T t, (n, 3) float64. ::
-
-    centres(reconstruction.images)
-    """
-    return -rotations.rotate(rotations.conjugate(images.quaternion), images.translation)
 
 
 def check_limits(max_error: float, min_angle: float, min_views: int) -> None:

@@ -25,11 +25,11 @@ from mpi4py import MPI
 from hpckit.errors import ConfigError, check_comm, same, together
 from hpckit.sfm import rotations
 from hpckit.sfm.bundle.adjust import bundle_adjust
-from hpckit.sfm.filters import centres, filter_points, of_images, well_seen
+from hpckit.sfm.filters import filter_points, of_images, well_seen
 from hpckit.sfm.formats.database import read_database
 from hpckit.sfm.losses import Huber
 from hpckit.sfm.positioning import PositioningReport, position_globally
-from hpckit.sfm.projection import residuals
+from hpckit.sfm.projection import centres, residuals
 from hpckit.sfm.reconstruction import Reconstruction
 from hpckit.sfm.relative import focal_lengths, relative_poses
 from hpckit.sfm.rotation_averaging import average_rotations

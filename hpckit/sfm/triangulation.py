@@ -19,8 +19,8 @@ from hpckit.native import address
 from hpckit.sfm import rotations
 from hpckit.sfm.cameras import Cameras
 from hpckit.sfm.distribute import by_point
-from hpckit.sfm.filters import centres, check_limits, keep
-from hpckit.sfm.projection import unproject
+from hpckit.sfm.filters import check_limits, keep
+from hpckit.sfm.projection import centres, unproject
 from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
 
 _KERNELS = "hpckit.sfm.kernels.triangulation"
