@@ -20,20 +20,20 @@ def test_there_are_cases():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_can_be_planned(mpirun, case, monkeypatch):
+def test_every_case_can_be_planned(mpirun, case):
     if case == "ladybug" and not (DATA / "sfm/bal").is_dir():
         pytest.skip(f"no {DATA / 'sfm/bal'}: set HPCKIT_DATA")
-    monkeypatch.setenv("HPCKIT_DATA", str(DATA))
-    done = mpirun(1, *PROGRAM, f"apps/sfm/{case}.toml", "--dry-run", "--ranks", "64")
+    command = (*PROGRAM, f"apps/sfm/{case}.toml", "--dry-run", "--ranks", "64")
+    done = mpirun(1, *command, HPCKIT_DATA=str(DATA))
     assert done.returncode == 0, done.stdout
     assert "64 ranks" in done.stdout and "memory" in done.stdout
 
 
-def test_ladybug_ends_where_ceres_does(mpirun, tmp_path, monkeypatch):
+def test_ladybug_ends_where_ceres_does(mpirun, tmp_path):
     if not (DATA / "sfm/bal/ladybug-problem-49-7776-pre.txt").exists():
         pytest.skip(f"no {DATA / 'sfm/bal'}: set HPCKIT_DATA")
-    monkeypatch.setenv("HPCKIT_DATA", str(DATA))
-    done = mpirun(2, *PROGRAM, "ladybug", "--output", tmp_path / "r", "--json")
+    command = (*PROGRAM, "ladybug", "--output", tmp_path / "r", "--json")
+    done = mpirun(2, *command, HPCKIT_DATA=str(DATA))
     assert done.returncode == 0, done.stdout
     results = _results(done)
     assert results["cost before"] == pytest.approx(850_912.5, rel=1e-6)

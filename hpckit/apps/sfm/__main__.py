@@ -10,22 +10,9 @@ of a street that is generated.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from hpckit.apps.sfm.config import Config
 from hpckit.apps.sfm.estimate import estimate
 from hpckit.program.run import run
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-
-def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
-    """Do one task; the results by name."""
-    from hpckit.apps.sfm.job import main as compute  # starts MPI, which `--help` must not
-
-    return compute(comm, config)
-
-
 if __name__ == "__main__":
-    run(Config, main, program="hpckit.apps.sfm", dry_run=estimate)
+    run(Config, program="hpckit.apps.sfm", dry_run=estimate)
