@@ -111,6 +111,14 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def focal(self) -> np.ndarray:
+        """Focal length of each, the mean of fx and fy without their signs: (n,) pixels."""
+        means = [
+            np.abs(self.parameters[i, self.model_of(i).focal]).mean() for i in range(len(self))
+        ]
+        return np.array(means)
+
     def model_of(self, i: int) -> CameraModel:
         """The model of camera `i`, counted from 0."""
         return BY_NUMBER[int(self.model[i])]

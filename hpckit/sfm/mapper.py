@@ -35,7 +35,7 @@ from hpckit.sfm.relative import focal_lengths, relative_poses
 from hpckit.sfm.rotation_averaging import average_rotations
 from hpckit.sfm.stages import Stage, Stages
 from hpckit.sfm.tracks import build_tracks
-from hpckit.sfm.triangulation import mean_focal, triangulate
+from hpckit.sfm.triangulation import triangulate
 from hpckit.sfm.viewgraph import Config, ViewGraph
 
 MIN_INLIERS = 15  # matches of a pair: fewer may be chance
@@ -144,7 +144,7 @@ def _calibrated(graph: ViewGraph, stages: Stages) -> ViewGraph:
     """With the focal lengths that F of all pairs ask for, of cameras whose own is only guessed."""
     if graph.prior_focal.all():
         return graph
-    old, new = mean_focal(graph.cameras), focal_lengths(graph)
+    old, new = graph.cameras.focal, focal_lengths(graph)
     for i in np.flatnonzero(~graph.prior_focal).tolist():
         graph.cameras.parameters[i, graph.cameras.model_of(i).focal] *= new[i] / old[i]
     changes = new[~graph.prior_focal] / old[~graph.prior_focal]

@@ -21,7 +21,7 @@ from mpi4py import MPI
 
 from hpckit.errors import ConfigError, same, together
 from hpckit.sfm import rotations
-from hpckit.sfm.projection import unproject
+from hpckit.sfm.projection import world_rays
 from hpckit.sfm.ray_solver import Rays, RaySolver, joined
 from hpckit.sfm.reconstruction import Reconstruction
 
@@ -79,10 +79,7 @@ def position_globally(
         if isinstance(min_views, bool) or min_views < 2:
             raise ConfigError(f"min_views must be a number of images of at least 2: {min_views!r}")
         weights = _focal_weights(reconstruction, known_focal)
-        ray = rotations.rotate(
-            rotations.conjugate(images.quaternion[seen.image]),
-            unproject(reconstruction.cameras, images.camera[seen.image], seen.xy),
-        )
+        ray = world_rays(reconstruction.cameras, images, seen)
         taken, start, kept = _long_enough(seen.start, np.isfinite(ray[:, 0]), seen.image, min_views)
     centres, xyz, report = solve_positions(
         comm,

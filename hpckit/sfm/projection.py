@@ -20,7 +20,7 @@ from numpy.polynomial import polynomial
 from hpckit.errors import ConfigError
 from hpckit.sfm import rotations
 from hpckit.sfm.cameras import CameraModel, Cameras
-from hpckit.sfm.reconstruction import Images, Reconstruction
+from hpckit.sfm.reconstruction import Images, Observations, Reconstruction
 
 NEAREST = np.finfo(float).eps  # depths below are behind the camera, as in COLMAP
 _STEPS = 100  # of Newton or of halving a bracket: far fewer are taken
@@ -95,6 +95,15 @@ def unproject(
             "or leave this pixel out"
         )
     return rays
+
+
+def world_rays(cameras: Cameras, images: Images, seen: Observations) -> np.ndarray:
+    """Unit vectors of the world along which observations look: (n, 3), NaN where none does. ::
+
+    world_rays(reconstruction.cameras, reconstruction.images, reconstruction.observations)
+    """
+    ray = unproject(cameras, images.camera[seen.image], seen.xy)
+    return rotations.rotate(rotations.conjugate(images.quaternion)[seen.image], ray)
 
 
 def residuals(reconstruction: Reconstruction) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,6 @@ from hpckit.sfm import rotations
 from hpckit.sfm.two_view import (
     Pairs,
     calibration_matrices,
-    focal_of,
     from_essential,
     from_homography,
     unit,
@@ -100,7 +99,7 @@ def focal_lengths(
     Source: Fetzer et al., WACV 2020, for Kruppa's equations in F's singular vectors; both sides are
     of length one here, under Cauchy's loss.
     """
-    comm, before = graph.comm, focal_of(graph.cameras)
+    comm, before = graph.comm, graph.cameras.focal
     free = ~graph.prior_focal if unknown is None else np.array(unknown, bool)
     usable = np.isfinite(graph.F).all((1, 2)) & (np.abs(graph.F).sum((1, 2)) > 0)
     usable &= (graph.inliers >= min_inliers) & ~np.isin(graph.config, _PLANES)

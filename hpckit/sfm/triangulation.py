@@ -16,12 +16,10 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.errors import same, together
 from hpckit.native import address
-from hpckit.sfm import rotations
-from hpckit.sfm.cameras import Cameras
 from hpckit.sfm.distribute import by_point
 from hpckit.sfm.filters import check_limits, keep
-from hpckit.sfm.projection import centres, unproject
-from hpckit.sfm.reconstruction import Images, Observations, Points, Reconstruction
+from hpckit.sfm.projection import centres, world_rays
+from hpckit.sfm.reconstruction import Observations, Points, Reconstruction
 
 _KERNELS = "hpckit.sfm.kernels.triangulation"
 
@@ -67,15 +65,6 @@ def triangulate(
     return _joined(found, others, tracks)
 
 
-def world_rays(cameras: Cameras, images: Images, seen: Observations) -> np.ndarray:
-    """Unit vectors of the world along which observations look: (n, 3), NaN where none does. ::
-
-    world_rays(reconstruction.cameras, reconstruction.images, reconstruction.observations)
-    """
-    ray = unproject(cameras, images.camera[seen.image], seen.xy)
-    return rotations.rotate(rotations.conjugate(images.quaternion)[seen.image], ray)
-
-
 def _joined(
     found: Reconstruction, others: Reconstruction, tracks: Reconstruction
 ) -> Reconstruction:
@@ -116,21 +105,10 @@ def _triangulated(
     n = len(tracks.points)
     ray = world_rays(tracks.cameras, tracks.images, seen)
     ray[np.isnan(ray)] = 0.0  # is behind every point
-    focal = mean_focal(tracks.cameras)[tracks.images.camera[seen.image]]
+    focal = tracks.cameras.focal[tracks.images.camera[seen.image]]
     xyz, good, work = np.zeros((n, 3)), np.zeros(len(seen), np.uint8), np.empty(12)
     rays = seen.start, seen.image, centres(tracks.images), ray, (max_error / focal) ** 2
     cosine = float(np.cos(np.radians(min_angle)))
     kernel = native.load(_KERNELS).triangulate
     kernel(n, *map(address, rays), min_views, cosine, *map(address, (xyz, good, work)))
     return xyz, good > 0
-
-
-def mean_focal(cameras: Cameras) -> np.ndarray:
-    """The mean focal length of each camera: (n,) float64, pixels. ::
-
-    mean_focal(cameras)
-    """
-    means = [
-        np.abs(cameras.parameters[i, cameras.model_of(i).focal]).mean() for i in range(len(cameras))
-    ]
-    return np.array(means)

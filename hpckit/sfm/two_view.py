@@ -35,7 +35,7 @@ class Pairs:
             ray[lost] = 0.0
         self._x, self._y = (np.ascontiguousarray(ray) for ray in rays)
         self._start = np.ascontiguousarray(graph.match_start, np.int64)
-        self._focal = focal_of(graph.cameras)[graph.images.camera[graph.pairs]].mean(1)
+        self._focal = graph.cameras.focal[graph.images.camera[graph.pairs]].mean(1)
         self._kernels = native.load("hpckit.sfm.kernels.relative")
 
     def essential(self) -> np.ndarray:
@@ -139,12 +139,6 @@ def calibration_matrices(cameras: Cameras) -> np.ndarray:
         if model.principal_point:
             k[i, :2, 2] = values[model.principal_point]
     return k
-
-
-def focal_of(cameras: Cameras) -> np.ndarray:
-    """Focal length of each camera, the mean of fx and fy: (n,) pixels."""
-    matrices = calibration_matrices(cameras)
-    return 0.5 * (matrices[:, 0, 0] + matrices[:, 1, 1])
 
 
 def unit(v: np.ndarray) -> np.ndarray:
