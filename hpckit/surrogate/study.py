@@ -13,7 +13,6 @@ from hpckit.surrogate import roles, space, views
 from hpckit.surrogate.buffers import Buffer, Epochs, Reservoir
 from hpckit.surrogate.checks import check_study
 from hpckit.surrogate.engine import Options
-from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.schedule import Lockstep, Schedule
 from hpckit.surrogate.solver import Fields, Solver
@@ -21,8 +20,9 @@ from hpckit.surrogate.solver import Fields, Solver
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from hpckit.surrogate.result import Result
+    from hpckit.surrogate.result import Report, Result
     from hpckit.surrogate.space import Sampler
+    from hpckit.surrogate.trainer import Trainer
     from hpckit.surrogate.training import Training
 
 
@@ -123,7 +123,7 @@ class Study:
         self.save_every = save_every
         self.deadline = deadline
         self.way = way
-        self.training: Training | None = None
+        self._trainer: Trainer | None = None  # while one is at work here
         with together(self.comm):
             self.sampler = space.sampler(sampler)
             check_study(self)
@@ -131,6 +131,69 @@ class Study:
         self.roles = roles.split(self.comm, trainers, group)
         with together(self.comm):
             self.roles.check_lanes(lanes)
+
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        tape: str | os.PathLike[str] | None = None,
+        each: Callable[[Study], object] | None = None,
+        asked: Callable[[], int] = lambda: 0,
+    ) -> Result:
+        """Train while the solvers solve.
+
+        resume : go on with the last checkpoint in the folder, if there is one
+        tape : a folder, in which everything is recorded too
+        each : called on trainers after each gradient step; where it raises `Checkpointed`, on all
+            trainers at once, all ranks stop, and raise it
+        asked : the exit code that a signal asked this rank for, 0: none; `wish` tells it to trainers
+        """
+        running = Running(self, solving=True, asked=asked)
+        return self._train(running, running.source, self.buffer, tape, resume, each)
+
+    def train(
+        self,
+        tape: str | os.PathLike[str],
+        simulations: int | None = None,
+        *,
+        each: Callable[[Study], object] | None = None,
+    ) -> Result:
+        """Train on what a tape has recorded, in epochs, without solving anything.
+
+        simulations : the first so many; None: all
+
+        Engine, view, batches and validation samples are those of `run`. Raises `ConfigError` where
+        the tape is of another solver, or has too few simulations.
+        """
+        running = Running(self, solving=False)
+        with running.closing():
+            source = self._recorded(tape, simulations)
+        return self._train(running, source, Epochs(), None, False, each)
+
+    def record(self, tape: str | os.PathLike[str], simulations: int) -> Result:
+        """Solve and record so many simulations, and those for validation, and train nothing."""
+
+    def save(self) -> None:
+        """Keep where the training is, on the trainers: for `each`, at any gradient step."""
+        if self._trainer:
+            self._trainer.save()
+
+    @property
+    def training(self) -> Training:
+        """The trainer's work, for `each`."""
+        assert self._trainer is not None
+        return self._trainer.training
+
+    def _train(
+        self,
+        running: Running,
+        source: Callable[..., Source],
+        buffer: Buffer,
+        tape: Any,
+        resume: bool,
+        each: Callable[[Study], object] | None,
+    ) -> Result:
+        """Train on all trainers; what all ranks report."""
 
     def identity(self) -> dict[str, Any]:
         """What bits depend on, by name, as JSON: the same on all ranks, and when it is resumed."""
