@@ -17,7 +17,7 @@ _MOST = 6  # parameters that are drawn against each other
 
 
 class Sample(NamedTuple):
-    """A validation simulation: true and predicted, (steps, ...) of one field; times, (steps,)."""
+    """A validation simulation: true and predicted, (times, ...) of one field; times, (times,)."""
 
     name: str
     error: float
@@ -38,19 +38,18 @@ class Curve(NamedTuple):
 def fields(path: Path, samples: Sequence[Sample], field: str) -> Path:
     """True, predicted and error, a row for each sample.
 
-    A field on a line is drawn over space and time; one on a plane in the middle of its time; of
-    one in space, the middle plane.
+    A field on a line is drawn over space and time, one on a plane at the first of its times, of one
+    in space the middle plane.
     """
-    shape = samples[0].true.shape[1:]
-    line = len(shape) == 1
+    line = samples[0].true.ndim == 2
+    shape = _flat(samples[0].true).shape
     ratio = 0.62 if line else np.clip(shape[0] / shape[1], 0.4, 1.6)
     with drawing(path, (10.2, (2.75 * ratio + 0.55) * len(samples) + 0.2)) as figure:
         panels = figure.subplots(len(samples), 3, squeeze=False)
         for row, sample in zip(panels, samples, strict=True):
             true, predicted = (_flat(each) for each in (sample.true, sample.predicted))
-            at = sample.times[[0, -1]] if line else sample.times[[len(sample.times) // 2]]
-            _row(figure, row, true, predicted, at if line else None)
-            when = "" if line else f", at time {at[0]:.3g}"
+            _row(figure, row, true, predicted, sample.times if line else None)
+            when = "" if line else f"; here at time {sample.times[0]:.3g}"
             row[0].set_title(f"{sample.name}: error {100 * sample.error:.2g} %{when}", fontsize=10)
         for axes, title in zip(panels[0][1:], ("predicted", "predicted - true"), strict=True):
             axes.set_title(title, fontsize=10)
@@ -67,13 +66,13 @@ def fields(path: Path, samples: Sequence[Sample], field: str) -> Path:
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
-    """What is shown of (steps, ...): all of a line, the middle time of a plane or its middle."""
+    """What is shown of (times, ...): all of a line, a plane, the middle plane of a space."""
     if values.ndim == 2:
         return values
-    middle = values[len(values) // 2]
-    while middle.ndim > 2:
-        middle = middle[len(middle) // 2]
-    return middle
+    shown = values[0]
+    while shown.ndim > 2:
+        shown = shown[len(shown) // 2]
+    return shown
 
 
 def _row(figure: Any, row: Any, true: np.ndarray, predicted: np.ndarray, times: Any) -> None:
