@@ -35,6 +35,10 @@ ALGORITHMS = {
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
 INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
+# Of surrogates: functions that make a model of its shapes, the first by scikit-learn, others by torch.
+SURROGATE_MODELS = {
+    "mlp": "hpckit.surrogate.sklearn_engine:mlp",
+}
 
 Layout = Literal["mpi", "files", "h5py"]
 """how snapshots are written; the classes are `hpckit.io.outputs.OUTPUTS`"""

@@ -1,0 +1,36 @@
+"""What a rank's seconds go into: every moment belongs to one kind of work."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """Seconds of each kind of work so far: `turn` ends one and begins another.
+
+    ::
+
+        before = clock.turn("waiting")
+        ...
+        clock.turn(before)
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._since = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def turn(self, kind: str) -> str:
+        """From now on this kind of work is done; returns the one until now."""
+        now = time.perf_counter()
+        before = self._kind
+        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
+        self._kind = kind
+        self._since = now
+        return before
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Those of each kind until now."""
+        self.turn(self._kind)
+        return dict(self._seconds)
