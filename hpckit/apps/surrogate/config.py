@@ -62,9 +62,9 @@ class Validation(msgspec.Struct):
 class Offline(msgspec.Struct):
     """Training from a tape."""
 
-    simulations: Annotated[
-        Count | None, note("of the tape, the first ones; none: all of them")
-    ] = None
+    simulations: Annotated[Count | None, note("of the tape, the first ones; none: all of them")] = (
+        None
+    )
 
 
 class Predict(msgspec.Struct):
