@@ -148,8 +148,8 @@ class Study:
             trainers at once, all ranks stop, and raise it
         asked : the exit code that a signal asked this rank for, 0: none; `wish` tells it to trainers
         """
-        running = Running(self, solving=True, asked=asked)
-        return self._train(running, running.source, self.buffer, tape, resume, each)
+        with Running(self, solving=True, asked=asked) as running:
+            return self._train(running, running.source, self.buffer, tape, resume, each)
 
     def train(
         self,
@@ -165,13 +165,15 @@ class Study:
         Engine, view, batches and validation samples are those of `run`. Raises `ConfigError` where
         the tape is of another solver, or has too few simulations.
         """
-        running = Running(self, solving=False)
-        with running.closing():
-            source = self._recorded(tape, simulations)
-        return self._train(running, source, Epochs(), None, False, each)
+        with Running(self, solving=False) as running:
+            with together(self.comm):
+                source = recorded(self, tape, simulations)
+            return self._train(running, source, Epochs(), None, False, each)
 
     def record(self, tape: str | os.PathLike[str], simulations: int) -> Result:
-        """Solve and record so many simulations, and those for validation, and train nothing."""
+        """Solve and record so many simulations, and those for validation; train nothing."""
+        with Running(self, solving=True) as running:
+            return result(running.go(partial(record, self, running, tape, simulations)), None)
 
     def save(self) -> None:
         """Keep where the training is, on the trainers: for `each`, at any gradient step."""
@@ -180,7 +182,7 @@ class Study:
 
     @property
     def training(self) -> Training:
-        """The trainer's work, for `each`."""
+        """What a trainer does, for `each`."""
         assert self._trainer is not None
         return self._trainer.training
 
@@ -193,7 +195,15 @@ class Study:
         resume: bool,
         each: Callable[[Study], object] | None,
     ) -> Result:
-        """Train on all trainers; what all ranks report."""
+        """Train on the trainers, with this source; what it came to on all ranks."""
+        with together(self.comm):
+            if self.roles.trainer is not None:
+                self._trainer = Trainer(self, running, buffer, tape, resume)
+        try:
+            reports = running.go(lambda: self._the_trainer.work(source, each))
+            return result(reports, self._trainer and self._trainer.surrogate)
+        finally:
+            self._trainer = None
 
     def identity(self) -> dict[str, Any]:
         """What bits depend on, by name, as JSON: the same on all ranks, and when it is resumed."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,10 +155,25 @@ class Tape:
         """Those that are never trained on, in order."""
         return [self._simulation(1, number) for number in sorted(self._places[1])]
 
-    def source(self, simulations: Sequence[int], trainer: int = 0, trainers: int = 1) -> TapeSource:
-        """A trainer's share of them, step by step."""
+    def source(
+        self, simulations: Sequence[int], trainer: int = 0, trainers: int = 1, validation: int = 0
+    ) -> TapeSource:
+        """A trainer's share of them, step by step, after that of so many for validation.
+
+        Raises `ConfigError` where fewer for validation were recorded.
+        """
+        there = self._places[1]
+        if any(number not in there for number in range(validation)):
+            raise ConfigError(
+                f"the tape {self.path} has {len(there)} whole simulations for validation, but "
+                f"{validation} are wanted: record more, or ask for fewer"
+            )
+        judges = (
+            self._simulation(1, number)._replace(number=-1 - number)
+            for number in range(trainer, validation, trainers)
+        )
         mine = (self.read(number) for number in simulations[trainer::trainers])
-        return TapeSource(mine, self.description)
+        return TapeSource(chain(judges, mine), self.description)
 
     def _simulation(self, stream: int, number: int) -> Simulation:
         place = self._places[stream][number]
@@ -178,6 +194,8 @@ class Tape:
 
 class TapeSource:
     """Messages from a tape, as sources of streams give them: simulation after simulation."""
+
+    late = "the tape"  # for which nobody has to wait
 
     def __init__(self, simulations: Iterator[Simulation], description: Description) -> None:
         dtype = message_dtype(len(description.parameters), description.size)
@@ -208,6 +226,15 @@ class TapeSource:
         if self._step == self._steps:
             self._step = 0
             self._current = next(self._simulations, None)
+
+    def state(self) -> None:
+        """It begins anew, and leaves out what has come before."""
+
+    def wish(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _fill(self, simulation: Simulation) -> None:
         message, step = self._message, self._step
