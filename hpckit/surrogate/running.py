@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import Checkpointed
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from hpckit.surrogate.ledger import Progress
     from hpckit.surrogate.space import Sampler
     from hpckit.surrogate.study import Study
+
+
+class Worker(Protocol):
+    """A trainer's part."""
+
+    def work(self, source: Callable[..., Source]) -> Report:
+        """Do it, with what comes from the source."""
+        ...
 
 
 class Running:
@@ -38,28 +46,41 @@ class Running:
         if solving:
             self._lines = open_lines(study.comm, study.roles, study.solver, study.lanes, study.way)
 
-    def go(self, train: Callable[[], Report]) -> list[Report]:
-        """What all ranks report once each has done its part; `train` is the trainers' (collective).
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.alarm.meet() and self._lines:
+            self._lines.close()
+        self.alarm.close()
+
+    def go(self, worker: Worker | None, source: Callable[..., Source]) -> list[Report]:
+        """What all ranks report once each has done its part (collective).
+
+        worker : a trainer's; None on solver ranks
+        source : makes its source, of what it is asked with
 
         Raises on all ranks what one has raised; `Checkpointed` where the trainers stopped.
         """
-        try:
-            with self.alarm.guard():
-                report = self._solve() if self._study.roles.trainer is None else train()
-                self.clock.turn("waiting")
-                self.alarm.meet()
-                self.alarm.check()
-            report.seconds = self.clock.seconds
-        finally:
-            self.close()
+        with self.alarm.guard():
+            report = worker.work(source) if worker else self._solve()
+            self.clock.turn("waiting")
+            self.alarm.meet()
+            self.alarm.check()
+        report.seconds = self.clock.seconds
         reports = self._study.comm.allgather(report)
         for each in reports:
             if each.stopped:
                 raise Checkpointed(each.stopped)
         return reports
 
-    def source(self, sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        """What this trainer gets from its solvers."""
+    def source(
+        self, simulations: int | None, sampler: Sampler, progress: Progress, ahead: Any = None
+    ) -> Source:
+        """What this trainer gets from its solvers.
+
+        ahead : what the source of a run that is resumed had said of itself
+        """
         study = self._study
         assert self._lines is not None
         return open_source(
@@ -68,18 +89,22 @@ class Running:
             study.solver,
             sampler,
             study.schedule,
-            Rotation(study.lanes, study.solver.steps, study.simulations, study.validation),
+            Rotation(study.lanes, study.solver.steps, simulations, study.validation),
             progress.received,
             self.alarm,
             study.deadline,
             ahead,
         )
 
-    def close(self) -> None:
-        """Let go of everything that ranks share (collective)."""
-        if self.alarm.meet() and self._lines:
-            self._lines.close()
-        self.alarm.close()
+    def wait_for(self, source: Source) -> None:
+        """Until a trainer's source has a message, or is over."""
+        before = self.clock.turn("waiting")
+        self.alarm.wait(
+            lambda: source.over or source.peek() is not None,
+            self._study.deadline,
+            lambda: source.late,
+        )
+        self.clock.turn(before)
 
     def _solve(self) -> Report:
         """Solve what trainers ask for, until they say that it is over."""

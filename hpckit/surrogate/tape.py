@@ -172,7 +172,7 @@ class Tape:
             self._simulation(1, number)._replace(number=-1 - number)
             for number in range(trainer, validation, trainers)
         )
-        mine = (self.read(number) for number in simulations[trainer::trainers])
+        mine = (self.read(number) for number in simulations if number % trainers == trainer)
         return TapeSource(chain(judges, mine), self.description)
 
     def _simulation(self, stream: int, number: int) -> Simulation:

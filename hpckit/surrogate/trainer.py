@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,47 +20,65 @@ from hpckit.surrogate.result import Report
 from hpckit.surrogate.saving import Saving
 from hpckit.surrogate.solver import Fields
 from hpckit.surrogate.surrogate import Surrogate
+from hpckit.surrogate.tape import Tape
 from hpckit.surrogate.training import Training
 from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
-    from hpckit.comm.alarm import Alarm
-    from hpckit.surrogate.buffers import Buffer
-    from hpckit.surrogate.clock import Clock
+    from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
+    from hpckit.surrogate.space import Sampler
     from hpckit.surrogate.study import Study
+    from hpckit.surrogate.tape import TapeWriter
 
 
 class Trainer:
     """One trainer of a study (collective over the trainers in all methods).
 
-    tape : where all that comes is recorded, or None
+    tape : folder in which all that comes is recorded, or None
+    resume : go on with the last checkpoint, if there is one
+    each : called after each gradient step
+    surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
     study.
     """
 
     def __init__(
-        self, study: Study, alarm: Alarm, clock: Clock, buffer: Buffer, tape: Any, resume: bool
+        self,
+        study: Study,
+        running: Running,
+        tape: Any,
+        resume: bool,
+        each: Callable[[Study], object] | None,
     ) -> None:
-        self.study = study
-        self.training = _training(study, alarm, clock, buffer, tape)
-        self.ahead: Any = None  # what the source of a run that is resumed had said of itself
-        self._clock = clock
-        self._tape = tape
+        comm = study.roles.team
+        self.surrogate: Surrogate | None = None
+        self._study = study
+        self._clock = running.clock
+        self._each = each
+        self._tape = None if tape is None else Tape.create(tape, comm, study.solver, resume)
+        self.training = _training(study, running, self._tape)
         self._saving: Saving | None = None
         self._saved = time.monotonic()
+        self._ahead: Any = None  # what the source of the run that goes on had said of itself
         if study.folder is not None:
-            self._open(Path(study.folder), resume)
+            self._open(Path(study.folder, "checkpoint"), resume)
 
-    def work(self, source: Source, each: Callable[[Study], object] | None) -> Report:
-        """Train until all gradient steps are taken, or `each` wants to stop; what it came to."""
+    def work(self, source: Callable[..., Source]) -> Report:
+        """Train until all gradient steps are taken, or `each` wants to stop."""
         stopped = ""
+        training = self.training
+        from_solvers = source(training.sampler, training.intake.progress, self._ahead)
         try:
-            self.training.run(source, self.study.steps, lambda: self._after(each))
-        except Checkpointed as error:  # raised on all trainers
+            training.run(from_solvers, self._study.steps, self._after)
+        except Checkpointed as error:  # on all trainers
             stopped = str(error)
-        source.close()
+        from_solvers.close()
+        if self._tape:
+            self._tape.close()
+        if training.done:
+            self.surrogate = self._exported()
         return self._report(stopped)
 
     def save(self) -> None:
@@ -73,35 +92,39 @@ class Trainer:
         self._saved = time.monotonic()
         self._clock.turn(before)
 
-    def surrogate(self) -> Surrogate:
-        """What is trained until now."""
-        study, training = self.study, self.training
-        identity = study.identity()
-        return Surrogate(
+    def _after(self) -> None:
+        """What is done after a gradient step."""
+        if self.training.due:
+            self.save()
+        self.training.wish = time.monotonic() > self._saved + self._study.save_every
+        if self._each:
+            self._each(self._study)
+
+    def _open(self, folder: Path, resume: bool) -> None:
+        comm = self.training.comm
+        with together(comm):
+            if comm.rank == 0 and not resume:
+                set_aside(folder)
+        self._saving = Saving(folder, comm, self._study.identity())
+        if resume and self._saving.exists():
+            self._ahead = self._saving.load(self.training)
+
+    def _exported(self) -> Surrogate:
+        """What is trained until now, also in the folder."""
+        study, training = self._study, self.training
+        engine = {"gradient steps": training.done, "engine": training.engine.about()}
+        surrogate = Surrogate(
             training.engine.export(),
             training.normaliser,
             view=study.view,
             space=study.solver.space,
             fields=Fields.of(study.solver.fields),
-            about={**identity, "gradient steps": training.done, "engine": training.engine.about()},
+            about=study.identity() | engine,
         )
-
-    def _after(self, each: Callable[[Study], object] | None) -> None:
-        """What is done after a gradient step."""
-        if self.training.due:
-            self.save()
-        self.training.wish = time.monotonic() > self._saved + self.study.save_every
-        if each:
-            each(self.study)
-
-    def _open(self, folder: Path, resume: bool) -> None:
-        place = folder / "checkpoint"
-        with together(self.training.comm):
-            if self.training.comm.rank == 0 and not resume:
-                set_aside(place)
-        self._saving = Saving(place, self.training.comm, self.study.identity())
-        if resume and self._saving.exists():
-            self.ahead = self._saving.load(self.training)
+        with together(training.comm):
+            if study.folder is not None and training.comm.rank == 0:
+                surrogate.save(study.folder)
+        return surrogate
 
     def _report(self, stopped: str) -> Report:
         training, intake = self.training, self.training.intake
@@ -118,7 +141,51 @@ class Trainer:
         )
 
 
-def _training(study: Study, alarm: Alarm, clock: Clock, buffer: Buffer, tape: Any) -> Training:
+class Recorder:
+    """A trainer that trains nothing: it records what its solvers solve, on a new tape."""
+
+    def __init__(self, study: Study, running: Running, tape: Any) -> None:
+        self._study = study
+        self._running = running
+        self._tape = Tape.create(tape, study.roles.team, study.solver)
+
+    def work(self, source: Callable[..., Source]) -> Report:
+        """Record until nothing more comes."""
+        study, running = self._study, self._running
+        progress = Progress(study.solver.steps, study.trainers)
+        from_solvers = source(study.sampler.bind(study.solver.space, study.seed), progress)
+        lanes = [0] * study.lanes
+        running.clock.turn("receiving")
+        while not from_solvers.over:
+            message = from_solvers.peek()
+            if message is None:
+                running.wait_for(from_solvers)
+                continue
+            progress.take(int(message["simulation"]), int(message["step"]))
+            self._tape.write(message)
+            lanes[message["lane"]] += 1
+            from_solvers.drop()
+        from_solvers.close()
+        self._tape.close()
+        return Report("trainer", steps=lanes)
+
+
+def recorded(study: Study, path: str | os.PathLike[str]) -> Callable[..., Source]:
+    """What makes a trainer's source of a tape."""
+    tape = Tape.open(path)
+    tape.check(study.solver)
+    simulations = tape.first(study.simulations)
+    me = study.roles.trainer or 0
+
+    def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
+        if progress.total:  # a run that is resumed, which took all before its first gradient step
+            return tape.source([])
+        return tape.source(simulations, me, study.trainers, study.validation)
+
+    return source
+
+
+def _training(study: Study, running: Running, tape: TapeWriter | None) -> Training:
     """The training before its first gradient step."""
     me, team, solver = study.roles.trainer or 0, study.roles.team, study.solver
     fields = Fields.of(solver.fields)
@@ -127,21 +194,20 @@ def _training(study: Study, alarm: Alarm, clock: Clock, buffer: Buffer, tape: An
     intake = Intake(
         progress=Progress(solver.steps, study.trainers),
         view=view,
-        buffer=buffer.bind(view.columns, random, view.leaves),
+        buffer=study.buffer.bind(view.columns, random, view.leaves),
         validation=_validation(study, me, fields),
         schedule=study.schedule,
         batch=study.batch,
         lanes=study.lanes,
-        alarm=alarm,
-        clock=clock,
-        deadline=study.deadline,
+        clock=running.clock,
+        wait_for=running.wait_for,
         record=tape.write if tape else None,
     )
     shapes = dict(zip(fields.names, fields.shapes, strict=True))
     return Training(
         comm=team,
-        agreement=Agreement(team, alarm, study.deadline),
-        clock=clock,
+        agreement=Agreement(team, running.alarm, study.deadline),
+        clock=running.clock,
         intake=intake,
         normaliser=Normaliser(view.scalars, view.history, fields, study.ranges),
         engine=engine.make(
