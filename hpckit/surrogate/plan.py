@@ -44,7 +44,7 @@ class Plan:
     save_every: float = 600.0
     deadline: float | None = 600.0
     way: Way = "auto"
-    comm: MPI.Intracomm = MPI.COMM_WORLD
+    comm: MPI.Intracomm = field(default_factory=lambda: MPI.COMM_WORLD)
     roles: Roles = field(init=False, repr=False)
 
     @property

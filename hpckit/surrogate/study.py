@@ -95,12 +95,11 @@ class Study(Plan):
         tape : a folder, in which all steps are recorded too
         each : called on trainers after each gradient step; where it raises `Checkpointed`, on all
             trainers at once, all ranks stop, and raise it
-        asked : the exit code that a signal asked this rank for, 0: none; trainers see it in `asked`
+        asked : the exit code that a signal asked this rank for, 0: none; `wish` gathers them
         """
         with Running(self, solving=True, asked=asked) as running:
-            return self._train(
-                running, partial(running.source, self.simulations), tape, resume, each
-            )
+            source = partial(running.source, self.simulations)
+            return self._train(running, source, tape, resume, each)
 
     def train(
         self,
@@ -130,12 +129,20 @@ class Study(Plan):
         with Running(self, solving=True) as running:
             with together(self.comm):
                 worker = Recorder(self, running, tape) if self.trains else None
-            return result(running.go(worker, partial(running.source, simulations)), None)
+            reports = running.go(worker, partial(running.source, simulations))
+        return result(reports, None)
 
     def save(self) -> None:
         """Keep where the training is (on the trainers): for `each`, at any gradient step."""
         if self._at_work:
             self._at_work.save()
+
+    def wish(self) -> int:
+        """The exit code that signals asked solver ranks for, as far as this trainer knows; 0: none.
+
+        For `each`, which stops the study where all trainers agree on it.
+        """
+        return self.training.source.wish()
 
     @property
     def training(self) -> Training:
