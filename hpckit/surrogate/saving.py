@@ -40,6 +40,7 @@ class Saving:
     def save(self, training: Training) -> None:
         """Keep where the training is."""
         arrays, facts = _state(training)
+        facts |= {"source": training.source.state()}
         arrays["facts"] = _bytes(json.dumps(facts).encode())
         self._checkpoint.save(training.done, 0.0, arrays, {"identity": self._identity})
 
@@ -80,7 +81,6 @@ def _state(training: Training) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         **_named("validation", validation),
     }
     facts = {
-        "source": training.source.state(),
         "progress": intake.progress.state(),
         "lanes": intake.lanes,
         "left": training.left,

@@ -56,11 +56,11 @@ def test_same_bits_on_any_number_of_ranks(comm, case):
     if comm.rank == 0:
         assert outcome(result, watch) == alone(**case)
         assert result.steps > 5
-        assert result.history.losses[-1] < result.history.losses[0]
+        assert result.history.scores[-1].mse < result.history.scores[0].mse
     assert (result.surrogate is not None) == (comm.rank == 0)
 
 
-@pytest.mark.parametrize("stop", [1, 10, 17])
+@pytest.mark.parametrize("stop", [1, 12])
 def test_a_restarted_study_ends_as_if_it_had_not_stopped(comm, shared_path, case, stop):
     """Stopped on all ranks, it goes on on one of them."""
     changes = {**case, "folder": shared_path / "run"}
@@ -105,7 +105,7 @@ def test_two_trainers_are_the_same_on_any_number_of_solver_ranks(
         assert set(reference.digests.values()) >= set(watch.digests.values())
         folder = shared_path / "run"
         with pytest.raises(Checkpointed):
-            study(pair, folder=folder, **changes).run(each=Watch(9))
+            study(pair, folder=folder, **changes).run(each=Watch(5))
         again = Watch()
         resumed = study(pair, folder=folder, **changes).run(each=again, resume=True)
         assert outcome(resumed, again) == outcome(expected, reference)
