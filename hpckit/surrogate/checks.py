@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpckit.errors import ConfigError
@@ -10,10 +11,13 @@ from hpckit.surrogate import views
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs
 from hpckit.surrogate.schedule import Free, Lockstep
 from hpckit.surrogate.solver import Fields, check_solver
-from hpckit.surrogate.space import Box
+from hpckit.surrogate.space import Box, Sobol, Uniform
 
 if TYPE_CHECKING:
+    from hpckit.surrogate.space import Sampler
     from hpckit.surrogate.study import Study
+
+_SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol}
 
 
 def check_study(study: Study) -> None:
@@ -29,6 +33,17 @@ def check_study(study: Study) -> None:
         _positive(name, getattr(study, name))
     _check_buffer(study)
     _check_schedule(study)
+
+
+def sampler_of(given: str | Sampler) -> Sampler:
+    """A sampler by its name, or as it is."""
+    if isinstance(given, str) and given in _SAMPLERS:
+        return _SAMPLERS[given]()
+    if isinstance(given, str) or not hasattr(given, "bind"):
+        raise ConfigError(
+            f"sampler = {given!r} must be one of {', '.join(_SAMPLERS)}, or a Sampler"
+        )
+    return given
 
 
 def _check_solver(study: Study) -> None:
@@ -73,8 +88,8 @@ def _check_schedule(study: Study) -> None:
     _whole("samples of Lockstep", schedule.samples, 1)
     if isinstance(buffer, FIFO | FIRO) and schedule.samples < study.batch:
         raise ConfigError(
-            f"{buffer!r} gives each sample once, so batch = {study.batch} needs as many new ones per"
-            f" gradient step: Lockstep({study.batch}), not {schedule.samples}, or Reservoir"
+            f"{buffer!r} gives each sample once, so batch = {study.batch} needs as many new ones"
+            f" per gradient step: Lockstep({study.batch}), not {schedule.samples}, or Reservoir"
         )
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mpi4py import MPI
 
-from hpckit.errors import same, together
-from hpckit.surrogate import roles, space, views
+from hpckit.errors import HpckitError, same, together
+from hpckit.surrogate import roles
 from hpckit.surrogate.buffers import Buffer, Epochs, Reservoir
-from hpckit.surrogate.checks import check_study
-from hpckit.surrogate.engine import Options
-from hpckit.surrogate.rotation import Rotation
+from hpckit.surrogate.checks import check_study, sampler_of
+from hpckit.surrogate.result import Result, result
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.schedule import Lockstep, Schedule
-from hpckit.surrogate.solver import Fields, Solver
+from hpckit.surrogate.trainer import Recorder, Trainer, recorded
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
-    from hpckit.surrogate.result import Result
+    from hpckit.surrogate.engine import Options
+    from hpckit.surrogate.solver import Solver
+    from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
     from hpckit.surrogate.training import Training
 
@@ -100,8 +102,6 @@ class Study:
         way: str = "auto",
         comm: MPI.Intracomm | None = None,
     ) -> None:
-        from mpi4py import MPI
-
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.solver = solver
         self.model = model
@@ -123,14 +123,100 @@ class Study:
         self.save_every = save_every
         self.deadline = deadline
         self.way = way
-        self.training: Training | None = None
+        self._trainer: Trainer | None = None  # while one is at work here
         with together(self.comm):
-            self.sampler = space.sampler(sampler)
+            self.sampler = sampler_of(sampler)
             check_study(self)
         same(self.comm, "the study", self.identity())
         self.roles = roles.split(self.comm, trainers, group)
         with together(self.comm):
             self.roles.check_lanes(lanes)
+
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        tape: str | os.PathLike[str] | None = None,
+        each: Callable[[Study], object] | None = None,
+        asked: Callable[[], int] = lambda: 0,
+    ) -> Result:
+        """Train while the solvers solve.
+
+        resume : go on with the last checkpoint in the folder, if there is one
+        tape : a folder, in which all steps are recorded too
+        each : called on trainers after each gradient step; where it raises `Checkpointed`, on all
+            trainers at once, all ranks stop, and raise it
+        asked : the exit code that a signal asked this rank for, 0: none; trainers see it in `asked`
+        """
+        with Running(self, solving=True, asked=asked) as running:
+            return self._train(
+                running, partial(running.source, self.simulations), tape, resume, each
+            )
+
+    def train(
+        self,
+        tape: str | os.PathLike[str],
+        simulations: int | None = None,
+        *,
+        resume: bool = False,
+        each: Callable[[Study], object] | None = None,
+    ) -> Result:
+        """Train on what a tape has recorded, in epochs, without solving anything.
+
+        simulations : the first so many; None: all
+
+        Engine, view, batches and validation samples are those of `run`. Raises `ConfigError` where
+        the tape is of another solver, or has too few simulations.
+        """
+        offline = copy.copy(self)
+        offline.buffer = Epochs()
+        offline.simulations = simulations
+        with Running(self, solving=False) as running:
+            with together(self.comm):
+                source = recorded(offline, tape)
+            return offline._train(running, source, None, resume, each)
+
+    def record(self, tape: str | os.PathLike[str], simulations: int) -> Result:
+        """Solve and record so many simulations, and those for validation; train nothing."""
+        with Running(self, solving=True) as running:
+            with together(self.comm):
+                worker = Recorder(self, running, tape) if self.trains else None
+            return result(running.go(worker, partial(running.source, simulations)), None)
+
+    def save(self) -> None:
+        """Keep where the training is (on the trainers): for `each`, at any gradient step."""
+        if self._trainer:
+            self._trainer.save()
+
+    @property
+    def trains(self) -> bool:
+        """Whether this rank is a trainer."""
+        return self.roles.trainer is not None
+
+    @property
+    def training(self) -> Training:
+        """What this trainer does now: for `each`."""
+        if self._trainer is None:
+            raise HpckitError("nothing is trained now, or not on this rank")
+        return self._trainer.training
+
+    def _train(
+        self,
+        running: Running,
+        source: Callable[..., Source],
+        tape: Any,
+        resume: bool,
+        each: Callable[[Study], object] | None,
+    ) -> Result:
+        """Train on the trainers, with this source; what it came to on all ranks."""
+        with together(self.comm):
+            worker = Trainer(self, running, tape, resume, each) if self.trains else None
+        self._trainer = worker
+        try:
+            reports = running.go(worker, source)
+        finally:
+            self._trainer = None
+        return result(reports, worker.surrogate if worker else None)
 
     def identity(self) -> dict[str, Any]:
         """What bits depend on, by name, as JSON: the same on all ranks, and when it is resumed."""

@@ -50,6 +50,8 @@ def test_twice_and_too_early_are_errors(simulation, step, why):
     for at in [(0, 0), (0, 1), (1, 0), (0, 2)]:
         progress.take(*at)
     before = progress.state()
-    with pytest.raises(HpckitError, match=f"step {step} of simulation {simulation} came, but.*{why}"):
+    with pytest.raises(
+        HpckitError, match=f"step {step} of simulation {simulation} came, but.*{why}"
+    ):
         progress.take(simulation, step)
     assert progress.state() == before
