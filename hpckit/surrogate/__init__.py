@@ -26,7 +26,6 @@ order in which a step goes through the files:
 `study` is all of it, and `running` what its ranks do at the same time. `rotation` is the best file
 to begin with.
 """
-# ruff: noqa: F401  (the imports under TYPE_CHECKING tell editors what _MAP tells Python)
 
 from __future__ import annotations
 
@@ -62,10 +61,10 @@ _MAP = {
     "Uniform": "space",
 }
 __all__ = [
-    "Box",
-    "Epochs",
     "FIFO",
     "FIRO",
+    "Box",
+    "Epochs",
     "Free",
     "Lockstep",
     "Options",
