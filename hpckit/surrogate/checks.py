@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpckit.errors import ConfigError
 from hpckit.surrogate import views
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs
+from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.schedule import Free, Lockstep
 from hpckit.surrogate.solver import Fields, check_solver
-from hpckit.surrogate.space import Box, Sobol, Uniform
-
-if TYPE_CHECKING:
-    from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.study import Study
+from hpckit.surrogate.space import Box, Sampler, Sobol, Uniform
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol}
 
 
-def check_study(study: Study) -> None:
+def check_plan(plan: Plan) -> None:
     """`ConfigError` for the first thing that cannot be, with what to do."""
-    _check_solver(study)
+    _check_solver(plan)
     for name in ("batch", "trainers", "group", "lanes", "steps", "validate_every"):
-        _whole(name, getattr(study, name), 1)
-    _whole("validation", study.validation, 0)
-    _whole("seed", study.seed, 0)
-    if study.simulations is not None:
-        _whole("simulations", study.simulations, 1)
+        _whole(name, getattr(plan, name), 1)
+    _whole("validation", plan.validation, 0)
+    _whole("seed", plan.seed, 0)
+    if plan.simulations is not None:
+        _whole("simulations", plan.simulations, 1)
     for name in ("save_every", "deadline"):
-        _positive(name, getattr(study, name))
-    _check_buffer(study)
-    _check_schedule(study)
+        _positive(name, getattr(plan, name))
+    _check_buffer(plan)
+    _check_schedule(plan)
 
 
 def sampler_of(given: str | Sampler) -> Sampler:
@@ -46,39 +43,39 @@ def sampler_of(given: str | Sampler) -> Sampler:
     return given
 
 
-def _check_solver(study: Study) -> None:
-    solver = study.solver
+def _check_solver(plan: Plan) -> None:
+    solver = plan.solver
     check_solver(solver)
     Fields.of(solver.fields)
     if not isinstance(solver.space, Box):
         raise ConfigError(
             f"the solver's space must be a Box, such as Box(nu=(0.01, 0.1)), not {solver.space!r}"
         )
-    fewest = views.parse(study.view).fewest()
+    fewest = views.parse(plan.view).fewest()
     if solver.steps < fewest:
         raise ConfigError(
-            f"view = {study.view!r} makes no sample of {solver.steps} steps: it needs {fewest}, or"
+            f"view = {plan.view!r} makes no sample of {solver.steps} steps: it needs {fewest}, or"
             " another view"
         )
 
 
-def _check_buffer(study: Study) -> None:
-    buffer = study.buffer
+def _check_buffer(plan: Plan) -> None:
+    buffer = plan.buffer
     if not hasattr(buffer, "bind"):
         raise ConfigError(
             f"buffer = {buffer!r} must be FIFO(capacity), FIRO or Reservoir(capacity, threshold)"
         )
     if isinstance(buffer, Epochs):
-        if study.simulations is None:
+        if plan.simulations is None:
             raise ConfigError("Epochs() waits for all simulations: say how many simulations")
-    elif buffer.capacity < study.batch:
+    elif buffer.capacity < plan.batch:
         raise ConfigError(
-            f"batch = {study.batch} samples do not fit into {buffer!r}: choose a larger capacity"
+            f"batch = {plan.batch} samples do not fit into {buffer!r}: choose a larger capacity"
         )
 
 
-def _check_schedule(study: Study) -> None:
-    schedule, buffer = study.schedule, study.buffer
+def _check_schedule(plan: Plan) -> None:
+    schedule, buffer = plan.schedule, plan.buffer
     if isinstance(schedule, Free):
         if schedule.reuse is not None:
             _positive("reuse of Free", schedule.reuse)
@@ -86,10 +83,10 @@ def _check_schedule(study: Study) -> None:
     if not isinstance(schedule, Lockstep):
         raise ConfigError(f"schedule = {schedule!r} must be Lockstep(samples) or Free()")
     _whole("samples of Lockstep", schedule.samples, 1)
-    if isinstance(buffer, FIFO | FIRO) and schedule.samples < study.batch:
+    if isinstance(buffer, FIFO | FIRO) and schedule.samples < plan.batch:
         raise ConfigError(
-            f"{buffer!r} gives each sample once, so batch = {study.batch} needs as many new ones"
-            f" per gradient step: Lockstep({study.batch}), not {schedule.samples}, or Reservoir"
+            f"{buffer!r} gives each sample once, so batch = {plan.batch} needs as many new ones"
+            f" per gradient step: Lockstep({plan.batch}), not {schedule.samples}, or Reservoir"
         )
 
 

@@ -16,8 +16,8 @@ from hpckit.surrogate.sources import Source, open_source
 
 if TYPE_CHECKING:
     from hpckit.surrogate.ledger import Progress
+    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.study import Study
 
 
 class Worker(Protocol):
@@ -35,16 +35,14 @@ class Running:
     asked : the exit code that a signal asked this rank for, 0: none
     """
 
-    def __init__(
-        self, study: Study, *, solving: bool, asked: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, plan: Plan, *, solving: bool, asked: Callable[[], int] = lambda: 0) -> None:
         self.clock = Clock("starting")
-        self.alarm = Alarm(study.comm, "the study")
-        self._study = study
+        self.alarm = Alarm(plan.comm, "the study")
+        self._plan = plan
         self._asked = asked
         self._lines: Lines | None = None
         if solving:
-            self._lines = open_lines(study.comm, study.roles, study.solver, study.lanes, study.way)
+            self._lines = open_lines(plan.comm, plan.roles, plan.solver, plan.lanes, plan.way)
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +66,7 @@ class Running:
             self.alarm.meet()
             self.alarm.check()
         report.seconds = self.clock.seconds
-        reports = self._study.comm.allgather(report)
+        reports = self._plan.comm.allgather(report)
         for each in reports:
             if each.stopped:
                 raise Checkpointed(each.stopped)
@@ -81,18 +79,18 @@ class Running:
 
         ahead : what the source of a run that is resumed had said of itself
         """
-        study = self._study
+        plan = self._plan
         assert self._lines is not None
         return open_source(
-            study.roles,
+            plan.roles,
             self._lines,
-            study.solver,
+            plan.solver,
             sampler,
-            study.schedule,
-            Rotation(study.lanes, study.solver.steps, simulations, study.validation),
+            plan.schedule,
+            Rotation(plan.lanes, plan.solver.steps, simulations, plan.validation),
             progress.received,
             self.alarm,
-            study.deadline,
+            plan.deadline,
             ahead,
         )
 
@@ -101,25 +99,25 @@ class Running:
         before = self.clock.turn("waiting")
         self.alarm.wait(
             lambda: source.over or source.peek() is not None,
-            self._study.deadline,
+            self._plan.deadline,
             lambda: source.late,
         )
         self.clock.turn(before)
 
     def _solve(self) -> Report:
         """Solve what trainers ask for, until they say that it is over."""
-        study = self._study
+        plan = self._plan
         self.clock.turn("solving")
         if self._lines is None:
             return Report("solver")
         solved = solve(
-            study.roles,
+            plan.roles,
             self._lines,
-            study.solver,
-            study.schedule,
-            study.lanes,
+            plan.solver,
+            plan.schedule,
+            plan.lanes,
             self.alarm,
-            study.deadline,
+            plan.deadline,
             self._asked,
         )
         self.clock.move(solved.waited, "waiting")

@@ -5,30 +5,24 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from mpi4py import MPI
+from typing import Any
 
 from hpckit.errors import HpckitError, same, together
-from hpckit.surrogate import roles
-from hpckit.surrogate.buffers import Buffer, Epochs, Reservoir
-from hpckit.surrogate.checks import check_study, sampler_of
+from hpckit.surrogate.buffers import Epochs
+from hpckit.surrogate.checks import check_plan, sampler_of
+from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.result import Result, result
+from hpckit.surrogate.roles import split
 from hpckit.surrogate.running import Running
-from hpckit.surrogate.schedule import Lockstep, Schedule
+from hpckit.surrogate.sources import Source
 from hpckit.surrogate.trainer import Recorder, Trainer, recorded
-
-if TYPE_CHECKING:
-    from hpckit.surrogate.engine import Options
-    from hpckit.surrogate.solver import Solver
-    from hpckit.surrogate.sources import Source
-    from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.training import Training
+from hpckit.surrogate.training import Training
 
 
-class Study:
+@dataclass
+class Study(Plan):
     """A surrogate in training: some ranks solve, others train (collective in all methods).
 
     ::
@@ -76,61 +70,16 @@ class Study:
     Raises `ConfigError` on all ranks for what cannot be.
     """
 
-    def __init__(
-        self,
-        solver: Solver,
-        model: Any,
-        *,
-        view: str = "direct",
-        buffer: Buffer | None = None,
-        batch: int = 64,
-        trainers: int = 1,
-        group: int = 1,
-        lanes: int = 8,
-        schedule: Schedule | None = None,
-        sampler: str | Sampler = "uniform",
-        simulations: int | None = None,
-        steps: int = 20_000,
-        validation: int = 50,
-        validate_every: int = 500,
-        seed: int = 0,
-        options: Options | None = None,
-        ranges: Any = None,
-        folder: str | os.PathLike[str] | None = None,
-        save_every: float = 600.0,
-        deadline: float | None = 600.0,
-        way: str = "auto",
-        comm: MPI.Intracomm | None = None,
-    ) -> None:
-        self.comm = MPI.COMM_WORLD if comm is None else comm
-        self.solver = solver
-        self.model = model
-        self.view = view
-        self.buffer: Buffer = Reservoir(6000, threshold=1000) if buffer is None else buffer
-        self.batch = batch
-        self.trainers = trainers
-        self.group = group
-        self.lanes = lanes
-        self.schedule: Schedule = Lockstep() if schedule is None else schedule
-        self.simulations = simulations
-        self.steps = steps
-        self.validation = validation
-        self.validate_every = validate_every
-        self.seed = seed
-        self.options = options
-        self.ranges = ranges
-        self.folder = folder
-        self.save_every = save_every
-        self.deadline = deadline
-        self.way = way
-        self._trainer: Trainer | None = None  # while one is at work here
+    _at_work: Trainer | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
         with together(self.comm):
-            self.sampler = sampler_of(sampler)
-            check_study(self)
+            check_plan(self)
+            self.sampler = sampler_of(self.sampler)
         same(self.comm, "the study", self.identity())
-        self.roles = roles.split(self.comm, trainers, group)
+        self.roles = split(self.comm, self.trainers, self.group)
         with together(self.comm):
-            self.roles.check_lanes(lanes)
+            self.roles.check_lanes(self.lanes)
 
     def run(
         self,
@@ -146,12 +95,11 @@ class Study:
         tape : a folder, in which all steps are recorded too
         each : called on trainers after each gradient step; where it raises `Checkpointed`, on all
             trainers at once, all ranks stop, and raise it
-        asked : the exit code that a signal asked this rank for, 0: none; trainers see it in `asked`
+        asked : the exit code that a signal asked this rank for, 0: none; `wish` gathers them
         """
         with Running(self, solving=True, asked=asked) as running:
-            return self._train(
-                running, partial(running.source, self.simulations), tape, resume, each
-            )
+            source = partial(running.source, self.simulations)
+            return self._train(running, source, tape, resume, each)
 
     def train(
         self,
@@ -181,24 +129,27 @@ class Study:
         with Running(self, solving=True) as running:
             with together(self.comm):
                 worker = Recorder(self, running, tape) if self.trains else None
-            return result(running.go(worker, partial(running.source, simulations)), None)
+            reports = running.go(worker, partial(running.source, simulations))
+        return result(reports, None)
 
     def save(self) -> None:
         """Keep where the training is (on the trainers): for `each`, at any gradient step."""
-        if self._trainer:
-            self._trainer.save()
+        if self._at_work:
+            self._at_work.save()
 
-    @property
-    def trains(self) -> bool:
-        """Whether this rank is a trainer."""
-        return self.roles.trainer is not None
+    def wish(self) -> int:
+        """The exit code that signals asked solver ranks for, as far as this trainer knows; 0: none.
+
+        For `each`, which stops the study where all trainers agree on it.
+        """
+        return self.training.source.wish()
 
     @property
     def training(self) -> Training:
         """What this trainer does now: for `each`."""
-        if self._trainer is None:
+        if self._at_work is None:
             raise HpckitError("nothing is trained now, or not on this rank")
-        return self._trainer.training
+        return self._at_work.training
 
     def _train(
         self,
@@ -209,33 +160,12 @@ class Study:
         each: Callable[[Study], object] | None,
     ) -> Result:
         """Train on the trainers, with this source; what it came to on all ranks."""
+        after = partial(each, self) if each else None
         with together(self.comm):
-            worker = Trainer(self, running, tape, resume, each) if self.trains else None
-        self._trainer = worker
+            worker = Trainer(self, running, tape, resume, after) if self.trains else None
+        self._at_work = worker
         try:
             reports = running.go(worker, source)
         finally:
-            self._trainer = None
+            self._at_work = None
         return result(reports, worker.surrogate if worker else None)
-
-    def identity(self) -> dict[str, Any]:
-        """What bits depend on, by name, as JSON: the same on all ranks, and when it is resumed."""
-        box = self.solver.space
-        return {
-            "solver": type(self.solver).__name__,
-            "about": getattr(self.solver, "about", {}),
-            "space": repr(box),
-            "fields": {name: list(shape) for name, shape in self.solver.fields.items()},
-            "steps of a simulation": int(self.solver.steps),
-            "view": self.view,
-            "buffer": repr(self.buffer),
-            "batch": self.batch,
-            "trainers": self.trainers,
-            "lanes": self.lanes,
-            "schedule": repr(self.schedule),
-            "sampler": repr(self.sampler),
-            "simulations": self.simulations,
-            "validation": self.validation,
-            "seed": self.seed,
-            "ranges": np.asarray(self.ranges, object).tolist(),
-        }

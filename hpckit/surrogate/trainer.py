@@ -1,4 +1,4 @@
-"""The part of a trainer in a run of a study, from its first to its last moment."""
+"""The part of a trainer in a run of a plan, from its first to its last moment."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from hpckit.surrogate.training import Training
 from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
+    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.study import Study
     from hpckit.surrogate.tape import TapeWriter
 
 
@@ -41,29 +41,29 @@ class Trainer:
     surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
-    study.
+    plan.
     """
 
     def __init__(
         self,
-        study: Study,
+        plan: Plan,
         running: Running,
         tape: Any,
         resume: bool,
-        each: Callable[[Study], object] | None,
+        each: Callable[[], object] | None,
     ) -> None:
-        comm = study.roles.team
+        comm = plan.roles.team
         self.surrogate: Surrogate | None = None
-        self._study = study
+        self._plan = plan
         self._clock = running.clock
         self._each = each
-        self._tape = None if tape is None else Tape.create(tape, comm, study.solver, resume)
-        self.training = _training(study, running, self._tape)
+        self._tape = None if tape is None else Tape.create(tape, comm, plan.solver, resume)
+        self.training = _training(plan, running, self._tape)
         self._saving: Saving | None = None
         self._saved = time.monotonic()
         self._ahead: Any = None  # what the source of the run that goes on had said of itself
-        if study.folder is not None:
-            self._open(Path(study.folder, "checkpoint"), resume)
+        if plan.folder is not None:
+            self._open(Path(plan.folder, "checkpoint"), resume)
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Train until all gradient steps are taken, or `each` wants to stop."""
@@ -71,7 +71,7 @@ class Trainer:
         training = self.training
         from_solvers = source(training.sampler, training.intake.progress, self._ahead)
         try:
-            training.run(from_solvers, self._study.steps, self._after)
+            training.run(from_solvers, self._plan.steps, self._after)
         except Checkpointed as error:  # on all trainers
             stopped = str(error)
         from_solvers.close()
@@ -96,34 +96,34 @@ class Trainer:
         """What is done after a gradient step."""
         if self.training.due:
             self.save()
-        self.training.wish = time.monotonic() > self._saved + self._study.save_every
+        self.training.wish = time.monotonic() > self._saved + self._plan.save_every
         if self._each:
-            self._each(self._study)
+            self._each()
 
     def _open(self, folder: Path, resume: bool) -> None:
         comm = self.training.comm
         with together(comm):
             if comm.rank == 0 and not resume:
                 set_aside(folder)
-        self._saving = Saving(folder, comm, self._study.identity())
+        self._saving = Saving(folder, comm, self._plan.identity())
         if resume and self._saving.exists():
             self._ahead = self._saving.load(self.training)
 
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
-        study, training = self._study, self.training
+        plan, training = self._plan, self.training
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
             training.normaliser,
-            view=study.view,
-            space=study.solver.space,
-            fields=Fields.of(study.solver.fields),
-            about=study.identity() | engine,
+            view=plan.view,
+            space=plan.solver.space,
+            fields=Fields.of(plan.solver.fields),
+            about=plan.identity() | engine,
         )
         with together(training.comm):
-            if study.folder is not None and training.comm.rank == 0:
-                surrogate.save(study.folder)
+            if plan.folder is not None and training.comm.rank == 0:
+                surrogate.save(plan.folder)
         return surrogate
 
     def _report(self, stopped: str) -> Report:
@@ -144,17 +144,17 @@ class Trainer:
 class Recorder:
     """A trainer that trains nothing: it records what its solvers solve, on a new tape."""
 
-    def __init__(self, study: Study, running: Running, tape: Any) -> None:
-        self._study = study
+    def __init__(self, plan: Plan, running: Running, tape: Any) -> None:
+        self._plan = plan
         self._running = running
-        self._tape = Tape.create(tape, study.roles.team, study.solver)
+        self._tape = Tape.create(tape, plan.roles.team, plan.solver)
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
-        study, running = self._study, self._running
-        progress = Progress(study.solver.steps, study.trainers)
-        from_solvers = source(study.sampler.bind(study.solver.space, study.seed), progress)
-        lanes = [0] * study.lanes
+        plan, running = self._plan, self._running
+        progress = Progress(plan.solver.steps, plan.trainers)
+        from_solvers = source(plan.bound_sampler(), progress)
+        lanes = [0] * plan.lanes
         running.clock.turn("receiving")
         while not from_solvers.over:
             message = from_solvers.peek()
@@ -170,35 +170,35 @@ class Recorder:
         return Report("trainer", steps=lanes)
 
 
-def recorded(study: Study, path: str | os.PathLike[str]) -> Callable[..., Source]:
+def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
     """What makes a trainer's source of a tape."""
     tape = Tape.open(path)
-    tape.check(study.solver)
-    simulations = tape.first(study.simulations)
-    me = study.roles.trainer or 0
+    tape.check(plan.solver)
+    simulations = tape.first(plan.simulations)
+    me = plan.trainer
 
     def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
         if progress.total:  # a run that is resumed, which took all before its first gradient step
             return tape.source([])
-        return tape.source(simulations, me, study.trainers, study.validation)
+        return tape.source(simulations, me, plan.trainers, plan.validation)
 
     return source
 
 
-def _training(study: Study, running: Running, tape: TapeWriter | None) -> Training:
+def _training(plan: Plan, running: Running, tape: TapeWriter | None) -> Training:
     """The training before its first gradient step."""
-    me, team, solver = study.roles.trainer or 0, study.roles.team, study.solver
+    me, team, solver = plan.trainer, plan.roles.team, plan.solver
     fields = Fields.of(solver.fields)
-    view = views.parse(study.view).bind(solver.space.size, fields)
-    random = space.random(study.seed, space.BUFFER, me)
+    view = views.parse(plan.view).bind(solver.space.size, fields)
+    random = space.random(plan.seed, space.BUFFER, me)
     intake = Intake(
-        progress=Progress(solver.steps, study.trainers),
+        progress=Progress(solver.steps, plan.trainers),
         view=view,
-        buffer=study.buffer.bind(view.columns, random, view.leaves),
-        validation=_validation(study, me, fields),
-        schedule=study.schedule,
-        batch=study.batch,
-        lanes=study.lanes,
+        buffer=plan.buffer.bind(view.columns, random, view.leaves),
+        validation=_validation(plan, me, fields),
+        schedule=plan.schedule,
+        batch=plan.batch,
+        lanes=plan.lanes,
         clock=running.clock,
         wait_for=running.wait_for,
         record=tape.write if tape else None,
@@ -206,25 +206,25 @@ def _training(study: Study, running: Running, tape: TapeWriter | None) -> Traini
     shapes = dict(zip(fields.names, fields.shapes, strict=True))
     return Training(
         comm=team,
-        agreement=Agreement(team, running.alarm, study.deadline),
+        agreement=Agreement(team, running.alarm, plan.deadline),
         clock=running.clock,
         intake=intake,
-        normaliser=Normaliser(view.scalars, view.history, fields, study.ranges),
+        normaliser=Normaliser(view.scalars, view.history, fields, plan.ranges),
         engine=engine.make(
-            study.model,
+            plan.model,
             Shapes(view.scalars, view.history, shapes),
             team,
-            study.seed,
-            study.options,
+            plan.seed,
+            plan.options,
         ),
-        sampler=study.sampler.bind(solver.space, study.seed),
-        batch=study.batch,
-        validate_every=study.validate_every,
+        sampler=plan.bound_sampler(),
+        batch=plan.batch,
+        validate_every=plan.validate_every,
     )
 
 
-def _validation(study: Study, me: int, fields: Fields) -> Validation:
+def _validation(plan: Plan, me: int, fields: Fields) -> Validation:
     """A trainer's share of the validation samples."""
-    mine = len(range(me, study.validation, study.trainers))  # simulations -1-me, ...
-    view = views.parse(study.view).bind(study.solver.space.size, fields)
-    return Validation(view, mine * study.solver.steps, study.batch)
+    mine = len(range(me, plan.validation, plan.trainers))  # simulations -1-me, ...
+    view = views.parse(plan.view).bind(plan.solver.space.size, fields)
+    return Validation(view, mine * plan.solver.steps, plan.batch)
