@@ -35,9 +35,10 @@ ALGORITHMS = {
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
 INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
-# Of surrogates: functions that make a model of its shapes, the first by scikit-learn, others by torch.
+# Of surrogates: functions that make a model of its shapes, all but the first by torch.
 SURROGATE_MODELS = {
     "mlp": "hpckit.surrogate.sklearn_engine:mlp",
+    "fc": "hpckit.surrogate.models.fc:fc",
 }
 
 Layout = Literal["mpi", "files", "h5py"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from hpckit.surrogate.rotation import NEVER, Rotation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.space import Box, Sampler
+
+
+State = Sequence[tuple[int, int, Sequence[float]]]  # of an assigner: number, lane and parameters
 
 
 class Assignment(NamedTuple):
@@ -25,6 +29,13 @@ class Assignment(NamedTuple):
     simulation: int
     first: int
     sweep: int
+    parameters: np.ndarray
+
+
+class _Open(NamedTuple):
+    """A simulation that is assigned."""
+
+    lane: int
     parameters: np.ndarray
 
 
@@ -48,18 +59,18 @@ class Assigner:
         lanes: Sequence[int],
         received: Callable[[int], int],
         in_order: bool = True,
-        ahead: Mapping[str, Sequence[float]] | None = None,
+        ahead: State | None = None,
     ) -> None:
         self._box = box
         self._sampler = sampler
         self._rotation = rotation
         self.received = received
+        self._ahead = {simulation: _Open(lane, np.array(p)) for simulation, lane, p in ahead or ()}
         self._phases = self._in_order(lanes) if in_order else self._as_they_end(lanes)
         self._says_when_none_is_left = in_order  # or the others would wait for the lane's turn
-        self._next: dict[int, Iterator[int]] = {}  # of each lane
-        self._ahead = {int(key): np.array(values) for key, values in (ahead or {}).items()}
+        self._next: Mapping[int, Iterator[int]] = {}  # of each lane
         self._begun: set[int] = set()
-        self.open: dict[int, np.ndarray] = {}  # parameters of what is assigned and not yet whole
+        self.open: dict[int, _Open] = {}  # what is assigned and not yet whole
 
     def begin(self) -> list[Assignment]:
         """The first assignment of each lane; none once all is solved."""
@@ -82,20 +93,25 @@ class Assigner:
             given += self.begin()
         return given
 
-    def state(self) -> dict[str, list[float]]:
-        """The parameters of what is assigned and not yet whole, as JSON."""
+    def state(self) -> State:
+        """What is assigned and not yet whole, as JSON: its number, lane and parameters."""
         both = self._ahead | self.open
-        return {str(simulation): values.tolist() for simulation, values in both.items()}
+        return [
+            (simulation, each.lane, each.parameters.tolist()) for simulation, each in both.items()
+        ]
 
-    def _in_order(self, lanes: Sequence[int]) -> list[dict[int, Iterator[int]]]:
+    def _in_order(self, lanes: Sequence[int]) -> list[Mapping[int, Iterator[int]]]:
         return [{lane: self._left(self._rotation.simulations_of(lane)) for lane in lanes}]
 
-    def _as_they_end(self, lanes: Sequence[int]) -> list[dict[int, Iterator[int]]]:
+    def _as_they_end(self, lanes: Sequence[int]) -> list[Mapping[int, Iterator[int]]]:
         """Validation comes first, all of it; the lanes share what there is."""
         trainers = self._rotation.lanes // len(lanes)
         mine = self._rotation._replace(lanes=trainers)  # as if a trainer had one lane, its first
-        both = self._left(mine.validation_of(lanes[0])), self._left(mine.training_of(lanes[0]))
-        return [dict.fromkeys(lanes, each) for each in both]
+        kept = dict(self._ahead)  # in the lanes that they were in: views go by lanes
+        new = (each for each in self._left(mine.training_of(lanes[0])) if each not in kept)
+        own = {lane: [each for each in kept if kept[each].lane == lane] for lane in lanes}
+        training = {lane: chain(own[lane], new) for lane in lanes}
+        return [dict.fromkeys(lanes, self._left(mine.validation_of(lanes[0]))), training]
 
     def _left(self, simulations: Iterable[int]) -> Iterator[int]:
         """Those that are not whole."""
@@ -107,10 +123,9 @@ class Assigner:
         if simulation is None:
             none_left = Assignment(lane, 0, 0, NEVER, np.zeros(self._box.size))
             return [none_left] * self._says_when_none_is_left
-        parameters = self._ahead.pop(simulation, None)
-        if parameters is None:
-            parameters = self._draw(simulation)
-        self.open[simulation] = parameters
+        known = self._ahead.pop(simulation, None)
+        parameters = self._draw(simulation) if known is None else known.parameters
+        self.open[simulation] = _Open(lane, parameters)
         first = self.received(simulation)
         sweep = self._rotation.sweep(simulation) + first
         return [Assignment(lane, simulation, first, sweep, parameters)]

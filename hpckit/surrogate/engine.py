@@ -99,6 +99,10 @@ class Options:
             raise ConfigError(
                 f"threads={self.threads!r} and bucket={self.bucket!r} must be 1 or more"
             )
+        if self.optimizer and self.rate is not None:
+            raise ConfigError(f"rate={self.rate} is for our Adam: give the optimizer its own")
+        if self.scheduler and self.halve_every:
+            raise ConfigError(f"halve_every={self.halve_every} and a scheduler: give one of them")
         if self.compress and self.local is not None:
             raise ConfigError(
                 f"compress={self.compress!r} is for gradients, which local={dict(self.local)!r} "
@@ -133,8 +137,12 @@ class Engine(Predictor, Protocol):
         """
         ...
 
+    def finish(self) -> None:
+        """No more steps: trainers that took steps of their own agree on weights (collective)."""
+        ...
+
     def state(self) -> bytes:
-        """All that the next steps depend on."""
+        """All that the next steps depend on, of this trainer (collective)."""
         ...
 
     def restore(self, state: bytes) -> None:
@@ -201,9 +209,24 @@ def load(exported: bytes) -> Predictor:
 def seed_everything(seed: int) -> None:
     """Python's, NumPy's and torch's global generators begin here."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - models of users draw from it
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (models of users may draw from it)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
+
+
+def random_state() -> tuple[Any, ...]:
+    """Where these generators are."""
+    torch = sys.modules.get("torch")
+    own = torch and torch.get_rng_state()
+    return random.getstate(), np.random.get_state(), own  # noqa: NPY002
+
+
+def set_random_state(state: tuple[Any, ...]) -> None:
+    """They go on from there."""
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_rng_state(state[2])
 
 
 def check_same(saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:

@@ -76,6 +76,9 @@ class SklearnEngine(SklearnPredictor):
         self._steps += 1
         return losses
 
+    def finish(self) -> None:
+        pass
+
     def state(self) -> bytes:
         return pickle.dumps((self.about(), self._steps, self.model))
 

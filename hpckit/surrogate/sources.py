@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.surrogate.assignments import Assigner, Assignment
+from hpckit.surrogate.assignments import Assigner, Assignment, State
 from hpckit.surrogate.message import message_dtype, record
 from hpckit.surrogate.rotation import Rotation, Turn
 from hpckit.surrogate.runs import Runs
@@ -67,7 +67,7 @@ def open_source(
     received: Callable[[int], int],
     alarm: Alarm,
     deadline: float | None = None,
-    ahead: Mapping[str, Sequence[float]] | None = None,
+    ahead: State | None = None,
 ) -> Source:
     """The source of this trainer (not collective).
 
@@ -114,7 +114,7 @@ class Inline:
             return None
         if not self._solved:
             _, lane, simulation, step = self._turn
-            parameters = self._assigner.open[simulation]
+            parameters = self._assigner.open[simulation].parameters
             self._runs.give(lane, simulation, step, parameters, self._message)
             self._solved = True
         return self._message
@@ -126,7 +126,7 @@ class Inline:
         self._turn = next(self._turns, None)
         self._solved = False
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> State:
         return self._assigner.state()
 
     def wish(self) -> int:
@@ -150,7 +150,7 @@ class _Online:
         self._asked = 0
         self._assign(assigner.begin())
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> State:
         return self._assigner.state()
 
     def wish(self) -> int:

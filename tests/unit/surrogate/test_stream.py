@@ -1,5 +1,7 @@
 """From solver ranks to trainers: each step once, in the order of the lanes, on any ranks."""
 
+import json
+
 import numpy as np
 import pytest
 from counting import Counting
@@ -78,6 +80,29 @@ def test_after_a_restart_the_rest_comes(comm, steps):
         rest = one.run(one.take)
         if one.roles.trainer is not None:
             assert first + rest == order_of(one.roles, 0)
+
+
+def test_after_a_restart_simulations_stay_in_their_lanes(comm):
+    lanes = {}
+
+    def train(source):
+        got = []
+        while len(got) < 13 and not source.over:
+            one.alarm.wait(lambda: source.peek() is not None, 60.0, lambda: source.late)
+            message = source.peek()
+            at = lanes.setdefault(int(message["simulation"]), int(message["lane"]))
+            assert message["lane"] == at
+            got += one.take(source, 1)
+        return json.loads(json.dumps([got, source.state(), one.progress.state()]))
+
+    options = {"schedule": Free(), "solver": Counting(steps=5), "simulations": 5}
+    with stream(comm, **options) as one:
+        found = one.run(train)
+        got, ahead, state = found if one.roles.trainer is not None else ([], None, {})
+    with stream(comm, **options, taken=state, ahead=ahead) as one:
+        found = one.run(train)
+        if one.roles.trainer is not None:
+            assert len({*map(tuple, got + found[0])}) == 25
 
 
 def test_solvers_count_what_they_sent(comm):
