@@ -169,6 +169,7 @@ def begin(folder: Path, wanted: Description, resume: bool) -> None:
 
 
 def read_description(folder: Path) -> Description:
+    """What a tape says that it holds; `ConfigError` where there is none."""
     path = folder / _DESCRIPTION
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Description)
@@ -186,7 +187,7 @@ def read_description(folder: Path) -> Description:
 def _make(path: Path, description: Description, first: int, count: int) -> None:
     """A file for so many simulations with nothing in it."""
     import h5py
-    from h5py import h5d, h5p, h5s, h5t
+    from h5py import h5d, h5p, h5s, h5t  # type: ignore[attr-defined]
 
     plain = h5p.create(h5p.DATASET_CREATE)
     plain.set_layout(h5d.CONTIGUOUS)

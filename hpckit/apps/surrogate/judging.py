@@ -105,5 +105,6 @@ def _look(
     fields = surrogate.fields
     shape, part = fields.shapes[0], fields.slices[0]
     rows = np.arange(len(x)) if len(shape) == 1 else errors.argmax(keepdims=True)
-    both = (each[:, part].reshape(-1, *shape) for each in (y[rows], predicted(surrogate, x[rows])))
-    return x[rows, surrogate.space.size], *both
+    true = y[rows, part].reshape(-1, *shape)
+    guess = predicted(surrogate, x[rows])[:, part].reshape(-1, *shape)
+    return x[rows, surrogate.space.size], true, guess
