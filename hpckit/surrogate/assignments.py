@@ -55,6 +55,7 @@ class Assigner:
         self._rotation = rotation
         self.received = received
         self._phases = self._in_order(lanes) if in_order else self._as_they_end(lanes)
+        self._says_when_none_is_left = in_order  # or the others would wait for the lane's turn
         self._next: dict[int, Iterator[int]] = {}  # of each lane
         self._ahead = {int(key): np.array(values) for key, values in (ahead or {}).items()}
         self._begun: set[int] = set()
@@ -65,15 +66,16 @@ class Assigner:
         given: list[Assignment] = []
         while self._phases and not self.open:
             self._next = self._phases.pop(0)
-            given += map(self._assign, self._next)
+            for lane in self._next:
+                given += self._assign(lane)
         return given
 
     def took(self, lane: int, simulation: int, step: int) -> list[Assignment]:
         """What to assign now that this step of it was taken."""
-        given = []
+        given: list[Assignment] = []
         if simulation not in self._begun:
             self._begun.add(simulation)
-            given.append(self._assign(lane))
+            given += self._assign(lane)
         if step + 1 == self._rotation.steps:
             self._begun.remove(simulation)
             del self.open[simulation]
@@ -100,17 +102,18 @@ class Assigner:
         steps = self._rotation.steps
         return (each for each in simulations if self.received(each) < steps)
 
-    def _assign(self, lane: int) -> Assignment:
+    def _assign(self, lane: int) -> list[Assignment]:
         simulation = next(self._next[lane], None)
         if simulation is None:
-            return Assignment(lane, 0, 0, NEVER, np.zeros(self._box.size))
+            none_left = Assignment(lane, 0, 0, NEVER, np.zeros(self._box.size))
+            return [none_left] * self._says_when_none_is_left
         parameters = self._ahead.pop(simulation, None)
         if parameters is None:
             parameters = self._draw(simulation)
         self.open[simulation] = parameters
         first = self.received(simulation)
         sweep = self._rotation.sweep(simulation) + first
-        return Assignment(lane, simulation, first, sweep, parameters)
+        return [Assignment(lane, simulation, first, sweep, parameters)]
 
     def _draw(self, simulation: int) -> np.ndarray:
         """Its parameters; `ConfigError` where a sampler leaves the box."""

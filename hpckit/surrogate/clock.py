@@ -29,6 +29,11 @@ class Clock:
         self._since = now
         return before
 
+    def move(self, seconds: float, kind: str) -> None:
+        """So many of the seconds since the last turn were of this kind, not of what it began."""
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+        self._since += seconds
+
     @property
     def seconds(self) -> dict[str, float]:
         """Those of each kind until now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hpckit.comm.alarm import Alarm
 from hpckit.surrogate.buffers import Buffer
 from hpckit.surrogate.clock import Clock
 from hpckit.surrogate.ledger import Progress
@@ -19,6 +18,7 @@ class Intake:
     """The way of steps from their source to a trainer's buffer.
 
     batch : samples of a gradient step
+    wait_for : returns when a source has a message, or is over
     record : called with each message, as a tape's `write`
     lanes : steps that came, by lane
     """
@@ -33,9 +33,8 @@ class Intake:
         schedule: Schedule,
         batch: int,
         lanes: int,
-        alarm: Alarm,
         clock: Clock,
-        deadline: float | None,
+        wait_for: Callable[[Source], None],
         record: Callable[[Any], None] | None = None,
     ) -> None:
         self.progress = progress
@@ -45,9 +44,8 @@ class Intake:
         self.lanes = [0] * lanes
         self._schedule = schedule
         self._batch = batch
-        self._alarm = alarm
         self._clock = clock
-        self._deadline = deadline
+        self._wait_for = wait_for
         self._record = record
         self._begun = False  # the first batch was there
 
@@ -67,7 +65,7 @@ class Intake:
             elif ready and not self._schedule.waits(self.buffer.received, self.buffer.drawn):
                 break
             else:
-                self._wait(source)
+                self._wait_for(source)
         if source.over and not self.buffer.finished:
             self.buffer.finish()
         self._begun = True
@@ -89,10 +87,3 @@ class Intake:
         row = self.view.feed(message)
         if row is not None:
             self.buffer.put(row)
-
-    def _wait(self, source: Source) -> None:
-        before = self._clock.turn("waiting")
-        self._alarm.wait(
-            lambda: source.over or source.peek() is not None, self._deadline, lambda: source.late
-        )
-        self._clock.turn(before)

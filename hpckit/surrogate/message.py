@@ -1,4 +1,4 @@
-"""A step as it travels: fixed size, written where it lies in a queue, and read there."""
+"""Steps and assignments as they travel: of fixed size, written and read where a queue has them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,14 @@ def message_dtype(parameters: int, values: int) -> np.dtype:
     )
 
 
+def assignment_dtype(parameters: int) -> np.dtype:
+    """The layout of an assignment of so many parameters; lane -1: all is over, drop everything."""
+    heads = [("lane", "i4"), ("first", "i4"), ("simulation", "i8"), ("sweep", "i8")]
+    return np.dtype([*heads, ("parameters", "f8", (parameters,))])
+
+
 def record(place: np.ndarray, dtype: np.dtype) -> np.void:
-    """The message that lies in these bytes, to write or read in place."""
+    """The message or assignment in these bytes, to write or read in place."""
     return place.view(dtype)[0]
 
 

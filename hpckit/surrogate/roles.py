@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpckit.errors import ConfigError, check_comm, same
+from hpckit.errors import ConfigError, check_comm, ranges, same
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -43,6 +43,11 @@ class Roles(NamedTuple):
         both = {(self.root_of(lane), self.trainer_of(lane)) for lane in range(lanes)}
         return sorted(both) if self.groups else []
 
+    def who(self, lane: int) -> str:
+        """Names the ranks that solve this lane, for errors."""
+        group = self.groups[lane % len(self.groups)]
+        return f"rank{'s' if len(group) > 1 else ''} {ranges(group)}"
+
     def check_lanes(self, lanes: int) -> None:
         """`ConfigError` unless every trainer and group has some, and trainers equally many."""
         if lanes < 1 or lanes % len(self.trainers):
@@ -69,12 +74,14 @@ def split(comm: MPI.Intracomm, trainers: int = 1, group: int = 1) -> Roles:
     One rank alone, or ranks that are all trainers, solve for themselves. Raises `ConfigError` where
     ranks are left over, or there are too few.
     """
+    from mpi4py import MPI
+
     check_comm(comm)
     same(comm, "trainers and group", (trainers, group))
     leaders, groups = shares(comm.size, trainers, group)
     trainer = leaders.index(comm.rank) if comm.rank in leaders else None
     number = next((each for each, ranks in enumerate(groups) if comm.rank in ranks), None)
-    team = comm.Split(0 if number is None else 1 + number, comm.rank)
+    team = MPI.Intracomm(comm.Split(0 if number is None else 1 + number, comm.rank))
     return Roles(leaders, groups, trainer, number, team)
 
 

@@ -1,129 +1,142 @@
-"""What a group of solver ranks does: runs the solver, checks what it gives, and sends it."""
+"""What a group of solver ranks does: solves what trainers assign to its lanes, and sends it."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from mpi4py import MPI
 
-from hpckit.errors import ConfigError, HpckitError, cause
-from hpckit.surrogate.solver import Fields, Solver
+from hpckit.errors import ranges
+from hpckit.machine.lifetime import outlive
+from hpckit.surrogate.root import Order, Root
+from hpckit.surrogate.runs import Runs
+from hpckit.surrogate.schedule import Lockstep, Schedule
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    from hpckit.comm.alarm import Alarm
+    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.roles import Roles
+    from hpckit.surrogate.solver import Solver
 
 
-class Runs:
-    """The simulations under way on the ranks of a group, one in each lane.
+class Solved(NamedTuple):
+    """What a rank solved.
 
-    comm : of the group, for the solver
+    sent : steps, by lane; on the root of a group, which sends
+    waited : seconds for room in queues, for assignments, or for the other ranks of the group
     """
 
-    def __init__(self, solver: Solver, comm: MPI.Intracomm) -> None:
-        self._solver = solver
-        self._fields = Fields.of(solver.fields)
-        self._comm = comm
-        self._of: dict[int, _Run] = {}
-
-    def give(
-        self, lane: int, simulation: int, step: int, parameters: np.ndarray, message: np.void | None
-    ) -> None:
-        """Go on to this step of a simulation and write it into a message; None: on other ranks.
-
-        Steps before it that were not given are solved and dropped. Raises `HpckitError` where the
-        solver fails, `ConfigError` where it gives what it should not.
-        """
-        run = self._of.get(lane)
-        if run is None or run.simulation != simulation:
-            run = self._of[lane] = _Run(self._solver, self._comm, simulation, parameters)
-        given = run.go_to(step)
-        if message is not None:
-            message["simulation"] = simulation
-            message["step"] = step
-            message["lane"] = lane
-            message["parameters"] = parameters
-            run.write(given, self._fields, message)
-        if step + 1 == self._solver.steps:
-            self._of.pop(lane).finish()
-
-    def close(self) -> None:
-        """Leave what is not whole."""
-        for run in self._of.values():
-            run.close()
-        self._of.clear()
+    sent: dict[int, int]
+    waited: float
 
 
-class _Run:
-    """A simulation under way."""
+def solve(
+    roles: Roles,
+    lines: Lines,
+    solver: Solver,
+    schedule: Schedule,
+    lanes: int,
+    alarm: Alarm,
+    deadline: float | None = None,
+    asked: Callable[[], int] = lambda: 0,
+) -> Solved:
+    """Solve until all trainers have said that it is over (on all ranks of a group).
+
+    deadline : seconds until an error names a rank that does not answer; None: never
+    asked : the exit code that a signal asked this rank for, 0: none; trainers hear of it
+
+    Raises `HpckitError` where the solver or another rank fails; the caller lets the alarm ring.
+    """
+    group = _Group(roles, solver.space.size, alarm, deadline, asked)
+    runs = Runs(solver, roles.team)
+    sent: dict[int, int] = {}
+    try:
+        if roles.team.rank == 0:
+            in_order = isinstance(schedule, Lockstep)
+            root = Root(roles, lines, lanes, solver.steps, in_order, asked)
+            _lead(root, group, runs, alarm, deadline)
+            sent = root.sent
+        else:
+            while (order := group.hear()) is not None:
+                runs.give(*order, None)
+    finally:
+        runs.close()
+    group.close()
+    return Solved(sent, group.waited)
+
+
+def _lead(root: Root, group: _Group, runs: Runs, alarm: Alarm, deadline: float | None) -> None:
+    """What the root does."""
+    patience = None if deadline is None else 2 * deadline  # a trainer may itself wait for others
+    while True:
+        if not root.look():
+            limit = patience if root.late else None
+            group.waited += alarm.wait(root.look, limit, lambda: root.late)
+        order = root.order()
+        group.tell(order)
+        if order is None:
+            return
+        message = root.message()
+        runs.give(*order, message)
+        message["asked"] = group.asked
+        root.send()
+
+
+class _Group:
+    """The ranks that solve together: all hear from their root which step comes next.
+
+    asked : the largest exit code that a signal asked one of them for
+    """
 
     def __init__(
-        self, solver: Solver, comm: MPI.Intracomm, simulation: int, parameters: np.ndarray
+        self,
+        roles: Roles,
+        parameters: int,
+        alarm: Alarm,
+        deadline: float | None,
+        asked: Callable[[], int],
     ) -> None:
-        self.simulation = simulation
-        self._values = dict(zip(solver.space.names, parameters.tolist(), strict=True))
-        self._steps = solver.steps
-        self._next = 0  # the step that comes next
-        self._time = -math.inf
-        try:
-            self._iterator = iter(solver.run(dict(self._values), comm))
-        except Exception as error:
-            raise self._failed(error, 0) from error
+        self.waited = 0.0
+        self.asked = 0
+        self._comm = roles.team.Dup()  # the solver may do on its own what it likes
+        self._ranks = roles.groups[roles.group or 0]
+        self._alarm = alarm
+        self._deadline = deadline
+        self._asked = asked
+        self._mine = np.full(4 + parameters, -np.inf)
+        self._all = np.zeros_like(self._mine)
 
-    def go_to(self, step: int) -> Any:
-        """What the solver yields for this step."""
-        given = None
-        while self._next <= step:
-            try:
-                given = next(self._iterator)
-            except StopIteration:
-                ended = f"the solver ended, it must yield {self._steps} times"
-                raise self._failed(ConfigError(ended), self._next) from None
-            except Exception as error:
-                raise self._failed(error, self._next) from error
-            self._next += 1
-        return given
+    def tell(self, order: Order | None) -> None:
+        """Have all go on to this step, None: to the end (on the root)."""
+        self._mine[:3] = (-1, 0, 0) if order is None else order[:3]
+        self._mine[4:] = 0 if order is None else order.parameters
+        self._share(self._deadline)
 
-    def write(self, given: Any, fields: Fields, message: np.void) -> None:
-        try:
-            time, values = _parts(given)
-            if not self._time < time < math.inf:
-                raise ConfigError(
-                    f"time {time} must be finite and increase, it was {self._time} before"
-                )
-            fields.pack(values, message["values"])
-        except HpckitError as error:
-            raise self._failed(error, self._next - 1) from None
-        self._time = message["time"] = time
-
-    def finish(self) -> None:
-        """Let the solver clean up after its last step."""
-        try:
-            next(self._iterator)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise self._failed(error, self._next) from error
-        too_many = f"the solver goes on, it must yield {self._steps} times"
-        raise self._failed(ConfigError(too_many), self._next)
+    def hear(self) -> Order | None:
+        """What the root tells (on the others), however long it has nothing to tell."""
+        self._share(None)
+        lane, simulation, step = map(int, self._all[:3])
+        return None if lane < 0 else Order(lane, simulation, step, self._all[4:].copy())
 
     def close(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+        """Let go of it (collective)."""
+        self._comm.Free()
 
-    def _failed(self, error: Exception, step: int) -> HpckitError:
-        """The same in one line that says where."""
-        kind = ConfigError if isinstance(error, ConfigError) else HpckitError
-        values = ", ".join(f"{name} = {value:g}" for name, value in self._values.items())
-        return kind(f"simulation {self.simulation} ({values}), step {step}: {cause(error)}")
+    def _share(self, deadline: float | None) -> None:
+        """The root's numbers, as those of others are the lowest, and the largest wish of all."""
+        self._mine[3] = self._asked()
+        if self._comm.size == 1:
+            self._all[:] = self._mine
+        else:
+            request = self._comm.Iallreduce(self._mine, self._all, op=MPI.MAX)
+            try:
+                self.waited += self._alarm.wait(request.Test, deadline, self._others)
+            except BaseException:
+                outlive([request], (self._mine, self._all))
+                raise
+        self.asked = int(self._all[3])
 
-
-def _parts(given: Any) -> tuple[float, Any]:
-    try:
-        time, values = given
-        return float(time), values
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"the solver gave {type(given).__name__}, it must yield a time and a dict of fields"
-        ) from None
+    def _others(self) -> str:
+        return f"ranks {ranges(self._ranks[1:])}, which solve together with rank {self._ranks[0]}"

@@ -166,7 +166,8 @@ class Surrogate:
         except ValueError:
             shapes = ", ".join(str(each.shape) for each in columns)
             raise ConfigError(
-                f"parameters of shapes {shapes} and times {np.shape(time)} are not of the same cases"
+                f"parameters of shapes {shapes} and times of {np.shape(time)} are not of the same"
+                " cases"
             ) from None
         if columns[0].ndim > 1:
             raise ConfigError(f"parameters must be numbers or (cases,), not {columns[0].shape}")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -100,12 +100,26 @@ class Tape:
         return Simulation(number, *(self._row(number, name) for name in names))
 
     def source(
-        self, numbers: Sequence[int], received: Callable[[int], int] = lambda number: 0
+        self,
+        simulations: Sequence[int],
+        trainer: int = 0,
+        trainers: int = 1,
+        validation: int = 0,
+        received: Callable[[int], int] = lambda number: 0,
     ) -> TapeSource:
-        """These simulations, one after the other.
+        """A trainer's share of them, one after the other, after that of so many for validation.
 
-        received : how many steps of each a trainer has already: they do not come again
+        received : how many steps of a simulation the trainer has already: they do not come again
+
+        Raises `ConfigError` where fewer for validation were recorded.
         """
+        judges = range(-1, -1 - validation, -1)
+        if set(judges) - set(self.validation):
+            raise ConfigError(
+                f"the tape {self.path} has {len(self.validation)} whole simulations for validation, "
+                f"but {validation} are wanted: record more, or ask for fewer"
+            )
+        numbers = [*judges[trainer::trainers], *simulations[trainer::trainers]]
         left = ((n, received(n)) for n in numbers if received(n) < self.description.steps)
         return TapeSource(((self.read(n), first) for n, first in left), self.description)
 
@@ -126,7 +140,7 @@ class TapeSource:
     simulations : each with the first step to give
     """
 
-    late = "the disk"
+    late = "the tape"
 
     def __init__(
         self, simulations: Iterator[tuple[Simulation, int]], description: Description
@@ -155,15 +169,14 @@ class TapeSource:
         if self._step == self._steps:
             self._go_on()
 
-    def state(self) -> dict[str, Any]:
-        return {}  # what has come is in the ledger
+    def state(self) -> None:
+        """What has come is in the ledger."""
 
     def wish(self) -> int:
         return 0
 
     def close(self) -> None:
-        self._simulations = iter(())
-        self._current = None
+        """Nothing is open."""
 
     def _go_on(self) -> None:
         self._current, self._step = next(self._simulations, (None, 0))

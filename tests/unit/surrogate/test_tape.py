@@ -68,7 +68,7 @@ def test_a_source_gives_every_step_once(comm, shared_path):
     recording.close()
     comm.Barrier()
     tape = Tape.open(shared_path / "tape")
-    source = tape.source([-1, 2, 0], received={2: 2, 0: 3, -1: 0}.get)
+    source = tape.source([2, 0], validation=1, received={2: 2, 0: 3, -1: 0}.get)
     came = []
     while not source.over:
         message = source.peek()
@@ -80,6 +80,10 @@ def test_a_source_gives_every_step_once(comm, shared_path):
         source.drop()
     assert came == [(-1, 0, 0.5), (-1, 1, 1.0), (-1, 2, 1.5), (2, 2, 1.5)]
     assert source.peek() is None
+    shares = [tape.source([0, 1, 2], trainer, 2, 1) for trainer in range(2)]
+    assert [int(share.peek()["simulation"]) for share in shares] == [-1, 1]
+    with pytest.raises(ConfigError, match="has 1 whole simulations for validation, but 2 are"):
+        tape.source([0], validation=2)
 
 
 def test_files_hold_so_many_simulations(tmp_path, monkeypatch):
