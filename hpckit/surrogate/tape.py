@@ -116,8 +116,8 @@ class Tape:
         judges = range(-1, -1 - validation, -1)
         if set(judges) - set(self.validation):
             raise ConfigError(
-                f"the tape {self.path} has {len(self.validation)} whole simulations for validation, "
-                f"but {validation} are wanted: record more, or ask for fewer"
+                f"the tape {self.path} has {len(self.validation)} whole simulations for "
+                f"validation, but {validation} are wanted: record more, or ask for fewer"
             )
         numbers = [*judges[trainer::trainers], *simulations[trainer::trainers]]
         left = ((n, received(n)) for n in numbers if received(n) < self.description.steps)

@@ -12,7 +12,14 @@ from hpckit.program.figure import drawing
 
 COLOURS = {"online": "#2f5c8f", "offline": "#c0504d"}
 _QUIET = "#b9c3cf"
-_PARTS = {"working": "#2f5c8f", "receiving": "#7fa6cf", "waiting": "#e3b7a0"}
+_WORK = {  # kinds of it
+    "training": "#2f5c8f",
+    "solving": "#3f8f7f",
+    "receiving": "#86abd1",
+    "validating": "#8f7fb5",
+    "saving": "#c9a64a",
+    "waiting": "#e6d3c8",
+}
 _MOST = 6  # parameters that are drawn against each other
 
 
@@ -187,14 +194,16 @@ def buffer(
 def waiting(path: Path, ranks: Sequence[str], shares: Mapping[str, np.ndarray]) -> Path:
     """What ranks did with their time.
 
-    ranks : their names; shares : (ranks,) by name, one of `_PARTS`, in parts of the whole time
+    ranks : their names; shares : (ranks,) by name, one of `_WORK`, in parts of the whole time
     """
     n = len(ranks)
     with drawing(path, (7.4, 1.3 + 0.3 * min(n, 40))) as figure:
         axes = figure.subplots()
         begin, rows = np.zeros(n), np.arange(n)
         for name, share in shares.items():
-            axes.barh(rows, 100 * share, 0.8, left=100 * begin, color=_PARTS[name], label=name)
+            if not share.any():
+                continue
+            axes.barh(rows, 100 * share, 0.8, left=100 * begin, color=_WORK[name], label=name)
             begin = begin + share
         axes.set_yticks(rows if n <= 40 else [], ranks if n <= 40 else [])
         axes.invert_yaxis()
@@ -202,7 +211,7 @@ def waiting(path: Path, ranks: Sequence[str], shares: Mapping[str, np.ndarray]) 
         axes.set_xlabel("% of the time")
         axes.set_title("Who worked, and who waited")
         axes.legend(
-            frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2
+            frameon=False, ncols=6, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2
         )
         axes.tick_params(axis="y", length=0)
         _plain(axes)
@@ -253,6 +262,42 @@ def drawn(path: Path, names: Sequence[str], parameters: np.ndarray, limits: np.n
             fontweight="bold",
         )
     return path
+
+
+def series(path: Path, times: np.ndarray, values: np.ndarray, field: str) -> Path:
+    """A field (times, ...) at some times: lines, or planes beside each other."""
+    shape = values.shape[1:]
+    if len(shape) == 1:
+        with drawing(path, (7.4, 3.8)) as figure:
+            axes = figure.subplots()
+            colours = np.linspace(0, 0.9, len(times))
+            for time, line, at in zip(times, values, colours, strict=True):
+                axes.plot(np.linspace(0, 1, *shape), line, color=_viridis(at), label=f"{time:.3g}")
+            axes.legend(frameon=False, title="time", loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.set_xlabel("place")
+            axes.set_title(f"Predicted {field}")
+            axes.margins(x=0)
+            _plain(axes)
+        return path
+    planes = [_flat(values[i : i + 1]) for i in range(len(times))]
+    columns = min(len(planes), 3)
+    rows = -(-len(planes) // columns)
+    limits = {"vmin": values.min(), "vmax": values.max()}
+    with drawing(path, (3.2 * columns + 0.6, 3.3 * rows)) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.axis("off")
+        for axes, time, plane in zip(panels, times, planes, strict=False):
+            image = axes.imshow(plane, origin="lower", cmap="viridis", **limits)
+            axes.set_title(f"{field} at time {time:.3g}", fontsize=10)
+        figure.colorbar(image, ax=list(panels), shrink=0.7).outline.set_visible(False)
+    return path
+
+
+def _viridis(at: float) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](at)
 
 
 def along_time(path: Path, times: np.ndarray, errors: Mapping[str, np.ndarray]) -> Path:

@@ -1,0 +1,36 @@
+"""Online and offline: what do more simulations bring, after as many gradient steps?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hpckit.apps.surrogate import summary
+from hpckit.apps.surrogate.results import Results
+from hpckit.program.report import rounded
+from hpckit.program.run import say
+
+if TYPE_CHECKING:
+    from hpckit.apps.surrogate.job import Job
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train online and record; train again from the first simulations of the tape (collective)."""
+    study = job.study()
+    again = job.make(job.folder / "offline")
+    job.new_tape()
+    say(job.comm, "online: solvers compute what is trained on")
+    monitor, result = job.online(study, job.tape, keep=True)
+    online = summary.outcome("online", study, monitor, result)
+    course = summary.course(study, monitor, result)
+    say(job.comm, f"offline: from the tape {job.tape}")
+    offline, without = job.offline(again)
+    results = Results(online, offline, course)
+    job.keep(results)
+    one, two = (each.history.scores[-1] for each in (result, without))
+    return (
+        summary.right(result)
+        | {"offline: validation, relative error, % on average": rounded(100 * two.mean)}
+        | {"online / offline, validation, mean squared error": rounded(one.mse / two.mse)}
+        | summary.fast(result)
+        | job.written
+    )
