@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import NoReturn
 
 from mpi4py import MPI
@@ -21,7 +22,7 @@ from hpckit.machine.spin import Lookout
 
 GRACE = 5.0  # seconds that ranks have to come together after an error
 _LONGEST_WORDS = 2000  # characters of an error: such messages need no answer to go
-_YIELDS = 10  # polls before a wait begins to sleep
+_YIELDS = 10  # polls before a wait begins to sleep, and to look for errors
 _SHORTEST = 1e-4  # seconds of its first sleep
 _DOUBLINGS = 4  # from one sleep to the next
 
@@ -75,14 +76,18 @@ class Alarm:
         Raises what `check` does, and `HpckitError` where a process of this node has died.
         """
         began = time.monotonic()
-        polls = 0
-        while not condition():
+        for _ in range(_YIELDS):
+            if condition():
+                return time.monotonic() - began
+            os.sched_yield()
+        for pause in _pauses():
+            if condition():
+                break
             self.check()
             self._look()
             if deadline is not None and time.monotonic() > began + deadline:
                 self._fail(_late(deadline, who()))
-            _pause(polls)
-            polls += 1
+            time.sleep(pause)
         return time.monotonic() - began
 
     @contextmanager
@@ -110,20 +115,21 @@ class Alarm:
         everyone = self._comm.Ibarrier()
         began = time.monotonic()
         failed = None  # since when
-        polls = 0
-        while not everyone.Test():
+        for pause in _pauses():
+            if everyone.Test():
+                return True
             now = time.monotonic()
-            if failed is None and (self._rung or self._hears()):
+            if failed is not None:
+                if now > failed + GRACE:
+                    return False
+            elif self._rung or self._hears():
                 failed = now
-            if failed is not None and now > failed + GRACE:
-                return False
-            if failed is None:
+            else:
                 self._look()
                 if deadline is not None and now > began + deadline:
                     self._fail(_late(deadline, "all ranks to come to the end"))
-            _pause(polls)
-            polls += 1
-        return True
+            time.sleep(pause)
+        raise AssertionError("unreachable: pauses never end")
 
     def close(self) -> None:
         """Let go of it (collective), also after it has rung; not where ranks do not come."""
@@ -171,9 +177,6 @@ def _late(deadline: float, who: str) -> HpckitError:
     )
 
 
-def _pause(polls: int) -> None:
-    """Give the core to others: for the first polls at once, then for longer and longer."""
-    if polls < _YIELDS:
-        os.sched_yield()
-    else:
-        time.sleep(_SHORTEST * 2 ** min(polls - _YIELDS, _DOUBLINGS))
+def _pauses() -> Iterator[float]:
+    """Seconds to sleep between polls, longer and longer, for ever."""
+    return chain((_SHORTEST * 2**i for i in range(_DOUBLINGS)), repeat(_SHORTEST * 2**_DOUBLINGS))

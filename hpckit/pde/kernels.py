@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hpckit.native import export
+from hpckit.pde.alone_kernels import fill_ghosts
 
 _LINE = 64  # bytes of a cache line, and of the widest vector
 _CHUNK = 512  # elements of the scratch line
@@ -123,16 +124,9 @@ def _put(new, row, line, n, stream, fresh, lead):
         k += 1
 
 
-@export(
-    "void(f8*, f8*, i8, i8, i8, i8, i8, f8, f8, f8, f8, i8, i8)",
-    "void(f4*, f4*, i8, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
-)
-def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
-    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source: u_t = div(k grad u) + q.
-
-    Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero.
-    The middle dimension is cut into tiles of `tile` rows, of which three planes stay in the caches.
-    """
+@njit(inline="always")
+def _diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
+    """One step of `diffuse`."""
     line = _scratch(new)
     lead = s0 if s0 > 0 else s1
     first = 0
@@ -159,6 +153,36 @@ def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
         first = last
     if stream:
         _fence()
+
+
+@export(
+    "void(f8*, f8*, i8, i8, i8, i8, i8, f8, f8, f8, f8, i8, i8)",
+    "void(f4*, f4*, i8, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
+)
+def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
+    """new = old + sum_d c_d (old[-1] - 2 old + old[+1])_d + source: u_t = div(k grad u) + q.
+
+    Dimensions that a problem lacks have extent 1 and stride 0: their difference is exactly zero.
+    The middle dimension is cut into tiles of `tile` rows, of which three planes stay in the caches.
+    """
+    _diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
+
+
+@export(
+    "void(f8*, f8*, i8, i8, i8, i8*, f8*, i8, i8, i8, i8, f8, f8, f8, f8, i8, i8)",
+    "void(f4*, f4*, i8, i8, i8, i8*, f4*, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
+)
+def diffuse_alone(
+    new, old, n0, n1, n2, moves, walls, ghosts, count, s0, s1, c0, c1, c2, source, tile, stream
+):
+    """`count` times `diffuse`, to and fro, each after the ghosts: see `hpckit.pde.alone`."""
+    for step in range(count):
+        if step % 2 == 0:
+            fill_ghosts(old, moves, walls, ghosts, s0, s1)
+            _diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
+        else:
+            fill_ghosts(new, moves, walls, ghosts, s0, s1)
+            _diffuse(old, new, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
 
 
 @njit(inline="always")

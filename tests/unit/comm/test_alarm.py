@@ -27,15 +27,31 @@ def test_nothing_happens_without_an_error(comm):
     alarm.close()
 
 
+def wait_for_ever(alarm):
+    alarm.wait(never, 60, lambda: "nobody")
+
+
+def run(comm, alarm, works):
+    """In guard, `works[rank]`, then wait for what never comes."""
+    with alarm.guard():
+        works.get(comm.rank, never)()
+        wait_for_ever(alarm)
+
+
+def raises(error):
+    def work():
+        raise error
+
+    return work
+
+
 @several
 @pytest.mark.parametrize("kind", [HpckitError, ConfigError, Checkpointed])
 def test_every_rank_hears_every_other(comm, kind):
     for ringer in range(comm.size):
         alarm = Alarm(comm)
-        with pytest.raises(kind, match=f"^rank {ringer}: no more paper$") as error, alarm.guard():
-            if comm.rank == ringer:
-                raise kind("no more paper")
-            alarm.wait(never, 60, lambda: "nobody")
+        with pytest.raises(kind, match=f"^rank {ringer}: no more paper$") as error:
+            run(comm, alarm, {ringer: raises(kind("no more paper"))})
         assert type(error.value) is kind
         if comm.rank != ringer:
             with pytest.raises(kind, match="no more paper"):  # again and again
@@ -47,21 +63,15 @@ def test_every_rank_hears_every_other(comm, kind):
 def test_other_errors_are_told_with_their_type(comm):
     alarm = Alarm(comm)
     with pytest.raises(HpckitError, match="rank 1: ZeroDivisionError: division by zero"):
-        with alarm.guard():
-            if comm.rank == 1:
-                1 / 0  # noqa: B018
-            alarm.wait(never, 60, lambda: "nobody")
+        run(comm, alarm, {1: lambda: 1 / 0})
     alarm.close()
 
 
 @several
 def test_interrupts_go_on_as_they_are(comm):
     alarm = Alarm(comm)
-    expected = KeyboardInterrupt if comm.rank == 0 else HpckitError
-    with pytest.raises(expected), alarm.guard():
-        if comm.rank == 0:
-            raise KeyboardInterrupt
-        alarm.wait(never, 60, lambda: "nobody")
+    with pytest.raises(KeyboardInterrupt if comm.rank == 0 else HpckitError):
+        run(comm, alarm, {0: raises(KeyboardInterrupt)})
     alarm.close()
 
 
@@ -82,8 +92,8 @@ def test_who_rings_and_leaves_is_heard_later(comm):
         alarm.ring(HpckitError("x" * 5000))
     else:
         time.sleep(0.05)  # busy with something else
-        with pytest.raises(HpckitError, match="rank 0: x+$"):
-            alarm.wait(never, 60, lambda: "nobody")
+        with pytest.raises(HpckitError, match=r"rank 0: x+$"):
+            wait_for_ever(alarm)
     alarm.close()
 
 
@@ -99,11 +109,8 @@ def test_an_alarm_that_nobody_heard_is_closed(comm):
 @several
 def test_the_deadline_names_who_is_late_everywhere(comm):
     alarm = Alarm(comm)
-    words = "waited 0.2 s for rank 1: dead, late"
-    with pytest.raises(HpckitError, match=f"rank 0: {words}"), alarm.guard():
-        if comm.rank == 0:
-            alarm.wait(never, 0.2, lambda: "rank 1")
-        alarm.wait(never, 60, lambda: "nobody")
+    with pytest.raises(HpckitError, match=r"rank 0: waited 0\.2 s for rank 1: dead, late"):
+        run(comm, alarm, {0: lambda: alarm.wait(never, 0.2, lambda: "rank 1")})
     alarm.close()
 
 
@@ -115,7 +122,7 @@ def test_a_dead_process_is_named(comm, monkeypatch):
     monkeypatch.setattr(spin, "_alive", lambda process: process != dead)
     if comm.rank < last:
         with pytest.raises(HpckitError, match=rf"rank {last} \(process {dead} on this node\) died"):
-            alarm.wait(never, 60, lambda: "nobody")
+            wait_for_ever(alarm)
     monkeypatch.undo()
     alarm.close()
 

@@ -8,16 +8,20 @@ from hpckit.surrogate.space import Box
 
 
 class Counting:
-    """Fields that hold 1000 * key + step, key a parameter from 0 to 1000; step counts from 1."""
+    """Fields that hold 1000 * key + step, key a parameter from 0 to 1000; step counts from 1.
 
-    def __init__(self, steps=3, shape=(2, 3), fail=None):
+    fail : (step, given) -> what is yielded instead; yields : how often, whatever `steps` says
+    """
+
+    def __init__(self, steps=3, shape=(2, 3), fail=None, yields=None):
         self.space = Box(key=(0.0, 1000.0), other=(-1.0, 1.0))
         self.fields = {"u": shape, "v": (2,)}
         self.steps = steps
-        self.fail = fail  # fail(step) replaces what is yielded, or raises
+        self.fail = fail
+        self.yields = steps if yields is None else yields
 
     def run(self, parameters, comm):
-        for step in range(self.steps):
+        for step in range(self.yields):
             value = 1000 * parameters["key"] + step + 1
             u = np.full(self.fields["u"], value if comm.rank == 0 else np.nan)
             given = 0.5 * (step + 1), {"v": np.float32([step, comm.size]), "u": u}
