@@ -151,6 +151,18 @@ class _Part:
         os.close(self._file)
 
 
+def set_aside(folder: Path) -> None:
+    """Move a tape to the folder beside it with ".old" to its name; the one there goes."""
+    if not (folder / _DESCRIPTION).exists():
+        return
+    old = folder.with_name(f"{folder.name}.old")
+    if (old / _DESCRIPTION).exists():
+        for path in [*old.glob("*.h5"), old / _DESCRIPTION]:
+            path.unlink()
+        old.rmdir()
+    folder.rename(old)
+
+
 def begin(folder: Path, wanted: Description, resume: bool) -> None:
     """Make the folder with its description, or see that they are what is wanted."""
     path = folder / _DESCRIPTION

@@ -34,8 +34,8 @@ def draw(folder: Path, results: Results) -> list[Path]:
 
 def _course(folder: Path, course: Course) -> list[Path]:
     steps, population, unseen = course.buffer.T
-    whole = course.seconds.sum(axis=1, keepdims=True).max()
-    shares = {str(kind): part for kind, part in zip(course.kinds, course.seconds.T / whole)}
+    parts = course.seconds.T / max(course.seconds.sum(axis=1).max(), 1e-9)
+    shares = {str(kind): part for kind, part in zip(course.kinds, parts, strict=True)}
     return [
         pictures.buffer(
             folder / "buffer.png", steps, population, unseen, int(course.capacity), course.reuse
@@ -53,8 +53,7 @@ def _course(folder: Path, course: Course) -> list[Path]:
 def _samples(outcome: Outcome) -> list[Sample]:
     parts = (outcome.shown, outcome.shown_times, outcome.true, outcome.predicted)
     return [
-        Sample(name, float(error), *rest)
-        for name, error, *rest in zip(_NAMES, *parts, strict=True)
+        Sample(name, float(error), *rest) for name, error, *rest in zip(_NAMES, *parts, strict=True)
     ]
 
 

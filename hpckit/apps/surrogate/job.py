@@ -18,9 +18,9 @@ from hpckit.apps.surrogate.making import make_study
 from hpckit.apps.surrogate.monitor import Monitor
 from hpckit.errors import together, writing
 from hpckit.files import replacing
-from hpckit.io.checkpoint_folder import set_aside
 from hpckit.program.run import patiently, prepare
 from hpckit.program.stop import StopSignal
+from hpckit.surrogate.recording import set_aside
 from hpckit.trace import span
 
 if TYPE_CHECKING:
@@ -63,11 +63,10 @@ class Job:
         """Set the one of the run before aside, where it is in our folder and not gone on with."""
         with together(self.comm):
             if self.comm.rank == 0 and not self.config.tape and not self.config.resume:
-                set_aside(self.tape)
+                with writing(self.tape):
+                    set_aside(self.tape)
 
-    def online(
-        self, study: Study, tape: Path | None, keep: bool = False
-    ) -> tuple[Monitor, Result]:
+    def online(self, study: Study, tape: Path | None, keep: bool = False) -> tuple[Monitor, Result]:
         """Train while solvers compute; keep: a checkpoint at the end, as more comes after it."""
         monitor = Monitor(self.stop, self.until, keep)
         self.stop.check()

@@ -43,7 +43,7 @@ class Monitor:
         if training.done % max(1, study.steps // _POINTS) == 0:
             buffer = training.intake.buffer
             self.buffer.append((training.done, buffer.population, buffer.unseen))
-        self._stop.obey(study.asked)
+        self._stop.obey(training.source.wish())
         loop.advance()
 
     def _begin(self, study: Study, training: Training) -> Loop:
@@ -70,7 +70,7 @@ class Monitor:
     def _tell(self, study: Study, training: Training) -> None:
         now, done = time.monotonic(), training.done
         if now < self._told + INTERVAL and done < study.steps:
-            return
+            return  # a meeting comes more often than a line
         samples = (done - self._told_at) * study.batch * study.trainers
         rate = samples / max(now - self._told, 1e-9)
         self._told, self._told_at = now, done

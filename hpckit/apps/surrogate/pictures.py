@@ -265,39 +265,37 @@ def drawn(path: Path, names: Sequence[str], parameters: np.ndarray, limits: np.n
 
 
 def series(path: Path, times: np.ndarray, values: np.ndarray, field: str) -> Path:
-    """A field (times, ...) at some times: lines, or planes beside each other."""
-    shape = values.shape[1:]
-    if len(shape) == 1:
-        with drawing(path, (7.4, 3.8)) as figure:
-            axes = figure.subplots()
-            colours = np.linspace(0, 0.9, len(times))
-            for time, line, at in zip(times, values, colours, strict=True):
-                axes.plot(np.linspace(0, 1, *shape), line, color=_viridis(at), label=f"{time:.3g}")
-            axes.legend(frameon=False, title="time", loc="center left", bbox_to_anchor=(1, 0.5))
-            axes.set_xlabel("place")
-            axes.set_title(f"Predicted {field}")
-            axes.margins(x=0)
-            _plain(axes)
-        return path
-    planes = [_flat(values[i : i + 1]) for i in range(len(times))]
-    columns = min(len(planes), 3)
-    rows = -(-len(planes) // columns)
-    limits = {"vmin": values.min(), "vmax": values.max()}
-    with drawing(path, (3.2 * columns + 0.6, 3.3 * rows)) as figure:
+    """A field (times, ...) at some times: lines in one panel, or planes beside each other."""
+    line = values.ndim == 2
+    columns = 1 if line else min(len(times), 3)
+    rows = 1 if line else -(-len(times) // columns)
+    with drawing(path, (7.4, 3.8) if line else (3.2 * columns + 0.6, 3.3 * rows)) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        if line:
+            _lines(panels[0], times, values)
+            panels[0].set_title(f"Predicted {field}")
+            return path
+        limits = {"vmin": values.min(), "vmax": values.max(), "cmap": "viridis"}
         for axes in panels:
             axes.axis("off")
-        for axes, time, plane in zip(panels, times, planes, strict=False):
-            image = axes.imshow(plane, origin="lower", cmap="viridis", **limits)
+        for axes, time, value in zip(panels, times, values, strict=False):
+            axes.imshow(_flat(value[None]), origin="lower", **limits)
             axes.set_title(f"{field} at time {time:.3g}", fontsize=10)
+        image = panels[0].images[0]
         figure.colorbar(image, ax=list(panels), shrink=0.7).outline.set_visible(False)
     return path
 
 
-def _viridis(at: float) -> Any:
+def _lines(axes: Any, times: np.ndarray, values: np.ndarray) -> None:
     import matplotlib
 
-    return matplotlib.colormaps["viridis"](at)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(times)))
+    for time, value, colour in zip(times, values, colours, strict=True):
+        axes.plot(np.linspace(0, 1, len(value)), value, color=colour, label=f"{time:.3g}")
+    axes.legend(frameon=False, title="time", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xlabel("place")
+    axes.margins(x=0)
+    _plain(axes)
 
 
 def along_time(path: Path, times: np.ndarray, errors: Mapping[str, np.ndarray]) -> Path:

@@ -38,7 +38,7 @@ def _predict(job: Job) -> dict[str, Any]:
     fields = _fields(surrogate, parameters, times, config)
     path = folder / "prediction.npz"
     with writing(path), replacing(path) as draft, draft.open("wb") as file:
-        np.savez(file, times=times, **fields)
+        np.savez(file, **{"times": times, **fields})  # type: ignore[arg-type]
     job.files.append(path)
     if job.config.pictures:
         name = surrogate.fields.names[0]
