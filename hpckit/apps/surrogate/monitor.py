@@ -39,16 +39,17 @@ class Monitor:
 
     def __call__(self, study: Study) -> None:
         training = self.training = study.training
-        loop = self._loop = self._loop or self._begin(study, training)
         if training.done % max(1, study.steps // _POINTS) == 0:
             buffer = training.intake.buffer
             self.buffer.append((training.done, buffer.population, buffer.unseen))
+        if self._loop is None:  # its first meeting is after the next step, whose time it takes
+            self._loop = self._begin(study, training)
+            return
         self._stop.obey(training.source.wish())
-        loop.advance()
+        self._loop.advance()
 
     def _begin(self, study: Study, training: Training) -> Loop:
-        before = training.done - 1
-        self._told_at = before
+        self._told_at = training.done
         actions: list[tuple[When, Callable[[], object]]] = [
             (When(), lambda: self._tell(study, training)),
             (Every(at_stop=True), study.save),
@@ -63,14 +64,14 @@ class Monitor:
                 f"stopped after {training.done} gradient steps: run again with --resume to go on"
             ),
             steps=study.steps,
-            done=before,
+            done=training.done,
             until=self._until,
         )
 
     def _tell(self, study: Study, training: Training) -> None:
         now, done = time.monotonic(), training.done
         if now < self._told + INTERVAL and done < study.steps:
-            return  # a meeting comes more often than a line
+            return
         samples = (done - self._told_at) * study.batch * study.trainers
         rate = samples / max(now - self._told, 1e-9)
         self._told, self._told_at = now, done

@@ -47,6 +47,6 @@ def _check(job: Job, study: Study) -> None:
     most = config.simulations or 1 + steps // study.solver.steps
     if config.schedule.kind == "lockstep" and most < (config.offline.simulations or 1):
         raise ConfigError(
-            f"offline.simulations = {config.offline.simulations} of about {most} that are solved in "
-            f"{config.steps} gradient steps: give fewer, or more --steps"
+            f"offline.simulations = {config.offline.simulations} of about {most} that are solved "
+            f"in {config.steps} gradient steps: give fewer, or more --steps"
         )
