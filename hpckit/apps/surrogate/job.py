@@ -74,17 +74,17 @@ class Job:
             result = study.run(
                 resume=self.config.resume, tape=tape, each=monitor, asked=self.stop.wish
             )
-        self._keep_speeds(summary.speeds(study, result))
+        self._keep_speeds(summary.speeds(study, monitor, result))
         return monitor, result
 
-    def offline(self, study: Study) -> tuple[Outcome | None, Result]:
+    def offline(self, study: Study) -> tuple[Outcome | None, Monitor, Result]:
         """Train from the tape."""
         monitor, count = Monitor(self.stop, self.until), self.config.offline.simulations
         self.stop.check()
         with span("offline"):
             result = study.train(self.tape, count, resume=self.config.resume, each=monitor)
         label = f"offline, {count} simulations" if count else "offline"
-        return summary.outcome(label, study, monitor, result), result
+        return summary.outcome(label, monitor, result), monitor, result
 
     def keep(self, results: Results) -> None:
         """Write what rank 0 has, and draw it."""

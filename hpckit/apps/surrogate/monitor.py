@@ -25,10 +25,12 @@ class Monitor:
     keep : whether a checkpoint is wanted at the end too, as where more comes after it
     buffer : gradient step, population and unseen, now and then
     training : that of the study, also when it has ended; None on solver ranks
+    before : gradient steps of the run that this one goes on with
     """
 
     def __init__(self, stop: StopSignal, until: float, keep: bool = False) -> None:
         self.training: Training | None = None
+        self.before = 0
         self.buffer: list[tuple[int, int, int]] = []
         self._stop = stop
         self._until = until
@@ -43,6 +45,7 @@ class Monitor:
             buffer = training.intake.buffer
             self.buffer.append((training.done, buffer.population, buffer.unseen))
         if self._loop is None:  # its first meeting is after the next step, whose time it takes
+            self.before = training.done - 1
             self._loop = self._begin(study, training)
             return
         self._stop.obey(training.source.wish())

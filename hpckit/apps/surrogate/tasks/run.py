@@ -16,8 +16,8 @@ def run(job: Job) -> dict[str, Any]:
     study = job.study()
     monitor, result = job.online(study, job.tape if job.config.tape else None)
     results = Results(
-        online=summary.outcome("online", study, monitor, result),
+        online=summary.outcome("online", monitor, result),
         course=summary.course(study, monitor, result),
     )
     job.keep(results)
-    return summary.right(result) | summary.fast(result) | job.written
+    return summary.right(result) | summary.fast(monitor, result) | job.written
