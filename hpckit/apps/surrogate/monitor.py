@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpckit.surrogate.training import Training
 
 _POINTS = 400  # of the curve of the buffer
+_INTERVAL = 1.0  # seconds between two meetings of the trainers
 
 
 class Monitor:
@@ -36,8 +37,7 @@ class Monitor:
         self._until = until
         self._keep = keep
         self._loop: Loop | None = None
-        self._told = time.monotonic()
-        self._told_at = 0  # the gradient step of the last line
+        self._told, self._told_at = 0.0, 0  # when the last line was, and its gradient step
 
     def __call__(self, study: Study) -> None:
         training = self.training = study.training
@@ -52,7 +52,7 @@ class Monitor:
         self._loop.advance()
 
     def _begin(self, study: Study, training: Training) -> Loop:
-        self._told_at = training.done
+        self._told, self._told_at = time.monotonic(), training.done
         actions: list[tuple[When, Callable[[], object]]] = [
             (When(), lambda: self._tell(study, training)),
             (Every(at_stop=True), study.save),
@@ -69,6 +69,7 @@ class Monitor:
             steps=study.steps,
             done=training.done,
             until=self._until,
+            interval=_INTERVAL,
         )
 
     def _tell(self, study: Study, training: Training) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hpckit.surrogate.study import Study
 
 _KINDS = ("training", "solving", "receiving", "validating", "saving", "waiting")
+_LEAST = 1e-3  # of the time, of work that is worth a line
 
 
 def right(result: Result) -> dict[str, Any]:
@@ -33,7 +34,9 @@ def right(result: Result) -> dict[str, Any]:
 
 
 def fast(monitor: Monitor, result: Result) -> dict[str, Any]:
-    """Was it fast: what went through, and who waited."""
+    """Was it fast: what went through, and who waited; nothing where all was done before."""
+    if monitor.training is None:
+        return {}
     wall = max(_whole(rank) for rank in result.trainers)
     rate = result.drawn * _now(monitor, result) / max(wall, 1e-9)
     results: dict[str, Any] = {
@@ -44,7 +47,7 @@ def fast(monitor: Monitor, result: Result) -> dict[str, Any]:
     }
     for role, kind in (("trainer", "training"), ("solver", "solving")):
         parts = [_part(rank, kind) for rank in result.ranks if rank.role == role]
-        if parts:
+        if any(part > _LEAST for part in parts):
             results[f"{role}s: {kind}, % of the time, least"] = rounded(100 * min(parts))
     receiving = max(_part(rank, "receiving") for rank in result.trainers)
     return results | {"trainers: receiving, % of the time, most": rounded(100 * receiving)}
