@@ -39,6 +39,9 @@ INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
 SURROGATE_MODELS = {
     "mlp": "hpckit.surrogate.sklearn_engine:mlp",
     "fc": "hpckit.surrogate.models.fc:fc",
+    "fno": "hpckit.surrogate.models.fno:fno",
+    "deeponet": "hpckit.surrogate.models.deeponet:deeponet",
+    "conv": "hpckit.surrogate.models.conv:conv",
 }
 
 Layout = Literal["mpi", "files", "h5py"]

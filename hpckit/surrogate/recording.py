@@ -7,6 +7,7 @@ process ends. A simulation counts once its last step is there.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,11 +93,12 @@ class Recording:
         segment, row = divmod(place, self._count)
         step = int(message["step"])
         part = self._part(stream, segment)
-        part.put("parameters", message["parameters"], row)
+        if step == 0:
+            part.put("parameters", message["parameters"], row)
         part.put("times", message["time"], row, step)
         part.put("values", message["values"], row, step)
         if step == self._description.steps - 1:
-            part.put("whole", np.ones((), np.uint8), row)
+            part.put("whole", b"\1", row)
 
     def flush(self) -> None:
         """Have the disk hold it, as before a checkpoint that counts on it."""
@@ -128,19 +130,17 @@ class _Part:
             if not path.exists():
                 with replacing(path) as draft:
                     _make(draft, description, first, count)
-            self._datasets = _layout(path)
+            self._places = _layout(path)
             self._file = os.open(path, os.O_RDWR)
 
-    def put(self, name: str, values: np.ndarray, *at: int) -> None:
-        """Write an entry of a dataset: a row, or a step of it."""
-        begin, shape, dtype = self._datasets[name]
-        step = int(np.prod(shape[len(at) :])) * dtype.itemsize
-        place = begin + step * int(np.ravel_multi_index(at, shape[: len(at)]))
-        left = memoryview(np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8))
+    def put(self, name: str, values: Any, row: int, step: int = 0) -> None:
+        """Write what belongs to a row of a dataset, or to a step of it: bytes as they are there."""
+        begin, of_row, of_step = self._places[name]
+        place, left = begin + row * of_row + step * of_step, memoryview(values).cast("B")
         with writing(self._path):
             while left:
                 done = os.pwrite(self._file, left, place)
-                left, place = left[done:], place + done
+                place, left = place + done, left[done:]
 
     def flush(self) -> None:
         with writing(self._path):
@@ -149,6 +149,18 @@ class _Part:
     def close(self) -> None:
         self.flush()
         os.close(self._file)
+
+
+def set_aside(folder: Path) -> None:
+    """Move a tape to the folder beside it with ".old" to its name; the one there goes."""
+    if not (folder / _DESCRIPTION).exists():
+        return
+    old = folder.with_name(f"{folder.name}.old")
+    if (old / _DESCRIPTION).exists():
+        for path in [*old.glob("*.h5"), old / _DESCRIPTION]:
+            path.unlink()
+        old.rmdir()
+    folder.rename(old)
 
 
 def begin(folder: Path, wanted: Description, resume: bool) -> None:
@@ -169,6 +181,7 @@ def begin(folder: Path, wanted: Description, resume: bool) -> None:
 
 
 def read_description(folder: Path) -> Description:
+    """What a tape says that it holds; `ConfigError` where there is none."""
     path = folder / _DESCRIPTION
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Description)
@@ -186,7 +199,7 @@ def read_description(folder: Path) -> Description:
 def _make(path: Path, description: Description, first: int, count: int) -> None:
     """A file for so many simulations with nothing in it."""
     import h5py
-    from h5py import h5d, h5p, h5s, h5t
+    from h5py import h5d, h5p, h5s, h5t  # type: ignore[attr-defined]
 
     plain = h5p.create(h5p.DATASET_CREATE)
     plain.set_layout(h5d.CONTIGUOUS)
@@ -207,12 +220,16 @@ def _make(path: Path, description: Description, first: int, count: int) -> None:
             h5d.create(file.id, name.encode(), kind, space, plain)
 
 
-def _layout(path: Path) -> dict[str, tuple[int, tuple[int, ...], np.dtype]]:
-    """Offset, shape and type of each dataset of a file."""
+def _layout(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Where each dataset of a file begins, and bytes from one row to the next, and of a step."""
     import h5py
 
+    places = {}
     with h5py.File(path, "r") as file:
-        return {name: (item.id.get_offset(), item.shape, item.dtype) for name, item in file.items()}
+        for name, item in file.items():
+            of_step = item.dtype.itemsize * math.prod(item.shape[2:])
+            places[name] = item.id.get_offset(), of_step * math.prod(item.shape[1:2]), of_step
+    return places
 
 
 def _keys(value: object) -> Iterator[str]:

@@ -40,6 +40,7 @@ class Saving:
     def save(self, training: Training) -> None:
         """Keep where the training is."""
         arrays, facts = _state(training)
+        facts |= {"source": training.source.state()}
         arrays["facts"] = _bytes(json.dumps(facts).encode())
         self._checkpoint.save(training.done, 0.0, arrays, {"identity": self._identity})
 
@@ -48,11 +49,13 @@ class Saving:
 
         `ConfigError` where that was another study.
         """
-        arrays: dict[str, Any] = dict.fromkeys([*_state(training)[0], "facts"])
-        _, _, extra = self._checkpoint.load(arrays)
-        facts = json.loads(arrays.pop("facts").tobytes())
+        _, _, extra = self._checkpoint.load({})  # another study has other arrays
         with together(self._comm):
             self._check(extra["identity"])
+        arrays: dict[str, Any] = dict.fromkeys([*_state(training)[0], "facts"])
+        self._checkpoint.load(arrays)
+        with together(self._comm):
+            facts = json.loads(arrays.pop("facts").tobytes())
             _restore(training, arrays, facts)
         return facts["source"]
 
@@ -80,7 +83,6 @@ def _state(training: Training) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         **_named("validation", validation),
     }
     facts = {
-        "source": training.source.state(),
         "progress": intake.progress.state(),
         "lanes": intake.lanes,
         "left": training.left,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpckit.keys import Count, Positive, note, word
+from hpckit.keys import Count, InputFile, Positive, note, word
 
 Task = Literal["run", "record", "offline", "compare", "predict", "report"]
 
@@ -74,6 +74,9 @@ class Predict(msgspec.Struct):
         msgspec.field(default_factory=dict)
     )
     times: Annotated[tuple[float, ...], note("none: some of those that it was trained on")] = ()
+    history: Annotated[
+        InputFile, note("known fields by name, .npz, for views that go on from such")
+    ] = ""
 
 
 class Speeds(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,65 +13,50 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from hpckit.surrogate.surrogate import Surrogate
+    from hpckit.surrogate.validation import Validation
 
-SHOWN = ("best", "median", "worst")
 _BATCH = 256  # samples that are predicted at a time
 
 
+class Look(NamedTuple):
+    """The first field of a validation simulation: times (t,), true and predicted (t, ...)."""
+
+    times: np.ndarray
+    true: np.ndarray
+    predicted: np.ndarray
+
+
 class Judged(NamedTuple):
-    """Of validation simulations; as in `results.Outcome`."""
+    """Of all validation simulations: times (steps,) and relative errors (simulations, steps).
+
+    looks : at the best, the median and the worst, in the mean over their steps; shown : these means
+    """
 
     times: np.ndarray
     errors: np.ndarray
     shown: np.ndarray
-    shown_times: np.ndarray
-    true: np.ndarray
-    predicted: np.ndarray
-    field: np.ndarray
+    looks: list[Look]
 
 
-def judge(
-    comm: MPI.Intracomm,
-    surrogate: Surrogate,
-    simulation: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-) -> Judged | None:
-    """Errors of all trainers' samples, on the first trainer; None on the others (collective).
-
-    simulation : (n,) that a sample is of; x : (n, inputs), physical units; y : (n, outputs)
-    """
-    time = x[:, surrogate.space.size]
-    order = np.lexsort((time, simulation))
-    steps = int(np.bincount(np.unique(simulation, return_inverse=True)[1]).max(initial=1))
-    order = order.reshape(-1, steps)
-    errors = np.empty(order.shape)
-    for i, rows in enumerate(order):
-        errors[i] = relative_l2(y[rows], predicted(surrogate, x[rows]))
-    found = comm.gather((time[order], errors))
-    chosen = np.zeros((3, 2), np.int64)  # trainer, and which of its simulations
-    if found is not None:
-        chosen[:] = _choose([each for _, each in found])
-    comm.Bcast(chosen)
-    mine = {
-        k: _look(surrogate, x[order[i]], y[order[i]], errors[i])
-        for k, (trainer, i) in enumerate(chosen)
-        if trainer == comm.rank
-    }
-    looks = comm.gather(mine)
-    if found is None or looks is None:
+def judge(comm: MPI.Intracomm, surrogate: Surrogate, validation: Validation) -> Judged | None:
+    """Of all trainers' samples, on the first trainer; None on the others (collective)."""
+    mine = list(_simulations(validation))
+    times, errors = [], []
+    for x, y in mine:
+        times.append(x[:, surrogate.space.size])
+        errors.append(relative_l2(y, predicted(surrogate, x)))
+    everyone: list[list[np.ndarray]] = comm.allgather(errors)
+    chosen = _choose(everyone)
+    looks = comm.gather(
+        [_look(surrogate, *mine[i], errors[i]) if t == comm.rank else None for t, i in chosen]
+    )
+    if looks is None:
         return None
-    everything = {k: look for each in looks for k, look in each.items()}
-    when, true, guess = (np.array([everything[k][i] for k in range(3)]) for i in range(3))
-    times = np.concatenate([each for each, _ in found])
     return Judged(
         times[0],
-        np.concatenate([each for _, each in found]),
-        np.array([found[trainer][1][i].mean() for trainer, i in chosen]),
-        when,
-        true,
-        guess,
-        np.array(surrogate.fields.names[0]),
+        np.concatenate(everyone),
+        np.array([everyone[t][i].mean() for t, i in chosen]),
+        [next(filter(None, each)) for each in zip(*looks, strict=True)],
     )
 
 
@@ -91,19 +77,26 @@ def _predicted(surrogate: Surrogate, x: np.ndarray) -> np.ndarray:
     return np.concatenate([field.reshape(n, -1) for field in found.values()], axis=1)
 
 
-def _choose(errors: list[np.ndarray]) -> np.ndarray:
-    """Trainer and number there of the best, the median and the worst simulation, (3, 2)."""
-    places = np.array([(t, i) for t, each in enumerate(errors) for i in range(len(each))])
-    order = np.argsort([errors[t][i].mean() for t, i in places], kind="stable")
-    return places[order[[0, len(order) // 2, -1]]]
+def _simulations(validation: Validation) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """x and y, in physical units, of each simulation's samples, in the order of their times."""
+    number = validation.columns["simulation"][: validation.samples]
+    for each in np.unique(number)[::-1]:  # they are -1, -2, ...
+        rows = np.flatnonzero(number == each)
+        x, y = validation.view.gather({k: v[rows] for k, v in validation.columns.items()})
+        yield x.copy(), y.copy()
 
 
-def _look(
-    surrogate: Surrogate, x: np.ndarray, y: np.ndarray, errors: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Times, true and predicted first field of a simulation: all times of a line, else one."""
-    fields = surrogate.fields
-    shape, part = fields.shapes[0], fields.slices[0]
+def _choose(errors: list[list[np.ndarray]]) -> list[tuple[int, int]]:
+    """Trainer, and number there, of the best, the median and the worst simulation."""
+    places = [(t, i) for t, each in enumerate(errors) for i in range(len(each))]
+    places.sort(key=lambda place: errors[place[0]][place[1]].mean())
+    return [places[0], places[len(places) // 2], places[-1]]
+
+
+def _look(surrogate: Surrogate, x: np.ndarray, y: np.ndarray, errors: np.ndarray) -> Look:
+    """At all times of a field on a line, else at the one with the largest error."""
+    shape, part = surrogate.fields.shapes[0], surrogate.fields.slices[0]
     rows = np.arange(len(x)) if len(shape) == 1 else errors.argmax(keepdims=True)
-    both = (each[:, part].reshape(-1, *shape) for each in (y[rows], predicted(surrogate, x[rows])))
-    return x[rows, surrogate.space.size], *both
+    true = y[rows, part].reshape(-1, *shape)
+    guess = predicted(surrogate, x[rows])[:, part].reshape(-1, *shape)
+    return Look(x[rows, surrogate.space.size], true, guess)

@@ -12,7 +12,14 @@ from hpckit.program.figure import drawing
 
 COLOURS = {"online": "#2f5c8f", "offline": "#c0504d"}
 _QUIET = "#b9c3cf"
-_PARTS = {"working": "#2f5c8f", "receiving": "#7fa6cf", "waiting": "#e3b7a0"}
+_WORK = {  # kinds of it
+    "training": "#2f5c8f",
+    "solving": "#3f8f7f",
+    "receiving": "#86abd1",
+    "validating": "#8f7fb5",
+    "saving": "#c9a64a",
+    "waiting": "#e6d3c8",
+}
 _MOST = 6  # parameters that are drawn against each other
 
 
@@ -44,22 +51,21 @@ def fields(path: Path, samples: Sequence[Sample], field: str) -> Path:
     line = samples[0].true.ndim == 2
     shape = _flat(samples[0].true).shape
     ratio = 0.62 if line else np.clip(shape[0] / shape[1], 0.4, 1.6)
-    with drawing(path, (10.2, (2.75 * ratio + 0.55) * len(samples) + 0.2)) as figure:
+    with drawing(path, (10.2, (2.75 * ratio + 0.35) * len(samples) + 0.6)) as figure:
         panels = figure.subplots(len(samples), 3, squeeze=False)
         for row, sample in zip(panels, samples, strict=True):
             true, predicted = (_flat(each) for each in (sample.true, sample.predicted))
             _row(figure, row, true, predicted, sample.times if line else None)
-            when = "" if line else f"; here at time {sample.times[0]:.3g}"
-            row[0].set_title(f"{sample.name}: error {100 * sample.error:.2g} %{when}", fontsize=10)
-        for axes, title in zip(panels[0][1:], ("predicted", "predicted - true"), strict=True):
-            axes.set_title(title, fontsize=10)
-        panels[0][0].annotate(
-            f"true {field}",
-            (0.98, 0.96),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            color="white",
+            below = "time" if line else f"here at time {sample.times[0]:.3g}"
+            row[0].set_ylabel(f"{sample.name}: {100 * sample.error:.2g} % off\n{below}")
+        for axes, what in zip(panels[0], (f"true {field}", "predicted", "difference"), strict=True):
+            axes.set_title(what, fontsize=10)
+        when = "" if line else ", each at the time of its largest error"
+        figure.suptitle(
+            f"Best, median and worst simulation{when}",
+            x=0.02,
+            ha="left",
+            fontsize=12,
             fontweight="bold",
         )
     return path
@@ -95,8 +101,6 @@ def _row(figure: Any, row: Any, true: np.ndarray, predicted: np.ndarray, times: 
             axes.set_yticks([])
         else:
             axes.set_xlabel("place")
-    if times is not None:
-        row[0].set_ylabel("time")
 
 
 def learning(path: Path, curves: Mapping[str, Curve], ratio: float | None) -> Path:
@@ -172,9 +176,10 @@ def buffer(
         left.set_title("Buffer")
         left.legend(frameon=False, loc="upper left", ncols=2, borderaxespad=0.1)
         left.margins(x=0.01)
-        times = np.arange(len(reuse))
-        mean = (times * reuse).sum() / max(reuse.sum(), 1)
-        right.bar(times, 100 * reuse / max(reuse.sum(), 1), 0.85, color=COLOURS["online"])
+        times = np.arange(1 + np.flatnonzero(reuse > 1e-3 * reuse.sum()).max(initial=0))
+        mean = (np.arange(len(reuse)) * reuse).sum() / max(reuse.sum(), 1)
+        share = 100 * reuse[: len(times)] / max(reuse.sum(), 1)
+        right.bar(times, share, 0.85, color=COLOURS["online"])
         right.axvline(mean, color=COLOURS["offline"], linewidth=1.3)
         right.xaxis.get_major_locator().set_params(integer=True)
         right.set_xlabel("how often a sample was drawn")
@@ -187,23 +192,23 @@ def buffer(
 def waiting(path: Path, ranks: Sequence[str], shares: Mapping[str, np.ndarray]) -> Path:
     """What ranks did with their time.
 
-    ranks : their names; shares : (ranks,) by name, one of `_PARTS`, in parts of the whole time
+    ranks : their names; shares : (ranks,) by name, one of `_WORK`, in parts of the whole time
     """
     n = len(ranks)
-    with drawing(path, (7.4, 1.3 + 0.3 * min(n, 40))) as figure:
+    with drawing(path, (7.4, 1.7 + 0.3 * min(n, 40))) as figure:
         axes = figure.subplots()
         begin, rows = np.zeros(n), np.arange(n)
         for name, share in shares.items():
-            axes.barh(rows, 100 * share, 0.8, left=100 * begin, color=_PARTS[name], label=name)
+            if not share.any():
+                continue
+            axes.barh(rows, 100 * share, 0.8, left=100 * begin, color=_WORK[name], label=name)
             begin = begin + share
         axes.set_yticks(rows if n <= 40 else [], ranks if n <= 40 else [])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the time")
         axes.set_title("Who worked, and who waited")
-        axes.legend(
-            frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2
-        )
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.tick_params(axis="y", length=0)
         _plain(axes)
     return path
@@ -253,6 +258,40 @@ def drawn(path: Path, names: Sequence[str], parameters: np.ndarray, limits: np.n
             fontweight="bold",
         )
     return path
+
+
+def series(path: Path, times: np.ndarray, values: np.ndarray, field: str) -> Path:
+    """A field (times, ...) at some times: lines in one panel, or planes beside each other."""
+    line = values.ndim == 2
+    columns = 1 if line else min(len(times), 3)
+    rows = 1 if line else -(-len(times) // columns)
+    with drawing(path, (7.4, 3.8) if line else (3.2 * columns + 0.6, 3.3 * rows)) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        if line:
+            _lines(panels[0], times, values)
+            panels[0].set_title(f"Predicted {field}")
+            return path
+        limits = {"vmin": values.min(), "vmax": values.max(), "cmap": "viridis"}
+        for axes in panels:
+            axes.axis("off")
+        for axes, time, value in zip(panels, times, values, strict=False):
+            axes.imshow(_flat(value[None]), origin="lower", **limits)
+            axes.set_title(f"{field} at time {time:.3g}", fontsize=10)
+        image = panels[0].images[0]
+        figure.colorbar(image, ax=list(panels), shrink=0.7).outline.set_visible(False)
+    return path
+
+
+def _lines(axes: Any, times: np.ndarray, values: np.ndarray) -> None:
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(times)))
+    for time, value, colour in zip(times, values, colours, strict=True):
+        axes.plot(np.linspace(0, 1, len(value)), value, color=colour, label=f"{time:.3g}")
+    axes.legend(frameon=False, title="time", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xlabel("place")
+    axes.margins(x=0)
+    _plain(axes)
 
 
 def along_time(path: Path, times: np.ndarray, errors: Mapping[str, np.ndarray]) -> Path:

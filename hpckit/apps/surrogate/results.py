@@ -1,8 +1,8 @@
-"""What a training leaves for pictures and tables: numbers, in one file in its folder."""
+"""What trainings leave for pictures and tables: numbers, in one file in their folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,37 +15,33 @@ FILE = "results.npz"
 
 
 class Outcome(NamedTuple):
-    """How a training went, and what its surrogate is worth.
+    """How a training went, and what its surrogate is worth; arrays only.
 
+    label : for people, such as "offline, 100 simulations"
     losses : (gradient steps,) mean squared error of each batch before it, normalised
     scores : (v, 5): gradient step, mean, 95 % and 99 % of the relative errors, MSE normalised
-    simulations : that it was trained on
-    times : (steps,) of the samples of a simulation
-    errors : (simulations, steps) relative L2 of validation samples
-    shown : (3,), those of best, median and worst simulation, in the mean over steps
-    true, predicted : (3, times, ...) of the first field: all times where it is on a line, else
-        the one where the error is largest
-    shown_times : (3, times)
-    field : its name
+    times, errors : (steps,) of validation simulations, (simulations, steps) relative L2
+    shown : (3,) mean error of best, median and worst simulation, of which `field`, (3, times),
+        (3, times, ...) are shown
     """
 
+    label: np.ndarray
     losses: np.ndarray
     scores: np.ndarray
-    simulations: np.ndarray
     times: np.ndarray
     errors: np.ndarray
     shown: np.ndarray
+    field: np.ndarray
     shown_times: np.ndarray
     true: np.ndarray
     predicted: np.ndarray
-    field: np.ndarray
 
 
 class Course(NamedTuple):
-    """What happened on the way, where solvers computed during the training.
+    """What happened while solvers computed and trainers trained; arrays only.
 
     buffer : (n, 3): gradient step, population, unseen, of the first trainer
-    capacity, reuse : of the buffer, and how many samples were drawn 0, 1, 2, ... times
+    capacity, reuse : of it, and how many of all samples were drawn 0, 1, 2, ... times
     ranks, kinds, seconds : names, kinds of work, and (ranks, kinds)
     names, limits, parameters : of the box, (2, d), and of the simulations, (n, d)
     """
@@ -62,20 +58,34 @@ class Course(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Those of a folder: trainings by name, "online" and "offline", and the way of the first."""
+    """Those of a folder; None is what was not done there."""
 
-    trainings: dict[str, Outcome]
-    course: Course | None
+    online: Outcome | None = None
+    offline: Outcome | None = None
+    course: Course | None = None
+
+    @property
+    def trainings(self) -> dict[str, Outcome]:
+        """The outcomes by name, "online" and "offline"."""
+        both = {"online": self.online, "offline": self.offline}
+        return {name: each for name, each in both.items() if each is not None}
+
+    @property
+    def ratio(self) -> float | None:
+        """Online's validation error by offline's at the end, where they trained equally long."""
+        if self.online is None or self.offline is None:
+            return None
+        online, offline = self.online.scores[-1], self.offline.scores[-1]
+        return float(online[-1] / offline[-1]) if online[0] == offline[0] else None
 
     def save(self, folder: Path) -> Path:
         """Write them, whole or not at all; `HpckitError` where that cannot be done."""
         arrays = {
             f"{name}/{key}": value
-            for name, each in self.trainings.items()
-            for key, value in each._asdict().items()
+            for name, part in self._asdict().items()
+            if part is not None
+            for key, value in part._asdict().items()
         }
-        if self.course:
-            arrays |= {f"course/{key}": value for key, value in self.course._asdict().items()}
         path = folder / FILE
         with writing(path), replacing(path) as draft, draft.open("wb") as file:
             np.savez(file, **arrays)
@@ -91,20 +101,11 @@ class Results(NamedTuple):
                 for key in file.files:
                     name, _, entry = key.partition("/")
                     found.setdefault(name, {})[entry] = file[key]
-            course = found.pop("course", None)
-            trainings = {name: Outcome(**each) for name, each in found.items()}
-            return cls(trainings, Course(**course) if course else None)
+            kinds = {"online": Outcome, "offline": Outcome, "course": Course}
+            return cls(**{name: kinds[name](**each) for name, each in found.items()})
         except FileNotFoundError:
             raise ConfigError(
-                f"there are no results in {folder}: give the folder of a run, or run it"
+                f"there are no results in {folder}: give the folder of a run that has ended"
             ) from None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} cannot be read as results: {error}") from None
-
-
-def ratio(trainings: Mapping[str, Outcome]) -> float | None:
-    """Online's validation error by offline's, at the end of as many gradient steps; None: one."""
-    if not {"online", "offline"} <= set(trainings):
-        return None
-    online, offline = (trainings[name].scores[-1] for name in ("online", "offline"))
-    return float(online[-1] / offline[-1]) if online[0] == offline[0] else None

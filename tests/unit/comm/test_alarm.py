@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from hpckit.comm import alarm as alarms
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
 from hpckit.machine import spin
@@ -76,12 +75,45 @@ def test_interrupts_go_on_as_they_are(comm):
 
 
 @several
-def test_all_ring_at_once(comm):
+def test_what_all_ranks_ring_is_said_once(comm):
     alarm = Alarm(comm)
-    with pytest.raises(HpckitError, match=rf"rank {comm.rank}: mine"), alarm.guard():
-        raise HpckitError("mine")
-    if not alarm._heard:
-        alarm.ring(HpckitError("again"))  # which nobody is told
+    with pytest.raises(ConfigError, match="the same for all") as error, alarm.guard():
+        raise ConfigError("the same for all")
+    assert str(error.value) == "the same for all"
+    alarm.close()
+
+
+@several
+def test_all_ranks_raise_what_several_ring(comm):
+    alarm = Alarm(comm)
+    with pytest.raises(HpckitError) as error, alarm.guard():
+        raise ConfigError("first") if comm.rank == 0 else HpckitError("other")
+    others = "rank 1" if comm.size == 2 else f"ranks 1-{comm.size - 1}"
+    assert str(error.value) == f"rank 0: first; {others}: other"
+    assert type(error.value) is HpckitError
+    alarm.close()
+
+
+@several
+@pytest.mark.parametrize("pause", [0, 0.02])
+def test_an_error_after_others_have_ended_their_part(comm, pause):
+    """They wait for the last rank, and hear of it."""
+
+    def work():
+        time.sleep(pause)
+        raise HpckitError("late trouble")
+
+    def block():
+        with alarm.guard():
+            if comm.rank == 0:
+                work()
+
+    alarm = Alarm(comm)
+    with pytest.raises(HpckitError, match=r"^rank 0: late trouble$"):
+        block()
+    assert alarm.meet() and alarm.meet()  # as often as one likes, also not everywhere
+    if comm.rank == 0:
+        assert alarm.meet()
     alarm.close()
 
 
@@ -128,14 +160,17 @@ def test_a_dead_process_is_named(comm, monkeypatch):
 
 
 @several
-def test_who_does_not_come_after_an_error_is_not_waited_for(comm, monkeypatch):
-    monkeypatch.setattr(alarms, "GRACE", 0.1)
-    alarm = Alarm(comm)
+def test_who_does_not_come_after_an_error_is_not_waited_for(comm):
+    alarm = Alarm(comm, grace=0.1 if comm.rank == 0 else 60.0)
     if comm.rank == 0:
-        alarm.ring(HpckitError("over"))
+        with pytest.raises(HpckitError, match=r"^rank 0: over$"), alarm.guard():
+            raise HpckitError("over")
         assert not alarm.meet()
+        alarm.close()  # which it cannot
     comm.Barrier()
-    assert comm.rank == 0 or alarm.meet()
+    if comm.rank > 0:
+        with pytest.raises(HpckitError, match=r"^rank 0: over$"):
+            alarm.check()
 
 
 _STOPPED = """
@@ -159,16 +194,18 @@ try:
                 alarm.wait(queues.senders[0].settle, 60, lambda: "rank 0")
             os.kill(process, int(number))
             alarm.wait(lambda: False, 60, lambda: "rank 0")
-        for _ in range(4):
-            come = lambda: queues.receivers[1].peek() is not None
-            alarm.wait(come, 60 if _ < 3 else 1, lambda: "rank 1")
-            queues.receivers[1].drop()
+        receiver = queues.receivers[1]
+        for number in range(4):
+            try:
+                alarm.wait(lambda: receiver.waiting, 60 if number < 3 else 1, lambda: "rank 1")
+            finally:
+                if number == 3:
+                    os.kill(process, signal.SIGCONT)
+            receiver.drop()
 except HpckitError as error:
-    os.kill(process, signal.SIGCONT)
     print(error, flush=True)
-    if alarm.meet():
-        queues.close()
-        alarm.close()
+    queues.close()
+    alarm.close()
 """
 
 

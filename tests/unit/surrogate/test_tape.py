@@ -1,11 +1,9 @@
 """Tapes: what is recorded is read again, to the bit, also after a process that was killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import types
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -70,7 +68,7 @@ def test_a_source_gives_every_step_once(comm, shared_path):
     recording.close()
     comm.Barrier()
     tape = Tape.open(shared_path / "tape")
-    source = tape.source([-1, 2, 0], received={2: 2, 0: 3, -1: 0}.get)
+    source = tape.source([2, 0], validation=1, received={2: 2, 0: 3, -1: 0}.get)
     came = []
     while not source.over:
         message = source.peek()
@@ -82,6 +80,10 @@ def test_a_source_gives_every_step_once(comm, shared_path):
         source.drop()
     assert came == [(-1, 0, 0.5), (-1, 1, 1.0), (-1, 2, 1.5), (2, 2, 1.5)]
     assert source.peek() is None
+    shares = [tape.source([0, 1, 2], trainer, 2, 1) for trainer in range(2)]
+    assert [int(share.peek()["simulation"]) for share in shares] == [-1, 1]
+    with pytest.raises(ConfigError, match="has 1 whole simulations for validation, but 2 are"):
+        tape.source([0], validation=2)
 
 
 def test_files_hold_so_many_simulations(tmp_path, monkeypatch):
@@ -147,15 +149,10 @@ for count, message in enumerate(_messages(solver, range(5)), 1):
 """
 
 
-def test_after_a_kill_what_was_whole_is_there(tmp_path):
-    here = os.path.dirname(__file__)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "tape"), here],
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+def test_after_a_kill_what_was_whole_is_there(tmp_path, mpirun):
+    (tmp_path / "killed.py").write_text(KILLED)
+    done = mpirun(None, "killed.py", "tape", str(Path(__file__).parent), cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stdout
     tape = Tape.open(tmp_path / "tape")
     assert tape.simulations == [0, 1]
     _check(tape.read(1), 3, 8)
@@ -171,10 +168,10 @@ def _other(**change):
 @pytest.mark.mpi
 def test_bad_tapes_are_one_error(comm, shared_path):
     solver = Counting(steps=3)
-    with pytest.raises(ConfigError, match="there is no tape in .*: record one"):
+    with pytest.raises(ConfigError, match=r"there is no tape in .*: record one"):
         Tape.open(shared_path / "none")
     Tape.create(shared_path / "tape", comm, solver).close()
-    with pytest.raises(ConfigError, match="there is a tape in .* already"):
+    with pytest.raises(ConfigError, match=r"there is a tape in .* already"):
         Tape.create(shared_path / "tape", comm, solver)
     tape = Tape.open(shared_path / "tape")
     with pytest.raises(ConfigError, match="has 0 whole simulations, but 1 are wanted"):
@@ -209,12 +206,10 @@ def test_damaged_files_and_full_disks_say_so(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with (
-        monkeypatch.context() as patched,
-        pytest.raises(HpckitError, match=r"cannot write .*h5: No space"),
-    ):
+    with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
-        recording.write(message)
+        with pytest.raises(HpckitError, match=r"cannot write .*h5: No space"):
+            recording.write(message)
     recording.write(message)
     recording.close()
     file = next(tmp_path.glob("*.h5"))
