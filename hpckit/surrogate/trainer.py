@@ -26,10 +26,10 @@ from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.plan import Plan
+    from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.tape import TapeWriter
 
 
 class Trainer:
@@ -41,7 +41,7 @@ class Trainer:
     surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
-    plan.
+    study.
     """
 
     def __init__(
@@ -175,17 +175,15 @@ def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
     tape = Tape.open(path)
     tape.check(plan.solver)
     simulations = tape.first(plan.simulations)
-    me = plan.trainer
 
     def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        if progress.total:  # a run that is resumed, which took all before its first gradient step
-            return tape.source([])
-        return tape.source(simulations, me, plan.trainers, plan.validation)
+        received = progress.received
+        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation, received)
 
     return source
 
 
-def _training(plan: Plan, running: Running, tape: TapeWriter | None) -> Training:
+def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
     me, team, solver = plan.trainer, plan.roles.team, plan.solver
     fields = Fields.of(solver.fields)
