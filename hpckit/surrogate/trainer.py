@@ -41,7 +41,7 @@ class Trainer:
     surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
-    plan.
+    study.
     """
 
     def __init__(
@@ -187,9 +187,8 @@ def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
     simulations = tape.first(plan.simulations)
 
     def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        if progress.total:  # a run that is resumed, which took all before its first gradient step
-            return tape.source([])
-        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation)
+        received = progress.received
+        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation, received)
 
     return source
 
