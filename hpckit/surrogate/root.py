@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpckit.surrogate.assignments import Assignment
 from hpckit.surrogate.message import record
 from hpckit.surrogate.rotation import NEVER
+from hpckit.surrogate.runs import Order
 
 if TYPE_CHECKING:
     from hpckit.comm.queues import Receiver, Sender
     from hpckit.surrogate.lines import Lines
     from hpckit.surrogate.roles import Roles
-
-
-class Order(NamedTuple):
-    """The step that a group solves next."""
-
-    lane: int
-    simulation: int
-    step: int
-    parameters: np.ndarray
 
 
 class Root:

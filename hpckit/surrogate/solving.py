@@ -10,8 +10,8 @@ from mpi4py import MPI
 
 from hpckit.errors import ranges
 from hpckit.machine.lifetime import outlive
-from hpckit.surrogate.root import Order, Root
-from hpckit.surrogate.runs import Runs
+from hpckit.surrogate.root import Root
+from hpckit.surrogate.runs import Order, Runs
 from hpckit.surrogate.schedule import Lockstep, Schedule
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def solve(
             sent = root.sent
         else:
             while (order := group.hear()) is not None:
-                runs.give(*order, None)
+                runs.give(order, None)
     finally:
         runs.close()
     group.close()
@@ -79,7 +79,7 @@ def _lead(root: Root, group: _Group, runs: Runs, alarm: Alarm, deadline: float |
         if order is None:
             return
         message = root.message()
-        runs.give(*order, message)
+        runs.give(order, message)
         message["asked"] = group.asked
         root.send()
 

@@ -142,17 +142,27 @@ class Trainer:
 
 
 class Recorder:
-    """A trainer that trains nothing: it records what its solvers solve, on a new tape."""
+    """A trainer that trains nothing: it records what its solvers solve.
 
-    def __init__(self, plan: Plan, running: Running, tape: Any) -> None:
+    resume : what is whole on the tape already is not solved again
+    """
+
+    def __init__(self, plan: Plan, running: Running, tape: Any, resume: bool) -> None:
         self._plan = plan
         self._running = running
-        self._tape = Tape.create(tape, plan.roles.team, plan.solver)
+        self._tape = Tape.create(tape, plan.roles.team, plan.solver, resume)
+        there = Tape.open(tape)
+        self._whole = [
+            number
+            for number in sorted(there.validation + there.simulations)
+            if max(number, -1 - number) % plan.trainers == plan.trainer
+        ]
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
         plan, running = self._plan, self._running
         progress = Progress(plan.solver.steps, plan.trainers)
+        progress.restore({"whole": [[number] * 2 for number in self._whole], "open": []})
         from_solvers = source(plan.bound_sampler(), progress)
         lanes = [0] * plan.lanes
         running.clock.turn("receiving")
