@@ -6,6 +6,7 @@ import importlib
 import math
 import time
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hpckit.apps.surrogate.estimate import SPEEDS
 from hpckit.apps.surrogate.gallery import draw
 from hpckit.apps.surrogate.making import make_study
 from hpckit.apps.surrogate.monitor import Monitor
+from hpckit.apps.surrogate.results import FILE, Results
 from hpckit.errors import together, writing
 from hpckit.files import replacing
 from hpckit.program.run import patiently, prepare
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from hpckit.apps.surrogate.config import Config
-    from hpckit.apps.surrogate.results import Outcome, Results
+    from hpckit.apps.surrogate.results import Outcome
     from hpckit.surrogate.result import Result
     from hpckit.surrogate.study import Study
 
@@ -74,31 +76,43 @@ class Job:
             result = study.run(
                 resume=self.config.resume, tape=tape, each=monitor, asked=self.stop.wish
             )
-        self._keep_speeds(summary.speeds(study, result))
+        if monitor.training:
+            self._keep_speeds(summary.speeds(study, monitor, result))
         return monitor, result
 
-    def offline(self, study: Study) -> tuple[Outcome | None, Result]:
+    def offline(self, study: Study) -> tuple[Outcome | None, Monitor, Result]:
         """Train from the tape."""
         monitor, count = Monitor(self.stop, self.until), self.config.offline.simulations
         self.stop.check()
         with span("offline"):
             result = study.train(self.tape, count, resume=self.config.resume, each=monitor)
         label = f"offline, {count} simulations" if count else "offline"
-        return summary.outcome(label, study, monitor, result), result
+        return summary.outcome(label, monitor, result), monitor, result
 
     def keep(self, results: Results) -> None:
-        """Write what rank 0 has, and draw it."""
-        self.stop.finish()
-        self.files.append(self.folder / "surrogate.npz")
-        with span("pictures"), patiently(self.comm):
+        """Write what rank 0 has."""
+        with together(self.comm):
             if self.comm.rank == 0:
-                self.files.append(results.save(self.folder))
-                if self.config.pictures:
+                results.save(self.folder)
+
+    def end(self, results: Results) -> None:
+        """Write what rank 0 has, and draw it: the run is at its end."""
+        self.stop.finish()
+        self.keep(results)
+        self.files += [self.folder / "surrogate.npz", self.folder / FILE]
+        if self.config.pictures:
+            with span("pictures"), self.drawing():
+                if self.comm.rank == 0:
                     self.files += draw(self.folder, results)
 
     def drawing(self) -> AbstractContextManager[None]:
         """For rank 0 to work in, while the others sleep."""
         return patiently(self.comm)
+
+    @cached_property
+    def before(self) -> Results:
+        """Of the run that this one goes on with, where nothing of it was left to do; rank 0's."""
+        return Results.load(self.folder) if self.comm.rank == 0 else Results()
 
     @property
     def written(self) -> dict[str, Any]:
@@ -107,10 +121,9 @@ class Job:
 
     def _keep_speeds(self, found: dict[str, float]) -> None:
         path = self.folder / SPEEDS
-        with together(self.comm):
-            if self.comm.rank == 0:
-                with writing(path), replacing(path) as draft:
-                    draft.write_bytes(msgspec.json.encode(found) + b"\n")
+        if self.comm.rank == 0:
+            with writing(path), replacing(path) as draft:
+                draft.write_bytes(msgspec.json.encode(found) + b"\n")
 
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:

@@ -24,18 +24,20 @@ def run(job: Job) -> dict[str, Any]:
     job.new_tape()
     say(job.comm, "online: solvers compute what is trained on")
     monitor, result = job.online(study, job.tape, keep=True)
-    online = summary.outcome("online", study, monitor, result)
+    online = summary.outcome("online", monitor, result)
     course = summary.course(study, monitor, result)
+    if online is None:  # on rank 0: all was done before
+        online, _, course = job.before
+    job.keep(Results(online, None, course))
     say(job.comm, f"offline: from the tape {job.tape}")
-    offline, without = job.offline(again)
-    results = Results(online, offline, course)
-    job.keep(results)
+    offline, _, without = job.offline(again)
+    job.end(Results(online, offline or job.before.offline, course))
     one, two = (each.history.scores[-1] for each in (result, without))
     return (
         summary.right(result)
         | {"offline: validation, relative error, % on average": rounded(100 * two.mean)}
         | {"online / offline, validation, mean squared error": rounded(one.mse / two.mse)}
-        | summary.fast(result)
+        | summary.fast(monitor, result)
         | job.written
     )
 

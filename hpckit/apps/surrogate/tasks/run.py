@@ -15,9 +15,9 @@ def run(job: Job) -> dict[str, Any]:
     """Train, say how good and how fast it was, draw (collective)."""
     study = job.study()
     monitor, result = job.online(study, job.tape if job.config.tape else None)
-    results = Results(
-        online=summary.outcome("online", study, monitor, result),
-        course=summary.course(study, monitor, result),
-    )
-    job.keep(results)
-    return summary.right(result) | summary.fast(result) | job.written
+    online = summary.outcome("online", monitor, result)
+    course = summary.course(study, monitor, result)
+    if online is None:  # on rank 0: all was done before
+        online, _, course = job.before
+    job.end(Results(online, None, course))
+    return summary.right(result) | summary.fast(monitor, result) | job.written
