@@ -1,0 +1,21 @@
+"""Online training of surrogates: what each part of it costs, on two ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import _surrogate_queues
+from benchmarks._harness import Report, main
+
+SECTIONS = (_surrogate_queues.run,)
+
+
+def run(comm: Any, quick: bool) -> Report:
+    report = Report("surrogate")
+    for section in SECTIONS:
+        section(comm, quick, report)
+    return report
+
+
+if __name__ == "__main__":
+    main("surrogate", run, ranks=2)

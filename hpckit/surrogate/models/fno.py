@@ -1,0 +1,93 @@
+"""The Fourier neural operator (Li et al., ICLR 2021) in one, two or three dimensions."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+
+from hpckit.surrogate.engine import Shapes
+from hpckit.surrogate.models.grids import channels, points, resampled, shape_of
+
+
+def fno(
+    shapes: Shapes, width: int = 32, modes: int = 12, layers: int = 4, where: bool = True
+) -> nn.Module:
+    """For periodic fields: `initial` and other views with fields, also the parameters alone.
+
+    width : channels of each layer
+    modes : lowest waves of each dimension that a layer mixes; the grid may have fewer
+    layers : of them
+    where : whether points are told where they are; without, shifted fields give shifted results ::
+
+        fno(Shapes(2, 1, {"u": (16,)}), width=8)(torch.zeros(4, 18)).shape  # (4, 16)
+    """
+    return FNO(shapes, width, modes, layers, where)
+
+
+class FNO(nn.Module):
+    """Layers on the grid of training. Fields of other grids are interpolated to it and back."""
+
+    def __init__(self, shapes: Shapes, width: int, modes: int, layers: int, where: bool) -> None:
+        super().__init__()
+        self.shapes = shapes
+        self.shape = shape_of(shapes, (1, 2, 3))
+        fields = len(shapes.fields)
+        at = points(self.shape)[: None if where else 0]
+        given = shapes.scalars + shapes.history * fields + len(at)
+        self.register_buffer("points", at, persistent=False)
+        self.lift = Pointwise(given, width)
+        self.waves = nn.ModuleList(Waves(width, modes, self.shape) for _ in range(layers))
+        self.local = nn.ModuleList(Pointwise(width, width) for _ in range(layers))
+        self.project = nn.Sequential(
+            Pointwise(width, 4 * width), nn.GELU(), Pointwise(4 * width, fields)
+        )
+
+    def forward(self, x: torch.Tensor, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+        """(B, inputs) to (B, outputs), both of fields of this shape; None: the grid of training."""
+        shape = shape or self.shape
+        y = resampled(channels(x, self.shapes, shape), self.shape)
+        y = self.lift(torch.cat([y, self.points.expand(len(x), *self.points.shape)], dim=1))
+        last = len(self.waves) - 1
+        for layer, (waves, local) in enumerate(zip(self.waves, self.local, strict=True)):
+            y = waves(y) + local(y)
+            y = y if layer == last else nn.functional.gelu(y)
+        return resampled(self.project(y).float(), shape).flatten(1)
+
+
+class Pointwise(nn.Module):
+    """The same linear map of the channels at every point."""
+
+    def __init__(self, given: int, wanted: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(given, wanted)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Waves(nn.Module):
+    """A linear map of the channels for each of the lowest waves; real weights (..., 2)."""
+
+    def __init__(self, width: int, modes: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        # Of all but the last dimension waves go both ways.
+        kept = [min(modes, n // 2) for n in shape[:-1]] + [min(modes, shape[-1] // 2 + 1)]
+        both = [(slice(0, n), slice(-n, None)) for n in kept[:-1]]
+        self.corners = [(*each, slice(0, kept[-1])) for each in itertools.product(*both)]
+        size = (len(self.corners), *kept, width, width, 2)
+        self.weight = nn.Parameter(torch.rand(size) / width**2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dims = tuple(range(2, x.dim()))
+        with torch.autocast(x.device.type, enabled=False):  # no transforms of bfloat16
+            waves = torch.fft.rfftn(x.float(), dim=dims, norm="forward")
+            result = torch.zeros_like(waves)
+            for corner, weight in zip(
+                self.corners, torch.view_as_complex(self.weight), strict=True
+            ):
+                at = (slice(None), slice(None), *corner)
+                result[at] = torch.einsum("bi...,...io->bo...", waves[at], weight)
+            return torch.fft.irfftn(result, self.shape, dim=dims, norm="forward")
