@@ -13,7 +13,7 @@ from mpi4py import MPI
 from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.surrogate.engine import Options, Shapes, check_outputs, check_same
 
-_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket", "deadline")
+_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket")
 
 
 def mlp(shapes: Shapes, hidden: Sequence[int] = (256, 256)) -> Any:
