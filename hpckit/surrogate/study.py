@@ -135,7 +135,7 @@ class Study(Plan):
             with together(self.comm):
                 worker = Recorder(self, running, tape, resume) if self.trains else None
             reports = running.go(worker, partial(running.source, simulations))
-        return result(reports, None)
+        return result(reports)
 
     def save(self) -> None:
         """Keep where the training is (on the trainers): for `each`, at any gradient step."""
@@ -173,4 +173,4 @@ class Study(Plan):
             reports = running.go(worker, source)
         finally:
             self._at_work = None
-        return result(reports, worker.surrogate if worker else None)
+        return result(reports, worker.surrogate, worker.training) if worker else result(reports)
