@@ -139,7 +139,7 @@ def check_tape(folder: Path, reference: Path | None) -> int:
 
 
 def same_network(folder: Path, reference: Path) -> bool:
-    """Whether all losses, and all that is predicted of the validation samples, have the same bits."""
+    """Whether losses, and what is predicted of validation samples, have the same bits."""
     mine, theirs = (np.load(each / "results.npz") for each in (folder, reference))
     names = ("losses", "scores", "errors", "predicted")
     return all(np.array_equal(mine[f"online/{k}"], theirs[f"online/{k}"]) for k in names)
