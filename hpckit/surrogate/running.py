@@ -50,7 +50,9 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self.alarm.ring(error)
         if self.alarm.meet() and self.lines:
             self.lines.close()
         self.alarm.close()
@@ -66,8 +68,6 @@ class Running:
         with self.alarm.guard():
             report = worker.work(source) if worker else self._solve()
             self.clock.turn("waiting")
-            self.alarm.meet()
-            self.alarm.check()
         report.seconds = self.clock.seconds
         reports = self._plan.comm.allgather(report)
         for each in reports:
