@@ -18,6 +18,7 @@ CASES = {
     "reservoir": {},
     "fifo": {"buffer": FIFO(30), "schedule": Lockstep(8)},
     "firo": {"buffer": FIRO(40, threshold=20), "schedule": Lockstep(9)},
+    "fifo that runs dry": {"buffer": FIFO(30), "schedule": Lockstep(8), "view": "initial"},
     "epochs": {"buffer": Epochs(), "simulations": 7},
     "initial": {"view": "initial"},
     "pairs": {"view": "pairs:2"},
