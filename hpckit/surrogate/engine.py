@@ -73,7 +73,7 @@ class Options:
     local : keywords of `hpckit.lossy.LocalUpdates`, such as `{"tau": 8}`: trainers take steps of
         their own and average parameters now and then (CO2), instead of gradients at each step
     bucket : bytes of gradients that are summed together, while others are still computed
-    deadline : seconds to wait for other trainers; None: for ever
+    deadline : seconds to wait for other trainers; None: for ever. In a study it is the study's
 
     ::
 

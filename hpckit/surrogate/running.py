@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hpckit.surrogate.space import Sampler
 
 
+_GRACE = 30.0  # seconds that ranks have at most to come together after an error
+
+
 class Worker(Protocol):
     """A trainer's part."""
 
@@ -37,7 +40,7 @@ class Running:
 
     def __init__(self, plan: Plan, *, solving: bool, asked: Callable[[], int] = lambda: 0) -> None:
         self.clock = Clock("starting")
-        self.alarm = Alarm(plan.comm, "the study")
+        self.alarm = Alarm(plan.comm, "the study", grace=min(plan.deadline or _GRACE, _GRACE))
         self._plan = plan
         self._asked = asked
         self.lines: Lines | None = None

@@ -15,7 +15,7 @@ from hpckit.surrogate.engine import Options, Shapes, check_outputs, check_same
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket", "deadline")
+_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket")
 
 
 def mlp(shapes: Shapes, hidden: Sequence[int] = (256, 256)) -> Any:
