@@ -47,6 +47,11 @@ class Progress:
             self.open.pop(simulation, None)
             self._add(simulation)
 
+    def know(self, simulation: int) -> None:
+        """Note that all steps of it had come before, and none is open."""
+        self.total += self.steps
+        self._add(simulation)
+
     @property
     def whole(self) -> int:
         """How many simulations are whole."""

@@ -6,7 +6,6 @@ import importlib
 import math
 import time
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from hpckit.apps.surrogate.estimate import SPEEDS
 from hpckit.apps.surrogate.gallery import draw
 from hpckit.apps.surrogate.making import make_study
 from hpckit.apps.surrogate.monitor import Monitor
-from hpckit.apps.surrogate.results import FILE, Results
 from hpckit.errors import together, writing
 from hpckit.files import replacing
 from hpckit.program.run import patiently, prepare
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from hpckit.apps.surrogate.config import Config
-    from hpckit.apps.surrogate.results import Outcome
+    from hpckit.apps.surrogate.results import Outcome, Results
     from hpckit.surrogate.result import Result
     from hpckit.surrogate.study import Study
 
@@ -76,7 +74,7 @@ class Job:
             result = study.run(
                 resume=self.config.resume, tape=tape, each=monitor, asked=self.stop.wish
             )
-        if monitor.training:
+        if monitor.called:
             self._keep_speeds(summary.speeds(study, monitor, result))
         return monitor, result
 
@@ -87,32 +85,21 @@ class Job:
         with span("offline"):
             result = study.train(self.tape, count, resume=self.config.resume, each=monitor)
         label = f"offline, {count} simulations" if count else "offline"
-        return summary.outcome(label, monitor, result), monitor, result
+        return summary.outcome(label, result), monitor, result
 
     def keep(self, results: Results) -> None:
-        """Write what rank 0 has."""
-        with together(self.comm):
-            if self.comm.rank == 0:
-                results.save(self.folder)
-
-    def end(self, results: Results) -> None:
-        """Write what rank 0 has, and draw it: the run is at its end."""
+        """Write what rank 0 has, and draw it: all is computed."""
         self.stop.finish()
-        self.keep(results)
-        self.files += [self.folder / "surrogate.npz", self.folder / FILE]
-        if self.config.pictures:
-            with span("pictures"), self.drawing():
-                if self.comm.rank == 0:
+        self.files.append(self.folder / "surrogate.npz")
+        with span("pictures"), self.drawing():
+            if self.comm.rank == 0:
+                self.files.append(results.save(self.folder))
+                if self.config.pictures:
                     self.files += draw(self.folder, results)
 
     def drawing(self) -> AbstractContextManager[None]:
         """For rank 0 to work in, while the others sleep."""
         return patiently(self.comm)
-
-    @cached_property
-    def before(self) -> Results:
-        """Of the run that this one goes on with, where nothing of it was left to do; rank 0's."""
-        return Results.load(self.folder) if self.comm.rank == 0 else Results()
 
     @property
     def written(self) -> dict[str, Any]:

@@ -25,12 +25,11 @@ class Monitor:
     until : when to stop at the latest, in seconds of `time.monotonic`
     keep : whether a checkpoint is wanted at the end too, as where more comes after it
     buffer : gradient step, population and unseen, now and then
-    training : that of the study, also when it has ended; None on solver ranks
     before : gradient steps of the run that this one goes on with
+    called : whether there was a gradient step
     """
 
     def __init__(self, stop: StopSignal, until: float, keep: bool = False) -> None:
-        self.training: Training | None = None
         self.before = 0
         self.buffer: list[tuple[int, int, int]] = []
         self._stop = stop
@@ -39,8 +38,12 @@ class Monitor:
         self._loop: Loop | None = None
         self._told, self._told_at = 0.0, 0  # when the last line was, and its gradient step
 
+    @property
+    def called(self) -> bool:
+        return self._loop is not None
+
     def __call__(self, study: Study) -> None:
-        training = self.training = study.training
+        training = study.training
         if training.done % max(1, study.steps // _POINTS) == 0:
             buffer = training.intake.buffer
             self.buffer.append((training.done, buffer.population, buffer.unseen))

@@ -35,7 +35,7 @@ def right(result: Result) -> dict[str, Any]:
 
 def fast(monitor: Monitor, result: Result) -> dict[str, Any]:
     """Was it fast: what went through, and who waited; nothing where all was done before."""
-    if monitor.training is None:
+    if not monitor.called:
         return {}
     wall = max(_whole(rank) for rank in result.trainers)
     rate = result.drawn * _now(monitor, result) / max(wall, 1e-9)
@@ -69,9 +69,9 @@ def speeds(study: Study, monitor: Monitor, result: Result) -> dict[str, float]:
     }
 
 
-def outcome(label: str, monitor: Monitor, result: Result) -> Outcome | None:
+def outcome(label: str, result: Result) -> Outcome | None:
     """That of a training, on the first trainer; None on all others (collective over trainers)."""
-    training = monitor.training
+    training = result.training
     if training is None or result.surrogate is None:
         return None
     judged = judge(training.comm, result.surrogate, training.intake.validation)
@@ -92,7 +92,7 @@ def outcome(label: str, monitor: Monitor, result: Result) -> Outcome | None:
 
 def course(study: Study, monitor: Monitor, result: Result) -> Course | None:
     """That of an online training, on the first trainer (collective over trainers)."""
-    training = monitor.training
+    training = result.training
     if training is None:
         return None
     sampler = training.sampler

@@ -196,7 +196,8 @@ def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
     """Recorded while training, and solved for that alone, the same steps are on it."""
     folder = shared_path / "tape"
     result = study(comm, simulations=9, steps=1000).run(tape=folder)
-    study(comm).record(shared_path / "other", 9)
+    study(comm).record(shared_path / "other", 4)
+    study(comm).record(shared_path / "other", 9, resume=True)
     comm.Barrier()
     tape, other = Tape(folder), Tape(shared_path / "other")
     assert tape.simulations == other.simulations == list(range(9))

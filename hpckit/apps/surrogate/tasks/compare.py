@@ -24,14 +24,11 @@ def run(job: Job) -> dict[str, Any]:
     job.new_tape()
     say(job.comm, "online: solvers compute what is trained on")
     monitor, result = job.online(study, job.tape, keep=True)
-    online = summary.outcome("online", monitor, result)
+    online = summary.outcome("online", result)
     course = summary.course(study, monitor, result)
-    if online is None:  # on rank 0: all was done before
-        online, _, course = job.before
-    job.keep(Results(online, None, course))
     say(job.comm, f"offline: from the tape {job.tape}")
     offline, _, without = job.offline(again)
-    job.end(Results(online, offline or job.before.offline, course))
+    job.keep(Results(online, offline, course))
     one, two = (each.history.scores[-1] for each in (result, without))
     return (
         summary.right(result)

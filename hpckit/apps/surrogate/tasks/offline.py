@@ -15,5 +15,5 @@ def run(job: Job) -> dict[str, Any]:
     """Train, say how good and how fast it was, draw (collective)."""
     study = job.study()
     outcome, monitor, result = job.offline(study)
-    job.end(Results(offline=outcome or job.before.offline))
+    job.keep(Results(offline=outcome))
     return summary.right(result) | summary.fast(monitor, result) | job.written

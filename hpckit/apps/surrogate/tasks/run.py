@@ -15,9 +15,6 @@ def run(job: Job) -> dict[str, Any]:
     """Train, say how good and how fast it was, draw (collective)."""
     study = job.study()
     monitor, result = job.online(study, job.tape if job.config.tape else None)
-    online = summary.outcome("online", monitor, result)
-    course = summary.course(study, monitor, result)
-    if online is None:  # on rank 0: all was done before
-        online, _, course = job.before
-    job.end(Results(online, None, course))
+    online = summary.outcome("online", result)
+    job.keep(Results(online, course=summary.course(study, monitor, result)))
     return summary.right(result) | summary.fast(monitor, result) | job.written
