@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import _surrogate_queues, _surrogate_training
+from benchmarks import _surrogate_learning, _surrogate_queues, _surrogate_training
 from benchmarks._harness import Report, main
 
-SECTIONS = (_surrogate_queues.run, _surrogate_training.run)
+SECTIONS = (_surrogate_queues.run, _surrogate_training.run, _surrogate_learning.run)
 
 
 def run(comm: Any, quick: bool) -> Report:
