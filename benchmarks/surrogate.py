@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import _surrogate_queues
+from benchmarks import _surrogate_gradients, _surrogate_queues
 from benchmarks._harness import Report, main
 
-SECTIONS = (_surrogate_queues.run,)
+SECTIONS = (_surrogate_queues.run, _surrogate_gradients.run)
 
 
 def run(comm: Any, quick: bool) -> Report:
