@@ -10,14 +10,16 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError, cause, together
 from hpckit.log import get_logger
 from hpckit.names import SURROGATE_MODELS
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # By their names: each is imported only where one of its models is trained.
 _ENGINES = {

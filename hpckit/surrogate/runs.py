@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,17 @@ from hpckit.surrogate.solver import Fields, Solver
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from hpckit.surrogate.space import Box
+
+
+class Order(NamedTuple):
+    """The step that a group solves next."""
+
+    lane: int
+    simulation: int
+    step: int
+    parameters: np.ndarray
 
 
 class Runs:
@@ -26,26 +37,21 @@ class Runs:
         self._comm = comm
         self._of: dict[int, _Run] = {}
 
-    def give(
-        self, lane: int, simulation: int, step: int, parameters: np.ndarray, message: np.void | None
-    ) -> None:
-        """Go on to this step of a simulation and write it into a message; None: on other ranks.
+    def give(self, order: Order, message: np.void | None) -> None:
+        """Go on to the step of this order and write it into a message; None: on other ranks.
 
         Steps before it that were not given are solved and dropped. Raises `HpckitError` where the
         solver fails, `ConfigError` where it gives what it should not.
         """
-        run = self._of.get(lane)
-        if run is None or run.simulation != simulation:
-            run = self._of[lane] = _Run(self._solver, self._comm, simulation, parameters)
-        given = run.go_to(step)
+        run = self._of.get(order.lane)
+        if run is None or run.simulation.number != order.simulation:
+            simulation = Simulation(order, self._solver.space, self._fields)
+            run = self._of[order.lane] = _Run(self._solver, self._comm, simulation)
+        given = run.go_to(order.step)
         if message is not None:
-            message["simulation"] = simulation
-            message["step"] = step
-            message["lane"] = lane
-            message["parameters"] = parameters
-            run.write(given, self._fields, message)
-        if step + 1 == self._solver.steps:
-            self._of.pop(lane).finish()
+            run.simulation.write(order.step, given, message)
+        if order.step + 1 == self._solver.steps:
+            self._of.pop(order.lane).finish()
 
     def close(self) -> None:
         """Leave what is not whole."""
@@ -54,21 +60,51 @@ class Runs:
         self._of.clear()
 
 
-class _Run:
-    """A simulation under way."""
+class Simulation:
+    """A simulation whose steps are checked, and written into messages."""
 
-    def __init__(
-        self, solver: Solver, comm: MPI.Intracomm, simulation: int, parameters: np.ndarray
-    ) -> None:
+    def __init__(self, order: Order, space: Box, fields: Fields) -> None:
+        self.number = order.simulation
+        self.parameters = space.dict(order.parameters)
+        self._order = order
+        self._fields = fields
+        self._time = -math.inf  # of the last step
+
+    def write(self, step: int, given: Any, message: np.void) -> None:
+        """Write a step: a pair of time and fields."""
+        try:
+            time, values = _parts(given)
+            if not self._time < time < math.inf:
+                raise ConfigError(
+                    f"time {time} must be finite and increase, it was {self._time} before"
+                )
+            self._fields.pack(values, message["values"])
+        except HpckitError as error:
+            raise self.failed(error, step) from None
+        self._time = message["time"] = time
+        message["simulation"] = self.number
+        message["step"] = step
+        message["lane"] = self._order.lane
+        message["parameters"] = self._order.parameters
+
+    def failed(self, error: Exception, step: int) -> HpckitError:
+        """The same error in one line that says where."""
+        kind = ConfigError if isinstance(error, ConfigError) else HpckitError
+        values = ", ".join(f"{name} = {value:g}" for name, value in self.parameters.items())
+        return kind(f"simulation {self.number} ({values}), step {step}: {cause(error)}")
+
+
+class _Run:
+    """The solver at work on a simulation."""
+
+    def __init__(self, solver: Solver, comm: MPI.Intracomm, simulation: Simulation) -> None:
         self.simulation = simulation
-        self._values = dict(zip(solver.space.names, parameters.tolist(), strict=True))
         self._steps = solver.steps
         self._next = 0  # the step that comes next
-        self._time = -math.inf
         try:
-            self._iterator = iter(solver.run(dict(self._values), comm))
+            self._iterator = iter(solver.run(dict(simulation.parameters), comm))
         except Exception as error:
-            raise self._failed(error, 0) from error
+            raise simulation.failed(error, 0) from error
 
     def go_to(self, step: int) -> Any:
         """What the solver yields for this step."""
@@ -78,23 +114,11 @@ class _Run:
                 given = next(self._iterator)
             except StopIteration:
                 ended = f"the solver ended, it must yield {self._steps} times"
-                raise self._failed(ConfigError(ended), self._next) from None
+                raise self.simulation.failed(ConfigError(ended), self._next) from None
             except Exception as error:
-                raise self._failed(error, self._next) from error
+                raise self.simulation.failed(error, self._next) from error
             self._next += 1
         return given
-
-    def write(self, given: Any, fields: Fields, message: np.void) -> None:
-        try:
-            time, values = _parts(given)
-            if not self._time < time < math.inf:
-                raise ConfigError(
-                    f"time {time} must be finite and increase, it was {self._time} before"
-                )
-            fields.pack(values, message["values"])
-        except HpckitError as error:
-            raise self._failed(error, self._next - 1) from None
-        self._time = message["time"] = time
 
     def finish(self) -> None:
         """Let the solver clean up after its last step."""
@@ -103,20 +127,14 @@ class _Run:
         except StopIteration:
             return
         except Exception as error:
-            raise self._failed(error, self._next) from error
+            raise self.simulation.failed(error, self._next) from error
         too_many = f"the solver goes on, it must yield {self._steps} times"
-        raise self._failed(ConfigError(too_many), self._next)
+        raise self.simulation.failed(ConfigError(too_many), self._next)
 
     def close(self) -> None:
         close = getattr(self._iterator, "close", None)
         if close is not None:
             close()
-
-    def _failed(self, error: Exception, step: int) -> HpckitError:
-        """The same in one line that says where."""
-        kind = ConfigError if isinstance(error, ConfigError) else HpckitError
-        values = ", ".join(f"{name} = {value:g}" for name, value in self._values.items())
-        return kind(f"simulation {self.simulation} ({values}), step {step}: {cause(error)}")
 
 
 def _parts(given: Any) -> tuple[float, Any]:

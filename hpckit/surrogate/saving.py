@@ -49,11 +49,13 @@ class Saving:
 
         `ConfigError` where that was another study.
         """
-        arrays: dict[str, Any] = dict.fromkeys([*_state(training)[0], "facts"])
-        _, _, extra = self._checkpoint.load(arrays)
-        facts = json.loads(arrays.pop("facts").tobytes())
+        _, _, extra = self._checkpoint.load({})  # another study has other arrays
         with together(self._comm):
             self._check(extra["identity"])
+        arrays: dict[str, Any] = dict.fromkeys([*_state(training)[0], "facts"])
+        self._checkpoint.load(arrays)
+        with together(self._comm):
+            facts = json.loads(arrays.pop("facts").tobytes())
             _restore(training, arrays, facts)
         return facts["source"]
 

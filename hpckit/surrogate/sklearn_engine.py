@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.surrogate.engine import Options, Shapes, check_outputs, check_same
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 _OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket")
 

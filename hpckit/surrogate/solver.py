@@ -103,8 +103,11 @@ class Fields(NamedTuple):
         """
         if not isinstance(fields, Mapping) or fields.keys() != set(self.names):
             raise ConfigError(f"it gave {_described(fields)}, not the fields {_list(self.names)}")
-        for name, shape, where in zip(self.names, self.shapes, self.slices, strict=True):
-            _write(name, fields[name], out[where].reshape(shape))
+        with np.errstate(over="ignore"):  # becomes infinite, and is found so
+            for name, shape, where in zip(self.names, self.shapes, self.slices, strict=True):
+                _write(name, fields[name], out[where].reshape(shape))
+        if not np.isfinite(out).all():
+            raise self._not_finite(fields, out)
 
     def unpack(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         """Views of a vector (..., size), each (..., *shape)."""
@@ -112,6 +115,15 @@ class Fields(NamedTuple):
             name: vector[..., where].reshape(*vector.shape[:-1], *shape)
             for name, shape, where in zip(self.names, self.shapes, self.slices, strict=True)
         }
+
+    def _not_finite(self, fields: Mapping[str, Any], vector: np.ndarray) -> HpckitError:
+        """Says where, and what was given there."""
+        found = self.unpack(vector)
+        name = next(each for each in self.names if not np.isfinite(found[each]).all())
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(found[name]))[0])
+        value = np.asarray(fields[name])[first]
+        says = "too large for float32" if np.isfinite(value) else "not finite"
+        return HpckitError(f"field {name!r} is {says} at {first}: {value}")
 
 
 def _shape(name: Any, shape: Any) -> tuple[int, ...]:
@@ -132,13 +144,7 @@ def _write(name: str, given: Any, out: np.ndarray) -> None:
         raise ConfigError(f"field {name!r} is of dtype {array.dtype}, it must hold real numbers")
     if array.shape != out.shape:
         raise ConfigError(f"field {name!r} has shape {array.shape}, it must have {out.shape}")
-    with np.errstate(over="ignore"):  # becomes infinite, and is found so
-        out[...] = array
-    if not np.isfinite(out).all():
-        first = tuple(int(i) for i in np.argwhere(~np.isfinite(out))[0])
-        value = array[first]
-        says = "too large for float32" if np.isfinite(value) else "not finite"
-        raise HpckitError(f"field {name!r} is {says} at {first}: {value}")
+    out[...] = array
 
 
 def _described(given: Any) -> str:

@@ -12,7 +12,7 @@ from mpi4py import MPI
 from hpckit.surrogate.assignments import Assigner, Assignment, State
 from hpckit.surrogate.message import message_dtype, record
 from hpckit.surrogate.rotation import Rotation, Turn
-from hpckit.surrogate.runs import Runs
+from hpckit.surrogate.runs import Order, Runs
 from hpckit.surrogate.schedule import Lockstep, Schedule
 from hpckit.surrogate.solver import Fields, Solver
 
@@ -115,7 +115,7 @@ class Inline:
         if not self._solved:
             _, lane, simulation, step = self._turn
             parameters = self._assigner.open[simulation].parameters
-            self._runs.give(lane, simulation, step, parameters, self._message)
+            self._runs.give(Order(lane, simulation, step, parameters), self._message)
             self._solved = True
         return self._message
 

@@ -12,7 +12,7 @@ import numpy as np
 from hpckit.errors import ConfigError
 
 # Streams of random numbers of a study's seed: no two draws share one.
-TRAINING, VALIDATION, BUFFER = range(3)
+TRAINING, VALIDATION, STEERING, BUFFER = range(4)
 
 
 class Box:

@@ -12,12 +12,13 @@ from typing import Any
 from hpckit.errors import HpckitError, same, together
 from hpckit.surrogate.buffers import Epochs
 from hpckit.surrogate.checks import check_plan, sampler_of
+from hpckit.surrogate.offline import Recorder, recorded
 from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.result import Result, result
 from hpckit.surrogate.roles import split
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.sources import Source
-from hpckit.surrogate.trainer import Recorder, Trainer, recorded
+from hpckit.surrogate.trainer import Trainer
 from hpckit.surrogate.training import Training
 
 
@@ -124,13 +125,18 @@ class Study(Plan):
                 source = recorded(offline, tape)
             return offline._train(running, source, None, resume, each)
 
-    def record(self, tape: str | os.PathLike[str], simulations: int) -> Result:
-        """Solve and record so many simulations, and those for validation; train nothing."""
+    def record(
+        self, tape: str | os.PathLike[str], simulations: int, *, resume: bool = False
+    ) -> Result:
+        """Solve and record so many simulations, and those for validation; train nothing.
+
+        resume : go on with the tape, if there is one: what is whole on it is not solved again
+        """
         with Running(self, solving=True) as running:
             with together(self.comm):
-                worker = Recorder(self, running, tape) if self.trains else None
+                worker = Recorder(self, running, tape, resume) if self.trains else None
             reports = running.go(worker, partial(running.source, simulations))
-        return result(reports, None)
+        return result(reports)
 
     def save(self) -> None:
         """Keep where the training is (on the trainers): for `each`, at any gradient step."""
@@ -168,4 +174,4 @@ class Study(Plan):
             reports = running.go(worker, source)
         finally:
             self._at_work = None
-        return result(reports, worker.surrogate if worker else None)
+        return result(reports, worker.surrogate, worker.training) if worker else result(reports)

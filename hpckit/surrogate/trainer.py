@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,10 +26,9 @@ from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.plan import Plan
+    from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
-    from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.tape import TapeWriter
 
 
 class Trainer:
@@ -42,7 +40,7 @@ class Trainer:
     surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
-    plan.
+    study.
     """
 
     def __init__(
@@ -143,51 +141,7 @@ class Trainer:
         )
 
 
-class Recorder:
-    """A trainer that trains nothing: it records what its solvers solve, on a new tape."""
-
-    def __init__(self, plan: Plan, running: Running, tape: Any) -> None:
-        self._plan = plan
-        self._running = running
-        self._tape = Tape.create(tape, plan.roles.team, plan.solver)
-
-    def work(self, source: Callable[..., Source]) -> Report:
-        """Record until nothing more comes."""
-        plan, running = self._plan, self._running
-        progress = Progress(plan.solver.steps, plan.trainers)
-        from_solvers = source(plan.bound_sampler(), progress)
-        lanes = [0] * plan.lanes
-        running.clock.turn("receiving")
-        while not from_solvers.over:
-            message = from_solvers.peek()
-            if message is None:
-                running.wait_for(from_solvers)
-                continue
-            progress.take(int(message["simulation"]), int(message["step"]))
-            self._tape.write(message)
-            lanes[message["lane"]] += 1
-            from_solvers.drop()
-        from_solvers.close()
-        self._tape.close()
-        return Report("trainer", steps=lanes)
-
-
-def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
-    """What makes a trainer's source of a tape."""
-    tape = Tape.open(path)
-    tape.check(plan.solver)
-    simulations = tape.first(plan.simulations)
-    me = plan.trainer
-
-    def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        if progress.total:  # a run that is resumed, which took all before its first gradient step
-            return tape.source([])
-        return tape.source(simulations, me, plan.trainers, plan.validation)
-
-    return source
-
-
-def _training(plan: Plan, running: Running, tape: TapeWriter | None) -> Training:
+def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
     me, team, solver = plan.trainer, plan.roles.team, plan.solver
     fields = Fields.of(solver.fields)

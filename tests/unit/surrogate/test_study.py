@@ -1,20 +1,18 @@
-"""Studies: the same bits on any number of ranks, restarted or not; what goes wrong, told at once."""
+"""Studies: the same bits on any number of ranks, restarted or not; freely; and from tapes."""
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
-import studies
 from mpi4py import MPI
-from studies import Watch, outcome, study
+from studies import Decay, Watch, outcome, study
 
-from hpckit.errors import Checkpointed, ConfigError, HpckitError
-from hpckit.surrogate import engine, trainer
-from hpckit.surrogate import surrogate as surrogates
+from hpckit.errors import Checkpointed, ConfigError
+from hpckit.surrogate.breed import Breed
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs, Reservoir
 from hpckit.surrogate.schedule import Free, Lockstep
+from hpckit.surrogate.space import Uniform
+from hpckit.surrogate.tape import Tape
 
 CASES = {
     "reservoir": {},
@@ -25,6 +23,7 @@ CASES = {
     "pairs": {"view": "pairs:2"},
     "window": {"view": "window:3", "buffer": FIRO(40, threshold=20), "schedule": Lockstep(16)},
     "finite": {"simulations": 9, "steps": 1000},
+    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 2},
     "sobol": {"sampler": "sobol", "ranges": [[0, 2], [1, 3], [0, 1], [0, 36], [-3, 0]]},
 }
 
@@ -32,14 +31,6 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request):
     return CASES[request.param]
-
-
-@pytest.fixture
-def linear(monkeypatch):
-    """Studies train an engine that any number of trainers have."""
-    monkeypatch.setattr(trainer.engine, "make", studies.make)
-    monkeypatch.setattr(surrogates.engine, "load", studies.load)
-    assert engine.load is studies.load
 
 
 def alone(**changes):
@@ -112,3 +103,169 @@ def test_two_trainers_are_the_same_on_any_number_of_solver_ranks(
     pair.Free()
     left = [rank.left for rank in result.trainers]
     assert sum(left) == 0 if simulations is None else max(left) > min(left) == 0
+
+
+@pytest.mark.parametrize("view", ["direct", "pairs:2"])
+@pytest.mark.parametrize("buffer", [FIFO(40), Reservoir(40, threshold=20)])
+def test_free_studies_train_on_every_step_once_it_is_there(comm, linear, buffer, view):
+    """Whatever comes first: all of so many simulations comes, and FIFO draws each sample once."""
+    changes = {"schedule": Free(), "simulations": 13, "steps": 1000, "trainers": min(comm.size, 2)}
+    result = study(comm, buffer=buffer, view=view, **changes).run()
+    samples = 13 * (6 if view == "direct" else 4)
+    assert result.received == samples
+    assert np.sum([rank.steps for rank in result.trainers]) == 13 * 6
+    if isinstance(buffer, FIFO) and comm.size == 1:
+        assert result.drawn == samples
+        assert result.steps == -(-samples // 8)
+
+
+def test_free_studies_draw_samples_no_more_often_than_they_may(comm):
+    seen = []
+
+    def each(study):
+        buffer = study.training.intake.buffer
+        seen.append((buffer.received, buffer.drawn))
+
+    study(comm, schedule=Free(reuse=2), steps=60).run(each=each)
+    assert all(drawn <= 2 * received + 8 for received, drawn in seen)
+    assert len(seen) == (60 if comm.rank == 0 else 0)
+
+
+def test_checkpoints_come_by_themselves(comm, shared_path):
+    """Every so many seconds: here after each gradient step, of which the next one knows."""
+    study(comm, folder=shared_path / "run", save_every=1e-9, steps=4).run()
+    watch = Watch()
+    result = study(comm, folder=shared_path / "run").run(each=watch, resume=True)
+    if comm.rank == 0:
+        assert min(watch.digests) == 5
+        losses, _, _, digest = alone()
+        assert (list(result.history.losses), watch.digests[25]) == (losses, digest)
+
+
+class Recorder:
+    """A sampler that remembers what it has learned."""
+
+    def __init__(self):
+        self.learned = []
+
+    def __repr__(self):
+        return "Recorder()"
+
+    def bind(self, box, seed):
+        self._sampler = Uniform().bind(box, seed)
+        return self
+
+    def draw(self, simulation):
+        return self._sampler.draw(simulation)
+
+    def validation(self, number):
+        return self._sampler.validation(number)
+
+    def learn(self, simulations, losses):
+        self.learned.append((simulations.copy(), losses.copy()))
+
+    def state(self):
+        return {"batches": len(self.learned)}
+
+    def restore(self, state):
+        self.learned = [None] * state["batches"]
+
+
+def test_samplers_learn_the_loss_of_every_sample(comm):
+    sampler = Recorder()
+    result = study(comm, sampler=sampler, simulations=6, steps=1000).run()
+    if comm.rank == 0:
+        means = [losses.mean() for _, losses in sampler.learned]
+        np.testing.assert_allclose(means, result.history.losses)
+        drawn = np.concatenate([simulations for simulations, _ in sampler.learned])
+        assert set(drawn) == set(range(6))
+        assert len(drawn) == result.drawn
+
+
+def test_breed_steers_what_is_solved(comm):
+    """Simulations depend on losses, and yet are the same on any number of ranks."""
+    drawn = []
+    for sampler in ("uniform", Breed(share=0.9, ramp=5)):
+        seen = {}
+
+        def each(study, seen=seen):
+            buffer = study.training.intake.buffer
+            numbers, x = (buffer.columns[name][: buffer.population] for name in ("simulation", "x"))
+            seen |= dict(zip(numbers.tolist(), x[:, 0].tolist(), strict=True))
+
+        study(comm, sampler=sampler, lanes=2).run(each=each)
+        drawn.append(seen)
+    if comm.rank == 0:
+        common = drawn[0].keys() & drawn[1].keys()
+        assert any(drawn[0][number] != drawn[1][number] for number in common)
+
+
+def test_what_a_sampler_learned_is_in_the_checkpoint(comm, shared_path):
+    folder = shared_path / "run"
+    with pytest.raises(Checkpointed):
+        study(comm, sampler=Recorder(), folder=folder).run(each=Watch(7))
+    sampler = Recorder()
+    study(comm, sampler=sampler, folder=folder).run(resume=True)
+    if comm.rank == 0:
+        assert len(sampler.learned) == 25
+        assert sampler.learned[6] is None
+        assert sampler.learned[7] is not None
+
+
+def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
+    """Recorded while training, and solved for that alone, the same steps are on it."""
+    folder = shared_path / "tape"
+    result = study(comm, simulations=9, steps=1000).run(tape=folder)
+    study(comm).record(shared_path / "other", 4)
+    study(comm).record(shared_path / "other", 9, resume=True)
+    comm.Barrier()
+    tape, other = Tape(folder), Tape(shared_path / "other")
+    assert tape.simulations == other.simulations == list(range(9))
+    assert tape.validation == other.validation == [-1, -2, -3, -4, -5]
+    for number in tape.simulations:
+        for one, two in zip(tape.read(number), other.read(number), strict=True):
+            assert np.array_equal(one, two)
+    assert result.received == 9 * 6
+
+
+def test_offline_trains_on_a_tape_as_online_does_on_the_same_set(comm, shared_path):
+    """`Epochs` in both: the same samples in another order of arrival, the same validation."""
+    study(comm).record(shared_path / "tape", 8)
+    comm.Barrier()
+    watch = Watch()
+    result = study(comm).train(shared_path / "tape", 7, each=watch)
+    if comm.rank == 0:
+        online = study(MPI.COMM_SELF, lanes=1, buffer=Epochs(), simulations=7)
+        reference = Watch()
+        expected = online.run(each=reference)
+        assert watch.digests == reference.digests
+        assert result.history == expected.history
+        assert result.received == 7 * 6
+
+
+def test_offline_studies_go_on_with_their_checkpoints(comm, shared_path):
+    study(comm).record(shared_path / "tape", 5)
+    comm.Barrier()
+    reference, first, second = Watch(), Watch(11), Watch()
+    expected = study(comm).train(shared_path / "tape", each=reference)
+    plan = study(comm, folder=shared_path / "run")
+    with pytest.raises(Checkpointed):
+        plan.train(shared_path / "tape", each=first)
+    result = plan.train(shared_path / "tape", each=second, resume=True)
+    if comm.rank == 0:
+        assert outcome(result, second) == outcome(expected, reference)
+
+
+@pytest.mark.parametrize(
+    ("changes", "simulations", "why"),
+    [
+        ({"solver": type("Other", (Decay,), {"steps": 5})()}, 3, "of another solver, with steps"),
+        ({}, 4, "has 3 whole simulations, but 4 are wanted"),
+        ({"validation": 6}, 3, "5 whole simulations for validation, but 6 are wanted"),
+    ],
+)
+def test_tapes_that_do_not_fit_are_told_on_all_ranks(comm, shared_path, changes, simulations, why):
+    study(comm).record(shared_path / "tape", 3)
+    comm.Barrier()
+    with pytest.raises(ConfigError, match=why):
+        study(comm, **changes).train(shared_path / "tape", simulations)
