@@ -47,6 +47,11 @@ class Progress:
             self.open.pop(simulation, None)
             self._add(simulation)
 
+    def take_whole(self, simulation: int) -> None:
+        """Note that all of its steps have come before."""
+        self.total += self.steps
+        self._add(simulation)
+
     @property
     def whole(self) -> int:
         """How many simulations are whole."""

@@ -151,18 +151,15 @@ class Recorder:
         self._plan = plan
         self._running = running
         self._tape = Tape.create(tape, plan.roles.team, plan.solver, resume)
+        self._progress = Progress(plan.solver.steps, plan.trainers)
         there = Tape.open(tape)
-        self._whole = [
-            number
-            for number in sorted(there.validation + there.simulations)
-            if max(number, -1 - number) % plan.trainers == plan.trainer
-        ]
+        for number in there.validation + there.simulations:
+            self._progress.take_whole(number)
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
         plan, running = self._plan, self._running
-        progress = Progress(plan.solver.steps, plan.trainers)
-        progress.restore({"whole": [[number] * 2 for number in self._whole], "open": []})
+        progress = self._progress
         from_solvers = source(plan.bound_sampler(), progress)
         lanes = [0] * plan.lanes
         running.clock.turn("receiving")
