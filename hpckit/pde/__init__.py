@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpckit.pde.burgers import Burgers, BurgersEquation
+from hpckit.pde.combined import Combined, CombinedEquation
 from hpckit.pde.equation import Cost, Equation, Picture, Setup
 from hpckit.pde.heat import Heat, HeatEquation, ImplicitHeat
 from hpckit.pde.hillslope import Hillslope, HillslopeEquation
@@ -19,10 +21,14 @@ EQUATIONS: dict[str, type[Equation[Any, Any]]] = {
     "heat": HeatEquation,
     "tsunami": TsunamiEquation,
     "hillslope": HillslopeEquation,
+    "burgers": BurgersEquation,
+    "combined": CombinedEquation,
 }
 
 __all__ = [
     "EQUATIONS",
+    "Burgers",
+    "Combined",
     "Cost",
     "Equation",
     "Heat",

@@ -9,7 +9,8 @@ From the matches of photographs to a model, in the order in which data goes thro
     formats             files: COLMAP, its database, BAL, Bundler, libmv, PLY, VTKHDF
     distribute          reconstructions and arrays of users, scattered over ranks and gathered
     checks, summary     what must hold of a reconstruction; how many of everything
-    synthetic           generated reconstructions whose truth is known
+    components          which images hang together
+    synthetic           generated reconstructions whose truth is known (`worlds` is what is seen)
 
     viewgraph           pairs of images and their matches
     relative, two_view  poses of pairs, and focal lengths, from what a database says of pairs

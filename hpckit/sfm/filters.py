@@ -25,9 +25,7 @@ def keep(reconstruction: Reconstruction, good: np.ndarray, min_views: int = 2) -
     """
     points, seen = reconstruction.points, reconstruction.observations
     point = seen.point
-    pairs = np.unique(point[good] * np.int64(len(reconstruction.images)) + seen.image[good])
-    views = np.bincount(pairs // max(1, len(reconstruction.images)), minlength=len(points))
-    stays = views >= min_views
+    stays = seen.views(good) >= min_views
     good = good & stays[point]
     lengths = np.bincount(point[good], minlength=len(points))[stays]
     return replace(

@@ -23,7 +23,7 @@ from hpckit.errors import ConfigError, same, together
 from hpckit.sfm import rotations
 from hpckit.sfm.projection import world_rays
 from hpckit.sfm.ray_solver import Rays, RaySolver, joined
-from hpckit.sfm.reconstruction import Reconstruction
+from hpckit.sfm.reconstruction import Observations, Reconstruction
 
 HUBER = 0.1  # of residuals of unit vectors: about 6 degrees
 
@@ -80,7 +80,7 @@ def position_globally(
             raise ConfigError(f"min_views must be a number of images of at least 2: {min_views!r}")
         weights = _focal_weights(reconstruction, known_focal)
         ray = world_rays(reconstruction.cameras, images, seen)
-        taken, start, kept = _long_enough(seen.start, np.isfinite(ray[:, 0]), seen.image, min_views)
+        taken, start, kept = _long_enough(seen, np.isfinite(ray[:, 0]), min_views)
     centres, xyz, report = solve_positions(
         comm,
         len(images),
@@ -114,15 +114,12 @@ def _focal_weights(reconstruction: Reconstruction, known: np.ndarray | None) -> 
 
 
 def _long_enough(
-    start: np.ndarray, usable: np.ndarray, image: np.ndarray, min_views: int
+    seen: Observations, usable: np.ndarray, min_views: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points that enough images see: which, their new `start`, and the observations to take."""
-    point = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    pairs = np.unique(point[usable] * (int(image.max(initial=0)) + 1) + image[usable])
-    views = np.bincount(pairs // (int(image.max(initial=0)) + 1), minlength=len(start) - 1)
-    taken = np.flatnonzero(views >= min_views)
-    kept = np.flatnonzero(usable & (views >= min_views)[point])
-    counts = np.bincount(point[kept], minlength=len(start) - 1)[taken]
+    long = seen.views(usable) >= min_views
+    taken, kept = np.flatnonzero(long), np.flatnonzero(usable & long[seen.point])
+    counts = np.bincount(seen.point[kept], minlength=len(long))[taken]
     return taken, np.concatenate([[0], np.cumsum(counts)]), kept
 
 

@@ -101,6 +101,12 @@ class Observations:
         """Place of each one's point among this rank's: (n,) int64."""
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
+    def views(self, good: np.ndarray) -> np.ndarray:
+        """How many images see each point, (points,) int64, by observations that are good: (n,)."""
+        images = int(self.image.max(initial=0)) + 1
+        pairs = np.unique(self.point[good] * images + self.image[good])
+        return np.bincount(pairs // images, minlength=len(self.start) - 1)
+
 
 @dataclass
 class Reconstruction:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
+from hpckit.sfm.components import by_points
 from hpckit.sfm.reconstruction import Observations, Reconstruction
 
 
@@ -18,9 +19,7 @@ class Summary:
     images: int
     points: int
     observations: int
-    track_lengths: (
-        np.ndarray
-    )  # (longest + 1,) int64: how many points have 0, 1, 2, ... observations
+    track_lengths: np.ndarray  # (longest + 1,) int64: how many points have 0, 1, ... observations
     one_view_points: int  # all their observations are in one image
     unobserved_images: np.ndarray  # ids
     components: list[np.ndarray]  # ids of images that hang together by points, largest first
@@ -55,6 +54,7 @@ def summarise(reconstruction: Reconstruction) -> Summary:
     lengths = np.diff(seen.start)
     longest = comm.allreduce(int(lengths.max(initial=0)), MPI.MAX)
     ids = reconstruction.images.ids
+    together = by_points(comm, seen.start, seen.image, n)
     return Summary(
         len(reconstruction.cameras),
         n,
@@ -63,7 +63,7 @@ def summarise(reconstruction: Reconstruction) -> Summary:
         _sum(comm, np.bincount(lengths, minlength=longest + 1)),
         comm.allreduce(_one_view(seen)),
         ids[views == 0],
-        [ids[places] for places in _components(comm, seen, n) if views[places[0]] > 0],
+        [ids[places] for places in together if views[places[0]] > 0],
     )
 
 
@@ -79,36 +79,3 @@ def _one_view(seen: Observations) -> int:
         return 0
     first, last = (f.reduceat(seen.image, starts) for f in (np.minimum, np.maximum))
     return int(np.count_nonzero(first == last))
-
-
-def _components(comm: MPI.Intracomm, seen: Observations, n: int) -> list[np.ndarray]:
-    """Places of images that hang together, largest first: each rank's, then joined."""
-    same_point = np.ones(max(len(seen) - 1, 0), bool)
-    inner = seen.start[1:-1]
-    same_point[inner[(inner > 0) & (inner < len(seen))] - 1] = False
-    a, b = seen.image[:-1][same_point], seen.image[1:][same_point]
-    pairs = np.unique(a.astype(np.int64) * n + b)
-    mine = _labels(pairs // max(n, 1), pairs % max(n, 1), n)
-    everyone = np.empty((comm.size, n), np.int64)
-    comm.Allgather(mine, everyone)
-    label = _labels(np.tile(np.arange(n), comm.size), everyone.ravel(), n)
-    order = np.argsort(label, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(label[order])) + 1) if n else []
-    return sorted(parts, key=lambda places: (-len(places), places[0]))
-
-
-def _labels(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
-    """The smallest place that each place hangs together with by pairs (a, b): (n,) int64.
-
-    Labels of both ends are lowered to the smaller one, and labels of labels taken, until nothing
-    changes: a chain of any length is done in about log2 of it rounds.
-    """
-    label = np.arange(n)
-    while True:
-        before = label.copy()
-        low = np.minimum(label[a], label[b])
-        for ends in (a, b, label[a], label[b]):
-            np.minimum.at(label, ends, low)
-        label = label[label]
-        if (label == before).all():
-            return label

@@ -16,6 +16,7 @@ from mpi4py import MPI
 
 from hpckit.errors import agree, together
 from hpckit.sfm.cameras import Cameras
+from hpckit.sfm.components import by_pairs
 from hpckit.sfm.reconstruction import Images
 
 
@@ -109,15 +110,7 @@ class ViewGraph:
             for images in graph.components():
                 model = graph.restrict(images)
         """
-        label = np.arange(len(self.images))
-        edges = np.concatenate(self.comm.allgather(np.unique(self.pairs, axis=0)))
-        while (label[edges[:, 0]] != label[edges[:, 1]]).any():
-            least = label[edges].min(1)
-            np.minimum.at(label, label[edges[:, 0]], least)
-            np.minimum.at(label, label[edges[:, 1]], least)
-            label = label[label]
-        parts = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
-        return sorted((part for part in parts if len(part)), key=len, reverse=True)
+        return by_pairs(self.comm, self.pairs, len(self.images))
 
     def restrict(self, images: np.ndarray) -> ViewGraph:
         """The graph of some images, ascending places: their cameras, keypoints and pairs."""

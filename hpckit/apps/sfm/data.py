@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hpckit.apps.sfm.config import Config, Generate
     from hpckit.sfm.reconstruction import Reconstruction
-    from hpckit.sfm.synthetic import Problem
+    from hpckit.sfm.synthetic import Scene
 
 _SQLITE = b"SQLite format 3\0"
 _BLOCK = 60.0  # metres of a block of a city
@@ -36,7 +36,7 @@ class Counts(NamedTuple):
         )
 
 
-def load(comm: MPI.Intracomm, config: Config) -> tuple[Reconstruction, Problem | None]:
+def load(comm: MPI.Intracomm, config: Config) -> tuple[Reconstruction, Scene | None]:
     """What to work on, and where it is generated, the truth (collective)."""
     if config.input:
         from hpckit.sfm.formats import read
@@ -45,9 +45,9 @@ def load(comm: MPI.Intracomm, config: Config) -> tuple[Reconstruction, Problem |
             existing(config.input)
         found = read(config.input, comm, trust=config.trust, behind=config.behind)
         return found, None
-    problem = generate(comm, config.generate)
-    problem.start.behind = config.behind or problem.start.behind
-    return problem.start, problem
+    scene = generate(comm, config.generate)
+    scene.start.behind = config.behind or scene.start.behind
+    return scene.start, scene
 
 
 def existing(path: str) -> None:
@@ -76,7 +76,7 @@ def counts(reconstruction: Reconstruction) -> Counts:
     )
 
 
-def generate(comm: MPI.Intracomm, config: Generate) -> Problem:
+def generate(comm: MPI.Intracomm, config: Generate) -> Scene:
     """The scene of a case (collective)."""
     from hpckit.sfm import synthetic
 

@@ -22,7 +22,7 @@ from hpckit.trace import span
 if TYPE_CHECKING:
     from hpckit.apps.sfm.config import Config
     from hpckit.sfm.reconstruction import Reconstruction
-    from hpckit.sfm.synthetic import Problem
+    from hpckit.sfm.synthetic import Scene
 
 TASKS = {  # and where they are
     "info": "info",
@@ -48,7 +48,7 @@ class Job:
         self.folder = Path(config.output)
         self.files: list[Path] = []
 
-    def load(self) -> tuple[Reconstruction, Problem | None]:
+    def load(self) -> tuple[Reconstruction, Scene | None]:
         """What to work on, and where it is generated, the truth."""
         if not self.config.input:
             size = self.comm.size

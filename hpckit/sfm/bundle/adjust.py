@@ -90,9 +90,16 @@ def bundle_adjust(
     check_comm(reconstruction.comm)
     comm = reconstruction.comm
     given = _Arguments(
-        loss, solver, tuple(priors), behind or reconstruction.behind, eliminate,
-        Limits(max_iterations, ftol, gtol), radius, reproducible, checkpoint_every,
-    )  # fmt: skip
+        loss,
+        solver,
+        tuple(priors),
+        behind or reconstruction.behind,
+        eliminate,
+        Limits(max_iterations, ftol, gtol),
+        radius,
+        reproducible,
+        checkpoint_every,
+    )
     with together(comm):
         given.check()
         masks = free(reconstruction, fix)
@@ -272,9 +279,17 @@ def _unsolved(reason: str, surveyed: Survey, side: str) -> Result:
     if reason == "no_residuals" and alone:
         message = f"one view fixes nothing: each of the {alone} points is seen by one image alone"
     return Result(
-        math.nan, math.nan, math.nan, reason, message, surveyed.total, side, "", message,
+        math.nan,
+        math.nan,
+        math.nan,
+        reason,
+        message,
+        surveyed.total,
+        side,
+        "",
+        message,
         surveyed.dropped,
-    )  # fmt: skip
+    )
 
 
 def _solver(comm: MPI.Intracomm, posed: Problem, wanted: str) -> tuple[str, str, int]:

@@ -22,7 +22,7 @@ from hpckit.sfm.bundle.frame import frame
 from hpckit.sfm.bundle.inverse import UNDAMPED, Inverse
 from hpckit.sfm.bundle.priors import Prior, Priors
 from hpckit.sfm.bundle.problem import problem
-from hpckit.sfm.bundle.rank import check_depths, components
+from hpckit.sfm.bundle.rank import check_connected, check_depths
 from hpckit.sfm.bundle.survey import survey
 from hpckit.sfm.bundle.system import ReducedSystem
 from hpckit.sfm.losses import Loss, robust
@@ -111,7 +111,7 @@ def covariance(
             raise ConfigError("covariance: there are no observations of points with two views")
     check_depths(system)
     if gauge != "priors":
-        components(system, seen)
+        check_connected(system)
     chosen = _chosen(comm, reconstruction.images.ids, seen, images)
     mine = _mine(reconstruction, surveyed.start, points)
     inverse = Inverse(system, posed, space, gauge, seen)

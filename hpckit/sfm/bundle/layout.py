@@ -75,9 +75,18 @@ def eliminate_points(
     columns = np.hstack([numbers[:, :6], cameras[camera]]).astype(np.int32)
     group = np.concatenate([np.nonzero(numbers >= 0)[0], images + shared])
     return Layout(
-        "points", 6 + k, 3, lens, columns, total, *_groups(group),
-        poses=columns[:, :6], cameras=cameras, points=None, point_of=np.zeros(1, np.int32),
-    )  # fmt: skip
+        "points",
+        6 + k,
+        3,
+        lens,
+        columns,
+        total,
+        *_groups(group),
+        poses=columns[:, :6],
+        cameras=cameras,
+        points=None,
+        point_of=np.zeros(1, np.int32),
+    )
 
 
 def eliminate_poses(
@@ -96,9 +105,18 @@ def eliminate_poses(
         [np.nonzero(numbers >= 0)[0], len(numbers) + np.nonzero(cameras >= 0)[0]]
     )
     return Layout(
-        "poses", 3 + lens.shape[1], 6, lens, columns, total, *_groups(group),
-        poses=None, cameras=cameras, points=numbers, point_of=point_of.astype(np.int32),
-    )  # fmt: skip
+        "poses",
+        3 + lens.shape[1],
+        6,
+        lens,
+        columns,
+        total,
+        *_groups(group),
+        poses=None,
+        cameras=cameras,
+        points=numbers,
+        point_of=point_of.astype(np.int32),
+    )
 
 
 def eliminate_poses_with_cameras(free_points: np.ndarray, lens: np.ndarray) -> Layout:
@@ -106,11 +124,18 @@ def eliminate_poses_with_cameras(free_points: np.ndarray, lens: np.ndarray) -> L
     numbers = _number(np.repeat(free_points[:, None], 3, axis=1), 0)
     size = int(numbers.max(initial=-1)) + 1
     return Layout(
-        "poses", 3, 6 + lens.shape[1], lens, numbers, size,
+        "poses",
+        3,
+        6 + lens.shape[1],
+        lens,
+        numbers,
+        size,
         *_groups(np.nonzero(numbers >= 0)[0]),
-        poses=None, cameras=None, points=numbers,
+        poses=None,
+        cameras=None,
+        points=numbers,
         point_of=np.arange(len(numbers), dtype=np.int32),
-    )  # fmt: skip
+    )
 
 
 def free_intrinsics(models: list, chosen: tuple[str, ...]) -> np.ndarray:

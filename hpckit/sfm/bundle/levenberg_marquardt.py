@@ -108,9 +108,11 @@ class LevenbergMarquardt:
                 'that sees it, or numbers are huge; leave it out, or use behind="drop"'
             )
         if not self.history:
-            self._note(Iteration(
-                0, progress.cost, 0.0, gradient, 0.0, progress.radius, 0, self._seconds(), True
-            ))  # fmt: skip
+            self._note(
+                Iteration(
+                    0, progress.cost, 0.0, gradient, 0.0, progress.radius, 0, self._seconds(), True
+                )
+            )
             if tell(self.history[-1], state, progress):
                 return state, "stopped"
         while True:
@@ -140,10 +142,19 @@ class LevenbergMarquardt:
             else:
                 progress.radius = radius / progress.fall
                 progress.fall *= 2
-            self._note(Iteration(
-                progress.done, progress.cost, change, gradient, progress.rho, radius, linear,
-                self._seconds(), accepted,
-            ))  # fmt: skip
+            self._note(
+                Iteration(
+                    progress.done,
+                    progress.cost,
+                    change,
+                    gradient,
+                    progress.rho,
+                    radius,
+                    linear,
+                    self._seconds(),
+                    accepted,
+                )
+            )
             stop = tell(self.history[-1], state, progress)
             if still:
                 return state, "converged_f"

@@ -18,6 +18,7 @@ from hpckit.sfm.bundle.layout import (
     lens_columns,
 )
 from hpckit.sfm.bundle.state import State, state
+from hpckit.sfm.bundle.sums import LEAVES
 from hpckit.sfm.bundle.survey import Survey
 from hpckit.sfm.bundle.table import Table
 from hpckit.sfm.reconstruction import Reconstruction
@@ -94,26 +95,38 @@ def problem(
     )
     poses = free.poses & seen[:, None]
     build = _points_eliminated if side == "points" else _poses_eliminated
-    return build(comm, survey, start, poses, free.points, images.camera, lens, owned, reproducible)
+    return build(
+        _Given(comm, survey, start, poses, free.points, images.camera, lens, owned, reproducible)
+    )
 
 
-def _points_eliminated(
-    comm: MPI.Intracomm,
-    survey: Survey,
-    start: State,
-    poses: np.ndarray,
-    points: np.ndarray,
-    camera: np.ndarray,
-    lens: np.ndarray,
-    owned: np.ndarray,
-    reproducible: bool,
-) -> Problem:
-    layout = eliminate_points(poses, camera, survey.observations_of_image > 0, lens)
+@dataclass
+class _Given:
+    """What both ways to make a problem begin with.
+
+    poses : (images, 6) bool, points : (this rank's,) bool, what is free; start : in the frame
+    """
+
+    comm: MPI.Intracomm
+    survey: Survey
+    start: State
+    poses: np.ndarray
+    points: np.ndarray
+    camera: np.ndarray
+    lens: np.ndarray
+    owned: np.ndarray
+    reproducible: bool
+
+
+def _points_eliminated(given: _Given) -> Problem:
+    comm, survey, start, owned = given.comm, given.survey, given.start, given.owned
+    seen = survey.observations_of_image > 0
+    layout = eliminate_points(given.poses, given.camera, seen, given.lens)
     counts = np.diff(survey.start)
-    kept, xy, fixed = survey.image, survey.xy, ~points
+    kept, xy, fixed = survey.image, survey.xy, ~given.points
     edges, ranges = owned, [(0, len(counts))]
-    if reproducible:
-        leaves = tables.cut(comm, counts, reproducible)
+    if given.reproducible:
+        leaves = tables.leaves_of(comm, counts)
         edges, ranges = tables.of_ranks(leaves, comm.size), tables.ranges_of(leaves, comm)
         if not np.array_equal(edges, owned):
             old = tables.positions(comm, counts, owned)
@@ -127,22 +140,14 @@ def _points_eliminated(
     if comm.allreduce(bool(fixed.any()), MPI.LOR):
         held = np.repeat(np.where(fixed, 0.0, 1.0), 3).reshape(-1, 3)
     table = Table(edges, first, kept, xy, ranges)
-    return Problem(layout, table, start, held, owned, camera, comm.rank)
+    return Problem(layout, table, start, held, owned, given.camera, comm.rank)
 
 
-def _poses_eliminated(
-    comm: MPI.Intracomm,
-    survey: Survey,
-    start: State,
-    poses: np.ndarray,
-    points: np.ndarray,
-    camera: np.ndarray,
-    lens: np.ndarray,
-    owned: np.ndarray,
-    reproducible: bool,
-) -> Problem:
+def _poses_eliminated(given: _Given) -> Problem:
+    comm, survey, start, owned = given.comm, given.survey, given.start, given.owned
+    camera, lens = given.camera, given.lens
     start.points = _everyone(comm, start.points)
-    points = _everyone(comm, points) & (_everyone(comm, np.diff(survey.start)) > 0)
+    points = _everyone(comm, given.points) & (_everyone(comm, np.diff(survey.start)) > 0)
     point = np.repeat(np.arange(owned[comm.rank], owned[comm.rank + 1]), np.diff(survey.start))
     used = np.bincount(camera[survey.observations_of_image > 0], minlength=len(lens))
     if lens.size and used.max(initial=0) > 1:
@@ -154,8 +159,8 @@ def _poses_eliminated(
         kept = point
         layout = eliminate_poses_with_cameras(points, lens)
     total = comm.allreduce(np.bincount(survey.image, minlength=len(camera)))
-    leaves = tables.cut_counts(total, comm, reproducible)
-    edges = tables.of_ranks(leaves, comm.size)
+    parts = tables.cut(total, LEAVES if given.reproducible else comm.size)
+    edges = tables.of_ranks(parts, comm.size)
     order = np.argsort(survey.image, kind="stable")
     image = survey.image[order]
     to = np.searchsorted(image, edges)
@@ -167,8 +172,8 @@ def _poses_eliminated(
     mine = np.arange(edges[comm.rank], edges[comm.rank + 1] + 1)
     first = np.searchsorted(image[order], mine).astype(np.int64)
     kept, xy = tables.in_order(first, kept[order], xy[order])
-    table = Table(edges, first, kept, xy, tables.ranges_of(leaves, comm))
-    fixed = ~poses[edges[comm.rank] : edges[comm.rank + 1]]
+    table = Table(edges, first, kept, xy, tables.ranges_of(parts, comm))
+    fixed = ~given.poses[edges[comm.rank] : edges[comm.rank + 1]]
     held = None
     if comm.allreduce(bool(fixed.any()), MPI.LOR):
         held = np.ones((len(fixed), layout.eliminated_width))

@@ -6,6 +6,7 @@ import numpy as np
 
 from hpckit.errors import ConfigError
 from hpckit.sfm.bundle.system import ReducedSystem
+from hpckit.sfm.components import by_points
 
 _FLAT = 1e-11  # of the least eigenvalue of a point's V, of unit diagonal: its depth is not seen
 _NONE = 1e-13  # of an eigenvalue of normal equations of unit diagonal
@@ -57,20 +58,11 @@ def check_depths(system: ReducedSystem) -> None:
         )
 
 
-def components(system: ReducedSystem, seen: np.ndarray) -> None:
+def check_connected(system: ReducedSystem) -> None:
     """`ConfigError` where images fall into parts that share no point (collective)."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    comm, at, n = system.comm, system.linearisation, system.shape.blocks
-    kept = at.kept.astype(np.int64)
-    follows = np.ones(len(kept), bool)
-    follows[at.start[:-1][np.diff(at.start) > 0]] = False
-    after = np.flatnonzero(follows)
-    edges = np.unique(np.concatenate(comm.allgather(np.unique(kept[after - 1] * n + kept[after]))))
-    graph = csr_array((np.ones(len(edges)), (edges // n, edges % n)), shape=(n, n))
-    parts = connected_components(graph, directed=False)[1][seen]
-    sizes = sorted(np.unique(parts, return_counts=True)[1].tolist(), reverse=True)
+    at = system.linearisation
+    parts = by_points(system.comm, at.start, at.kept, system.shape.blocks)
+    sizes = [len(part) for part in parts if len(part) > 1]  # what is alone is not observed
     if len(sizes) > 1:
         raise ConfigError(
             f"covariance: the images fall into {len(sizes)} parts that share no point, of "

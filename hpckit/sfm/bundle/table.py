@@ -46,29 +46,28 @@ def in_order(start: np.ndarray, kept: np.ndarray, xy: np.ndarray) -> tuple[np.nd
     return kept[place], xy[place]
 
 
-def cut(comm: MPI.Intracomm, counts: np.ndarray, reproducible: bool) -> np.ndarray:
-    """Edges of the ranges that blocks are summed by, the same on all ranks (collective).
+def leaves_of(comm: MPI.Intracomm, counts: np.ndarray) -> np.ndarray:
+    """Edges of `LEAVES` ranges of blocks, with about as many observations each: the same for any
+    cut of the blocks over ranks (collective).
 
-    counts : observations of this rank's blocks. Ranges have about as many observations each: one a
-    rank, or `LEAVES` of them.
+    counts : observations of this rank's blocks
     """
     here = int(counts.sum())
     total, blocks = comm.allreduce(here), comm.allreduce(len(counts))
     before = comm.exscan(here) or 0
-    edges = np.searchsorted(before + np.cumsum(counts), _targets(comm, total, reproducible))
+    edges = np.searchsorted(before + np.cumsum(counts), _targets(total, LEAVES))
     return np.concatenate([[0], comm.allreduce(edges.astype(np.int64)), [blocks]])
 
 
-def cut_counts(counts: np.ndarray, comm: MPI.Intracomm, reproducible: bool) -> np.ndarray:
-    """The same of blocks that all ranks know of."""
+def cut(counts: np.ndarray, parts: int) -> np.ndarray:
+    """The same of so many ranges, of blocks that all ranks know of."""
     ends = np.cumsum(counts)
-    edges = np.searchsorted(ends, _targets(comm, int(counts.sum()), reproducible))
+    edges = np.searchsorted(ends, _targets(int(counts.sum()), parts))
     return np.concatenate([[0], edges, [len(counts)]]).astype(np.int64)
 
 
-def _targets(comm: MPI.Intracomm, total: int, reproducible: bool) -> np.ndarray:
+def _targets(total: int, parts: int) -> np.ndarray:
     """How many observations are before each inner edge."""
-    parts = LEAVES if reproducible else comm.size
     return total * np.arange(1, parts) // parts
 
 

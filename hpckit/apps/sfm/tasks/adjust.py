@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpckit.apps.sfm.job import Job
     from hpckit.sfm.bundle.result import Result
     from hpckit.sfm.reconstruction import Reconstruction
-    from hpckit.sfm.synthetic import Problem
+    from hpckit.sfm.synthetic import Scene
 
 _INTRINSICS = ("focal", "principal_point", "distortion")
 
@@ -143,7 +143,7 @@ def speed(job: Job, result: Result) -> dict[str, Any]:
 
 
 def verdict(
-    config: Config, found: Reconstruction, result: Result, truth: Problem | None
+    config: Config, found: Reconstruction, result: Result, truth: Scene | None
 ) -> dict[str, Any]:
     """How near it is to what is known of a generated scene (collective)."""
     if truth is None:
