@@ -47,8 +47,8 @@ class Progress:
             self.open.pop(simulation, None)
             self._add(simulation)
 
-    def take_whole(self, simulation: int) -> None:
-        """Note that all of its steps have come before."""
+    def know(self, simulation: int) -> None:
+        """Note that all steps of it had come before, and none is open."""
         self.total += self.steps
         self._add(simulation)
 

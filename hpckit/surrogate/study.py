@@ -12,12 +12,13 @@ from typing import Any
 from hpckit.errors import HpckitError, same, together
 from hpckit.surrogate.buffers import Epochs
 from hpckit.surrogate.checks import check_plan, sampler_of
+from hpckit.surrogate.offline import Recorder, recorded
 from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.result import Result, result
 from hpckit.surrogate.roles import split
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.sources import Source
-from hpckit.surrogate.trainer import Recorder, Trainer, recorded
+from hpckit.surrogate.trainer import Trainer
 from hpckit.surrogate.training import Training
 
 
