@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from hpckit.surrogate.buffers import FIFO, FIRO, Epochs, Reservoir
     from hpckit.surrogate.engine import Options
+    from hpckit.surrogate.role import split
     from hpckit.surrogate.schedule import Free, Lockstep
     from hpckit.surrogate.solver import Solver
     from hpckit.surrogate.space import Box, Sobol, Uniform
@@ -59,6 +60,7 @@ _MAP = {
     "Surrogate": "surrogate",
     "Tape": "tape",
     "Uniform": "space",
+    "split": "role",
 }
 __all__ = [
     "FIFO",
@@ -75,6 +77,7 @@ __all__ = [
     "Surrogate",
     "Tape",
     "Uniform",
+    "split",
 ]
 
 

@@ -10,14 +10,16 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError, cause, together
 from hpckit.log import get_logger
 from hpckit.names import SURROGATE_MODELS
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # By their names: each is imported only where one of its models is trained.
 _ENGINES = {
@@ -71,7 +73,7 @@ class Options:
     local : keywords of `hpckit.lossy.LocalUpdates`, such as `{"tau": 8}`: trainers take steps of
         their own and average parameters now and then (CO2), instead of gradients at each step
     bucket : bytes of gradients that are summed together, while others are still computed
-    deadline : seconds to wait for other trainers; None: for ever
+    deadline : seconds to wait for other trainers; None: for ever. In a study it is the study's
 
     ::
 

@@ -14,7 +14,7 @@ class Progress:
     Whole simulations are kept as ranges, of which there are few: they are begun in their order.
 
     steps : of a simulation
-    stride : between the numbers of a trainer's simulations, as of trainer 1 of 2 (1, 3, 5, …)
+    stride : between the numbers of simulations that mostly come, as of 2 trainers
     """
 
     def __init__(self, steps: int, stride: int = 1) -> None:
@@ -22,7 +22,7 @@ class Progress:
         self.open: dict[int, int] = {}  # simulations that are begun to how many steps have come
         self.total = 0  # steps that have come
         self._stride = stride
-        self._whole: list[list[int]] = []  # first and last of each range, sorted
+        self._whole: list[list[int]] = []  # simulation % stride, first and last // stride; sorted
 
     def received(self, simulation: int) -> int:
         """How many of its steps have come."""
@@ -30,11 +30,9 @@ class Progress:
 
     def is_whole(self, simulation: int) -> bool:
         """Whether all of its steps have come."""
-        at = self._place(simulation)
-        if at == 0:
-            return False
-        first, last = self._whole[at - 1]
-        return simulation <= last and (simulation - first) % self._stride == 0
+        residue, number = self._key(simulation)
+        at = self._place(residue, number)
+        return at > 0 and self._whole[at - 1][0] == residue and number <= self._whole[at - 1][2]
 
     def take(self, simulation: int, step: int) -> None:
         """Note that this step has come; raises `HpckitError` where it is not the next one."""
@@ -52,7 +50,7 @@ class Progress:
     @property
     def whole(self) -> int:
         """How many simulations are whole."""
-        return sum((last - first) // self._stride + 1 for first, last in self._whole)
+        return sum(last - first + 1 for _, first, last in self._whole)
 
     def state(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -64,15 +62,19 @@ class Progress:
         self.open = {int(simulation): int(steps) for simulation, steps in state["open"]}
         self.total = self.whole * self.steps + sum(self.open.values())
 
-    def _place(self, simulation: int) -> int:
+    def _key(self, simulation: int) -> tuple[int, int]:
+        return simulation % self._stride, simulation // self._stride
+
+    def _place(self, residue: int, number: int) -> int:
         """How many ranges begin at it or before it."""
-        return bisect_right(self._whole, simulation, key=lambda each: each[0])
+        return bisect_right(self._whole, (residue, number), key=lambda each: (each[0], each[1]))
 
     def _add(self, simulation: int) -> None:
-        at = self._place(simulation)
-        self._whole.insert(at, [simulation, simulation])
+        residue, number = self._key(simulation)
+        at = self._place(residue, number)
+        self._whole.insert(at, [residue, number, number])
         for left in (at, at - 1):  # joined to the one after it, and to the one before
             if 0 <= left < len(self._whole) - 1:
                 first, second = self._whole[left : left + 2]
-                if first[1] + self._stride == second[0]:
-                    self._whole[left : left + 2] = [[first[0], second[1]]]
+                if first[0] == second[0] and first[2] + 1 == second[1]:
+                    self._whole[left : left + 2] = [[residue, first[1], second[2]]]

@@ -13,6 +13,7 @@ from hpckit.surrogate.buffers import BINS
 
 if TYPE_CHECKING:
     from hpckit.surrogate.surrogate import Surrogate
+    from hpckit.surrogate.training import Training
     from hpckit.surrogate.validation import Score
 
 
@@ -63,15 +64,18 @@ class Report:
 
 @dataclass(frozen=True)
 class Result:
-    """What a study came to, the same on all ranks, but for the surrogate, which trainers have.
+    """What a study came to, the same on all ranks, but for what only trainers have.
 
     history : losses, as means over the trainers, and validation scores
     ranks : what each of them did
+    surrogate : what was trained; None on the others
+    training : this trainer's, with its buffer and validation samples; None on the others
     """
 
     history: History
     ranks: list[Report]
     surrogate: Surrogate | None
+    training: Training | None
 
     @property
     def steps(self) -> int:
@@ -99,8 +103,10 @@ class Result:
         return self.drawn / self.received if self.received else math.nan
 
 
-def result(ranks: list[Report], surrogate: Surrogate | None) -> Result:
+def result(
+    ranks: list[Report], surrogate: Surrogate | None = None, training: Training | None = None
+) -> Result:
     """The result of what all ranks report."""
     trainers = [rank for rank in ranks if rank.role == "trainer"]
     losses = np.mean([trainer.losses for trainer in trainers], axis=0)
-    return Result(History(array("d", losses), trainers[0].scores), ranks, surrogate)
+    return Result(History(array("d", losses), trainers[0].scores), ranks, surrogate, training)

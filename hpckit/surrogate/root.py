@@ -38,7 +38,7 @@ class Root:
         lanes: int,
         steps: int,
         in_order: bool,
-        asked: Callable[[], int],
+        asked: Callable[[], int] = lambda: 0,
     ) -> None:
         mine = roles.lanes_of(roles.groups[roles.group or 0][0], lanes)
         trainers = sorted({roles.trainer_of(lane) for lane in mine})
@@ -71,9 +71,15 @@ class Root:
             self._tell()
         return self._lane is not None or self.over
 
+    def goes_on(self) -> bool:
+        """Whether the lane that has the turn can give its next step too, or its trainer is over."""
+        end = self._ends[-1]
+        end.hear()
+        return end.over or end.sender.room() is not None
+
     def order(self) -> Order | None:
-        """What comes next, after a `look` that found something; None: all is over."""
-        if self._lane is None:
+        """What comes next, after a `look` that found something; None: its trainers are over."""
+        if self._lane is None or self._ends[-1].over:
             return None
         head = self._lane.assignments[0]
         return Order(self._lane.number, head.simulation, self._lane.step, head.parameters)

@@ -40,16 +40,16 @@ class Running:
         self.alarm = Alarm(plan.comm, "the study")
         self._plan = plan
         self._asked = asked
-        self._lines: Lines | None = None
+        self.lines: Lines | None = None
         if solving:
-            self._lines = open_lines(plan.comm, plan.roles, plan.solver, plan.lanes, plan.way)
+            self.lines = open_lines(plan.comm, plan.roles, plan.solver, plan.lanes, plan.way)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.alarm.meet() and self._lines:
-            self._lines.close()
+        if self.alarm.meet() and self.lines:
+            self.lines.close()
         self.alarm.close()
 
     def go(self, worker: Worker | None, source: Callable[..., Source]) -> list[Report]:
@@ -80,10 +80,10 @@ class Running:
         ahead : what the source of a run that is resumed had said of itself
         """
         plan = self._plan
-        assert self._lines is not None
+        assert self.lines is not None
         return open_source(
             plan.roles,
-            self._lines,
+            self.lines,
             plan.solver,
             sampler,
             plan.schedule,
@@ -108,11 +108,11 @@ class Running:
         """Solve what trainers ask for, until they say that it is over."""
         plan = self._plan
         self.clock.turn("solving")
-        if self._lines is None:
+        if self.lines is None:
             return Report("solver")
         solved = solve(
             plan.roles,
-            self._lines,
+            self.lines,
             plan.solver,
             plan.schedule,
             plan.lanes,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
 
 from hpckit.errors import ConfigError, HpckitError, together
 from hpckit.surrogate.engine import Options, Shapes, check_outputs, check_same
 
-_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket", "deadline")
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_OTHERS = ("optimizer", "scheduler", "threads", "bf16", "compress", "local", "bucket")
 
 
 def mlp(shapes: Shapes, hidden: Sequence[int] = (256, 256)) -> Any:

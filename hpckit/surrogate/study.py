@@ -124,13 +124,18 @@ class Study(Plan):
                 source = recorded(offline, tape)
             return offline._train(running, source, None, resume, each)
 
-    def record(self, tape: str | os.PathLike[str], simulations: int) -> Result:
-        """Solve and record so many simulations, and those for validation; train nothing."""
+    def record(
+        self, tape: str | os.PathLike[str], simulations: int, *, resume: bool = False
+    ) -> Result:
+        """Solve and record so many simulations, and those for validation; train nothing.
+
+        resume : go on with the tape, if there is one: what is whole on it is not solved again
+        """
         with Running(self, solving=True) as running:
             with together(self.comm):
-                worker = Recorder(self, running, tape) if self.trains else None
+                worker = Recorder(self, running, tape, resume) if self.trains else None
             reports = running.go(worker, partial(running.source, simulations))
-        return result(reports, None)
+        return result(reports)
 
     def save(self) -> None:
         """Keep where the training is (on the trainers): for `each`, at any gradient step."""
@@ -168,4 +173,4 @@ class Study(Plan):
             reports = running.go(worker, source)
         finally:
             self._at_work = None
-        return result(reports, worker.surrogate if worker else None)
+        return result(reports, worker.surrogate, worker.training) if worker else result(reports)

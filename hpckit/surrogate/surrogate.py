@@ -65,12 +65,12 @@ class Surrogate:
         """
         path = Path(folder, FILE)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                facts = json.loads(file["facts"].tobytes())
-                model = file["model"].tobytes()
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                facts = json.loads(content["facts"].tobytes())
+                model = content["model"].tobytes()
         except FileNotFoundError:
             raise ConfigError(f"there is no {path}: no study has ended there yet") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} is no surrogate, or is damaged: {error}") from None
         fields = Fields.of({name: tuple(shape) for name, shape in facts["fields"].items()})
         space = Box(**{name: tuple(ends) for name, ends in facts["space"].items()})
@@ -186,7 +186,7 @@ class Surrogate:
             return np.empty((0,), np.float32)
         if history is None or set(history) != set(self.fields.names):
             raise ConfigError(
-                f"view {self.view!r} needs known fields: history={{{', '.join(self.fields.names)}}}"
+                f"view {self.view!r} needs known fields of {', '.join(self.fields.names)}"
             )
         steps = () if self.history == 1 else (self.history,)
         parts = []

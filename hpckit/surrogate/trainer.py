@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hpckit.errors import Checkpointed, together
 from hpckit.io.checkpoint_folder import set_aside
 from hpckit.surrogate import engine, space, views
 from hpckit.surrogate.agreement import Agreement
-from hpckit.surrogate.engine import Shapes
+from hpckit.surrogate.engine import Options, Shapes
 from hpckit.surrogate.intake import Intake
 from hpckit.surrogate.ledger import Progress
 from hpckit.surrogate.normaliser import Normaliser
@@ -26,10 +27,10 @@ from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.plan import Plan
+    from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
-    from hpckit.surrogate.tape import TapeWriter
 
 
 class Trainer:
@@ -41,7 +42,7 @@ class Trainer:
     surrogate : what was trained, once `work` is done
 
     Raises `ConfigError` on all trainers for a model that does not fit, and checkpoints of another
-    plan.
+    study.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Trainer:
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
         plan, training = self._plan, self.training
+        training.engine.finish()
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
@@ -142,17 +144,27 @@ class Trainer:
 
 
 class Recorder:
-    """A trainer that trains nothing: it records what its solvers solve, on a new tape."""
+    """A trainer that trains nothing: it records what its solvers solve.
 
-    def __init__(self, plan: Plan, running: Running, tape: Any) -> None:
+    resume : what is whole on the tape already is not solved again
+    """
+
+    def __init__(self, plan: Plan, running: Running, tape: Any, resume: bool) -> None:
         self._plan = plan
         self._running = running
-        self._tape = Tape.create(tape, plan.roles.team, plan.solver)
+        self._tape = Tape.create(tape, plan.roles.team, plan.solver, resume)
+        there = Tape.open(tape)
+        self._whole = [
+            number
+            for number in sorted(there.validation + there.simulations)
+            if max(number, -1 - number) % plan.trainers == plan.trainer
+        ]
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
         plan, running = self._plan, self._running
         progress = Progress(plan.solver.steps, plan.trainers)
+        progress.restore({"whole": [[number] * 2 for number in self._whole], "open": []})
         from_solvers = source(plan.bound_sampler(), progress)
         lanes = [0] * plan.lanes
         running.clock.turn("receiving")
@@ -175,17 +187,15 @@ def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
     tape = Tape.open(path)
     tape.check(plan.solver)
     simulations = tape.first(plan.simulations)
-    me = plan.trainer
 
     def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        if progress.total:  # a run that is resumed, which took all before its first gradient step
-            return tape.source([])
-        return tape.source(simulations, me, plan.trainers, plan.validation)
+        received = progress.received
+        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation, received)
 
     return source
 
 
-def _training(plan: Plan, running: Running, tape: TapeWriter | None) -> Training:
+def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
     me, team, solver = plan.trainer, plan.roles.team, plan.solver
     fields = Fields.of(solver.fields)
@@ -215,7 +225,7 @@ def _training(plan: Plan, running: Running, tape: TapeWriter | None) -> Training
             Shapes(view.scalars, view.history, shapes),
             team,
             plan.seed,
-            plan.options,
+            replace(plan.options or Options(), deadline=plan.deadline),
         ),
         sampler=plan.bound_sampler(),
         batch=plan.batch,

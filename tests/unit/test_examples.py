@@ -77,6 +77,8 @@ def test_every_public_name_has_an_example(name):
 def test_examples_run(comm, shared_path, name):
     if name == "abort_on_exception":
         pytest.skip("it changes how the process ends: test_abort.py runs scripts with it")
+    if name == "split" and comm.size == 1:
+        pytest.skip("one rank trains, another one has to solve")
     values = names(comm, shared_path)
     if name == "ring_map":
         values["distances"] = lambda a, b: np.abs(a[:, None] - b).sum(axis=2)

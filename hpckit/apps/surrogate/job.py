@@ -74,23 +74,24 @@ class Job:
             result = study.run(
                 resume=self.config.resume, tape=tape, each=monitor, asked=self.stop.wish
             )
-        self._keep_speeds(summary.speeds(study, result))
+        if monitor.called:
+            self._keep_speeds(summary.speeds(study, monitor, result))
         return monitor, result
 
-    def offline(self, study: Study) -> tuple[Outcome | None, Result]:
+    def offline(self, study: Study) -> tuple[Outcome | None, Monitor, Result]:
         """Train from the tape."""
         monitor, count = Monitor(self.stop, self.until), self.config.offline.simulations
         self.stop.check()
         with span("offline"):
             result = study.train(self.tape, count, resume=self.config.resume, each=monitor)
         label = f"offline, {count} simulations" if count else "offline"
-        return summary.outcome(label, study, monitor, result), result
+        return summary.outcome(label, result), monitor, result
 
     def keep(self, results: Results) -> None:
-        """Write what rank 0 has, and draw it."""
+        """Write what rank 0 has, and draw it: all is computed."""
         self.stop.finish()
         self.files.append(self.folder / "surrogate.npz")
-        with span("pictures"), patiently(self.comm):
+        with span("pictures"), self.drawing():
             if self.comm.rank == 0:
                 self.files.append(results.save(self.folder))
                 if self.config.pictures:
@@ -107,10 +108,9 @@ class Job:
 
     def _keep_speeds(self, found: dict[str, float]) -> None:
         path = self.folder / SPEEDS
-        with together(self.comm):
-            if self.comm.rank == 0:
-                with writing(path), replacing(path) as draft:
-                    draft.write_bytes(msgspec.json.encode(found) + b"\n")
+        if self.comm.rank == 0:
+            with writing(path), replacing(path) as draft:
+                draft.write_bytes(msgspec.json.encode(found) + b"\n")
 
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpckit.surrogate.training import Training
 
 _POINTS = 400  # of the curve of the buffer
+_INTERVAL = 1.0  # seconds between two meetings of the trainers
 
 
 class Monitor:
@@ -24,32 +25,37 @@ class Monitor:
     until : when to stop at the latest, in seconds of `time.monotonic`
     keep : whether a checkpoint is wanted at the end too, as where more comes after it
     buffer : gradient step, population and unseen, now and then
-    training : that of the study, also when it has ended; None on solver ranks
+    before : gradient steps of the run that this one goes on with
+    called : whether there was a gradient step
     """
 
     def __init__(self, stop: StopSignal, until: float, keep: bool = False) -> None:
-        self.training: Training | None = None
+        self.before = 0
         self.buffer: list[tuple[int, int, int]] = []
         self._stop = stop
         self._until = until
         self._keep = keep
         self._loop: Loop | None = None
-        self._told = time.monotonic()
-        self._told_at = 0  # the gradient step of the last line
+        self._told, self._told_at = 0.0, 0  # when the last line was, and its gradient step
+
+    @property
+    def called(self) -> bool:
+        return self._loop is not None
 
     def __call__(self, study: Study) -> None:
-        training = self.training = study.training
+        training = study.training
         if training.done % max(1, study.steps // _POINTS) == 0:
             buffer = training.intake.buffer
             self.buffer.append((training.done, buffer.population, buffer.unseen))
         if self._loop is None:  # its first meeting is after the next step, whose time it takes
+            self.before = training.done - 1
             self._loop = self._begin(study, training)
             return
         self._stop.obey(training.source.wish())
         self._loop.advance()
 
     def _begin(self, study: Study, training: Training) -> Loop:
-        self._told_at = training.done
+        self._told, self._told_at = time.monotonic(), training.done
         actions: list[tuple[When, Callable[[], object]]] = [
             (When(), lambda: self._tell(study, training)),
             (Every(at_stop=True), study.save),
@@ -66,6 +72,7 @@ class Monitor:
             steps=study.steps,
             done=training.done,
             until=self._until,
+            interval=_INTERVAL,
         )
 
     def _tell(self, study: Study, training: Training) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,34 +222,17 @@ def drawn(path: Path, names: Sequence[str], parameters: np.ndarray, limits: np.n
     """
     n = min(len(names), _MOST)
     with drawing(path, (1.55 * n + 1.0, 1.55 * n + 0.6)) as figure:
-        panels = figure.subplots(n, n, squeeze=False)
-        colours = np.linspace(0, 1, len(parameters))
-        for i, row in enumerate(panels):
-            for j, axes in enumerate(row):
-                axes.set_visible(j <= i)
-                axes.set_xlim(*limits[:, j])
-                if j < i:
-                    axes.scatter(
-                        *parameters[:, [j, i]].T,
-                        s=max(1.5, 900 / len(parameters) ** 0.8),
-                        c=colours,
-                        cmap="viridis_r",
-                        linewidths=0,
-                        alpha=0.7,
-                    )
-                    axes.set_ylim(*limits[:, i])
-                elif j == i:
-                    axes.hist(parameters[:, i], 16, tuple(limits[:, i]), color=COLOURS["online"])
-                    axes.set_yticks([])
-                if i < n - 1:
-                    axes.set_xticklabels([])
-                else:
-                    axes.set_xlabel(names[j])
-                if j == 0 < i:
-                    axes.set_ylabel(names[i])
-                elif j > 0:
-                    axes.set_yticklabels([])
-                _plain(axes)
+        grid = figure.add_gridspec(n, n)
+        for i, j in itertools.combinations_with_replacement(range(n), 2):
+            axes = figure.add_subplot(grid[j, i])
+            _pair(axes, parameters[:, i], parameters[:, j], i == j)
+            axes.set_xlim(*limits[:, i])
+            if i < j:
+                axes.set_ylim(*limits[:, j])
+            axes.tick_params(labelbottom=j == n - 1, labelleft=i == 0 < j, left=i < j)
+            axes.set_xlabel(names[i] if j == n - 1 else "")
+            axes.set_ylabel(names[j] if i == 0 < j else "")
+            _plain(axes)
         more = f", {n} of {len(names)} parameters" if n < len(names) else ""
         figure.suptitle(
             f"{len(parameters):,} simulations{more}; the later, the darker",
@@ -258,6 +242,16 @@ def drawn(path: Path, names: Sequence[str], parameters: np.ndarray, limits: np.n
             fontweight="bold",
         )
     return path
+
+
+def _pair(axes: Any, x: np.ndarray, y: np.ndarray, same: bool) -> None:
+    """One parameter against another, or how it is distributed."""
+    if same:
+        axes.hist(x, 16, color=COLOURS["online"])
+        return
+    size = max(1.5, 900 / max(len(x), 1) ** 0.8)
+    age = np.linspace(0, 1, len(x))
+    axes.scatter(x, y, s=size, c=age, cmap="viridis_r", linewidths=0, alpha=0.7)
 
 
 def series(path: Path, times: np.ndarray, values: np.ndarray, field: str) -> Path:

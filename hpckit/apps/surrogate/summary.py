@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hpckit.surrogate.study import Study
 
 _KINDS = ("training", "solving", "receiving", "validating", "saving", "waiting")
+_LEAST = 1e-3  # of the time, of work that is worth a line
 
 
 def right(result: Result) -> dict[str, Any]:
@@ -32,39 +33,45 @@ def right(result: Result) -> dict[str, Any]:
     }
 
 
-def fast(result: Result) -> dict[str, Any]:
-    """Was it fast: what went through, and who waited."""
+def fast(monitor: Monitor, result: Result) -> dict[str, Any]:
+    """Was it fast: what went through, and who waited; nothing where all was done before."""
+    if not monitor.called:
+        return {}
     wall = max(_whole(rank) for rank in result.trainers)
+    rate = result.drawn * _now(monitor, result) / max(wall, 1e-9)
     results: dict[str, Any] = {
         "steps of simulations": sum(sum(rank.steps) for rank in result.ranks),
         "samples trained on": result.drawn,
-        "samples trained on per second": rounded(result.drawn / max(wall, 1e-9)),
+        "samples trained on per second": rounded(rate),
         "a sample was trained on, times on average": rounded(result.reuse),
     }
     for role, kind in (("trainer", "training"), ("solver", "solving")):
         parts = [_part(rank, kind) for rank in result.ranks if rank.role == role]
-        if parts:
+        if any(part > _LEAST for part in parts):
             results[f"{role}s: {kind}, % of the time, least"] = rounded(100 * min(parts))
     receiving = max(_part(rank, "receiving") for rank in result.trainers)
     return results | {"trainers: receiving, % of the time, most": rounded(100 * receiving)}
 
 
-def speeds(study: Study, result: Result) -> dict[str, float]:
+def speeds(study: Study, monitor: Monitor, result: Result) -> dict[str, float]:
     """What a dry run reckons with: seconds of a step, a gradient step, and a step that comes."""
+    now = _now(monitor, result)
+    steps = max(now * sum(sum(rank.steps) for rank in result.trainers), 1.0)
+    gradient_steps = max(now * result.steps * study.trainers, 1.0)
+    receiving = _seconds(result.trainers, "receiving") / steps
+    found = {"gradient_step": _seconds(result.trainers, "training") / gradient_steps}
     solvers = [rank for rank in result.ranks if rank.role == "solver"]
-    steps = sum(sum(rank.steps) for rank in result.trainers)
-    training = sum(rank.seconds.get("training", 0.0) for rank in result.trainers)
-    receiving = sum(rank.seconds.get("receiving", 0.0) for rank in result.trainers)
-    found = {"gradient_step": training / max(result.steps * study.trainers, 1)}
     if not solvers:  # trainers solved as they received
-        return found | {"step": receiving / max(steps, 1)}
-    solving = sum(rank.seconds.get("solving", 0.0) for rank in solvers) / study.group
-    return found | {"step": solving / max(steps, 1), "receive": receiving / max(steps, 1)}
+        return found | {"step": receiving}
+    return found | {
+        "step": _seconds(solvers, "solving") / study.group / steps,
+        "receive": receiving,
+    }
 
 
-def outcome(label: str, study: Study, monitor: Monitor, result: Result) -> Outcome | None:
+def outcome(label: str, result: Result) -> Outcome | None:
     """That of a training, on the first trainer; None on all others (collective over trainers)."""
-    training = monitor.training
+    training = result.training
     if training is None or result.surrogate is None:
         return None
     judged = judge(training.comm, result.surrogate, training.intake.validation)
@@ -85,7 +92,7 @@ def outcome(label: str, study: Study, monitor: Monitor, result: Result) -> Outco
 
 def course(study: Study, monitor: Monitor, result: Result) -> Course | None:
     """That of an online training, on the first trainer (collective over trainers)."""
-    training = monitor.training
+    training = result.training
     if training is None:
         return None
     sampler = training.sampler
@@ -107,6 +114,15 @@ def course(study: Study, monitor: Monitor, result: Result) -> Course | None:
         np.array([space.low, space.high]),
         np.array([simulations[number] for number in sorted(simulations)]).reshape(-1, space.size),
     )
+
+
+def _now(monitor: Monitor, result: Result) -> float:
+    """The part of the gradient steps that this run took, and not the one that it went on with."""
+    return 1 - monitor.before / max(result.steps, 1)
+
+
+def _seconds(ranks: list[Report], kind: str) -> float:
+    return sum(rank.seconds.get(kind, 0.0) for rank in ranks)
 
 
 def _whole(rank: Report) -> float:

@@ -50,6 +50,9 @@ class Linear:
     def predict(self, x):
         return (np.c_[x, np.ones(len(x))] @ self.matrix.T).astype(np.float32)
 
+    def finish(self):
+        pass
+
     def state(self):
         return pickle.dumps(self.matrix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from mpi4py import MPI
 from studies import Decay, Watch, outcome, study
@@ -135,7 +136,8 @@ def test_checkpoints_come_by_themselves(comm, shared_path):
     result = study(comm, folder=shared_path / "run").run(each=watch, resume=True)
     if comm.rank == 0:
         assert min(watch.digests) == 5
-        assert outcome(result, watch) == alone()
+        losses, _, _, digest = alone()
+        assert (list(result.history.losses), watch.digests[25]) == (losses, digest)
 
 
 class Recorder:
@@ -198,7 +200,7 @@ def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
     comm.Barrier()
     tape, other = Tape(folder), Tape(shared_path / "other")
     assert tape.simulations == other.simulations == list(range(9))
-    assert len(tape.validation()) == len(other.validation()) == 5
+    assert tape.validation == other.validation == [-1, -2, -3, -4, -5]
     for number in tape.simulations:
         for one, two in zip(tape.read(number), other.read(number), strict=True):
             assert np.array_equal(one, two)

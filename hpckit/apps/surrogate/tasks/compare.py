@@ -24,18 +24,17 @@ def run(job: Job) -> dict[str, Any]:
     job.new_tape()
     say(job.comm, "online: solvers compute what is trained on")
     monitor, result = job.online(study, job.tape, keep=True)
-    online = summary.outcome("online", study, monitor, result)
+    online = summary.outcome("online", result)
     course = summary.course(study, monitor, result)
     say(job.comm, f"offline: from the tape {job.tape}")
-    offline, without = job.offline(again)
-    results = Results(online, offline, course)
-    job.keep(results)
+    offline, _, without = job.offline(again)
+    job.keep(Results(online, offline, course))
     one, two = (each.history.scores[-1] for each in (result, without))
     return (
         summary.right(result)
         | {"offline: validation, relative error, % on average": rounded(100 * two.mean)}
         | {"online / offline, validation, mean squared error": rounded(one.mse / two.mse)}
-        | summary.fast(result)
+        | summary.fast(monitor, result)
         | job.written
     )
 

@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 def run(job: Job) -> dict[str, Any]:
     """Train, say how good and how fast it was, draw (collective)."""
     study = job.study()
-    outcome, result = job.offline(study)
+    outcome, monitor, result = job.offline(study)
     job.keep(Results(offline=outcome))
-    return summary.right(result) | summary.fast(result) | job.written
+    return summary.right(result) | summary.fast(monitor, result) | job.written

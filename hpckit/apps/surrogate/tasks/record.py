@@ -20,7 +20,7 @@ def run(job: Job) -> dict[str, Any]:
     job.stop.check()
     simulations = config.simulations or _SIMULATIONS
     with span("record"):
-        result = study.record(job.tape, simulations)
+        result = study.record(job.tape, simulations, resume=config.resume)
     job.stop.finish()
     steps = sum(sum(rank.steps) for rank in result.ranks)
     job.files.append(job.tape)

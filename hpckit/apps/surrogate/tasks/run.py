@@ -15,9 +15,6 @@ def run(job: Job) -> dict[str, Any]:
     """Train, say how good and how fast it was, draw (collective)."""
     study = job.study()
     monitor, result = job.online(study, job.tape if job.config.tape else None)
-    results = Results(
-        online=summary.outcome("online", study, monitor, result),
-        course=summary.course(study, monitor, result),
-    )
-    job.keep(results)
-    return summary.right(result) | summary.fast(result) | job.written
+    online = summary.outcome("online", result)
+    job.keep(Results(online, course=summary.course(study, monitor, result)))
+    return summary.right(result) | summary.fast(monitor, result) | job.written
