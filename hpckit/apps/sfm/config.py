@@ -101,7 +101,7 @@ class Config(msgspec.Struct):
         tuple[Fixed, ...],
         note("what stays as it is; principal points do so by default, except in BAL"),
     ] = ("principal_point",)
-    max_iterations: Annotated[int, note("of Levenberg-Marquardt", ge=0)] = 50
+    max_iterations: Annotated[int, note("of Levenberg-Marquardt", ge=0)] = 100
     ftol: Annotated[
         float, note("end when an iteration lowers the cost by less than this part", ge=0)
     ] = 1e-6
