@@ -91,7 +91,8 @@ class Config(msgspec.Struct):
         note("points behind their camera: their residual counts, is zero, or they are left out"),
     ] = None
     solver: Annotated[
-        str, note("of the reduced system: auto, dense, sparse, pcg; docs/sfm.md says which when")
+        str,
+        note("of the reduced system: auto, dense, sparse, two_level, pcg, petsc; see docs/sfm.md"),
     ] = "auto"
     loss: Annotated[
         Literal["none", "huber", "cauchy", "soft_l1"], note("what makes outliers count less")
