@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import _surrogate_gradients, _surrogate_queues
+from benchmarks import (
+    _surrogate_gradients,
+    _surrogate_learning,
+    _surrogate_operators,
+    _surrogate_queues,
+)
 from benchmarks._harness import Report, main
 
-SECTIONS = (_surrogate_queues.run, _surrogate_gradients.run)
+SECTIONS = (
+    _surrogate_queues.run,
+    _surrogate_gradients.run,
+    _surrogate_learning.run,
+    _surrogate_operators.run,
+)
 
 
 def run(comm: Any, quick: bool) -> Report:
