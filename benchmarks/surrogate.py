@@ -7,12 +7,19 @@ from typing import Any
 from benchmarks import (
     _surrogate_gradients,
     _surrogate_learning,
+    _surrogate_operators,
     _surrogate_queues,
     _surrogate_training,
 )
 from benchmarks._harness import Report, main
 
-SECTIONS = (_surrogate_queues, _surrogate_training, _surrogate_gradients, _surrogate_learning)
+SECTIONS = (
+    _surrogate_queues,
+    _surrogate_training,
+    _surrogate_gradients,
+    _surrogate_learning,
+    _surrogate_operators,
+)
 
 
 def run(comm: Any, quick: bool) -> Report:

@@ -35,6 +35,7 @@ class Shapes:
     scalars : parameters and time: the first columns of an input
     history : how many times all fields come after them
     fields : name -> shape of the whole field, in the order in which they lie in a vector
+    names : of the scalars, where models shall choose among them
 
     ::
 
@@ -44,6 +45,7 @@ class Shapes:
     scalars: int
     history: int
     fields: Mapping[str, tuple[int, ...]]
+    names: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> int:

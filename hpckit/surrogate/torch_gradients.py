@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +81,31 @@ class Gradients:
                 come = partial(self._come, bucket, index)
                 parameter.register_post_accumulate_grad_hook(come)  # type: ignore[attr-defined]
         self._next = 0
+        self._saved: Any = None
+
+    def state(self) -> Any:
+        """What the next sums depend on, beside gradients; for pickle."""
+        memories = [[each.copy() for each in bucket.plan.memory()] for bucket in self._buckets]
+        return [bucket.how for bucket in self._buckets], memories, self._how.state()
+
+    def restore(self, state: Any) -> None:
+        """The next sum goes on from there."""
+        self._saved = state  # making plans is collective, and so is the next step
+
+    def _go_on(self) -> None:
+        hows, memories, of_choice = self._saved
+        self._saved = None
+        self._how.restore(of_choice)
+        for bucket, how, memory in zip(self._buckets, hows, memories, strict=True):
+            if how != bucket.how:
+                bucket.sum_by(how)
+            for own, saved in zip(bucket.plan.memory(), memory, strict=True):
+                own[:] = saved
 
     def begin(self) -> None:
         """Before the backward pass."""
+        if self._saved:
+            self._go_on()
         for bucket in self._buckets:
             bucket.empty()
         self._next = 0
@@ -136,12 +159,11 @@ class _Bucket:
     def sum_by(self, how: Compression | None) -> None:
         """By this compression, where it takes such an array; None: in full (collective)."""
         array = self.array if self.matrix is None else self.matrix
-        if how is not None and not _takes(how, array):
-            how = None
+        self.how = how if how is not None and _takes(how, array) else None
         self.plan = Allreduce(
             self._comm,
             array,
-            algorithm=how or in_rank_order(self._comm),
+            algorithm=self.how or in_rank_order(self._comm),
             deadline=self._deadline,
         )
 
@@ -223,6 +245,16 @@ class _Compressions:
             candidates = [PowerSGD(each) for each in ranks]
             self._layerwise = LayerWise(comm, layers, candidates, self._uniform)
         return self
+
+    def state(self) -> Any:
+        """Steps until now, and what was measured since the last choice."""
+        return self._steps, self._layerwise and self._layerwise.state()
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        self._steps, measured = state
+        if self._layerwise:
+            self._layerwise.restore(measured)
 
     def look(self) -> None:
         """At the gradients of a step; after some, choose (collective)."""

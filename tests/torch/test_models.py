@@ -165,6 +165,19 @@ def test_what_a_network_is_not_for(comm, name, shapes, says):
         make(name, shapes, comm)
 
 
+@pytest.mark.parametrize("name", ["fno", "conv"])
+def test_scalars_that_do_not_count(name):
+    shapes = Shapes(3, 1, {"u": (16,)}, ("a", "b", "time"))
+    sizes = {"width": 4, "scalars": ("time", "b")}
+    engine = make(name, shapes, MPI.COMM_SELF, 0, Options(sizes=sizes))
+    x = np.ones((3, 19), np.float32)
+    x[1, 0], x[2, 1] = 5, 5
+    base, without, counts = engine.predict(x)
+    assert (without == base).all() and (counts != base).any()
+    with pytest.raises(ConfigError, match="among a, b, time"):
+        make(name, shapes, MPI.COMM_SELF, 0, Options(sizes={"scalars": ("c",)}))
+
+
 @pytest.mark.mpi
 def test_sizes_that_it_does_not_have(comm):
     with pytest.raises(HpckitError, match="heads"):

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from hpckit.surrogate.engine import Shapes
-from hpckit.surrogate.models.grids import channels, points, resampled, shape_of
+from hpckit.surrogate.models.grids import channels, columns_of, points, resampled, shape_of
 
 
 def fno(
-    shapes: Shapes, width: int = 32, modes: int = 12, layers: int = 4, where: bool = True
+    shapes: Shapes,
+    width: int = 32,
+    modes: int = 12,
+    layers: int = 4,
+    where: bool = True,
+    scalars: Sequence[str] | None = None,
 ) -> nn.Module:
     """For periodic fields: `initial` and other views with fields, also the parameters alone.
 
     width : channels of each layer
     modes : lowest waves of each dimension that a layer mixes; the grid may have fewer
     layers : of them
-    where : whether points are told where they are; without, shifted fields give shifted results ::
+    where : whether points are told where they are; without, shifted fields give shifted results
+    scalars : parameters that count, and "time"; the others say no more than the fields of the past
+        do. None: all ::
 
         fno(Shapes(2, 1, {"u": (16,)}), width=8)(torch.zeros(4, 18)).shape  # (4, 16)
     """
-    return FNO(shapes, width, modes, layers, where)
+    return FNO(shapes, width, modes, layers, where, scalars)
 
 
 class FNO(nn.Module):
@@ -32,13 +40,22 @@ class FNO(nn.Module):
     Between layers channels come last, (B, *grid, channels).
     """
 
-    def __init__(self, shapes: Shapes, width: int, modes: int, layers: int, where: bool) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        width: int,
+        modes: int,
+        layers: int,
+        where: bool,
+        scalars: Sequence[str] | None,
+    ) -> None:
         super().__init__()
         self.shapes = shapes
         self.shape = shape_of(shapes, (1, 2, 3))
         fields = len(shapes.fields)
         at = points(self.shape)[: None if where else 0]
-        given = shapes.scalars + shapes.history * fields + len(at)
+        self.columns = columns_of(shapes, scalars)
+        given = len(self.columns) + shapes.history * fields + len(at)
         self.register_buffer("points", at, persistent=False)
         self.lift = nn.Linear(given, width)
         self.waves = nn.ModuleList(Waves(width, modes, self.shape) for _ in range(layers))
@@ -50,7 +67,7 @@ class FNO(nn.Module):
     def forward(self, x: torch.Tensor, shape: tuple[int, ...] | None = None) -> torch.Tensor:
         """(B, inputs) to (B, outputs), both of fields of this shape; None: the grid of training."""
         shape = shape or self.shape
-        y = resampled(channels(x, self.shapes, shape), self.shape)
+        y = resampled(channels(x, self.shapes, self.columns, shape), self.shape)
         y = torch.cat([y, self.points.expand(len(x), *self.points.shape)], dim=1)
         y = self.lift(y.movedim(1, -1))
         last = len(self.waves) - 1
