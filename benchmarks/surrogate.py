@@ -10,6 +10,7 @@ from benchmarks import (
     _surrogate_learning,
     _surrogate_operators,
     _surrogate_queues,
+    _surrogate_steering,
     _surrogate_training,
 )
 from benchmarks._harness import Report, main
@@ -21,6 +22,7 @@ SECTIONS = (
     _surrogate_gradients,
     _surrogate_learning,
     _surrogate_operators,
+    _surrogate_steering,
 )
 
 
