@@ -166,7 +166,7 @@ def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
         normaliser=Normaliser(view.scalars, view.history, fields, plan.ranges),
         engine=engine.make(
             plan.model,
-            Shapes(view.scalars, view.history, shapes),
+            Shapes(view.scalars, view.history, shapes, (*solver.space.names, "time")),
             team,
             plan.seed,
             plan.options,
