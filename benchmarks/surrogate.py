@@ -9,21 +9,23 @@ from benchmarks import (
     _surrogate_learning,
     _surrogate_operators,
     _surrogate_queues,
+    _surrogate_training,
 )
 from benchmarks._harness import Report, main
 
 SECTIONS = (
-    _surrogate_queues.run,
-    _surrogate_gradients.run,
-    _surrogate_learning.run,
-    _surrogate_operators.run,
+    _surrogate_queues,
+    _surrogate_training,
+    _surrogate_gradients,
+    _surrogate_learning,
+    _surrogate_operators,
 )
 
 
 def run(comm: Any, quick: bool) -> Report:
     report = Report("surrogate")
     for section in SECTIONS:
-        section(comm, quick, report)
+        section.run(comm, quick, report)
     return report
 
 

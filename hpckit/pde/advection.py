@@ -141,7 +141,8 @@ class AdvectionEquation(Equation[Advection, Options]):
 
     Options = Options
     width = GHOSTS
-    drawn_from = 2
+    periodic_in = 2
+    takes_input = False
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)

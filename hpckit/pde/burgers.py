@@ -92,6 +92,8 @@ class BurgersEquation(Equation[Burgers, Options]):
 
     Options = Options
     width = GHOSTS
+    periodic_in = 1
+    takes_input = False
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)

@@ -231,6 +231,8 @@ class CombinedEquation(Equation[Combined, Options]):
 
     Options = Options
     width = GHOSTS
+    periodic_in = 1
+    takes_input = False
 
     def __init__(self, setup: Setup, options: Options) -> None:
         super().__init__(setup, options)

@@ -287,16 +287,25 @@ def _build(model: Any, shapes: Shapes, seed: int, options: Options) -> Any:
         )
     knew_torch = "torch" in sys.modules
     seed_everything(seed)
-    built = model(shapes, **options.sizes)
+    built = _called(model, shapes, options)
     if not knew_torch and "torch" in sys.modules:  # imported within, so not seeded
         seed_everything(seed)
-        built = model(shapes, **options.sizes)
+        built = _called(model, shapes, options)
     if not _library(built):
         raise ConfigError(
             f"the function {getattr(model, '__name__', model)!r} gives {type(built).__name__}, "
             "where an object with partial_fit and predict, or a torch.nn.Module, is needed"
         )
     return built
+
+
+def _called(model: Any, shapes: Shapes, options: Options) -> Any:
+    try:
+        return model(shapes, **options.sizes)
+    except TypeError as error:
+        name = getattr(model, "__name__", model)
+        sizes = ", ".join(f"{key}={value!r}" for key, value in options.sizes.items())
+        raise ConfigError(f"model {name!r} cannot be made with ({sizes}): {error}") from error
 
 
 def _library(model: Any) -> str:

@@ -26,7 +26,7 @@ class Progress:
 
     def received(self, simulation: int) -> int:
         """How many of its steps have come."""
-        return self.steps if self.is_whole(simulation) else self.open.get(simulation, 0)
+        return self.open.get(simulation) or (self.steps if self.is_whole(simulation) else 0)
 
     def is_whole(self, simulation: int) -> bool:
         """Whether all of its steps have come."""

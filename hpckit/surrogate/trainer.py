@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from hpckit.errors import Checkpointed, together
 from hpckit.io.checkpoint_folder import set_aside
 from hpckit.surrogate import engine, space, views
 from hpckit.surrogate.agreement import Agreement
-from hpckit.surrogate.engine import Options, Shapes
+from hpckit.surrogate.engine import Shapes
 from hpckit.surrogate.intake import Intake
 from hpckit.surrogate.ledger import Progress
 from hpckit.surrogate.normaliser import Normaliser
@@ -111,7 +110,6 @@ class Trainer:
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
         plan, training = self._plan, self.training
-        training.engine.finish()
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
@@ -171,7 +169,7 @@ def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
             Shapes(view.scalars, view.history, shapes, (*solver.space.names, "time")),
             team,
             plan.seed,
-            replace(plan.options or Options(), deadline=plan.deadline),
+            plan.options,
         ),
         sampler=plan.bound_sampler(),
         batch=plan.batch,

@@ -1,5 +1,6 @@
 """Solvers and samplers that fail, or give what they should not: one clear error on every rank."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -113,6 +114,43 @@ def test_a_solver_gives_as_many_steps_as_it_says(comm, bad, kind, words):
 def test_a_sampler_keeps_to_the_box(comm, monkeypatch, drawn, words):
     monkeypatch.setattr(Keys, "draw", lambda self, simulation: np.array(drawn))
     failed(comm, ConfigError, f"^(rank 0: )?the sampler {words}")
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("schedule", [Lockstep(1), Free()])
+def test_trainers_that_never_wait_hear_of_it(comm, schedule):
+    def look(source):
+        while True:
+            while source.peek() is not None:
+                source.drop()
+
+    bad = Counting(fail=raise_zero_division)
+    heard = pytest.raises(HpckitError, match=r"rank 1: .* step 1: ZeroDivisionError")
+    with stream(comm, bad, schedule=schedule, simulations=1) as one, heard:
+        one.run(look)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("schedule", [Lockstep(1), Free()])
+def test_solvers_that_never_wait_hear_of_it(comm, schedule):
+    """The queue has room for all that they send: they come to know it between two steps."""
+    steps = []
+
+    def fail(source):
+        raise ValueError("no such luck")
+
+    def solve(step, given):
+        steps.append(step)
+        with contextlib.suppress(HpckitError):
+            while step == 1:
+                one.alarm.check()
+                time.sleep(0.01)
+        return given
+
+    heard = pytest.raises(HpckitError, match="rank 0: ValueError: no such luck")
+    with stream(comm, Counting(fail=solve), schedule=schedule, simulations=1) as one, heard:
+        one.run(fail)
+    assert 2 not in steps
 
 
 @pytest.mark.mpi(min_size=2)

@@ -74,9 +74,8 @@ def test_several_at_once_and_one_after_the_other_are_the_same(comm, name):
     one, other = (results(SOLVERS[name](**SMALL[name]), comm, [i], steps)[-1] for i in (0, 1))
     after = results(solver, comm, [0, 1], steps)
     runs = [solver.run(parameters(solver, i), comm) for i in (0, 1)]
-    turns = [
-        [{k: np.array(v) for k, v in next(run)[1].items()} for run in runs] for _ in range(steps)
-    ]
+    for _ in range(steps):
+        turns = [{k: np.array(v) for k, v in next(run)[1].items()} for run in runs]
     for field in solver.fields:
         assert np.array_equal(after[steps - 1][1][field], one[1][field])
         assert np.array_equal(after[-1][1][field], other[1][field])

@@ -18,6 +18,7 @@ CASES = {
     "reservoir": {},
     "fifo": {"buffer": FIFO(30), "schedule": Lockstep(8)},
     "firo": {"buffer": FIRO(40, threshold=20), "schedule": Lockstep(9)},
+    "fifo that runs dry": {"buffer": FIFO(30), "schedule": Lockstep(8), "view": "initial"},
     "epochs": {"buffer": Epochs(), "simulations": 7},
     "initial": {"view": "initial"},
     "pairs": {"view": "pairs:2"},
@@ -226,6 +227,30 @@ def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
         for one, two in zip(tape.read(number), other.read(number), strict=True):
             assert np.array_equal(one, two)
     assert result.received == 9 * 6
+
+
+def test_a_tape_goes_on_with_its_study(comm, shared_path):
+    """Stopped in the middle of simulations, which are solved again, from a step on."""
+    changes = {"simulations": 9, "steps": 1000, "folder": shared_path / "run"}
+    with pytest.raises(Checkpointed):
+        study(comm, **changes).run(tape=shared_path / "tape", each=Watch(6))
+    study(comm, **changes).run(tape=shared_path / "tape", resume=True)
+    study(comm).record(shared_path / "other", 9)
+    comm.Barrier()
+    tape, other = Tape(shared_path / "tape"), Tape(shared_path / "other")
+    assert tape.simulations == list(range(9))
+    for number in tape.validation + tape.simulations:
+        for one, two in zip(tape.read(number), other.read(number), strict=True):
+            assert np.array_equal(one, two)
+
+
+def test_a_study_that_is_resumed_at_its_end_gives_its_result_again(comm, shared_path):
+    folder = shared_path / "run"
+    first = study(comm, folder=folder, steps=12).run(each=lambda study: study.save())
+    again = study(comm, folder=folder, steps=12).run(resume=True)
+    assert again.history == first.history
+    assert again.received == first.received
+    assert (again.surrogate is None) == (comm.rank > 0)
 
 
 def test_offline_trains_on_a_tape_as_online_does_on_the_same_set(comm, shared_path):
