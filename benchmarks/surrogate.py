@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import _surrogate_queues
+from benchmarks import (
+    _surrogate_gradients,
+    _surrogate_learning,
+    _surrogate_operators,
+    _surrogate_queues,
+    _surrogate_training,
+)
 from benchmarks._harness import Report, main
 
-SECTIONS = (_surrogate_queues.run,)
+SECTIONS = (
+    _surrogate_queues,
+    _surrogate_training,
+    _surrogate_gradients,
+    _surrogate_learning,
+    _surrogate_operators,
+)
 
 
 def run(comm: Any, quick: bool) -> Report:
     report = Report("surrogate")
     for section in SECTIONS:
-        section(comm, quick, report)
+        section.run(comm, quick, report)
     return report
 
 

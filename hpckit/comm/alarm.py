@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from typing import NoReturn
 
@@ -127,46 +127,49 @@ class Alarm:
         if self._met is None:
             failed = np.array([bool(self._rung or self._heard)], np.intc)
             anyone = np.zeros_like(failed)
-            request = self._comm.Iallreduce(failed, anyone, MPI.MAX)
-            if not self._all_come(request.Test):
-                outlive([request], (failed, anyone))
-                self._error = self._joint()
-                self._met = False
-            elif anyone[0]:
+            come = self._all_come(self._comm.Iallreduce(failed, anyone, MPI.MAX), failed, anyone)
+            if come and not anyone[0]:
+                return True
+            # Who was late learns here that others have given up: they do not come again.
+            self._met = come and self._all_come(self._comm.Ibarrier())
+            if self._met:
                 self._settle()
-                self._met = True
-        return self._met is not False
+            self._error = self._joint()
+        return self._met
 
     def close(self) -> None:
         """Let go of it (collective), also after it has rung; not where ranks do not come."""
         if self.meet():
             self._comm.Free()
 
-    def _all_come(self, done: Callable[[], bool]) -> bool:
+    def _all_come(self, request: MPI.Request, *arrays: np.ndarray) -> bool:
+        """Whether this collective, which uses the arrays, completes within the grace."""
         failed = None  # since when
         for pause in _pauses():
-            if done():
+            if request.Test():
                 return True
             if failed is None:
-                try:
-                    self._look()
-                    self.check()
-                    failed = time.monotonic() if self._rung else None
-                except HpckitError:
-                    failed = time.monotonic()
+                failed = time.monotonic() if self._fails() else None
             elif time.monotonic() > failed + self._grace:
+                outlive([request], arrays)
                 return False
             time.sleep(pause)
         raise AssertionError("unreachable: pauses never end")
 
+    def _fails(self) -> bool:
+        """Whether a rank has rung, or a process of this node has died."""
+        if not (self._rung or self._hears()):
+            with suppress(HpckitError):
+                self._look()
+        return bool(self._rung or self._heard)
+
     def _settle(self) -> None:
-        """Agree on the error (collective), and take what was sent of it."""
+        """Take all that was sent of errors (collective)."""
         everyone = self._comm.allgather(self._rung)
         for rank, words in enumerate(everyone):
             if words and rank != self._comm.rank and rank not in self._heard:
                 self._heard[rank] = self._comm.recv(source=rank)
         MPI.Request.Waitall(self._messages)
-        self._error = self._joint()
 
     def _hears(self) -> bool:
         status = MPI.Status()

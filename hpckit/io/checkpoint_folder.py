@@ -16,7 +16,7 @@ from typing import Any
 
 from hpckit.errors import ConfigError, HpckitError
 from hpckit.files import replacing
-from hpckit.io.manifest import HEAD, Part
+from hpckit.io.manifest import HEAD, Manifest, Part
 
 _OURS = re.compile(r"checkpoint-(\d{6,})(\.json|\.\d{5,}\.bin)(\.tmp)?", re.ASCII)
 _CHUNK = 1 << 24  # bytes read at once to check a file
@@ -45,7 +45,8 @@ def make_folder(directory: Path) -> None:
 def set_aside(directory: Path) -> None:
     """Move a folder's checkpoints to the one beside it with ".old" to its name, in one step.
 
-    Those that were set aside before go; what is not a checkpoint stays where it is.
+    Those that were set aside before go; what is not a checkpoint stays where it is. Warns, unless
+    the newest one says by `extra["finished"]` that there is nothing to go on with.
     """
     directory = Path(os.path.realpath(directory))  # a link stays one
     if not directory.is_dir() or not any(is_manifest for _, _, is_manifest in ours(directory)):
@@ -60,12 +61,21 @@ def set_aside(directory: Path) -> None:
             break
         aside = directory.with_name(f"{directory.name}.old{n}")
     names = {file.name for file, _, _ in _named(directory)}
+    level = logging.INFO if _is_finished(directory) else logging.WARNING
     directory.rename(aside)
     directory.mkdir()
     for other in list(aside.iterdir()):
         if other.name not in names:
             other.rename(directory / other.name)
-    _log.warning("the checkpoints in %s are now in %s: this run starts over", directory, aside)
+    _log.log(level, "the checkpoints in %s are now in %s: this run starts over", directory, aside)
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the newest checkpoint says so."""
+    newest = manifest_file(directory, max(saved(directory)))
+    with contextlib.suppress(HpckitError):
+        return Manifest.from_json(read_manifest(newest)).extra.get("finished") is True
+    return False
 
 
 def saved(directory: Path) -> set[int]:

@@ -155,7 +155,7 @@ class _Averaging:
         self._sums, self._sum_up = sums, _plan(comm, sums)
         self._right, self._diagonal = sums[: 3 * n].reshape(n, 3), sums[3 * n : 4 * n]
         self._coarse = sums[4 * n : -1].reshape(pieces, pieces)
-        self._y, self._z = np.zeros((2, n, 3))
+        self._y = np.zeros((n, 3))
         self._sum_product = _plan(comm, self._y)
         self._edges_everywhere = int(comm.allreduce(m))
         self._floor = _L1_FIRST
@@ -215,48 +215,31 @@ class _Averaging:
 
     def _solve(self, tolerance: float) -> np.ndarray:
         """x of B^T W B x = B^T W e, each column to this relative residual."""
-        kernels, n, precondition = self._kernels, self._n, self._preconditioner()
+        kernels, n, pieces = self._kernels, self._n, len(self._coarse)
         x, p = np.zeros((2, n, 3))
-        r, y, z = self._right, self._y, self._z
-        alpha, beta, rz, first = np.zeros((4, 3))
-        precondition(alpha, p, y, x, r, z, first)
-        rz[:] = first
-        p[:] = z
+        inverse, sums, scalars = self._inverse(), np.empty(6 * pieces), np.zeros(6)
+        arrays = self._graph.edges, self._weight, p, self._y
+        product = self._m, *map(address, arrays)
+        arrays = inverse, self._diagonal, sums, scalars
+        state = *map(address, (x, self._right, p, self._y, self._cluster)), pieces
+        iteration = n, *state, *map(address, arrays), tolerance * tolerance
+        self._y[:] = 0.0
         for _ in range(10 * n):
-            if (rz <= tolerance * tolerance * first).all():
+            if kernels.iterate(*iteration):
                 break
             self.solver_iterations += 1
-            self._product(p)
-            kernels.dots(n, *map(address, (p, y, alpha)))
-            np.divide(rz, alpha, out=alpha, where=alpha > 0.0)
-            before = rz.copy()
-            precondition(alpha, p, y, x, r, z, rz)
-            beta[:] = np.divide(rz, before, out=np.zeros(3), where=before > 0.0)
-            kernels.turn(n, *map(address, (beta, z, p)))
+            self._y[:] = 0.0
+            kernels.product(*product)
+            self._sum_product()
         return x
 
-    def _product(self, x: np.ndarray) -> None:
-        self._y[:] = 0.0
-        arrays = self._graph.edges, self._weight, x, self._y
-        self._kernels.product(self._m, *map(address, arrays))
-        self._sum_product()
-
-    def _preconditioner(self):
-        """After a step of r: z = D^-1 r + Z (Z^T L Z)^-1 Z^T r, grounded in each component."""
-        kernels, n, pieces, cluster = self._kernels, self._n, len(self._coarse), self._cluster
+    def _inverse(self) -> np.ndarray:
+        """(Z^T L Z)^-1, grounded in each component."""
         matrix = self._coarse.copy()
         # Constants solve the equations with 0: without this the matrix is singular.
         matrix[self._grounded, self._grounded] *= 2.0
         np.fill_diagonal(matrix, np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0))
-        inverse, sums = np.linalg.inv(matrix), np.empty((pieces, 3))
-
-        def both(alpha, p, y, x, r, z, rz) -> None:
-            arrays = alpha, p, y, x, r, cluster
-            kernels.advance(n, *map(address, arrays), pieces, address(sums))
-            arrays = r, self._diagonal, cluster, inverse @ sums, z, rz
-            kernels.precondition(n, *map(address, arrays))
-
-        return both
+        return np.linalg.inv(matrix)
 
 
 def _plan(comm: MPI.Intracomm, array: np.ndarray):

@@ -12,7 +12,7 @@ order in which a step goes through the files:
     message       a step with its simulation, time and parameters, as it lies in a queue; `lines`
                   are the queues
     runs          simulations under way: the solver is run, and what it gives is checked
-    solving       what a group of solver ranks does; its `root` takes turns and sends
+    solving       what the ranks of a `group` do; its `root` takes turns and sends
     sources       where a trainer gets its messages
     tape          simulations in files, to train from as often as one likes
 
@@ -23,8 +23,9 @@ order in which a step goes through the files:
     training      gradient steps, and `validation` now and then, by `metrics`
     saving        checkpoints, and `surrogate`: what predicts
 
-`study` is all of it, and `running` what its ranks do at the same time. `rotation` is the best file
-to begin with.
+`study` is all of it: a `plan`, which `checks` looks through, and what its ranks do at the same
+time, `running` and `trainer`. `role` is for programs with loops of their own, one that solves
+(`sending`) and one that trains (`samples`). `rotation` is the best file to begin with.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from hpckit.surrogate.breed import Breed
     from hpckit.surrogate.buffers import FIFO, FIRO, Epochs, Reservoir
     from hpckit.surrogate.engine import Options
     from hpckit.surrogate.role import split
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _MAP = {
     "Box": "space",
+    "Breed": "breed",
     "Epochs": "buffers",
     "FIFO": "buffers",
     "FIRO": "buffers",
@@ -66,6 +69,7 @@ __all__ = [
     "FIFO",
     "FIRO",
     "Box",
+    "Breed",
     "Epochs",
     "Free",
     "Lockstep",

@@ -6,6 +6,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.alarm import Alarm
+from hpckit.machine.lifetime import outlive
 
 
 class Agreement:
@@ -32,5 +33,9 @@ class Agreement:
         mine = np.array(numbers, np.int64)
         found = np.empty_like(mine)
         request = self._comm.Iallreduce(mine, found, MPI.MIN)
-        self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
+        try:
+            self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
+        except BaseException:
+            outlive([request], (mine, found))
+            raise
         return tuple(found.tolist())

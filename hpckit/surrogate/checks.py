@@ -8,13 +8,14 @@ from typing import Any
 
 from hpckit.errors import ConfigError
 from hpckit.surrogate import views
+from hpckit.surrogate.breed import Breed
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs
 from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.schedule import Free, Lockstep
 from hpckit.surrogate.solver import Fields, check_solver
 from hpckit.surrogate.space import Box, Sampler, Sobol, Uniform
 
-_SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol}
+_SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol, "breed": Breed}
 
 
 def check_plan(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -13,16 +14,19 @@ class Clock:
         before = clock.turn("waiting")
         ...
         clock.turn(before)
+
+    now : the clock that it reads, s
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, now: Callable[[], float] = time.perf_counter) -> None:
         self._kind = kind
-        self._since = time.perf_counter()
+        self._now = now
+        self._since = now()
         self._seconds: dict[str, float] = {}
 
     def turn(self, kind: str) -> str:
         """From now on this kind of work is done; returns the one until now."""
-        now = time.perf_counter()
+        now = self._now()
         before = self._kind
         self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
         self._kind = kind

@@ -35,6 +35,7 @@ class Shapes:
     scalars : parameters and time: the first columns of an input
     history : how many times all fields come after them
     fields : name -> shape of the whole field, in the order in which they lie in a vector
+    names : of the scalars, where models shall choose among them
 
     ::
 
@@ -44,6 +45,7 @@ class Shapes:
     scalars: int
     history: int
     fields: Mapping[str, tuple[int, ...]]
+    names: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -72,7 +74,8 @@ class Options:
         all than PowerSGD of that rank does (L-GreCo)
     local : keywords of `hpckit.lossy.LocalUpdates`, such as `{"tau": 8}`: trainers take steps of
         their own and average parameters now and then (CO2), instead of gradients at each step
-    bucket : bytes of gradients that are summed together, while others are still computed
+    bucket : bytes of gradients that are summed together while others are still computed; None: all
+        at once on one node, 1 MiB between nodes
     deadline : seconds to wait for other trainers; None: for ever. In a study it is the study's
 
     ::
@@ -89,7 +92,7 @@ class Options:
     bf16: bool = False
     compress: str | None = None
     local: Mapping[str, Any] | None = None
-    bucket: int = 1 << 20
+    bucket: int | None = None
     deadline: float | None = None
 
     def __post_init__(self) -> None:
@@ -97,7 +100,7 @@ class Options:
             raise ConfigError(f"rate={self.rate!r} must be above 0")
         if self.halve_every < 0:
             raise ConfigError(f"halve_every={self.halve_every!r} must be 0 (never) or more")
-        if self.threads < 1 or self.bucket < 1:
+        if self.threads < 1 or (self.bucket is not None and self.bucket < 1):
             raise ConfigError(
                 f"threads={self.threads!r} and bucket={self.bucket!r} must be 1 or more"
             )
@@ -284,16 +287,25 @@ def _build(model: Any, shapes: Shapes, seed: int, options: Options) -> Any:
         )
     knew_torch = "torch" in sys.modules
     seed_everything(seed)
-    built = model(shapes, **options.sizes)
+    built = _called(model, shapes, options)
     if not knew_torch and "torch" in sys.modules:  # imported within, so not seeded
         seed_everything(seed)
-        built = model(shapes, **options.sizes)
+        built = _called(model, shapes, options)
     if not _library(built):
         raise ConfigError(
             f"the function {getattr(model, '__name__', model)!r} gives {type(built).__name__}, "
             "where an object with partial_fit and predict, or a torch.nn.Module, is needed"
         )
     return built
+
+
+def _called(model: Any, shapes: Shapes, options: Options) -> Any:
+    try:
+        return model(shapes, **options.sizes)
+    except TypeError as error:
+        name = getattr(model, "__name__", model)
+        sizes = ", ".join(f"{key}={value!r}" for key, value in options.sizes.items())
+        raise ConfigError(f"model {name!r} cannot be made with ({sizes}): {error}") from error
 
 
 def _library(model: Any) -> str:

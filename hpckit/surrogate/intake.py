@@ -47,33 +47,35 @@ class Intake:
         self._clock = clock
         self._wait_for = wait_for
         self._record = record
-        self._begun = False  # the first batch was there
 
     def fill(self, source: Source) -> None:
         """Take steps as the schedule says, and until there is a batch or nothing more comes."""
         self._clock.turn("receiving")
+        buffer = self.buffer
         taken = 0
-        while not source.over and self.buffer.accepts():
-            ready = self._ready()
-            if ready and self._schedule.enough(taken):
+        while not source.over and buffer.accepts():
+            if self._schedule.enough(taken) and self._ready():
                 break
             message = source.peek()
             if message is not None:
                 self._take(message)
                 source.drop()
                 taken += 1
-            elif ready and not self._schedule.waits(self.buffer.received, self.buffer.drawn):
+            elif self._ready() and not self._schedule.waits(buffer.received, buffer.drawn):
                 break
             else:
                 self._wait_for(source)
-        if source.over and not self.buffer.finished:
-            self.buffer.finish()
-        self._begun = True
+        if source.over and not buffer.finished:
+            buffer.finish()
 
     def _ready(self) -> bool:
-        """Whether there is a batch: the first one where what is there says what is normal."""
-        full = self._begun or self.buffer.threshold > 0
-        return full and self.validation.complete and self.buffer.ready(self._batch)
+        """Whether there is a batch.
+
+        The first one comes from a full buffer, or one with more than its threshold: what is there
+        then says what is normal.
+        """
+        first = self.buffer.drawn == 0 and self.buffer.threshold == 0
+        return self.buffer.ready(self._batch) and self.validation.complete and not first
 
     def _take(self, message: Any) -> None:
         simulation = int(message["simulation"])

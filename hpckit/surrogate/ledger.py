@@ -26,7 +26,7 @@ class Progress:
 
     def received(self, simulation: int) -> int:
         """How many of its steps have come."""
-        return self.steps if self.is_whole(simulation) else self.open.get(simulation, 0)
+        return self.open.get(simulation) or (self.steps if self.is_whole(simulation) else 0)
 
     def is_whole(self, simulation: int) -> bool:
         """Whether all of its steps have come."""
@@ -46,6 +46,11 @@ class Progress:
         else:
             self.open.pop(simulation, None)
             self._add(simulation)
+
+    def know(self, simulation: int) -> None:
+        """Note that all steps of it had come before, and none is open."""
+        self.total += self.steps
+        self._add(simulation)
 
     @property
     def whole(self) -> int:

@@ -164,15 +164,16 @@ def set_aside(folder: Path) -> None:
 
 
 def begin(folder: Path, wanted: Description, resume: bool) -> None:
-    """Make the folder with its description, or see that they are what is wanted."""
+    """Make the folder with its description, or see that they are what is wanted.
+
+    One where nothing was recorded is no tape yet.
+    """
     path = folder / _DESCRIPTION
-    if path.exists():
-        if not resume:
-            raise ConfigError(
-                f"there is a tape in {folder} already: give another folder, or remove it"
-            )
+    if path.exists() and resume:
         read_description(folder).check(wanted, folder)
         return
+    if path.exists() and any(folder.glob("*.h5")):
+        raise ConfigError(f"there is a tape in {folder} already: give another folder, or remove it")
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:

@@ -10,23 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpckit.surrogate.buffers import BINS
+from hpckit.surrogate.training import History, Training
 
 if TYPE_CHECKING:
     from hpckit.surrogate.surrogate import Surrogate
-    from hpckit.surrogate.training import Training
     from hpckit.surrogate.validation import Score
-
-
-@dataclass
-class History:
-    """What became of a surrogate while it was trained.
-
-    losses : mean squared error of each gradient step's samples before it, in normalised units
-    scores : of the validation samples, now and then
-    """
-
-    losses: array[float] = field(default_factory=lambda: array("d"))
-    scores: list[Score] = field(default_factory=list)
 
 
 @dataclass

@@ -55,7 +55,7 @@ def split(
     same(comm, "the arguments of split", (repr(space), fields, steps, repr(options)))
     with together(comm):
         plan = _plan(comm, _Given(space, fields, steps), options)
-    plan.roles = roles.split(comm, plan.trainers, plan.group)
+    plan.roles = roles.share_out(comm, plan.trainers, plan.group)
     plan.lanes = len(plan.roles.groups) or plan.trainers
     with together(comm):
         if plan.lanes % plan.trainers:

@@ -62,12 +62,12 @@ class Roles(NamedTuple):
             )
 
 
-def split(comm: MPI.Intracomm, trainers: int = 1, group: int = 1) -> Roles:
+def share_out(comm: MPI.Intracomm, trainers: int = 1, group: int = 1) -> Roles:
     """Share out the ranks (collective): trainers spread from rank 0 on, groups of the others.
 
     ::
 
-        roles = split(comm, trainers=comm.size)  # each solves for itself
+        roles = share_out(comm, trainers=comm.size)  # each solves for itself
 
     group : how many ranks solve a simulation together
 
@@ -101,7 +101,7 @@ def shares(
     others = [rank for rank in range(size) if rank not in leaders]
     if len(others) % group:
         raise ConfigError(
-            f"{len(others)} solver ranks of {size} are no groups of {group}: start"
+            f"{len(others)} of {size} ranks solve, which makes no groups of {group}: start"
             f" {trainers + group * max(len(others) // group, 1)} ranks, or choose another group"
         )
     groups = zip(*[iter(others)] * group, strict=True)

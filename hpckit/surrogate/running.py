@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hpckit.surrogate.space import Sampler
 
 
+_GRACE = 30.0  # seconds that ranks have at most to come together after an error
+
+
 class Worker(Protocol):
     """A trainer's part."""
 
@@ -37,7 +40,7 @@ class Running:
 
     def __init__(self, plan: Plan, *, solving: bool, asked: Callable[[], int] = lambda: 0) -> None:
         self.clock = Clock("starting")
-        self.alarm = Alarm(plan.comm, "the study")
+        self.alarm = Alarm(plan.comm, "the study", grace=min(plan.deadline or _GRACE, _GRACE))
         self._plan = plan
         self._asked = asked
         self.lines: Lines | None = None
@@ -47,7 +50,9 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self.alarm.ring(error)
         if self.alarm.meet() and self.lines:
             self.lines.close()
         self.alarm.close()
@@ -63,8 +68,6 @@ class Running:
         with self.alarm.guard():
             report = worker.work(source) if worker else self._solve()
             self.clock.turn("waiting")
-            self.alarm.meet()
-            self.alarm.check()
         report.seconds = self.clock.seconds
         reports = self._plan.comm.allgather(report)
         for each in reports:

@@ -97,6 +97,7 @@ class Sending:
     def _wait(self, condition: Any) -> None:
         root = self._root
         assert root is not None
+        self._alarm.check()
         if not condition():
             limit = 2 * self._deadline if self._deadline and root.late else None
             self._group.waited += self._alarm.wait(condition, limit, lambda: root.late)

@@ -74,6 +74,7 @@ def _lead(root: Root, group: Group, runs: Runs, alarm: Alarm, deadline: float | 
         group.tell(order)
         if order is None:
             return
+        alarm.check()
         message = root.message()
         runs.give(order, message)
         message["asked"] = group.asked

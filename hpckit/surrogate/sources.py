@@ -155,9 +155,7 @@ class _Online:
 
     def wish(self) -> int:
         for root in self._lines.messages.receivers:
-            message = self._oldest(root)
-            if message is not None:
-                self._asked = max(self._asked, int(message["asked"]))
+            self._oldest(root)
         return self._asked
 
     def close(self) -> None:
@@ -166,14 +164,14 @@ class _Online:
             self._send(root, Assignment(-1, 0, 0, 0, nothing))
 
     def _oldest(self, root: int) -> np.void | None:
-        """The oldest message of a group with this root."""
+        """The oldest message of a group with this root; what it asks for is noted."""
         receiver = self._lines.messages.receivers[root]
         while (place := receiver.peek()) is not None:
             message = record(place, self._lines.message)
+            self._asked = max(self._asked, int(message["asked"]))
             if message["lane"] >= 0:
                 return message
-            self._asked = max(self._asked, int(message["asked"]))  # it was sent to tell this
-            receiver.drop()
+            receiver.drop()  # that was all it had to tell
         return None
 
     def _took(self, root: int, lane: int, simulation: int, step: int) -> None:
@@ -219,7 +217,10 @@ class InOrder(_Online):
     def peek(self) -> np.void | None:
         if self._turn is None:
             return None
-        return self._oldest(self._roles.root_of(self._turn.lane))
+        message = self._oldest(self._roles.root_of(self._turn.lane))
+        if message is None:
+            self._alarm.check()
+        return message
 
     def drop(self) -> None:
         assert self._turn is not None
@@ -234,6 +235,7 @@ class AnyOrder(_Online):
     def __init__(self, lanes: Sequence[int], *online: Any) -> None:
         super().__init__(*online)
         self._roots = deque(self._roles.root_of(lane) for lane in lanes)  # the first is next
+        self._groups = sorted({self._roles.who(lane) for lane in lanes})
         self._message: np.void | None = None
 
     @property
@@ -242,8 +244,7 @@ class AnyOrder(_Online):
 
     @property
     def late(self) -> str:
-        groups = sorted({self._roles.who(lane) for lane in range(len(self._roles.groups))})
-        return f"a step of {' or '.join(groups)}"
+        return f"a step of {' or '.join(self._groups)}"
 
     def peek(self) -> np.void | None:
         for _ in range(len(self._roots)):
@@ -252,6 +253,8 @@ class AnyOrder(_Online):
             self._message = self._oldest(self._roots[0])
             if self._message is None:
                 self._roots.rotate(-1)
+        if self._message is None:
+            self._alarm.check()
         return self._message
 
     def drop(self) -> None:

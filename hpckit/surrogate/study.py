@@ -12,12 +12,13 @@ from typing import Any
 from hpckit.errors import HpckitError, same, together
 from hpckit.surrogate.buffers import Epochs
 from hpckit.surrogate.checks import check_plan, sampler_of
+from hpckit.surrogate.offline import Recorder, recorded
 from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.result import Result, result
-from hpckit.surrogate.roles import split
+from hpckit.surrogate.roles import share_out
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.sources import Source
-from hpckit.surrogate.trainer import Recorder, Trainer, recorded
+from hpckit.surrogate.trainer import Trainer
 from hpckit.surrogate.training import Training
 
 
@@ -77,7 +78,7 @@ class Study(Plan):
             check_plan(self)
             self.sampler = sampler_of(self.sampler)
         same(self.comm, "the study", self.identity())
-        self.roles = split(self.comm, self.trainers, self.group)
+        self.roles = share_out(self.comm, self.trainers, self.group)
         with together(self.comm):
             self.roles.check_lanes(self.lanes)
 

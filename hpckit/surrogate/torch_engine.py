@@ -149,6 +149,7 @@ class TorchEngine(TorchPredictor):
                 "optimizer": self._optimizer.state_dict(),
                 "scheduler": self._scheduler and self._scheduler.state_dict(),
                 "outer": self._outer and self._outer.state(),
+                "gradients": self._gradients and self._gradients.state(),
                 "random": random_state(),
             }
         )
@@ -165,6 +166,8 @@ class TorchEngine(TorchPredictor):
             self._scheduler.load_state_dict(saved["scheduler"])
         if self._outer:
             self._outer.restore(saved["outer"])
+        if self._gradients:
+            self._gradients.restore(saved["gradients"])
         self._steps = saved["steps"]
         set_random_state(saved["random"])
 

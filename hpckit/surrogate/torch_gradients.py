@@ -1,15 +1,17 @@
 """Sums of gradients over trainers, begun in the backward pass while others are still computed.
 
 Parameters are taken in reverse, the order in which a backward pass gives gradients, and divided
-into buckets of about as many bytes. A bucket is one array that the ranks of a node share; the
-gradients of its parameters are views of it, so that nothing is copied. When the last of them is
-there the bucket's allreduce starts, always in the order of the buckets.
+into buckets of about as many bytes. A bucket is one array that the ranks of a node share. A
+gradient that is complete is copied there, and is a view of it from then on; when the last of a
+bucket is there, its allreduce starts, always in the order of the buckets.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ _NUMBERS = {  # dtypes of parameters, and of the numbers in their gradients
     torch.complex64: np.float32,
     torch.complex128: np.float64,
 }
+_BETWEEN_NODES = 1 << 20  # bytes of a bucket: some are under way while others are computed
 _LAYERWISE = "layerwise:"
 _LOOKS = 10  # gradients by which layers are judged
 _AGAIN = 500  # steps after which they are judged again
@@ -51,8 +54,8 @@ def check_parameters(parameters: Sequence[torch.Tensor]) -> None:
 class Gradients:
     """The sums of all gradients over all trainers (constructing is collective).
 
-    parameters : whose `grad` is a view of a bucket from now on
-    bucket : bytes
+    parameters : whose `grad` is a view of a bucket after the backward pass
+    bucket : bytes; None: everything at once on one node, where ranks move bytes themselves
     compress : as in `hpckit.surrogate.engine.Options`
     """
 
@@ -60,57 +63,71 @@ class Gradients:
         self,
         comm: MPI.Intracomm,
         parameters: Sequence[torch.Tensor],
-        bucket: int,
+        bucket: int | None,
         compress: str | None,
         deadline: float | None,
     ) -> None:
+        one_node = Channel.of(comm).one_node
         with together(comm):
             check_parameters(parameters)
+            size = bucket or (sys.maxsize if one_node else _BETWEEN_NODES)
             alone = (compress or "").startswith(("powersgd:", _LAYERWISE))  # they take matrices
-            members = _divided([*reversed(parameters)], 1 if alone else bucket)
+            members = _divided([*reversed(parameters)], 1 if alone else size)
             how = _Compressions(compress)
         self._buckets = [_Bucket(comm, each, how.first, deadline) for each in members]
         self._how = how.bound(comm, self._buckets)
-        for index, one in enumerate(self._buckets):
-            for parameter, view in zip(one.parameters, one.views, strict=True):
-                come = partial(self._come, index, view)
+        for bucket in self._buckets:
+            for index, parameter in enumerate(bucket.parameters):
+                come = partial(self._come, bucket, index)
                 parameter.register_post_accumulate_grad_hook(come)  # type: ignore[attr-defined]
         self._next = 0
+        self._saved: Any = None
+
+    def state(self) -> Any:
+        """What the next sums depend on, beside gradients; for pickle."""
+        memories = [[each.copy() for each in bucket.plan.memory()] for bucket in self._buckets]
+        return [bucket.how for bucket in self._buckets], memories, self._how.state()
+
+    def restore(self, state: Any) -> None:
+        """The next sum goes on from there."""
+        self._saved = state  # making plans is collective, and so is the next step
+
+    def _go_on(self) -> None:
+        hows, memories, of_choice = self._saved
+        self._saved = None
+        self._how.restore(of_choice)
+        for bucket, how, memory in zip(self._buckets, hows, memories, strict=True):
+            if how != bucket.how:
+                bucket.sum_by(how)
+            for own, saved in zip(bucket.plan.memory(), memory, strict=True):
+                own[:] = saved
 
     def begin(self) -> None:
         """Before the backward pass."""
+        if self._saved:
+            self._go_on()
         for bucket in self._buckets:
             bucket.empty()
         self._next = 0
 
     def wait(self) -> None:
-        """All gradients are sums over all trainers; without a backward pass it adds zeros."""
+        """All gradients are sums over all trainers; those that did not come count as zeros."""
         for bucket in self._buckets[self._next :]:
+            bucket.fill()
             bucket.plan.start()
         self._next = len(self._buckets)
         for bucket in self._buckets:
             bucket.plan.wait()
         self._how.look()
 
-    def _come(self, index: int, view: torch.Tensor, parameter: torch.Tensor) -> None:
+    def _come(self, bucket: _Bucket, index: int, parameter: torch.Tensor) -> None:
         """A gradient is complete."""
-        grad = parameter.grad
-        if grad is None or grad.data_ptr() != view.data_ptr():  # by the user's zero_grad()
-            _take(grad, view)
-            parameter.grad = view
-        self._buckets[index].missing -= 1
-        for bucket in self._buckets[: self._next]:
-            bucket.plan.poll()
+        bucket.take(index)
+        for started in self._buckets[: self._next]:
+            started.plan.poll()
         while self._next < len(self._buckets) and not self._buckets[self._next].missing:
             self._buckets[self._next].plan.start()
             self._next += 1
-
-
-def _take(grad: torch.Tensor | None, view: torch.Tensor) -> None:
-    if grad is not None and grad.is_sparse:
-        raise ConfigError("sparse gradients cannot be summed: use sparse=False in the embedding")
-    if grad is not None:
-        view.add_(grad)
 
 
 class _Bucket:
@@ -137,25 +154,41 @@ class _Bucket:
         self._comm = comm
         self._deadline = deadline
         self.sum_by(how)
-        self.missing = 0
+        self.missing: set[int] = set()
 
     def sum_by(self, how: Compression | None) -> None:
         """By this compression, where it takes such an array; None: in full (collective)."""
         array = self.array if self.matrix is None else self.matrix
-        if how is not None and not _takes(how, array):
-            how = None
+        self.how = how if how is not None and _takes(how, array) else None
         self.plan = Allreduce(
             self._comm,
             array,
-            algorithm=how or in_rank_order(self._comm),
+            algorithm=self.how or in_rank_order(self._comm),
             deadline=self._deadline,
         )
 
     def empty(self) -> None:
-        self.array.fill(0)
-        self.missing = len(self.parameters)
-        for parameter, view in zip(self.parameters, self.views, strict=True):
-            parameter.grad = view
+        """No gradient has come."""
+        self.missing = set(range(len(self.parameters)))
+        for parameter in self.parameters:
+            parameter.grad = None  # else autograd would add to what is there
+
+    def take(self, index: int) -> None:
+        """This gradient has come."""
+        parameter, view = self.parameters[index], self.views[index]
+        if parameter.grad is None or parameter.grad.is_sparse:
+            raise ConfigError(
+                "gradients that are sparse cannot be summed: use sparse=False in the embedding"
+            )
+        view.copy_(parameter.grad)
+        parameter.grad = view
+        self.missing.discard(index)
+
+    def fill(self) -> None:
+        """What has not come is 0."""
+        for index in self.missing:
+            self.views[index].zero_()
+            self.parameters[index].grad = self.views[index]
 
 
 def _takes(how: Compression, array: np.ndarray) -> bool:
@@ -212,6 +245,16 @@ class _Compressions:
             candidates = [PowerSGD(each) for each in ranks]
             self._layerwise = LayerWise(comm, layers, candidates, self._uniform)
         return self
+
+    def state(self) -> Any:
+        """Steps until now, and what was measured since the last choice."""
+        return self._steps, self._layerwise and self._layerwise.state()
+
+    def restore(self, state: Any) -> None:
+        """Go on from there."""
+        self._steps, measured = state
+        if self._layerwise:
+            self._layerwise.restore(measured)
 
     def look(self) -> None:
         """At the gradients of a step; after some, choose (collective)."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from hpckit.errors import Checkpointed, together
 from hpckit.io.checkpoint_folder import set_aside
 from hpckit.surrogate import engine, space, views
 from hpckit.surrogate.agreement import Agreement
-from hpckit.surrogate.engine import Options, Shapes
+from hpckit.surrogate.engine import Shapes
 from hpckit.surrogate.intake import Intake
 from hpckit.surrogate.ledger import Progress
 from hpckit.surrogate.normaliser import Normaliser
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.sources import Source
-    from hpckit.surrogate.space import Sampler
 
 
 class Trainer:
@@ -113,7 +110,6 @@ class Trainer:
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
         plan, training = self._plan, self.training
-        training.engine.finish()
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
@@ -143,58 +139,6 @@ class Trainer:
         )
 
 
-class Recorder:
-    """A trainer that trains nothing: it records what its solvers solve.
-
-    resume : what is whole on the tape already is not solved again
-    """
-
-    def __init__(self, plan: Plan, running: Running, tape: Any, resume: bool) -> None:
-        self._plan = plan
-        self._running = running
-        self._tape = Tape.create(tape, plan.roles.team, plan.solver, resume)
-        there = Tape.open(tape)
-        self._whole = [
-            number
-            for number in sorted(there.validation + there.simulations)
-            if max(number, -1 - number) % plan.trainers == plan.trainer
-        ]
-
-    def work(self, source: Callable[..., Source]) -> Report:
-        """Record until nothing more comes."""
-        plan, running = self._plan, self._running
-        progress = Progress(plan.solver.steps, plan.trainers)
-        progress.restore({"whole": [[number] * 2 for number in self._whole], "open": []})
-        from_solvers = source(plan.bound_sampler(), progress)
-        lanes = [0] * plan.lanes
-        running.clock.turn("receiving")
-        while not from_solvers.over:
-            message = from_solvers.peek()
-            if message is None:
-                running.wait_for(from_solvers)
-                continue
-            progress.take(int(message["simulation"]), int(message["step"]))
-            self._tape.write(message)
-            lanes[message["lane"]] += 1
-            from_solvers.drop()
-        from_solvers.close()
-        self._tape.close()
-        return Report("trainer", steps=lanes)
-
-
-def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
-    """What makes a trainer's source of a tape."""
-    tape = Tape.open(path)
-    tape.check(plan.solver)
-    simulations = tape.first(plan.simulations)
-
-    def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        received = progress.received
-        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation, received)
-
-    return source
-
-
 def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
     me, team, solver = plan.trainer, plan.roles.team, plan.solver
@@ -222,10 +166,10 @@ def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
         normaliser=Normaliser(view.scalars, view.history, fields, plan.ranges),
         engine=engine.make(
             plan.model,
-            Shapes(view.scalars, view.history, shapes),
+            Shapes(view.scalars, view.history, shapes, (*solver.space.names, "time")),
             team,
             plan.seed,
-            replace(plan.options or Options(), deadline=plan.deadline),
+            plan.options,
         ),
         sampler=plan.bound_sampler(),
         batch=plan.batch,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +16,25 @@ from hpckit.surrogate.clock import Clock
 from hpckit.surrogate.engine import Engine
 from hpckit.surrogate.intake import Intake
 from hpckit.surrogate.normaliser import Normaliser
-from hpckit.surrogate.result import History
 from hpckit.surrogate.space import Sampler
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from hpckit.surrogate.sources import Source
+    from hpckit.surrogate.validation import Score
+
+
+@dataclass
+class History:
+    """What became of a surrogate while it was trained.
+
+    losses : mean squared error of each gradient step's samples before it, in normalised units
+    scores : of the validation samples, now and then
+    """
+
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    scores: list[Score] = field(default_factory=list)
 
 
 class Training:

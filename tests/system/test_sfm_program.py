@@ -67,6 +67,19 @@ def test_stopped_for_time_and_resumed(mpirun, tmp_path):
     done = mpirun(2, *PROGRAM, *case)
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "r/model").exists()
+    assert "nothing was left to do" not in done.stdout
+
+
+def test_a_finished_run_says_so_and_its_checkpoint_is_no_matter(mpirun, tmp_path):
+    case = (*SMALL, "--output", tmp_path / "r")
+    first = mpirun(2, *PROGRAM, *case, "--json")
+    assert first.returncode == 0, first.stdout
+    again = mpirun(2, *PROGRAM, *case, "--resume", "--json")
+    assert again.returncode == 0, again.stdout
+    assert "nothing was left to do" in again.stdout
+    assert _results(again)["cost"] == _results(first)["cost"]
+    over = mpirun(1, *PROGRAM, *case)
+    assert over.returncode == 0 and "starts over" not in over.stdout, over.stdout
 
 
 def test_words_are_task_input_and_target(mpirun, tmp_path):

@@ -125,7 +125,8 @@ def test_waves_against_a_sum_over_waves():
                 turn = np.exp(2j * np.pi * (k * rows + j * columns))
                 expected += (1 if j == 0 else 2) * (out[:, None, None] * turn).real
     # Of wave 0 of the last dimension the inverse transform takes the part that is real everywhere.
-    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-5)
+    given = layer(x.movedim(1, -1))[0].movedim(-1, 0)
+    np.testing.assert_allclose(given.detach().numpy(), expected, atol=1e-5)
 
 
 def test_in_bfloat16_transforms_are_of_float32():
@@ -162,6 +163,19 @@ def test_noise_is_of_the_training_only():
 def test_what_a_network_is_not_for(comm, name, shapes, says):
     with pytest.raises(ConfigError, match=says):
         make(name, shapes, comm)
+
+
+@pytest.mark.parametrize("name", ["fno", "conv"])
+def test_scalars_that_do_not_count(name):
+    shapes = Shapes(3, 1, {"u": (16,)}, ("a", "b", "time"))
+    sizes = {"width": 4, "scalars": ("time", "b")}
+    engine = make(name, shapes, MPI.COMM_SELF, 0, Options(sizes=sizes))
+    x = np.ones((3, 19), np.float32)
+    x[1, 0], x[2, 1] = 5, 5
+    base, without, counts = engine.predict(x)
+    assert (without == base).all() and (counts != base).any()
+    with pytest.raises(ConfigError, match="among a, b, time"):
+        make(name, shapes, MPI.COMM_SELF, 0, Options(sizes={"scalars": ("c",)}))
 
 
 @pytest.mark.mpi

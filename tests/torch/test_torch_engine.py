@@ -162,7 +162,7 @@ def momentum(parameters):
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
 
-@pytest.mark.parametrize("at", [1, 5])
+@pytest.mark.parametrize("at", [5, 11])
 @pytest.mark.parametrize(
     "options",
     [
@@ -172,11 +172,17 @@ def momentum(parameters):
         Options(local={"tau": 2}),
         Options(local={"tau": 3, "momentum": 0.5}),
         Options(local={"tau": 2, "overlap": False}),
+        Options(compress="int8"),
+        Options(compress="topk:0.2"),
+        Options(compress="layerwise:1"),
     ],
-    ids=["adam", "cosine", "plateau", "local", "momentum", "averaging"],
+    ids=[
+        *("adam", "cosine", "plateau", "local", "momentum", "averaging"),
+        *("int8", "topk", "layerwise"),
+    ],
 )
 def test_restored_equals_uninterrupted(comm, options, at):
-    data = [*batches(9, comm.rank)]
+    data = [*batches(14, comm.rank)]
     whole = make(net, SHAPES, comm, 0, options)
     expected = train(whole, data)
     first = make(net, SHAPES, comm, 0, options)

@@ -91,7 +91,8 @@ class Config(msgspec.Struct):
         note("points behind their camera: their residual counts, is zero, or they are left out"),
     ] = None
     solver: Annotated[
-        str, note("of the reduced system: auto, dense, sparse, pcg; docs/sfm.md says which when")
+        str,
+        note("of the reduced system: auto, dense, sparse, two_level, pcg, petsc; see docs/sfm.md"),
     ] = "auto"
     loss: Annotated[
         Literal["none", "huber", "cauchy", "soft_l1"], note("what makes outliers count less")
@@ -101,7 +102,7 @@ class Config(msgspec.Struct):
         tuple[Fixed, ...],
         note("what stays as it is; principal points do so by default, except in BAL"),
     ] = ("principal_point",)
-    max_iterations: Annotated[int, note("of Levenberg-Marquardt", ge=0)] = 50
+    max_iterations: Annotated[int, note("of Levenberg-Marquardt", ge=0)] = 100
     ftol: Annotated[
         float, note("end when an iteration lowers the cost by less than this part", ge=0)
     ] = 1e-6

@@ -122,7 +122,7 @@ def _adjustment(config: Config, counts: Counts, ranks: int) -> dict[str, str]:
     own = system(shape)
     name, why = config.solver, "as asked for"
     if name == "auto":
-        name, why = expect(shape, available() - own)
+        name, why, *_ = expect(shape, available() - own)
     elif name not in SOLVERS:
         raise ConfigError(f"solver {name!r}: give {', '.join(SOLVERS)} or auto")
     data, solver = _data(counts, ranks), SOLVERS[name].memory(shape)

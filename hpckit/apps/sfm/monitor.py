@@ -25,11 +25,13 @@ class Monitor:
     """A callback of `bundle_adjust`; collective, for all ranks call it after each iteration.
 
     until : when to stop at the latest, in seconds of `time.monotonic`
+    heard : whether there was any iteration
     stopped : what to raise when all is saved, where the solve was asked to stop
     """
 
     def __init__(self, comm: MPI.Intracomm, stop: StopSignal, until: float = math.inf) -> None:
         self.stopped: Checkpointed | None = None
+        self.heard = False
         self._comm, self._done = comm, 0
         self._loop = Loop(comm, [], stop=stop, stopped=self._told, until=until, interval=0.0)
         say(comm, _HEADER)
@@ -37,6 +39,7 @@ class Monitor:
     def __call__(self, iteration: Iteration) -> bool:
         """Tell of it; True where one rank was asked to stop, or time is over."""
         say(self._comm, line(iteration))
+        self.heard = True
         self._done = iteration.number
         try:
             self._loop.advance()

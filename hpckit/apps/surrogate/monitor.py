@@ -51,7 +51,7 @@ class Monitor:
             self.before = training.done - 1
             self._loop = self._begin(study, training)
             return
-        self._stop.obey(training.source.wish())
+        self._stop.obey(study.wish())
         self._loop.advance()
 
     def _begin(self, study: Study, training: Training) -> Loop:

@@ -12,25 +12,23 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.channel import Channel
 from hpckit.errors import ConfigError, check_comm, same, together
 from hpckit.log import get_logger
-from hpckit.machine.memory import available
+from hpckit.sfm.bundle.ambiguity import ambiguities
 from hpckit.sfm.bundle.fixing import Free, free
 from hpckit.sfm.bundle.frame import Frame, frame
 from hpckit.sfm.bundle.levenberg_marquardt import Clock, LevenbergMarquardt, Limits, Progress
 from hpckit.sfm.bundle.priors import Prior, Priors
 from hpckit.sfm.bundle.problem import Problem, problem
-from hpckit.sfm.bundle.result import TERMINATIONS, Iteration, Result
-from hpckit.sfm.bundle.saving import Saving
+from hpckit.sfm.bundle.result import FINISHED, TERMINATIONS, Iteration, Result
+from hpckit.sfm.bundle.saving import Saved, Saving
 from hpckit.sfm.bundle.solvers import SOLVERS
-from hpckit.sfm.bundle.solvers.auto import choose
+from hpckit.sfm.bundle.solvers.auto import Choice, Chosen, select
 from hpckit.sfm.bundle.state import State
 from hpckit.sfm.bundle.survey import Survey, survey
-from hpckit.sfm.bundle.system import ReducedSystem, memory_of, shape_of
+from hpckit.sfm.bundle.system import ReducedSystem
 from hpckit.sfm.losses import Loss, robust
 from hpckit.sfm.reconstruction import Reconstruction
-from hpckit.units import amount
 
 _BEHIND = ("keep", "zero", "drop")
 _SIDES = ("points", "poses")
@@ -46,7 +44,7 @@ def bundle_adjust(
     priors: Sequence[Prior] = (),
     behind: str | None = None,
     eliminate: str = "auto",
-    max_iterations: int = 50,
+    max_iterations: int = 100,
     ftol: float = 1e-6,
     gtol: float = 0.0,
     radius: float = 1e4,
@@ -113,12 +111,19 @@ def bundle_adjust(
     if reason := _nothing_to_do(comm, surveyed, posed):
         return _unsolved(reason, surveyed, side)
     with clock.part("prepare"):
-        name, why, memory = _solver(comm, posed, solver)
+        saving = _saving(checkpoint, comm, posed, given, surveyed) if checkpoint else None
+        begun = saving.load(posed.start) if saving and resume and saving.exists() else None
+        before = begun.solver if begun else ""
+        choice = select(comm, posed, solver, before, reproducible)
+    space = begun.frame if begun else space
     job = _Solve(reconstruction, given, masks, surveyed, posed, space, clock, callback)
-    saving = _saving(checkpoint, comm, posed, given, surveyed) if checkpoint else None
-    final, termination, loop = job.run(name, saving, resume)
+    final, termination, loop = job.run(choice, saving, begun)
     with clock.part("finish"):
         rms = job.finish(final)
+        warnings = ambiguities(reconstruction, surveyed, bool(priors) or _is_fixed(comm, masks))
+    if comm.rank == 0:
+        for sentence in warnings:
+            _log.warning("%s", sentence)
     return Result(
         loop.history[-1].cost,
         loop.history[0].cost,
@@ -127,12 +132,13 @@ def bundle_adjust(
         TERMINATIONS[termination],
         surveyed.total,
         side,
-        name,
-        why,
+        job.solution.solver,
+        job.solution.why,
         surveyed.dropped,
         loop.history,
         dict(clock.seconds),
-        memory,
+        choice.memory,
+        warnings,
     )
 
 
@@ -188,19 +194,25 @@ class _Solve:
     callback: Callable[[Iteration], object] | None
 
     def run(
-        self, solver: str, saving: Saving | None, resume: bool
+        self, choice: Choice, saving: Saving | None, begun: Saved | None
     ) -> tuple[State, str, LevenbergMarquardt]:
         """The last state, why it ended, and the loop with its history (collective)."""
-        start, progress, history = self.posed.start, Progress(math.nan, self.given.radius), []
-        if saving and resume and saving.exists():
-            start, progress, history, self.space = saving.load(start)
-        comm, images = self.reconstruction.comm, self.reconstruction.images
+        comm, images, given = self.reconstruction.comm, self.reconstruction.images, self.given
+        start, progress, history = self.posed.start, Progress(math.nan, given.radius), []
+        if begun:
+            start, progress, history = begun.state, begun.progress, begun.history
         with self.clock.part("prepare"):
             with together(comm):
-                priors = Priors(comm, self.given.priors, images, self.space)
-            self._system = self._new_system(priors if self.given.priors else None)
-            solution = SOLVERS[solver].bind(self._system)
-        loop = LevenbergMarquardt(self._system, self.posed, solution, self.clock, history)
+                priors = Priors(comm, given.priors, images, self.space)
+            self._system = self._new_system(priors if given.priors else None)
+            self.solution = Chosen(self._system, choice)
+        loop = LevenbergMarquardt(self._system, self.posed, self.solution, self.clock, history)
+        every, known = given.checkpoint_every, progress.done
+
+        def save(state: State, finished: bool) -> None:
+            if saving:
+                saved = Saved(state, progress, loop.history, self.space, self.solution.solver)
+                saving.save(saved, finished)
 
         def tell(iteration: Iteration, state: State, progress: Progress) -> bool:
             stop, number = False, iteration.number
@@ -208,13 +220,14 @@ class _Solve:
                 with together(comm):
                     stop = self.callback(iteration) is True
                 stop = comm.allreduce(stop, MPI.LOR)
-            if saving and number and number % self.given.checkpoint_every == 0:
-                saving.save(state, progress, loop.history, self.space)
+            if number and number % every == 0:
+                save(state, finished=False)
             return stop
 
-        final, termination = loop.run(start, progress, self.given.limits, tell)
-        if saving and progress.done % self.given.checkpoint_every:
-            saving.save(final, progress, loop.history, self.space)
+        final, termination = loop.run(start, progress, given.limits, tell)
+        finished = termination in FINISHED
+        if progress.done > known and (finished or progress.done % every):
+            save(final, finished)
         return final, termination, loop
 
     def finish(self, final: State) -> float:
@@ -247,6 +260,11 @@ class _Solve:
             priors=priors,
             reproducible=self.given.reproducible,
         )
+
+
+def _is_fixed(comm: MPI.Intracomm, masks: Free) -> bool:
+    """Whether any pose or point is (collective)."""
+    return not masks.poses.all() or comm.allreduce(bool(not masks.points.all()), MPI.LOR)
 
 
 def _moves(masks: Free) -> bool:
@@ -290,40 +308,6 @@ def _unsolved(reason: str, surveyed: Survey, side: str) -> Result:
         message,
         surveyed.dropped,
     )
-
-
-def _solver(comm: MPI.Intracomm, posed: Problem, wanted: str) -> tuple[str, str, int]:
-    """The solver's name, why, and the bytes of this rank; said before they are allocated."""
-    shape = shape_of(comm, posed)
-    mine = memory_of(posed)
-    room = comm.allreduce(available() / Channel.of(comm).node.comm.size, MPI.MIN)
-    most, everyone = comm.allreduce(mine, MPI.MAX), comm.allreduce(mine)
-    if wanted == "auto":
-        name, why = choose(comm, posed, shape, room - most)
-    else:
-        name, why = wanted, "as asked for"
-        if fault := SOLVERS[name].possible(shape):
-            raise ConfigError(f"solver {name}: {fault}; use another, or auto")
-    extra = SOLVERS[name].memory(shape)
-    if comm.rank == 0:
-        _log.info(
-            "bundle adjustment of %d observations, %d unknowns and %d eliminated blocks: about %s "
-            "of memory, and %s a rank for solver %s (%s)",
-            shape.observations,
-            shape.size,
-            shape.eliminated,
-            amount(everyone),
-            amount(extra),
-            name,
-            why,
-        )
-    if most + extra > room:
-        raise ConfigError(
-            f"solver {name} needs about {amount(most + extra)} on a rank, of "
-            f"{amount(room)} that are left: use more nodes"
-            + ("" if name == "pcg" else ", or solver pcg")
-        )
-    return name, why, mine + extra
 
 
 def _saving(

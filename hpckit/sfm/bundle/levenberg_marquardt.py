@@ -100,8 +100,10 @@ class LevenbergMarquardt:
         tell : what to call after each iteration, and whether to stop
         """
         with self._clock.part("linearise"):
-            progress.cost = self._system.linearise(state)
+            cost = self._system.linearise(state)
             gradient = self._system.largest_gradient()
+        if not self.history:  # else it was summed in another order, and its last bits are known
+            progress.cost = cost
         if not math.isfinite(progress.cost):
             raise ConfigError(
                 f"the cost at the start is {progress.cost}: a point lies in the plane of an image "
@@ -115,6 +117,8 @@ class LevenbergMarquardt:
             )
             if tell(self.history[-1], state, progress):
                 return state, "stopped"
+        elif self._stood_still(limits):
+            return state, "converged_f"
         while True:
             if gradient <= limits.gtol or progress.cost == 0:
                 return state, "converged_g" if progress.cost else "converged_f"
@@ -184,6 +188,13 @@ class LevenbergMarquardt:
             trial = state.moved(problem.layout, found[0], step, problem.mine, problem.camera)
             cost = system.cost(trial)
         return trial, cost if np.isfinite(cost) else math.inf, model, found[1]
+
+    def _stood_still(self, limits: Limits) -> bool:
+        """Whether a solve that is resumed had converged."""
+        if len(self.history) < 2:
+            return False
+        before, last = self.history[-2:]
+        return abs(last.change) <= limits.ftol * before.cost
 
     def _seconds(self) -> float:
         return self._before + self._clock.now()

@@ -16,6 +16,7 @@ TERMINATIONS = {
     "no_residuals": "nothing is observed that could be adjusted",
     "all_fixed": "everything is fixed",
 }
+FINISHED = ("converged_f", "converged_g", "radius")  # those after which nothing is left to do
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Result:
     rms_px : sqrt(sum |r|^2 / observations) at the end, of the plain residuals
     termination : one of `TERMINATIONS`; message : the same in a sentence
     eliminated : "points" or "poses"
-    solver : the one that was used; why : half a sentence
+    solver : the one that was used, in the end; why : half a sentence
+    warnings : what the images leave open, in a sentence each; the log says it too
     memory : bytes of this rank, as estimated before the solve
     seconds : by part of the solve
 
@@ -64,6 +66,7 @@ class Result:
     history: list[Iteration] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     memory: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def converged(self) -> bool:

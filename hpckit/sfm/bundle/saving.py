@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
@@ -18,6 +18,16 @@ from hpckit.sfm.bundle.problem import Problem
 from hpckit.sfm.bundle.result import Iteration
 from hpckit.sfm.bundle.state import State, state
 from hpckit.sfm.bundle.table import recut
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: State
+    progress: Progress
+    history: list[Iteration]
+    frame: Frame
+    solver: str
 
 
 class Saving:
@@ -45,17 +55,19 @@ class Saving:
         """Whether there is anything to resume."""
         return self._checkpoint.exists()
 
-    def save(self, of: State, progress: Progress, history: list[Iteration], frame: Frame) -> None:
-        """Keep where the solve is."""
+    def save(self, what: Saved, finished: bool = False) -> None:
+        """Keep where the solve is; `finished`: nothing is left to do."""
         extra = {
+            "finished": finished,
+            "solver": what.solver,
             "identity": self._identity,
-            "progress": _texts(asdict(progress)),
-            "history": [_texts(asdict(iteration)) for iteration in history],
-            "frame": [float(x).hex() for x in (*frame.centre, frame.scale)],
+            "progress": _texts(asdict(what.progress)),
+            "history": [_texts(asdict(iteration)) for iteration in what.history],
+            "frame": [float(x).hex() for x in (*what.frame.centre, what.frame.scale)],
         }
-        self._checkpoint.save(progress.done, 0.0, self._arrays(of), extra)
+        self._checkpoint.save(what.progress.done, 0.0, self._arrays(what.state), extra)
 
-    def load(self, like: State) -> tuple[State, Progress, list[Iteration], Frame]:
+    def load(self, like: State) -> Saved:
         """Where it was; `ConfigError` where the checkpoint is of another problem."""
         arrays: dict[str, Any] = {
             name: None if self._rules[name] == "rows" else np.array(array)
@@ -73,12 +85,8 @@ class Saving:
         numbers = [float.fromhex(text) for text in extra["frame"]]
         progress = Progress(**_numbers(extra["progress"]))
         history = [Iteration(**_numbers(each)) for each in extra["history"]]
-        return (
-            self._state(like, arrays),
-            progress,
-            history,
-            Frame(np.array(numbers[:3]), numbers[3]),
-        )
+        place = Frame(np.array(numbers[:3]), numbers[3])
+        return Saved(self._state(like, arrays), progress, history, place, extra["solver"])
 
     def _cut(self, rows: np.ndarray) -> np.ndarray:
         """Even blocks of rows, cut as the eliminated blocks are."""

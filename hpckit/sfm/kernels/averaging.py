@@ -117,60 +117,77 @@ def coarse(m, edges, weight, cluster, n, matrix):
                 matrix[b * n + a] -= w
 
 
-@export("void(i8, f8*, f8*, f8*)")
-def dots(n, x, y, out):
-    """Dot products of the three columns."""
+@njit(inline="always")
+def _quotient(a, b):
+    return a / b if b > 0.0 else 0.0
+
+
+@export("i8(i8, f8*, f8*, f8*, f8*, i8*, i8, f8*, f8*, f8*, f8*, f8)")
+def iterate(n, x, r, p, y, cluster, pieces, inverse, diagonal, sums, scalars, limit):
+    """An iteration of conjugate gradients, three columns apart: x, r and the direction p, when
+    y = L p is known; whether all are good enough. All zero but r: the first direction.
+
+    What preconditions is z = r / diagonal + Z inverse Z^T r, where Z^T sums over pieces; `sums` has
+    room for two numbers of each piece and column. y becomes z. scalars[0:3] become r^T z, and [3:6]
+    are those of the first time, of which `limit` is good enough.
+    """
     a = b = c = 0.0
-    for i in range(n):
-        a += x[3 * i] * y[3 * i]
-        b += x[3 * i + 1] * y[3 * i + 1]
-        c += x[3 * i + 2] * y[3 * i + 2]
-    out[0], out[1], out[2] = a, b, c
-
-
-@export("void(i8, f8*, f8*, f8*, f8*, f8*, i8*, i8, f8*)")
-def advance(n, alpha, p, product, x, r, cluster, pieces, sums):
-    """x += alpha p and r -= alpha product; then sums = Z^T r, of each piece."""
-    for k in range(3 * pieces):
+    for k in range(0, 3 * n, 3):
+        a += p[k] * y[k]
+        b += p[k + 1] * y[k + 1]
+        c += p[k + 2] * y[k + 2]
+    a, b, c = _quotient(scalars[0], a), _quotient(scalars[1], b), _quotient(scalars[2], c)
+    for k in range(6 * pieces):
         sums[k] = 0.0
-    a, b, c = alpha[0], alpha[1], alpha[2]
     for i in range(n):
-        k = 3 * i
+        k, at = 3 * i, 3 * cluster[i]
+        r0, r1, r2 = r[k] - a * y[k], r[k + 1] - b * y[k + 1], r[k + 2] - c * y[k + 2]
+        r[k], r[k + 1], r[k + 2] = r0, r1, r2
         x[k] += a * p[k]
         x[k + 1] += b * p[k + 1]
         x[k + 2] += c * p[k + 2]
-        r[k] -= a * product[k]
-        r[k + 1] -= b * product[k + 1]
-        r[k + 2] -= c * product[k + 2]
-        at = 3 * cluster[i]
         if at >= 0:
-            sums[at] += r[k]
-            sums[at + 1] += r[k + 1]
-            sums[at + 2] += r[k + 2]
-
-
-@export("void(i8, f8*, f8*, i8*, f8*, f8*, f8*)")
-def precondition(n, r, diagonal, cluster, correction, z, out):
-    """z = r / diagonal + Z correction, and the dot products of r and z."""
-    out[0] = out[1] = out[2] = 0.0
+            sums[at] += r0
+            sums[at + 1] += r1
+            sums[at + 2] += r2
+    _spread(pieces, inverse, sums)
+    a = b = c = 0.0
     for i in range(n):
-        inverse, at = 1.0 / diagonal[i] if diagonal[i] > 0.0 else 0.0, 3 * cluster[i]
-        for c in range(3):
-            value = inverse * r[3 * i + c]
-            if at >= 0:
-                value += correction[at + c]
-            z[3 * i + c] = value
-            out[c] += value * r[3 * i + c]
+        k, at = 3 * i, 3 * (pieces + cluster[i])
+        scale = _quotient(1.0, diagonal[i])
+        z0, z1, z2 = scale * r[k], scale * r[k + 1], scale * r[k + 2]
+        if cluster[i] >= 0:
+            z0, z1, z2 = z0 + sums[at], z1 + sums[at + 1], z2 + sums[at + 2]
+        y[k], y[k + 1], y[k + 2] = z0, z1, z2
+        a += z0 * r[k]
+        b += z1 * r[k + 1]
+        c += z2 * r[k + 2]
+    before0, before1, before2 = scalars[0], scalars[1], scalars[2]
+    scalars[0], scalars[1], scalars[2] = a, b, c
+    good = types.int64(1)
+    for column in range(3):
+        if scalars[3 + column] == 0.0:
+            scalars[3 + column] = scalars[column]
+        if scalars[column] > limit * scalars[3 + column]:
+            good = 0
+    a, b, c = _quotient(a, before0), _quotient(b, before1), _quotient(c, before2)
+    for k in range(0, 3 * n, 3):
+        p[k] = y[k] + a * p[k]
+        p[k + 1] = y[k + 1] + b * p[k + 1]
+        p[k + 2] = y[k + 2] + c * p[k + 2]
+    return good
 
 
-@export("void(i8, f8*, f8*, f8*)")
-def turn(n, beta, z, p):
-    """p = z + beta p."""
-    a, b, c = beta[0], beta[1], beta[2]
-    for i in range(n):
-        p[3 * i] = z[3 * i] + a * p[3 * i]
-        p[3 * i + 1] = z[3 * i + 1] + b * p[3 * i + 1]
-        p[3 * i + 2] = z[3 * i + 2] + c * p[3 * i + 2]
+@njit
+def _spread(pieces, inverse, sums):
+    """The second half of `sums` = `inverse`, which is symmetric, times the first."""
+    for k in range(pieces):
+        a, b, c = sums[3 * k], sums[3 * k + 1], sums[3 * k + 2]
+        for row in range(pieces):
+            value, at = inverse[k * pieces + row], 3 * (pieces + row)
+            sums[at] += value * a
+            sums[at + 1] += value * b
+            sums[at + 2] += value * c
 
 
 @export("void(i8, f8*, f8*)")

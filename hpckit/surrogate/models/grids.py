@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from hpckit.errors import ConfigError
@@ -22,12 +24,24 @@ def shape_of(shapes: Shapes, dimensions: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def channels(x: torch.Tensor, shapes: Shapes, shape: tuple[int, ...]) -> torch.Tensor:
+def columns_of(shapes: Shapes, scalars: Sequence[str] | None) -> list[int]:
+    """Where the scalars of these names are in an input; None: all of them."""
+    if scalars is None:
+        return list(range(shapes.scalars))
+    if unknown := [name for name in scalars if name not in shapes.names]:
+        raise ConfigError(f"scalars {unknown} must be among {', '.join(shapes.names)}")
+    return [shapes.names.index(name) for name in scalars]
+
+
+def channels(
+    x: torch.Tensor, shapes: Shapes, columns: Sequence[int], shape: tuple[int, ...]
+) -> torch.Tensor:
     """(B, inputs) as (B, channels, *shape): scalars, the same everywhere, then fields of the past.
 
+    columns : of the scalars
     shape : of the fields in x, which may be those of another grid than the model is trained on
     """
-    scalars, past = x[:, : shapes.scalars], x[:, shapes.scalars :]
+    scalars, past = x[:, columns], x[:, shapes.scalars :]
     scalars = scalars.reshape(*scalars.shape, *(1 for _ in shape))
     past = past.reshape(len(x), shapes.history * len(shapes.fields), *shape)
     return torch.cat([scalars.expand(*scalars.shape[:2], *shape), past], dim=1)

@@ -196,6 +196,7 @@ def test_many_messages_with_random_pauses(comm, alarm, way):
             assert receive(alarm, queues.receivers[last], count, pause) == list(range(count))
 
 
+@pytest.mark.patience(300)
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_left_of_queues(comm, way):
     """Nor is memory of a queue that lives longer than others."""

@@ -345,6 +345,18 @@ def test_old_checkpoints_are_set_aside_in_one_piece(comm, shared_path):
     assert loaded(shared_path / "checkpoint.old2", comm) == 7
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_only_what_could_go_on_is_set_aside_with_a_warning(comm, shared_path, caplog, finished):
+    folder = shared_path / "checkpoint"
+    Checkpoint(folder, comm, rules="same").save(3, 0.0, {"x": np.ones(2)}, {"finished": finished})
+    comm.Barrier()
+    if comm.rank == 0:
+        module.set_aside(folder)
+        warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == (not finished)
+        assert not list(folder.iterdir()) and (shared_path / "checkpoint.old").is_dir()
+
+
 @pytest.mark.parametrize("moment", range(4))
 @pytest.mark.parametrize(
     ("where", "call"), [(files, "durable_replace"), (module, "write_file")], ids=["rename", "write"]

@@ -27,7 +27,7 @@ class Stream:
         self.lanes = lanes
         self.schedule = options.get("schedule", Lockstep(1))
         self.options = options
-        self.roles = roles.split(comm, trainers, group)
+        self.roles = roles.share_out(comm, trainers, group)
         self.alarm = Alarm(comm)
         self.lines = open_lines(comm, self.roles, self.solver, lanes, way)
 

@@ -1,5 +1,6 @@
 """Solvers and samplers that fail, or give what they should not: one clear error on every rank."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -46,7 +47,7 @@ def raise_zero_division(step, given):
 
 
 def failed(comm, kind, words, **options):
-    """The error that all ranks raise with the same words, which tell of the rank."""
+    """The error that all ranks raise with the same words."""
     with stream(comm, simulations=1, **options) as one:
         with pytest.raises(HpckitError) as caught:
             one.run(one.take)
@@ -62,7 +63,7 @@ def test_what_a_solver_gives_is_checked(comm, what):
     failed(
         comm,
         kind,
-        rf"rank \d: simulation 0 \(key = 0, other = 0.5\), step 1: .*{words}",
+        rf"^(rank \d: )?simulation 0 \(key = 0, other = 0.5\), step 1: .*{words}",
         solver=bad,
     )
 
@@ -70,7 +71,7 @@ def test_what_a_solver_gives_is_checked(comm, what):
 @pytest.mark.parametrize("schedule", [Lockstep(1), Free()])
 def test_a_solver_that_raises_fails_everywhere(comm, schedule):
     bad = Counting(fail=raise_zero_division)
-    words = r"rank \d: simulation 0 .*, step 1: ZeroDivisionError: division by zero"
+    words = r"^(rank \d: )?simulation 0 .*, step 1: ZeroDivisionError: division by zero"
     failed(comm, HpckitError, words, solver=bad, schedule=schedule)
 
 
@@ -112,7 +113,44 @@ def test_a_solver_gives_as_many_steps_as_it_says(comm, bad, kind, words):
 )  # fmt: skip
 def test_a_sampler_keeps_to_the_box(comm, monkeypatch, drawn, words):
     monkeypatch.setattr(Keys, "draw", lambda self, simulation: np.array(drawn))
-    failed(comm, ConfigError, f"rank 0: the sampler {words}")
+    failed(comm, ConfigError, f"^(rank 0: )?the sampler {words}")
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("schedule", [Lockstep(1), Free()])
+def test_trainers_that_never_wait_hear_of_it(comm, schedule):
+    def look(source):
+        while True:
+            while source.peek() is not None:
+                source.drop()
+
+    bad = Counting(fail=raise_zero_division)
+    heard = pytest.raises(HpckitError, match=r"rank 1: .* step 1: ZeroDivisionError")
+    with stream(comm, bad, schedule=schedule, simulations=1) as one, heard:
+        one.run(look)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("schedule", [Lockstep(1), Free()])
+def test_solvers_that_never_wait_hear_of_it(comm, schedule):
+    """The queue has room for all that they send: they come to know it between two steps."""
+    steps = []
+
+    def fail(source):
+        raise ValueError("no such luck")
+
+    def solve(step, given):
+        steps.append(step)
+        with contextlib.suppress(HpckitError):
+            while step == 1:
+                one.alarm.check()
+                time.sleep(0.01)
+        return given
+
+    heard = pytest.raises(HpckitError, match="rank 0: ValueError: no such luck")
+    with stream(comm, Counting(fail=solve), schedule=schedule, simulations=1) as one, heard:
+        one.run(fail)
+    assert 2 not in steps
 
 
 @pytest.mark.mpi(min_size=2)
@@ -122,7 +160,7 @@ def test_a_sampler_keeps_to_the_box(comm, monkeypatch, drawn, words):
      (Free(), "waited 0.5 s for a step of rank 1")],
 )  # fmt: skip
 def test_a_solver_that_hangs_is_named(comm, schedule, words):
-    with stream(comm, schedule=schedule, deadline=0.5) as one:
+    with stream(comm, schedule=schedule, deadline=0.5, simulations=1) as one:
 
         def hang(step, given):
             while True:
@@ -141,7 +179,7 @@ def test_a_trainer_that_hangs_is_named(comm):
             one.alarm.check()
             time.sleep(0.01)
 
-    late = pytest.raises(HpckitError, match=r"rank \d: waited 0.4 s for rank 0, which trains:")
+    late = pytest.raises(HpckitError, match=r"ranks? .*: waited 0.4 s for rank 0, which trains:")
     with stream(comm, simulations=None, deadline=0.2) as one, late:
         one.run(hang)
 

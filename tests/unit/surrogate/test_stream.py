@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from counting import Counting
-from streaming import stream
+from streaming import DEADLINE, stream
 
 from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.schedule import Free, Lockstep
@@ -120,13 +120,30 @@ def test_a_signal_on_a_solver_rank_reaches_the_trainer(comm, most):
 
         def train(source):
             one.take(source, most)
-            if one.roles.groups:
-                one.alarm.wait(lambda: source.wish() == 75, 60.0, lambda: "the wish")
-            return source.wish()
+            return source.wish()  # all messages that were taken told of it
 
         found = one.run(train)
         if one.roles.trainer is not None:
             assert found == (75 if one.roles.groups else 0)
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_signal_reaches_the_trainer_when_there_are_no_more_steps(comm, schedule):
+    codes = [0]
+
+    class Signalled(Counting):
+        def run(self, parameters, comm):
+            yield from super().run(parameters, comm)
+            codes.append(75)
+
+    def train(source):
+        one.take(source)
+        one.alarm.wait(lambda: source.wish() == 75, DEADLINE, lambda: "the signal")
+
+    options = {"asked": lambda: codes[-1], "simulations": 1, "schedule": schedule}
+    with stream(comm, Signalled(), **options) as one:
+        one.run(train)
 
 
 def test_messages_hold_large_fields_in_place(comm):

@@ -8,6 +8,7 @@ from mpi4py import MPI
 from studies import Decay, Watch, outcome, study
 
 from hpckit.errors import Checkpointed, ConfigError
+from hpckit.surrogate.breed import Breed
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs, Reservoir
 from hpckit.surrogate.schedule import Free, Lockstep
 from hpckit.surrogate.space import Uniform
@@ -17,11 +18,13 @@ CASES = {
     "reservoir": {},
     "fifo": {"buffer": FIFO(30), "schedule": Lockstep(8)},
     "firo": {"buffer": FIRO(40, threshold=20), "schedule": Lockstep(9)},
+    "fifo that runs dry": {"buffer": FIFO(30), "schedule": Lockstep(8), "view": "initial"},
     "epochs": {"buffer": Epochs(), "simulations": 7},
     "initial": {"view": "initial"},
     "pairs": {"view": "pairs:2"},
     "window": {"view": "window:3", "buffer": FIRO(40, threshold=20), "schedule": Lockstep(16)},
     "finite": {"simulations": 9, "steps": 1000},
+    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 2},
     "sobol": {"sampler": "sobol", "ranges": [[0, 2], [1, 3], [0, 1], [0, 36], [-3, 0]]},
 }
 
@@ -180,6 +183,24 @@ def test_samplers_learn_the_loss_of_every_sample(comm):
         assert len(drawn) == result.drawn
 
 
+def test_breed_steers_what_is_solved(comm):
+    """Simulations depend on losses, and yet are the same on any number of ranks."""
+    drawn = []
+    for sampler in ("uniform", Breed(share=0.9, ramp=5)):
+        seen = {}
+
+        def each(study, seen=seen):
+            buffer = study.training.intake.buffer
+            numbers, x = (buffer.columns[name][: buffer.population] for name in ("simulation", "x"))
+            seen |= dict(zip(numbers.tolist(), x[:, 0].tolist(), strict=True))
+
+        study(comm, sampler=sampler, lanes=2).run(each=each)
+        drawn.append(seen)
+    if comm.rank == 0:
+        common = drawn[0].keys() & drawn[1].keys()
+        assert any(drawn[0][number] != drawn[1][number] for number in common)
+
+
 def test_what_a_sampler_learned_is_in_the_checkpoint(comm, shared_path):
     folder = shared_path / "run"
     with pytest.raises(Checkpointed):
@@ -196,7 +217,8 @@ def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
     """Recorded while training, and solved for that alone, the same steps are on it."""
     folder = shared_path / "tape"
     result = study(comm, simulations=9, steps=1000).run(tape=folder)
-    study(comm).record(shared_path / "other", 9)
+    study(comm).record(shared_path / "other", 4)
+    study(comm).record(shared_path / "other", 9, resume=True)
     comm.Barrier()
     tape, other = Tape(folder), Tape(shared_path / "other")
     assert tape.simulations == other.simulations == list(range(9))
@@ -205,6 +227,30 @@ def test_a_tape_of_a_study_has_what_it_was_trained_on(comm, shared_path):
         for one, two in zip(tape.read(number), other.read(number), strict=True):
             assert np.array_equal(one, two)
     assert result.received == 9 * 6
+
+
+def test_a_tape_goes_on_with_its_study(comm, shared_path):
+    """Stopped in the middle of simulations, which are solved again, from a step on."""
+    changes = {"simulations": 9, "steps": 1000, "folder": shared_path / "run"}
+    with pytest.raises(Checkpointed):
+        study(comm, **changes).run(tape=shared_path / "tape", each=Watch(6))
+    study(comm, **changes).run(tape=shared_path / "tape", resume=True)
+    study(comm).record(shared_path / "other", 9)
+    comm.Barrier()
+    tape, other = Tape(shared_path / "tape"), Tape(shared_path / "other")
+    assert tape.simulations == list(range(9))
+    for number in tape.validation + tape.simulations:
+        for one, two in zip(tape.read(number), other.read(number), strict=True):
+            assert np.array_equal(one, two)
+
+
+def test_a_study_that_is_resumed_at_its_end_gives_its_result_again(comm, shared_path):
+    folder = shared_path / "run"
+    first = study(comm, folder=folder, steps=12).run(each=lambda study: study.save())
+    again = study(comm, folder=folder, steps=12).run(resume=True)
+    assert again.history == first.history
+    assert again.received == first.received
+    assert (again.surrogate is None) == (comm.rank > 0)
 
 
 def test_offline_trains_on_a_tape_as_online_does_on_the_same_set(comm, shared_path):

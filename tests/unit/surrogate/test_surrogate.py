@@ -130,7 +130,11 @@ def test_impossible_questions_are_told(comm, trained):
         (window, (CASE, 0.5), "needs known fields of u, v"),
         (window, (CASE, 0.5, {"u": past["u"]}), "needs known fields"),
         (window, (CASE, 0.5, past | {"v": np.ones(5)}), r"shape \(5,\), it must be \(2, 5\)"),
-        (window, (CASE | {"rate": [1.0] * 3}, 0.5, {k: [v] * 2 for k, v in past.items()}), "3 cases, the history of 2"),
+        (
+            window,
+            (CASE | {"rate": [1.0] * 3}, 0.5, {k: [v] * 2 for k, v in past.items()}),
+            "3 cases, the history of 2",
+        ),
     ]:
         with pytest.raises(ConfigError, match=why):
             surrogate.predict(*arguments)

@@ -170,7 +170,11 @@ def test_bad_tapes_are_one_error(comm, shared_path):
     solver = Counting(steps=3)
     with pytest.raises(ConfigError, match=r"there is no tape in .*: record one"):
         Tape.open(shared_path / "none")
-    Tape.create(shared_path / "tape", comm, solver).close()
+    Tape.create(shared_path / "tape", comm, _other(steps=9)).close()  # nothing is recorded
+    recording = Tape.create(shared_path / "tape", comm, solver)
+    recording.write(next(_messages(solver, [comm.rank])))
+    recording.close()
+    comm.Barrier()
     with pytest.raises(ConfigError, match=r"there is a tape in .* already"):
         Tape.create(shared_path / "tape", comm, solver)
     tape = Tape.open(shared_path / "tape")

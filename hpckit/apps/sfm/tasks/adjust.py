@@ -55,6 +55,8 @@ def run(job: Job) -> dict[str, Any]:
         if monitor.stopped and result.termination == "stopped":
             raise monitor.stopped
     job.stop.finish()
+    if config.resume and not monitor.heard:
+        say(comm, f"resume    the run in {job.folder} had ended: nothing was left to do")
     say(comm, f"ended     {result.termination}: {result.message}")
     results = report(result) | speed(job, result) | verdict(config, found, result, truth)
     after = errors(found)

@@ -10,7 +10,7 @@ from hpckit import native
 from hpckit.native import address
 from hpckit.sfm.bundle.system import ReducedSystem, Shape
 
-_MOST = 500  # iterations
+MOST = 500  # iterations
 
 
 class Preconditioner(Protocol):
@@ -123,7 +123,7 @@ class ConjugateGradients:
         if not np.isfinite(first + rz):
             return None
         iterations = 0
-        while rz > tolerance**2 * first and iterations < _MOST:  # not if it is NaN
+        while rz > tolerance**2 * first and iterations < MOST:  # not if it is NaN
             iterations += 1
             self._system.multiply(p, q)
             curvature = self._dot(p, q)

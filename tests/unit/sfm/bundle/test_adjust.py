@@ -128,20 +128,36 @@ def test_coordinates_of_millions(comm, start):
 
 
 def test_scenes_of_cost_zero(comm):
-    for name in ("components", "one_point_in_all"):
+    for name, warnings in (("components", 1), ("one_point_in_all", 0)):
         result, _ = run(comm, f"cases/synthetic/{name}/start", ftol=0.0, max_iterations=60)
         assert result.cost < 1e-16 * result.observations
+        assert len(result.warnings) == warnings
     result, _ = run(comm, "cases/real/dubrovnik-3-7-pre.txt", ftol=0.0, max_iterations=200)
     assert result.initial_cost == pytest.approx(2764.219984, rel=1e-9)
     assert result.cost < 1e-18
 
 
 def test_no_depth_and_no_scale_end_with_numbers(comm):
-    for name in ("pure_rotation", "planar_free_focal"):
+    for name, warnings in (("pure_rotation", 1), ("planar_free_focal", 0)):
         result, found = run(comm, f"cases/synthetic/{name}/truth")
+        assert len(result.warnings) == warnings
         assert result.cost < 1e-16
         assert np.isfinite(found.images.translation).all()
         assert np.isfinite(found.points.xyz).all()
+
+
+def test_what_images_leave_open_is_a_warning(comm, caplog):
+    """Two parts, in a sentence; where priors or fixed poses say where they are, there is none."""
+    name = "cases/synthetic/components/start"
+    result, _ = run(comm, name, max_iterations=3)
+    (sentence,) = result.warnings
+    assert "2 parts that share no point, of 5, 4 images" in sentence
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == (
+        [sentence] if comm.rank == 0 else []
+    )
+    assert not run(comm, name, max_iterations=3, fix={"poses": [1]})[0].warnings
+    (sentence,) = run(comm, "cases/synthetic/pure_rotation/truth")[0].warnings
+    assert "stand at one place: 50 of 50 points" in sentence
 
 
 @pytest.mark.parametrize("behind", ["keep", "zero", "drop"])

@@ -56,3 +56,20 @@ def test_an_error_of_the_callback_is_everyone_s_and_changes_nothing(comm):
     with pytest.raises(ConfigError, match="that is enough"):
         bundle_adjust(model, callback=fail)
     np.testing.assert_array_equal(model.points.xyz, before)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_finished_solve_has_nothing_left_to_do(comm, shared_path, every):
+    options = {"checkpoint": shared_path / "c", "checkpoint_every": every}
+    first = _start(comm)
+    result = bundle_adjust(first, **options)
+    assert result.converged
+    heard, again = [], _start(comm)
+    resumed = bundle_adjust(again, resume=True, callback=heard.append, **options)
+    assert not heard and resumed.termination == result.termination
+    assert [each.cost for each in resumed.history] == [each.cost for each in result.history]
+    np.testing.assert_array_equal(again.points.xyz, first.points.xyz)
+    np.testing.assert_array_equal(again.images.quaternion, first.images.quaternion)
+    further = bundle_adjust(_start(comm), resume=True, ftol=1e-14, gtol=0.0, **options)
+    assert len(further.history) > len(result.history) and further.cost <= result.cost

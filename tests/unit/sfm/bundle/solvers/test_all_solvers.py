@@ -1,14 +1,17 @@
 """Each solver in a whole bundle adjustment, beside the dense one."""
 
+import math
+
 import pytest
 from bundle_scenes import BAL, OPENCV, RADIAL, ring
 from mpi4py import MPI
 from ring_system import RingSystem
 
 from hpckit.errors import ConfigError
+from hpckit.sfm import synthetic
 from hpckit.sfm.bundle.adjust import bundle_adjust
 from hpckit.sfm.bundle.priors import PositionPrior
-from hpckit.sfm.bundle.solvers import SOLVERS
+from hpckit.sfm.bundle.solvers import SOLVERS, auto, pcg
 from hpckit.sfm.bundle.solvers.auto import choose
 from hpckit.sfm.projection import centres
 
@@ -95,7 +98,59 @@ class _Problem:
 def test_auto(comm, cameras, room, expected, reason):
     system = RingSystem(comm, cameras=cameras, points=4 * cameras)
     shape = system.shape._replace(observations=10_000_000)
-    name, why = choose(comm, _Problem(system), shape, room)
-    assert name == expected
-    assert reason in why
-    assert len(set(comm.allgather((name, why)))) == 1
+    choice = choose(comm, _Problem(system), shape, room)
+    assert choice.name == expected
+    assert reason in choice.why
+    assert len(set(comm.allgather(choice))) == 1
+
+
+def test_auto_says_from_which_iterations_on_factors_are_the_quicker_way(comm):
+    system = RingSystem(comm, cameras=150, points=600)
+    shape = system.shape._replace(observations=2_000_000, ranks=4000)
+    choice = choose(comm, _Problem(system), shape, 1e9)
+    assert choice.name == "two_level" and 60 < choice.worth <= pcg.MOST
+    assert choose(comm, _Problem(system), shape, 1e6).worth == math.inf
+
+
+@pytest.fixture
+def confident(monkeypatch):
+    """`auto` thinks that conjugate gradients need hardly any iterations."""
+    monkeypatch.setattr(auto, "_ITERATIONS", {"two_level": 1e-9, "pcg": 1e-9})
+
+
+def _city(comm):
+    return synthetic.city_blocks(comm, (1, 1), 30).start
+
+
+def test_auto_leaves_conjugate_gradients_that_take_too_long(comm, confident):
+    """Streets that hardly hang together: two_level needs hundreds of iterations a step."""
+    expected = bundle_adjust(_city(comm), solver="sparse")
+    found = bundle_adjust(_city(comm))
+    linear = [step.linear_iterations for step in found.history]
+    assert found.solver == "sparse" and "iterations of two_level" in found.why
+    assert max(linear) < pcg.MOST and linear[-1] == 1
+    assert found.cost == pytest.approx(expected.cost, rel=1e-5)
+
+
+@pytest.mark.parametrize("after", [1, 6])
+def test_auto_goes_on_as_it_was_when_resumed(comm, confident, shared_path, monkeypatch, after):
+    """Before it left conjugate gradients, and after; where it would choose otherwise now, too."""
+    whole = bundle_adjust(_city(comm), max_iterations=8)
+    where = {"checkpoint": shared_path / "c"}
+    stop = bundle_adjust(_city(comm), callback=lambda step: step.number == after, **where)
+    assert stop.solver == ("two_level" if after == 1 else "sparse")
+    monkeypatch.undo()
+    rest = bundle_adjust(_city(comm), max_iterations=8, resume=True, **where)
+    assert [step.cost for step in rest.history] == [step.cost for step in whole.history]
+
+
+def test_auto_is_the_same_on_any_ranks_if_reproducible(comm, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        auto,
+        "choose",
+        lambda comm, problem, shape, room: seen.append(shape) or choose(comm, problem, shape, room),
+    )
+    for reproducible in (True, False):
+        bundle_adjust(ring(comm), max_iterations=1, reproducible=reproducible)
+    assert [shape.ranks for shape in seen] == [1, comm.size]
