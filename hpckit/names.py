@@ -35,6 +35,14 @@ ALGORITHMS = {
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")
 METRICS = ("euclidean", "sqeuclidean", "cosine", "manhattan", "chebyshev", "hamming")
 INITS = ("random", "first", "build", "lab", "heuristic", "k-medoids++")
+# Of surrogates: functions that make a model of its shapes, all but the first by torch.
+SURROGATE_MODELS = {
+    "mlp": "hpckit.surrogate.sklearn_engine:mlp",
+    "fc": "hpckit.surrogate.models.fc:fc",
+    "fno": "hpckit.surrogate.models.fno:fno",
+    "deeponet": "hpckit.surrogate.models.deeponet:deeponet",
+    "conv": "hpckit.surrogate.models.conv:conv",
+}
 
 Layout = Literal["mpi", "files", "h5py"]
 """how snapshots are written; the classes are `hpckit.io.outputs.OUTPUTS`"""

@@ -154,6 +154,15 @@ class Allreduce:
         """
         return self._algorithm(self._name).error_bound(self._made[self._name])
 
+    def memory(self) -> list[np.ndarray]:
+        """What the next call's result depends on beside the operands; for checkpoints.
+
+        Of compressions what they have lost, and a basis; nothing of the others. A plan of the same
+        kind goes on where this one is once it has the same numbers in its own `memory()`.
+        """
+        made = self._made[self._name]
+        return [array for operation in made for array in getattr(operation, "memory", ())]
+
     def ready(self, chunk: int) -> None:
         """Send elements `chunks[chunk]` of the flattened array, which are computed."""
         if chunk not in self._idle:

@@ -61,6 +61,7 @@ class Compressed(Stages):
     lost : (n,), what the messages of this rank still lack of its contributions
     lost_again : what the sums lack that this rank compressed for the others; ranks do this for
         different elements
+    memory : all of this that the next call depends on
 
     Results are the same bits on all ranks, and their sum over the calls so far lacks but `lost` and
     `lost_again`. What is not finite stays so: NaN, infinity, and what is too large for the form in
@@ -87,6 +88,7 @@ class Compressed(Stages):
         self._comm = channel.comm
         self._lost = lost
         self._lost_again = again
+        self.memory = [lost, again]
 
     def error_bound(self) -> float:
         """The most by which an element of the sum of all results so far may be wrong (collective).

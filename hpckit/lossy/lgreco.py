@@ -127,6 +127,14 @@ class LayerWise:
         for errors, gradient in zip(self._errors, self._layers, strict=True):
             errors += [0.0 if how is None else _lost(how, gradient) for how in self._candidates]
 
+    def state(self) -> tuple[np.ndarray, int]:
+        """The measurements since the last choice: errors (layers, candidates), and how many."""
+        return self._errors.copy(), self._measured
+
+    def restore(self, state: tuple[np.ndarray, int]) -> None:
+        """Go on with these."""
+        self._errors[:], self._measured = state
+
     def choose(self) -> list[Compression | Literal["auto"]]:
         """For each layer what to pass as `algorithm`, by all measurements since the last choice."""
         if not self._measured:

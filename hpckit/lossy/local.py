@@ -16,6 +16,10 @@ these so far), between 1 and 2. The first round only fills the pipeline: x_1 = x
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mpi4py import MPI
 
@@ -24,6 +28,8 @@ from hpckit.collectives.arguments import check_array, is_whole
 from hpckit.collectives.halves import Bcast
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.spin import check_deadline, is_number
+
+_STATE = ("_start", "_start_before", "_momentum", "_message", "_farthest", "_steps", "_flying")
 
 
 class LocalUpdates:
@@ -88,14 +94,15 @@ class LocalUpdates:
         self._message = np.zeros(parameters.size + 1, parameters.dtype)
         self._plan = Allreduce(comm, self._message, deadline=deadline)
         self._steps = 0
-        self._flying = False
+        self._flying = False  # whether an outer step is to be taken by the message
+        self._arrived = False  # whether it is the average already
         self._farthest = 0.0
 
     def step(self) -> bool:
         """A local step is done; whether that changed the parameters (collective after `tau`)."""
         self._steps += 1
         if self._steps < self._tau:
-            if self._flying:
+            if self._flying and not self._arrived:
                 self._plan.poll()
             return False
         self._steps = 0
@@ -104,6 +111,7 @@ class LocalUpdates:
             self._send()
             self._plan.start()
             self._flying = True
+            self._arrived = False
         else:
             self._send()
             self._plan()
@@ -117,6 +125,22 @@ class LocalUpdates:
         self._steps = 0
         self._parameters[:] = self._start
 
+    def state(self) -> dict[str, Any]:
+        """Copies of all that the next steps depend on, but for the parameters (collective)."""
+        self._arrive()
+        return {name: copy.copy(getattr(self, name)) for name in _STATE}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was called; the parameters are the caller's (collective)."""
+        self._arrive()
+        for name in _STATE:
+            own = getattr(self, name)
+            if isinstance(own, np.ndarray):
+                own[:] = state[name]  # the plan holds it
+            else:
+                setattr(self, name, state[name])
+        self._arrived = self._flying
+
     def _send(self) -> None:
         np.subtract(self._start, self._start_before, out=self._change)
         np.divide(self._parameters, self._size, out=self._message[:-1])
@@ -127,11 +151,17 @@ class LocalUpdates:
         """Take an outer step by the average that was in flight."""
         if not self._flying:
             return
-        self._plan.wait()
+        self._arrive()
         self._flying = False
         moved = float(self._message[-1])
         self._farthest = max(self._farthest, moved)
         self._advance(self._start_before, 1 + (moved / self._farthest if moved else 0.0))
+
+    def _arrive(self) -> None:
+        """What is in flight, if anything is, is the average."""
+        if self._flying and not self._arrived:
+            self._plan.wait()
+        self._arrived = self._flying
 
     def _advance(self, start: np.ndarray, gap: float) -> None:
         """x_{t+1} from x_t and the average of the ranks that began at `start`."""

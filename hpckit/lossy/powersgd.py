@@ -84,4 +84,6 @@ class PowerSGD(Compression):
                 lost.fill(0)
 
         stages = [Work(project), reduced(left, left), Work(back), reduced(own, basis), Work(finish)]
-        return Compressed(channel, target, lost, stages)
+        operation = Compressed(channel, target, lost, stages)
+        operation.memory.append(basis)
+        return operation

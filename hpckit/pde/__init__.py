@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpckit.pde.advection import Advection, AdvectionEquation
+from hpckit.pde.burgers import Burgers, BurgersEquation
+from hpckit.pde.combined import Combined, CombinedEquation
 from hpckit.pde.equation import Cost, Equation, Picture, Setup
+from hpckit.pde.gray_scott import GrayScott, GrayScottEquation
 from hpckit.pde.heat import Heat, HeatEquation, ImplicitHeat
 from hpckit.pde.hillslope import Hillslope, HillslopeEquation
 from hpckit.pde.shallow_water import ShallowWater
@@ -19,12 +23,20 @@ EQUATIONS: dict[str, type[Equation[Any, Any]]] = {
     "heat": HeatEquation,
     "tsunami": TsunamiEquation,
     "hillslope": HillslopeEquation,
+    "burgers": BurgersEquation,
+    "combined": CombinedEquation,
+    "gray_scott": GrayScottEquation,
+    "advection": AdvectionEquation,
 }
 
 __all__ = [
     "EQUATIONS",
+    "Advection",
+    "Burgers",
+    "Combined",
     "Cost",
     "Equation",
+    "GrayScott",
     "Heat",
     "Hillslope",
     "ImplicitHeat",

@@ -70,13 +70,24 @@ class Diffusion(Explicit):
         self.dt_max = 1 / (2 * kappa * sum(self._per_square))
         self._allocate([name], self.walls)
 
+    def set_walls(self, walls: boundary.Wall | Sequence) -> None:
+        """Other walls from now on (collective); see `hpckit.pde.walls`. ::
+
+        heat.set_walls([(100.0, 500.0), "insulated"])
+        """
+        with together(self.grid.comm):
+            self.walls = boundary.parse(walls, self.grid.ndim)
+        same(self.grid.comm, "the walls of a solver", self.walls)
+        self._enclose(self.walls)
+
     def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
         """Dimensions that the problem lacks come first, with extent 1 and stride 0."""
         missing = 3 - self.grid.ndim
         whole = (slice(0, 1),) * missing
         interior, *shell = ((*whole, *box) for box in (self.halo.interior, *self.halo.shell))
         arrays = [a[(None,) * missing] for a in (*new, *old)]
-        return Sweep(self._team, self._kernel("diffuse"), arrays, interior, shell)
+        kernels = self._kernel("diffuse"), self._kernel("diffuse_alone")
+        return Sweep(self._team, kernels[0], arrays, interior, shell, kernels[1])
 
     def _arguments(self, dt: float) -> tuple:
         """What the kernel takes after the extents: strides, coefficients, how to walk."""

@@ -105,6 +105,8 @@ class Equation(Generic[S, O]):
     Options : its section of a case file: keys, defaults, limits and help.
     unit : of time.
     width : of the ghosts that the solver needs.
+    periodic_in : dimensions of the periodic grid that it needs; 0: any grid.
+    takes_input : whether its initial state may be that of a file.
     on_map : whether it needs an input, a 2-D map of elevation with `bounds`.
     first_row : the edge of the map, north or south, where the rows of its input begin.
     drawn_from : dimensions that its pictures need.
@@ -119,6 +121,8 @@ class Equation(Generic[S, O]):
     Options: ClassVar[type[msgspec.Struct]]
     unit: ClassVar[str] = "s"
     width: ClassVar[int] = 1
+    periodic_in: ClassVar[int] = 0
+    takes_input: ClassVar[bool] = True
     on_map: ClassVar[bool] = False
     first_row: ClassVar[Literal["north", "south"] | None] = None
     drawn_from: ClassVar[int] = 1

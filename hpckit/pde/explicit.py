@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpckit.pde.alone import Ghosts, is_alone
 from hpckit.pde.solver import Solver
 from hpckit.pde.sweep import Sweep
 from hpckit.pde.walls import Fill, Walls
@@ -36,6 +37,19 @@ class Explicit(Solver):
         self._advance(self._arguments(dt))
         self.time += dt
 
+    def advance(self, dt: float, count: int) -> None:
+        """As `Solver.advance`: by one call where this rank is alone and the kernel can repeat."""
+        sweep = self._levels[0].sweep
+        if self._ghosts is None or not sweep.repeats:
+            super().advance(dt, count)
+            return
+        self._check_step(dt)
+        sweep.repeat(*self._ghosts.arguments, count, *self._arguments(dt))
+        if count % 2:
+            self._swap()
+        for _ in range(count):  # as steps would add them
+            self.time += dt
+
     def _allocate(self, names: Sequence[str], walls: Walls) -> None:
         """Both levels of the fields of these names, their halo and their sweeps (collective)."""
         from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
@@ -48,18 +62,21 @@ class Explicit(Solver):
         self._stream = self._streams(arrays)
         self.halo = Halo(self.grid, fields=old, corners=self.corners, method=self.method)
         self._levels = [
-            _Level(
-                here,
-                Fill(self.grid, walls, *here),
-                self._sweep(there, here),
-                dict(zip(names, there, strict=True)),
-            )
+            _Level(here, self._sweep(there, here), dict(zip(names, there, strict=True)))
             for here, there in ((old, new), (new, old))
         ]
+        self._enclose(walls)
+
+    def _enclose(self, walls: Walls) -> None:
+        """From now on the walls are these."""
+        self._fills = [Fill(self.grid, walls, *level.arrays) for level in self._levels]
+        can = is_alone(self.grid) and self._team.threads == 1 and not self.corners
+        self._ghosts = Ghosts(self.grid, walls, self._levels[0].arrays[0]) if can else None
 
     def _advance(self, arguments: tuple) -> None:
         """One sweep, the interior while the halo travels, and the levels change places."""
-        arrays, fill, sweep, following = self._levels[0]
+        arrays, sweep, _ = self._levels[0]
+        fill = self._fills[0]
         with span("halo start"):
             self.halo.start(*arrays)
         with span("interior"):
@@ -71,8 +88,13 @@ class Explicit(Solver):
             if self.corners:  # where a wall meets a neighbour
                 fill()
             sweep.shell(*arguments)
+        self._swap()
+
+    def _swap(self) -> None:
+        """The levels change places: `fields` is now what was computed."""
+        self.fields.update(self._levels[0].following)
         self._levels.reverse()
-        self.fields.update(following)
+        self._fills.reverse()
 
     def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
         """What computes `new` from `old`, whose ghosts are filled."""
@@ -87,6 +109,5 @@ class _Level(NamedTuple):
     """The fields at one time."""
 
     arrays: list[np.ndarray]
-    fill: Fill  # of their ghosts beside walls
     sweep: Sweep  # from them into the other level
     following: dict[str, np.ndarray]  # the other level, by name

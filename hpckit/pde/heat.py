@@ -129,6 +129,14 @@ class ImplicitHeat(Heat):
         self._options = options
         self._dt = 0.0  # of the matrix that there is
 
+    def advance(self, dt: float, count: int) -> None:
+        for _ in range(count):
+            self.step(dt)
+
+    def set_walls(self, walls: boundary.Wall | Sequence) -> None:
+        super().set_walls(walls)
+        self._dt = 0.0
+
     def step(self, dt: float) -> None:
         """Advance by `dt`; a changed `dt` makes a new matrix.
 

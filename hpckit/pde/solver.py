@@ -71,6 +71,14 @@ class Solver:
         """Advance by `dt`. Raises `ConfigError` beyond `dt_max`."""
         raise NotImplementedError
 
+    def advance(self, dt: float, count: int) -> None:
+        """`count` steps of `dt`, with the same bits; the faster way on small grids of one rank. ::
+
+        solver.advance(0.01 / 41, 41)
+        """
+        for _ in range(count):
+            self.step(dt)
+
     def set(self, name: str, values: ArrayLike) -> None:
         """Set the owned cells of a field (collective).
 

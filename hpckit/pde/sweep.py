@@ -29,6 +29,7 @@ class Sweep:
     arrays : what the kernel's pointers mean, as local arrays that all have the cell of index i at
         `array[i]`.
     interior, shell : boxes of cells, as slices of a local array, each box to be swept once.
+    repeated : the kernel that makes several steps where this rank is alone (`hpckit.pde.alone`).
 
     ::
 
@@ -43,9 +44,11 @@ class Sweep:
         arrays: Sequence[np.ndarray],
         interior: Slices,
         shell: Sequence[Slices],
+        repeated: Callable | None = None,
     ) -> None:
         self._team = team
         self._kernel = kernel
+        self._repeated = repeated
         self._arrays = list(arrays)  # calls hold addresses only
         self._interior = self._places([interior])
         self._shell = self._places(shell)
@@ -57,6 +60,16 @@ class Sweep:
     def shell(self, *arguments: float) -> None:
         """Sweep the rest."""
         self._team.run(self._kernel, self._shell, arguments)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether there is a kernel that makes several steps."""
+        return self._repeated is not None
+
+    def repeat(self, *arguments: float) -> None:
+        """Several steps, for a rank that is alone: it has no shell."""
+        assert self._repeated
+        self._team.run(self._repeated, self._interior, arguments)
 
     def _places(self, boxes: Sequence[Slices]) -> list[tuple[int, ...]]:
         pieces = (piece for box in boxes for piece in _divide(box, self._team.threads))

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs/halo.sbatch"
 KMEDOIDS, ALLREDUCE = ROOT / "jobs/kmedoids.sbatch", ROOT / "jobs/allreduce.sbatch"
-SFM = ROOT / "jobs/sfm.sbatch"
+SFM, SURROGATE = ROOT / "jobs/sfm.sbatch", ROOT / "jobs/surrogate.sbatch"
 
 
 @pytest.fixture
@@ -87,12 +87,14 @@ def test_another_program_and_its_signal(start):
     assert output == "-m hpckit.apps.allreduce case.toml\n"
     output, _ = start('echo "$@"', SFM, SLURM_RESTART_COUNT="2").communicate(timeout=100)
     assert output == "-m hpckit.apps.sfm case.toml --resume\n"
+    output, _ = start('echo "$@"', SURROGATE).communicate(timeout=100)
+    assert output == "-m hpckit.apps.surrogate case.toml\n"
     options = [
         line
         for line in JOB.read_text().splitlines()
         if line.startswith("#SBATCH") and "job-name" not in line
     ]
-    for other in (KMEDOIDS, SFM):
+    for other in (KMEDOIDS, SFM, SURROGATE):
         assert set(options) <= set(other.read_text().splitlines())
 
 

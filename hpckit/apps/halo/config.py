@@ -21,7 +21,7 @@ else:
 
 
 class Keys(msgspec.Struct):
-    """Heat, tsunamis or creeping hills on a grid that is divided among the ranks."""
+    """Heat, waves, reactions or creeping hills on a grid that is divided among the ranks."""
 
     equation: Annotated[Name, note("what to solve")] = "heat"
     shape: Annotated[
@@ -50,9 +50,7 @@ class Keys(msgspec.Struct):
     steps: Annotated[
         Count | None, note("time steps; by default as many as duration needs, or 50")
     ] = None
-    duration: Annotated[Positive | None, note("time to simulate: s (tsunami), yr (hillslope)")] = (
-        None
-    )
+    duration: Annotated[Positive | None, note("time to simulate: yr (hillslope) or s")] = None
     dt: Annotated[Positive | None, note("time step; by default 90 % of the largest stable one")] = (
         None
     )

@@ -20,6 +20,7 @@ def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]
     """Global shape and process grid of a run on `size` ranks; `ConfigError` where there is none."""
     ndim = len(config.shape)
     _check_numbers(config, size)
+    _check_grid(config, ndim)
     if EQUATIONS[config.equation].on_map and (ndim != 2 or not config.input):
         raise ConfigError(
             f"equation {config.equation!r} needs an input, the file with the elevation, and its "
@@ -47,6 +48,23 @@ def layout(config: Config, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]
         )
         return tuple(n * p for n, p in zip(cells, processes, strict=True)), processes
     return tuple(cells), tuple(config.process_shape) or partition.process_shape(cells, *how)
+
+
+def _check_grid(config: Config, ndim: int) -> None:
+    """What the equation cannot do without, or not do with."""
+    equation = EQUATIONS[config.equation]
+    needed = equation.periodic_in
+    if needed and (ndim != needed or not config.periodic):
+        raise ConfigError(
+            f"equation {config.equation!r} needs a periodic grid of {needed} "
+            f"dimension{'s' * (needed > 1)}, but shape is {times(config.shape)} and periodic = "
+            f"{str(config.periodic).lower()}"
+        )
+    if config.input and not equation.takes_input:
+        raise ConfigError(
+            f"equation {config.equation!r} takes no input, its section says how it starts: leave "
+            f"out {config.input}"
+        )
 
 
 def _check_numbers(config: Config, size: int) -> None:

@@ -14,7 +14,7 @@ from hpckit.apps.halo.job import main
 from hpckit.apps.halo.layout import layout
 from hpckit.apps.halo.schedule import marks, schedule
 from hpckit.errors import Checkpointed, ConfigError, HpckitError
-from hpckit.pde import heat, tsunami
+from hpckit.pde import EQUATIONS, combined, heat, tsunami
 from hpckit.pde.heat import Heat
 from hpckit.pde.tsunami import Place, Source
 
@@ -24,11 +24,17 @@ SEA = tsunami.Options(
 )
 
 
+PERIODIC = {"burgers": (40,), "combined": (41,), "gray_scott": (14, 15), "advection": (15, 14)}
+
+
 def _case(kind: str, folder: Path) -> Config:
     """A small case of each kind; its input is written by the caller."""
     common = {"output": str(folder / kind), "pictures": False, "snapshots": 3, "steps": 12}
     if kind == "heat":
         return Config(shape=(13, 12, 11), **common)
+    if kind in PERIODIC:
+        options = {"combined": combined.Options(start="waves")}
+        return Config(shape=PERIODIC[kind], equation=kind, periodic=True, **options, **common)
     bounds = (0.0, 0.2, 0.0, 0.2)
     relief = {"input": str(folder / "relief.npy"), "shape": (6, 7), "refine": 3, "bounds": bounds}
     return Config(equation=kind, tsunami=SEA, **relief, **common)
@@ -53,7 +59,7 @@ def _equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("kind", ["heat", "tsunami", "hillslope"])
+@pytest.mark.parametrize("kind", EQUATIONS)
 def test_any_ranks_give_what_one_gives(comm, shared_path, kind):
     _write_input(comm, shared_path)
     parallel = _case(kind, shared_path)
@@ -68,7 +74,7 @@ def test_any_ranks_give_what_one_gives(comm, shared_path, kind):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("kind", ["heat", "tsunami", "hillslope"])
+@pytest.mark.parametrize("kind", EQUATIONS)
 def test_restart_on_other_ranks_changes_no_bit(comm, shared_path, kind):
     _write_input(comm, shared_path)
     straight = _case(kind, shared_path)
@@ -186,6 +192,27 @@ BAD = {
             "bounds": (0.0, 1.0, 0.0, 1.0),
         },
         "the source raises no water",
+    ),
+    "no walls": (
+        {"equation": "gray_scott", "shape": (12, 12)},
+        "'gray_scott' needs a periodic grid of 2 dimensions, but shape is 12 x 12 and periodic = f",
+    ),
+    "too flat": (
+        {"equation": "burgers", "shape": (12, 12), "periodic": True},
+        "needs a periodic grid of 1 dimension, but shape is 12 x 12",
+    ),
+    "no place for it": (
+        {"input": "good.npy", "equation": "burgers", "shape": (12,), "periodic": True},
+        "takes no input",
+    ),
+    "no soliton": (
+        {
+            "equation": "combined",
+            "shape": (12,),
+            "periodic": True,
+            "combined": combined.Options(beta=0.1),
+        },
+        "no soliton with alpha = 6, beta = 0.1",
     ),
     "no input": (
         {"shape": (8, 8), "equation": "tsunami", "bounds": (0.0, 1.0, 0.0, 1.0)},

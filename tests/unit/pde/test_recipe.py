@@ -20,19 +20,19 @@ def recipe(comm, shared_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert code
     if comm.rank == 0:
-        (shared_path / "advection.py").write_text(code[1])
+        (shared_path / "drift.py").write_text(code[1])
     comm.Barrier()
     monkeypatch.syspath_prepend(shared_path)
     importlib.invalidate_caches()
-    yield importlib.import_module("advection")
-    monkeypatch.delitem(sys.modules, "advection")
+    yield importlib.import_module("drift")
+    monkeypatch.delitem(sys.modules, "drift")
 
 
 @pytest.mark.mpi
 def test_it_converges_to_its_solution(comm, recipe):
     def error(n):
         grid = Grid(comm, (n, n), periodic=True)
-        equation = recipe.AdvectionEquation(Setup(grid, NUMERICS), recipe.Options())
+        equation = recipe.DriftEquation(Setup(grid, NUMERICS), recipe.Options())
         equation.start()
         steps = 2 * n
         assert 0.2 / steps < equation.solver.dt_max

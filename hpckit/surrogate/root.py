@@ -1,0 +1,211 @@
+"""The root of a group: which of its lanes gives the next step, and to which trainer."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpckit.surrogate.assignments import Assignment
+from hpckit.surrogate.message import record
+from hpckit.surrogate.rotation import NEVER
+from hpckit.surrogate.runs import Order
+
+if TYPE_CHECKING:
+    from hpckit.comm.queues import Receiver, Sender
+    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.roles import Roles
+
+
+class Root:
+    """What the root of a group knows, and how it takes turns.
+
+    steps : of a simulation
+    in_order : whether each trainer gets the steps of its lanes in the order of the rotation; else
+        lanes that can go on do, and others are passed over
+    asked : the exit code that a signal asked for, 0: none
+
+    A trainer whose queue is full holds up its own lanes only: else trainers that wait for each
+    other could wait for ever.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        lines: Lines,
+        lanes: int,
+        steps: int,
+        in_order: bool,
+        asked: Callable[[], int] = lambda: 0,
+    ) -> None:
+        mine = roles.lanes_of(roles.groups[roles.group or 0][0], lanes)
+        trainers = sorted({roles.trainer_of(lane) for lane in mine})
+        self.sent = dict.fromkeys(mine, 0)  # steps, by lane
+        self._ends = deque(
+            _End(rank, lines, [lane for lane in mine if roles.trainer_of(lane) == rank], in_order)
+            for rank in trainers
+        )
+        self._lane: _Lane | None = None  # that has the turn, of the last of the ends
+        self._steps = steps
+        self._asked = asked
+        self._told = 0  # what was asked for and trainers know
+
+    @property
+    def over(self) -> bool:
+        """Whether all trainers said so."""
+        return all(end.over for end in self._ends)
+
+    @property
+    def late(self) -> str:
+        """Names the trainers that have to do something before their lanes go on; or empty."""
+        return ", ".join(f"rank {end.rank}, which trains" for end in self._ends if end.owes())
+
+    def look(self) -> bool:
+        """Whether there is something to do: a lane can give a step, or all is over."""
+        for end in self._ends:
+            end.hear()
+        self._lane = self._find()
+        if self._lane is None:
+            self._tell()
+        return self._lane is not None or self.over
+
+    def goes_on(self) -> bool:
+        """Whether the lane that has the turn can give its next step too, or its trainer is over."""
+        end = self._ends[-1]
+        end.hear()
+        return end.over or end.sender.room() is not None
+
+    def order(self) -> Order | None:
+        """What comes next, after a `look` that found something; None: its trainers are over."""
+        if self._lane is None or self._ends[-1].over:
+            return None
+        head = self._lane.assignments[0]
+        return Order(self._lane.number, head.simulation, self._lane.step, head.parameters)
+
+    def message(self) -> np.void:
+        """Where the step is written."""
+        return self._ends[-1].message()
+
+    def send(self) -> None:
+        """It is written."""
+        assert self._lane is not None
+        self._ends[-1].sender.send()
+        self.sent[self._lane.number] += 1
+        self._lane.advance(self._steps)
+
+    def _find(self) -> _Lane | None:
+        """A lane that can give a step now; trainers take turns."""
+        for _ in range(len(self._ends)):
+            self._ends.rotate(-1)
+            lane = self._ends[-1].find()
+            if lane is not None and self._ends[-1].sender.room() is not None:
+                return lane
+        return None
+
+    def _tell(self) -> None:
+        """A signal came while there is nothing to send that could tell of it."""
+        asked = self._asked()
+        if asked <= self._told:
+            return
+        for end in self._ends:
+            if not end.over and end.sender.room() is not None:
+                message = end.message()
+                message["lane"] = -1
+                message["asked"] = self._told = asked
+                end.sender.send()
+
+
+class _End:
+    """This end of the queues to and from a trainer, and the lanes that it has here."""
+
+    def __init__(self, rank: int, lines: Lines, lanes: list[int], in_order: bool) -> None:
+        self.rank = rank
+        self.over = False
+        self.sender: Sender = lines.messages.senders[rank]
+        self._receiver: Receiver = lines.assignments.receivers[rank]
+        self._lines = lines
+        self._lanes = deque(_Lane(lane) for lane in lanes)
+        self._in_order = in_order
+
+    def message(self) -> np.void:
+        room = self.sender.room()
+        assert room is not None
+        return record(room, self._lines.message)
+
+    def hear(self) -> None:
+        """What the trainer assigned, or that it is over."""
+        while not self.over and (place := self._receiver.peek()) is not None:
+            given = record(place, self._lines.assignment)
+            number, simulation, first, sweep = (
+                int(given[name]) for name in ("lane", "simulation", "first", "sweep")
+            )
+            parameters = given["parameters"].copy()
+            self._receiver.drop()
+            if number < 0:
+                self.over = True
+            else:
+                lane = next(lane for lane in self._lanes if lane.number == number)
+                lane.add(Assignment(number, simulation, first, sweep, parameters))
+
+    def find(self) -> _Lane | None:
+        """The lane that gives the next step, if it knows which."""
+        if self.over:
+            return None
+        if self._in_order:
+            lane = self._first()
+            return lane if lane.assignments and not lane.over else None
+        for _ in range(len(self._lanes)):
+            self._lanes.rotate(-1)
+            if self._lanes[-1].assignments:
+                return self._lanes[-1]
+        return None
+
+    def owes(self) -> bool:
+        """Whether the trainer has to take a message or assign a simulation before we go on."""
+        if self.over:
+            return False
+        if self._in_order:
+            return not self._first().over
+        return any(lane.assignments for lane in self._lanes)
+
+    def _first(self) -> _Lane:
+        return min(self._lanes, key=lambda lane: (lane.due, lane.number))
+
+
+class _Lane:
+    """A lane as the root of its group sees it.
+
+    due : the sweep of its next step; while its assignment has not come, one that is not too high
+    step : its next step
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.assignments: deque[Assignment] = deque()
+        self.due = 0
+        self.step = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it has nothing more to give."""
+        return self.due == NEVER
+
+    def add(self, assignment: Assignment) -> None:
+        self.assignments.append(assignment)
+        if len(self.assignments) == 1:
+            self._begin()
+
+    def advance(self, steps: int) -> None:
+        """A step was sent, of so many."""
+        self.step += 1
+        self.due += 1
+        if self.step == steps:
+            self.assignments.popleft()
+            if self.assignments:
+                self._begin()
+
+    def _begin(self) -> None:
+        self.due = self.assignments[0].sweep
+        self.step = self.assignments[0].first

@@ -1,0 +1,127 @@
+"""A run of a study: every rank's part of it, and how they come together at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from hpckit.comm.alarm import Alarm
+from hpckit.errors import Checkpointed
+from hpckit.surrogate.clock import Clock
+from hpckit.surrogate.lines import Lines, open_lines
+from hpckit.surrogate.result import Report
+from hpckit.surrogate.rotation import Rotation
+from hpckit.surrogate.solving import solve
+from hpckit.surrogate.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from hpckit.surrogate.ledger import Progress
+    from hpckit.surrogate.plan import Plan
+    from hpckit.surrogate.space import Sampler
+
+
+_GRACE = 30.0  # seconds that ranks have at most to come together after an error
+
+
+class Worker(Protocol):
+    """A trainer's part."""
+
+    def work(self, source: Callable[..., Source]) -> Report:
+        """Do it, with what comes from the source."""
+        ...
+
+
+class Running:
+    """The ranks of a study at work (made collectively).
+
+    solving : whether solver ranks solve, or only wait until the trainers are done
+    asked : the exit code that a signal asked this rank for, 0: none
+    """
+
+    def __init__(self, plan: Plan, *, solving: bool, asked: Callable[[], int] = lambda: 0) -> None:
+        self.clock = Clock("starting")
+        self.alarm = Alarm(plan.comm, "the study", grace=min(plan.deadline or _GRACE, _GRACE))
+        self._plan = plan
+        self._asked = asked
+        self.lines: Lines | None = None
+        if solving:
+            self.lines = open_lines(plan.comm, plan.roles, plan.solver, plan.lanes, plan.way)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self.alarm.ring(error)
+        if self.alarm.meet() and self.lines:
+            self.lines.close()
+        self.alarm.close()
+
+    def go(self, worker: Worker | None, source: Callable[..., Source]) -> list[Report]:
+        """What all ranks report once each has done its part (collective).
+
+        worker : a trainer's; None on solver ranks
+        source : makes its source, of what it is asked with
+
+        Raises on all ranks what one has raised; `Checkpointed` where the trainers stopped.
+        """
+        with self.alarm.guard():
+            report = worker.work(source) if worker else self._solve()
+            self.clock.turn("waiting")
+        report.seconds = self.clock.seconds
+        reports = self._plan.comm.allgather(report)
+        for each in reports:
+            if each.stopped:
+                raise Checkpointed(each.stopped)
+        return reports
+
+    def source(
+        self, simulations: int | None, sampler: Sampler, progress: Progress, ahead: Any = None
+    ) -> Source:
+        """What this trainer gets from its solvers.
+
+        ahead : what the source of a run that is resumed had said of itself
+        """
+        plan = self._plan
+        assert self.lines is not None
+        return open_source(
+            plan.roles,
+            self.lines,
+            plan.solver,
+            sampler,
+            plan.schedule,
+            Rotation(plan.lanes, plan.solver.steps, simulations, plan.validation),
+            progress.received,
+            self.alarm,
+            plan.deadline,
+            ahead,
+        )
+
+    def wait_for(self, source: Source) -> None:
+        """Until a trainer's source has a message, or is over."""
+        before = self.clock.turn("waiting")
+        self.alarm.wait(
+            lambda: source.over or source.peek() is not None,
+            self._plan.deadline,
+            lambda: source.late,
+        )
+        self.clock.turn(before)
+
+    def _solve(self) -> Report:
+        """Solve what trainers ask for, until they say that it is over."""
+        plan = self._plan
+        self.clock.turn("solving")
+        if self.lines is None:
+            return Report("solver")
+        solved = solve(
+            plan.roles,
+            self.lines,
+            plan.solver,
+            plan.schedule,
+            plan.lanes,
+            self.alarm,
+            plan.deadline,
+            self._asked,
+        )
+        self.clock.move(solved.waited, "waiting")
+        return Report("solver")
