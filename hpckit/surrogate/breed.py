@@ -19,7 +19,7 @@ class Breed(Uniform):
 
     ::
 
-        sampler = Breed(share=0.6)
+        sampler = Breed(share=0.3)
 
     How much a simulation stands out is the mean, over its samples in all batches, of
     max(0, (loss - mean) / deviation), both of the batch's losses. A parent is drawn with a
@@ -37,7 +37,7 @@ class Breed(Uniform):
     """
 
     def __init__(
-        self, share: float = 0.6, ramp: int = 200, spread: float = 0.07, parents: int = 400
+        self, share: float = 0.2, ramp: int = 100, spread: float = 0.07, parents: int = 400
     ) -> None:
         self.share = share
         self.ramp = ramp

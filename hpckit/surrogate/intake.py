@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hpckit.surrogate.buffers import Buffer
+from hpckit.surrogate.buffer import Buffer
 from hpckit.surrogate.clock import Clock
 from hpckit.surrogate.ledger import Progress
 from hpckit.surrogate.schedule import Schedule
