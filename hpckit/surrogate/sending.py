@@ -74,7 +74,6 @@ class Sending:
         """The loop of the user's is left."""
         if not self._over:
             raise HpckitError("a rank left role.simulations() before trainers had all they need")
-        self._group.close()
 
     def _next(self) -> Order | None:
         """What the root tells, once it knows."""

@@ -97,7 +97,6 @@ class Stream:
     def close(self):
         self.lines.close()
         self.alarm.close()
-        self.roles.team.Free()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ CASES = {
     "pairs": {"view": "pairs:2"},
     "window": {"view": "window:3", "buffer": FIRO(40, threshold=20), "schedule": Lockstep(16)},
     "finite": {"simulations": 9, "steps": 1000},
-    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 2},
+    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 3},
     "sobol": {"sampler": "sobol", "ranges": [[0, 2], [1, 3], [0, 1], [0, 36], [-3, 0]]},
 }
 
@@ -194,7 +194,7 @@ def test_breed_steers_what_is_solved(comm):
             numbers, x = (buffer.columns[name][: buffer.population] for name in ("simulation", "x"))
             seen |= dict(zip(numbers.tolist(), x[:, 0].tolist(), strict=True))
 
-        study(comm, sampler=sampler, lanes=2).run(each=each)
+        study(comm, sampler=sampler, lanes=3).run(each=each)
         drawn.append(seen)
     if comm.rank == 0:
         common = drawn[0].keys() & drawn[1].keys()
