@@ -52,7 +52,7 @@ def burgers(comm: Any, quick: bool, report: Report, path: Path) -> None:
         "fno",
         "initial",
         3000 if not quick else 60,
-        options=Options(rate=1e-3, halve_every=600, sizes=_BURGERS),
+        options=Options(rate=4e-3, halve_every=600, sizes=_BURGERS),
     )
     _compare(comm, study, "Burgers, fno", lambda s: _published(s, published), report, 1 / 0.84, 0.5)
 
