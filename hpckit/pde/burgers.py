@@ -103,7 +103,7 @@ class BurgersEquation(Equation[Burgers, Options]):
 
     @classmethod
     def cost(cls, options: Options, has_input: bool) -> Cost:
-        return Cost(kept=4, exchanged=3, written=1, moved=11, of_copying=0.4, drawing=(40e6, 100))
+        return Cost(kept=4, exchanged=3, written=1, moved=11, of_copying=0.17, drawing=(40e6, 100))
 
     @classmethod
     def dt_max(cls, options: Options, shape: tuple[int, ...]) -> float | None:

@@ -251,12 +251,12 @@ class CombinedEquation(Equation[Combined, Options]):
 
     @classmethod
     def cost(cls, options: Options, has_input: bool) -> Cost:
-        rows = 2 * _TERMS if options.start == "waves" else 1
-        moved = 8 + 3 * rows
         drawing = (40e6, 100.0)
-        return Cost(
-            kept=3 + rows, exchanged=3, written=1, moved=moved, of_copying=0.4, drawing=drawing
-        )
+        if options.start == "soliton":
+            return Cost(4, exchanged=3, written=1, moved=11, of_copying=0.17, drawing=drawing)
+        waves = 2 * _TERMS
+        moved = 8 + 3 * waves
+        return Cost(3 + waves, 3, written=1, moved=moved, of_copying=0.25, drawing=drawing)
 
     @classmethod
     def dt_max(cls, options: Options, shape: tuple[int, ...]) -> float | None:

@@ -59,7 +59,6 @@ def solve(
                 runs.give(order, None)
     finally:
         runs.close()
-    group.close()
     return Solved(sent, group.waited)
 
 

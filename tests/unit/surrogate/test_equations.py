@@ -125,6 +125,19 @@ def test_forcing_of_the_combined_equation_is_at_the_points(comm):
     np.testing.assert_allclose((second["u"] - first["u"]) / dt, force, atol=2e-3)
 
 
+@pytest.mark.mpi
+@pytest.mark.usefixtures("petsc")
+def test_implicit_heat_changes_its_walls(comm):
+    from mpi4py import MPI
+
+    one, again = (Heat(shape=(8, 9), steps=2, implicit=True) for _ in range(2))
+    parallel = results(one, comm, [0, 1], steps=2)
+    if comm.rank == 0:
+        serial = [results(again, MPI.COMM_SELF, [i], steps=2)[-1] for i in (0, 1)]
+        for (_, fields), (_, expected) in zip(parallel[1::2], serial, strict=True):
+            np.testing.assert_allclose(fields["temperature"], expected["temperature"], rtol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
