@@ -13,27 +13,27 @@ from hpckit.surrogate.schedule import Lockstep
 from hpckit.surrogate.solver import Fields
 
 if TYPE_CHECKING:
-    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.running import Running
+    from hpckit.surrogate.setup import Setup
 
 
 class Sending:
     """Takes one simulation after the other, and sends its steps (collective in the group)."""
 
-    def __init__(self, plan: Plan, running: Running) -> None:
-        solver = plan.solver
+    def __init__(self, setup: Setup, running: Running) -> None:
+        solver = setup.solver
         self._alarm = running.alarm
-        self._deadline = plan.deadline
+        self._deadline = setup.deadline
         self._space = solver.space
         self._steps = solver.steps
         self._fields = Fields.of(solver.fields)
-        self._group = Group(plan.roles, solver.space.size, running.alarm, plan.deadline)
+        self._group = Group(setup.roles, solver.space.size, running.alarm, setup.deadline)
         self._root: Root | None = None
-        if plan.roles.team.rank == 0:
-            in_order = isinstance(plan.schedule, Lockstep)
+        if setup.roles.team.rank == 0:
+            in_order = isinstance(setup.schedule, Lockstep)
             lines = running.lines
             assert lines is not None
-            self._root = Root(plan.roles, lines, plan.lanes, solver.steps, in_order)
+            self._root = Root(setup.roles, lines, setup.lanes, solver.steps, in_order)
         self._order: Order | None = None
         self._simulation: Simulation | None = None
         self._step = 0  # the one that comes next

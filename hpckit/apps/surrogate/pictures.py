@@ -139,8 +139,8 @@ def learning(path: Path, curves: Mapping[str, Curve], ratio: float | None) -> Pa
 
 
 def _smooth(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of some two hundred pieces: a loss is noisy from one batch to the next."""
-    width = max(1, len(values) // 200)
+    """Means of some sixty pieces: a loss is noisy from one batch to the next."""
+    width = max(1, len(values) // 60)
     count = len(values) // width * width
     return tuple(each[:count].reshape(-1, width).mean(axis=1) for each in (steps, values))  # type: ignore[return-value]
 
