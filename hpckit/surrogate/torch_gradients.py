@@ -76,9 +76,9 @@ class Gradients:
             how = _Compressions(compress)
         self._buckets = [_Bucket(comm, each, how.first, deadline) for each in members]
         self._how = how.bound(comm, self._buckets)
-        for bucket in self._buckets:
-            for index, parameter in enumerate(bucket.parameters):
-                come = partial(self._come, bucket, index)
+        for one in self._buckets:
+            for index, parameter in enumerate(one.parameters):
+                come = partial(self._come, one, index)
                 parameter.register_post_accumulate_grad_hook(come)  # type: ignore[attr-defined]
         self._next = 0
         self._saved: Any = None
