@@ -65,6 +65,13 @@ class Trainer:
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Train until all gradient steps are taken, or `each` wants to stop."""
+        try:
+            return self._work(source)
+        except BaseException:
+            self.training.fail()
+            raise
+
+    def _work(self, source: Callable[..., Source]) -> Report:
         stopped = ""
         training = self.training
         from_solvers = source(training.sampler, training.intake.ledger, self._ahead)
@@ -73,8 +80,9 @@ class Trainer:
         except Checkpointed as error:  # on all trainers
             stopped = str(error)
         from_solvers.close()
-        if self._tape:
-            self._tape.close()
+        with together(training.comm):
+            if self._tape:
+                self._tape.close()
         if training.done:
             self.surrogate = self._exported()
         return self._report(stopped)
@@ -84,8 +92,9 @@ class Trainer:
         if self._saving is None:
             return
         before = self._clock.turn("saving")
-        if self._tape:
-            self._tape.flush()
+        with together(self.training.comm):
+            if self._tape:
+                self._tape.flush()
         self._saving.save(self.training)
         self._saved = time.monotonic()
         self._clock.turn(before)
