@@ -79,7 +79,7 @@ class Sending:
         """What the root tells, once it knows."""
         if self._root is None:
             return self._group.hear()
-        self._wait(self._root.look)
+        self._root.wait(self._root.look, self._alarm, self._deadline)
         order = self._root.order()
         self._group.tell(order)
         return order
@@ -88,15 +88,8 @@ class Sending:
         """Whether this step is to be sent, once there is room for it."""
         if self._root is None:
             return self._group.hear() is not None
-        self._wait(self._root.goes_on)
+        self._alarm.check()
+        self._root.wait(self._root.goes_on, self._alarm, self._deadline)
         goes_on = self._root.order() is not None
         self._group.tell(order if goes_on else None)
         return goes_on
-
-    def _wait(self, condition: Any) -> None:
-        root = self._root
-        assert root is not None
-        self._alarm.check()
-        if not condition():
-            limit = 2 * self._deadline if self._deadline and root.late else None
-            self._group.waited += self._alarm.wait(condition, limit, lambda: root.late)
