@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpckit.sfm import rotations
+
 TOLERANCE = 1e-6  # of the cost, relative: of all peers
 ITERATIONS = 100
 
@@ -67,6 +69,58 @@ def gtsam(path: Path) -> Peer:
         return graph.error(optimizer.optimize())
 
     return Peer(lambda: None, solve)
+
+
+def theia(path: Path) -> Peer:
+    """Theia's own, of the fork that `pip install pytheia` gives: Ceres, automatic derivatives."""
+    import pytheia  # type: ignore[import-not-found]
+
+    peer = pytheia.sfm
+    numbers, model = _bal(path), []
+    options = peer.BundleAdjustmentOptions()
+    options.num_threads, options.max_num_iterations = 1, ITERATIONS
+    options.function_tolerance = TOLERANCE
+    options.gradient_tolerance = options.parameter_tolerance = 0
+    options.intrinsics_to_optimize = peer.OptimizeIntrinsicsType.FOCAL_LENGTH_RADIAL_DISTORTION
+    options.use_inner_iterations = False
+
+    def solve() -> float:
+        return peer.BundleAdjustReconstruction(options, model[0]).final_cost
+
+    return Peer(lambda: model.__setitem__(slice(None), [_theia_model(peer, *numbers)]), solve)
+
+
+def _theia_model(
+    peer: Any,
+    camera: np.ndarray,
+    point: np.ndarray,
+    xy: np.ndarray,
+    cameras: np.ndarray,
+    points: np.ndarray,
+) -> Any:
+    """A BAL problem, whose cameras look along -z, with y down."""
+    model, flip = peer.Reconstruction(), np.diag([1.0, -1.0, -1.0])
+    views = [model.AddView(str(i), float(i)) for i in range(len(cameras))]
+    for view, numbers in zip(views, cameras, strict=True):
+        prior = peer.CameraIntrinsicsPrior()
+        prior.camera_intrinsics_model_type = "PINHOLE"
+        prior.image_width = prior.image_height = 2
+        prior.focal_length.value, prior.aspect_ratio.value = [numbers[6]], [1.0]
+        prior.skew.value, prior.principal_point.value = [0.0], [0.0, 0.0]
+        prior.radial_distortion.value = [numbers[7], numbers[8], 0.0, 0.0]
+        model.MutableView(view).SetIsEstimated(True)
+        it = model.MutableView(view).MutableCamera()
+        it.SetFromCameraIntrinsicsPriors(prior)
+        rotation = rotations.to_matrix(rotations.exp(numbers[:3]))
+        it.SetOrientationFromRotationMatrix(flip @ rotation)
+        it.SetPosition(-rotation.T @ numbers[3:6])
+    tracks = [model.AddTrack() for _ in points]
+    for track, xyz in zip(tracks, points, strict=True):
+        model.MutableTrack(track).SetPoint(np.append(xyz, 1.0))
+        model.MutableTrack(track).SetIsEstimated(True)
+    for i, j, pixel in zip(camera, point, xy * [1, -1], strict=True):
+        model.AddObservation(views[i], tracks[j], peer.Feature(pixel))
+    return model
 
 
 def scipy(path: Path) -> Peer:

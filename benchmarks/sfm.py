@@ -1,12 +1,13 @@
-"""Bundle adjustment against pycolmap, Ceres, GTSAM and SciPy, and on two ranks against one.
+"""Bundle adjustment against pycolmap, Ceres, GTSAM, Theia and SciPy, and on two ranks against one.
 
 All get the same start, the same first trust region and the same tolerance of the cost (1e-6; those
 of the gradient and of the parameters are off), on one thread: a second one makes none of the peers
 faster at these sizes. Numbers are seconds of the processor, building the problem included, reading
 files not; of two ranks the larger, without what they wait for each other. Peers that are not
-installed are left out: `pip install pycolmap gtsam`. Ceres is Debian's libceres-dev, a library for
-plain x86-64 (SSE2), with the cost and the automatic derivatives of its own example, compiled here
-for this processor: a Ceres that is built for it, with analytic derivatives, would be faster.
+installed are left out: `pip install pycolmap gtsam pytheia`. Ceres is Debian's libceres-dev, a
+library for plain x86-64 (SSE2), with the cost and the automatic derivatives of its own example,
+compiled here for this processor: a Ceres that is built for it, with analytic derivatives, would be
+faster.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def peers(bal: Path | None, colmap: Path | None, quick: bool) -> dict[str, Way]:
         add(found, "pycolmap", lambda: _sfm.colmap(colmap))
     if bal:
         add(found, "GTSAM", lambda: _sfm.gtsam(bal))
+        add(found, "Theia", lambda: _sfm.theia(bal))
         if not quick:
             add(found, "SciPy", lambda: _sfm.scipy(bal))
         if fault := sfm_ceres.missing():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import (
+    _surrogate_data_path,
     _surrogate_gradients,
     _surrogate_learning,
     _surrogate_operators,
     _surrogate_queues,
+    _surrogate_steering,
     _surrogate_training,
 )
 from benchmarks._harness import Report, main
@@ -16,9 +18,11 @@ from benchmarks._harness import Report, main
 SECTIONS = (
     _surrogate_queues,
     _surrogate_training,
+    _surrogate_data_path,
     _surrogate_gradients,
     _surrogate_learning,
     _surrogate_operators,
+    _surrogate_steering,
 )
 
 

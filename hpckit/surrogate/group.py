@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import ranges
-from hpckit.machine.lifetime import outlive
+from hpckit.machine.lifetime import free_with, outlive
 from hpckit.surrogate.runs import Order
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Group:
         self.waited = 0.0
         self.asked = 0
         self._comm = roles.team.Dup()  # the solver may do on its own what it likes
+        free_with(self, self._comm)
         self._ranks = roles.groups[roles.group or 0]
         self._alarm = alarm
         self._deadline = deadline
@@ -52,10 +53,6 @@ class Group:
         self._share(None)
         lane, simulation, step = map(int, self._all[:3])
         return None if lane < 0 else Order(lane, simulation, step, self._all[4:].copy())
-
-    def close(self) -> None:
-        """Let go of it (collective)."""
-        self._comm.Free()
 
     def _share(self, deadline: float | None) -> None:
         """The root's numbers, as those of others are the lowest, and the largest wish of all."""

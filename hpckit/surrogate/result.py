@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpckit.surrogate.buffers import BINS
+from hpckit.surrogate.buffer import BINS
 from hpckit.surrogate.training import History, Training
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpckit.errors import ConfigError, check_comm, ranges, same
 
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class Roles(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Roles:
     """Who does what; without groups each trainer solves what it trains on.
 
     trainers, groups : ranks of `comm`; the first of a group is its root, which sends
@@ -76,13 +78,17 @@ def share_out(comm: MPI.Intracomm, trainers: int = 1, group: int = 1) -> Roles:
     """
     from mpi4py import MPI
 
+    from hpckit.machine.lifetime import free_with
+
     check_comm(comm)
     same(comm, "trainers and group", (trainers, group))
     leaders, groups = shares(comm.size, trainers, group)
     trainer = leaders.index(comm.rank) if comm.rank in leaders else None
     number = next((each for each, ranks in enumerate(groups) if comm.rank in ranks), None)
     team = MPI.Intracomm(comm.Split(0 if number is None else 1 + number, comm.rank))
-    return Roles(leaders, groups, trainer, number, team)
+    found = Roles(leaders, groups, trainer, number, team)
+    free_with(found, team)
+    return found
 
 
 def shares(

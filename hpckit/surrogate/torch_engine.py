@@ -75,14 +75,10 @@ class TorchEngine(TorchPredictor):
             x = np.zeros((1, shapes.inputs), np.float32)
             check_outputs(self.predict(x).shape, shapes)
         self._agree(seed)
-        several = comm.size > 1
-        self._gradients = self._outer = None
-        if several and options.local is not None:
-            self._outer = _local_updates(comm, self._parameters, options)
-        elif several:
-            self._gradients = Gradients(
-                comm, self._parameters, options.bucket, options.compress, options.deadline
-            )
+        self._gradients: Gradients | None = None
+        self._outer: LocalUpdates | None = None
+        if comm.size > 1:
+            self._share()
         self._verdict = _Verdict(comm, options.deadline)
         with together(comm):
             self._optimizer = (options.optimizer or self._adam)(self._parameters)
@@ -201,6 +197,16 @@ class TorchEngine(TorchPredictor):
         )
         own = _packed(self.module.state_dict()) if self._comm.rank == 0 else b""
         self.module.load_state_dict(_unpacked(self._comm.bcast(own)))
+
+    def _share(self) -> None:
+        """What trainers have in common: sums of gradients, or parameters now and then."""
+        options = self._options
+        if options.local is not None:
+            self._outer = _local_updates(self._comm, self._parameters, options)
+        else:
+            self._gradients = Gradients(
+                self._comm, self._parameters, options.bucket, options.compress, options.deadline
+            )
 
     def _adam(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         fused = all(each.is_floating_point() for each in parameters)  # not for complex ones

@@ -112,17 +112,22 @@ class Gradients:
 
     def wait(self) -> None:
         """All gradients are sums over all trainers; those that did not come count as zeros."""
-        for bucket in self._buckets[self._next :]:
+        rest = self._buckets[self._next :]
+        for bucket in rest:
             bucket.fill()
+        self._how.measure()
+        for bucket in rest:
             bucket.plan.start()
         self._next = len(self._buckets)
         for bucket in self._buckets:
             bucket.plan.wait()
-        self._how.look()
+        self._how.choose()
 
     def _come(self, bucket: _Bucket, index: int, parameter: torch.Tensor) -> None:
         """A gradient is complete."""
         bucket.take(index)
+        if self._how.measures:
+            return
         for started in self._buckets[: self._next]:
             started.plan.poll()
         while self._next < len(self._buckets) and not self._buckets[self._next].missing:
@@ -256,14 +261,19 @@ class _Compressions:
         if self._layerwise:
             self._layerwise.restore(measured)
 
-    def look(self) -> None:
-        """At the gradients of a step; after some, choose (collective)."""
-        if self._layerwise is None:
-            return
-        at = self._steps % _AGAIN
-        self._steps += 1
-        if at < _LOOKS:
+    @property
+    def measures(self) -> bool:
+        """Whether the gradients of this step are to be seen before they are summed."""
+        return self._layerwise is not None and self._steps % _AGAIN < _LOOKS
+
+    def measure(self) -> None:
+        """Look at this trainer's gradients."""
+        if self._layerwise is not None and self.measures:
             self._layerwise.measure()
-        if at == _LOOKS - 1:
+
+    def choose(self) -> None:
+        """After so many looks choose for all layers; a step is done (collective)."""
+        if self._layerwise is not None and self._steps % _AGAIN == _LOOKS - 1:
             for bucket, how in zip(self._buckets, self._layerwise.choose(), strict=True):
                 bucket.sum_by(None if how == "auto" else how)
+        self._steps += 1

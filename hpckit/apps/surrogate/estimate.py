@@ -112,8 +112,9 @@ def load(config: Config, found: Measured, size: Size, groups: int, inline: bool)
     if schedule.kind == "lockstep":
         each = found.gradient_step + schedule.samples * solve
         rate = 1 / each
-        if not inline:
-            rate = min(rate, made / (trainers * schedule.samples))
+        if not inline:  # lanes take turns: the group that has most of them sets the pace
+            paced = config.lanes / -(-config.lanes // groups) / found.step
+            rate = min(rate, paced / (trainers * schedule.samples))
         steps = rate * trainers * schedule.samples
     else:
         taken = made / trainers  # steps that each trainer is offered per second

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from hpckit.errors import ConfigError, HpckitError
-from hpckit.surrogate.buffers import BINS, FIFO, FIRO, Epochs, Reservoir
+from hpckit.surrogate.buffer import BINS
+from hpckit.surrogate.buffers import FIFO, FIRO, Epochs, Reservoir
 
 COLUMNS = {"number": ((), np.int64), "field": ((3,), np.float32)}
 KINDS = {

@@ -70,7 +70,6 @@ def test_all_ranks_know_what_they_are(comm):
     assert roles.trainer == (0 if comm.rank == 0 else None)
     assert roles.group == (comm.rank - 1 if comm.rank else None)
     assert roles.team.size == 1
-    roles.team.Free()
 
 
 def test_ranks_must_agree(comm):

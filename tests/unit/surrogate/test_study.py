@@ -24,7 +24,7 @@ CASES = {
     "pairs": {"view": "pairs:2"},
     "window": {"view": "window:3", "buffer": FIRO(40, threshold=20), "schedule": Lockstep(16)},
     "finite": {"simulations": 9, "steps": 1000},
-    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 2},
+    "breed": {"sampler": Breed(share=0.9, ramp=5, parents=9), "lanes": 3},
     "sobol": {"sampler": "sobol", "ranges": [[0, 2], [1, 3], [0, 1], [0, 36], [-3, 0]]},
 }
 
@@ -194,7 +194,7 @@ def test_breed_steers_what_is_solved(comm):
             numbers, x = (buffer.columns[name][: buffer.population] for name in ("simulation", "x"))
             seen |= dict(zip(numbers.tolist(), x[:, 0].tolist(), strict=True))
 
-        study(comm, sampler=sampler, lanes=2).run(each=each)
+        study(comm, sampler=sampler, lanes=3).run(each=each)
         drawn.append(seen)
     if comm.rank == 0:
         common = drawn[0].keys() & drawn[1].keys()
@@ -273,10 +273,10 @@ def test_offline_studies_go_on_with_their_checkpoints(comm, shared_path):
     comm.Barrier()
     reference, first, second = Watch(), Watch(11), Watch()
     expected = study(comm).train(shared_path / "tape", each=reference)
-    plan = study(comm, folder=shared_path / "run")
+    mine = study(comm, folder=shared_path / "run")
     with pytest.raises(Checkpointed):
-        plan.train(shared_path / "tape", each=first)
-    result = plan.train(shared_path / "tape", each=second, resume=True)
+        mine.train(shared_path / "tape", each=first)
+    result = mine.train(shared_path / "tape", each=second, resume=True)
     if comm.rank == 0:
         assert outcome(result, second) == outcome(expected, reference)
 

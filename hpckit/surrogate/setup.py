@@ -10,7 +10,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.queues import Way
-from hpckit.surrogate.buffers import Buffer, Reservoir
+from hpckit.surrogate.buffer import Buffer
+from hpckit.surrogate.buffers import Reservoir
 from hpckit.surrogate.engine import Options
 from hpckit.surrogate.roles import Roles
 from hpckit.surrogate.schedule import Lockstep, Schedule
@@ -19,7 +20,7 @@ from hpckit.surrogate.space import Sampler
 
 
 @dataclass
-class Plan:
+class Setup:
     """The arguments of a study; what each means, says `hpckit.surrogate.study.Study`."""
 
     solver: Solver
