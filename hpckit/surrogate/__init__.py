@@ -23,7 +23,7 @@ order in which a step goes through the files:
     training      gradient steps, and `validation` now and then, by `metrics`
     saving        checkpoints, and `surrogate`: what predicts
 
-`study` is all of it: a `plan`, which `checks` looks through, and what its ranks do at the same
+`study` is all of it: a `setup`, which `checks` looks through, and what its ranks do at the same
 time, `running` and `trainer`. `role` is for programs with loops of their own, one that solves
 (`sending`) and one that trains (`samples`). `rotation` is the best file to begin with.
 """

@@ -36,6 +36,12 @@ class Breed(Uniform):
     `ConfigError` for shares that are not from 0 to below 1, and numbers that are not above 0.
     """
 
+    _arrays = ("_numbers", "_vectors", "_sums", "_counts")
+    _numbers: np.ndarray
+    _vectors: np.ndarray
+    _sums: np.ndarray
+    _counts: np.ndarray
+
     def __init__(
         self, share: float = 0.2, ramp: int = 100, spread: float = 0.07, parents: int = 400
     ) -> None:
@@ -95,12 +101,6 @@ class Breed(Uniform):
             )
         for name in self._arrays:
             setattr(self, name, np.array(state[name]))
-
-    _arrays = ("_numbers", "_vectors", "_sums", "_counts")
-    _numbers: np.ndarray
-    _vectors: np.ndarray
-    _sums: np.ndarray
-    _counts: np.ndarray
 
     def _new(self, simulation: int) -> np.ndarray:
         chance = random(self.seed, STEERING, simulation)

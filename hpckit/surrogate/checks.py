@@ -10,27 +10,27 @@ from hpckit.errors import ConfigError
 from hpckit.surrogate import views
 from hpckit.surrogate.breed import Breed
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs
-from hpckit.surrogate.plan import Plan
 from hpckit.surrogate.schedule import Free, Lockstep
+from hpckit.surrogate.setup import Setup
 from hpckit.surrogate.solver import Fields, check_solver
 from hpckit.surrogate.space import Box, Sampler, Sobol, Uniform
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol, "breed": Breed}
 
 
-def check_plan(plan: Plan) -> None:
+def check_setup(setup: Setup) -> None:
     """`ConfigError` for the first thing that cannot be, with what to do."""
-    _check_solver(plan)
+    _check_solver(setup)
     for name in ("batch", "trainers", "group", "lanes", "steps", "validate_every"):
-        _whole(name, getattr(plan, name), 1)
-    _whole("validation", plan.validation, 0)
-    _whole("seed", plan.seed, 0)
-    if plan.simulations is not None:
-        _whole("simulations", plan.simulations, 1)
+        _whole(name, getattr(setup, name), 1)
+    _whole("validation", setup.validation, 0)
+    _whole("seed", setup.seed, 0)
+    if setup.simulations is not None:
+        _whole("simulations", setup.simulations, 1)
     for name in ("save_every", "deadline"):
-        _positive(name, getattr(plan, name))
-    _check_buffer(plan)
-    _check_schedule(plan)
+        _positive(name, getattr(setup, name))
+    _check_buffer(setup)
+    _check_schedule(setup)
 
 
 def sampler_of(given: str | Sampler) -> Sampler:
@@ -44,39 +44,39 @@ def sampler_of(given: str | Sampler) -> Sampler:
     return given
 
 
-def _check_solver(plan: Plan) -> None:
-    solver = plan.solver
+def _check_solver(setup: Setup) -> None:
+    solver = setup.solver
     check_solver(solver)
     Fields.of(solver.fields)
     if not isinstance(solver.space, Box):
         raise ConfigError(
             f"the solver's space must be a Box, such as Box(nu=(0.01, 0.1)), not {solver.space!r}"
         )
-    fewest = views.parse(plan.view).fewest()
+    fewest = views.parse(setup.view).fewest()
     if solver.steps < fewest:
         raise ConfigError(
-            f"view = {plan.view!r} makes no sample of {solver.steps} steps: it needs {fewest}, or"
+            f"view = {setup.view!r} makes no sample of {solver.steps} steps: it needs {fewest}, or"
             " another view"
         )
 
 
-def _check_buffer(plan: Plan) -> None:
-    buffer = plan.buffer
+def _check_buffer(setup: Setup) -> None:
+    buffer = setup.buffer
     if not hasattr(buffer, "bind"):
         raise ConfigError(
             f"buffer = {buffer!r} must be FIFO(capacity), FIRO or Reservoir(capacity, threshold)"
         )
     if isinstance(buffer, Epochs):
-        if plan.simulations is None:
+        if setup.simulations is None:
             raise ConfigError("Epochs() waits for all simulations: say how many simulations")
-    elif buffer.capacity < plan.batch:
+    elif buffer.capacity < setup.batch:
         raise ConfigError(
-            f"batch = {plan.batch} samples do not fit into {buffer!r}: choose a larger capacity"
+            f"batch = {setup.batch} samples do not fit into {buffer!r}: choose a larger capacity"
         )
 
 
-def _check_schedule(plan: Plan) -> None:
-    schedule, buffer = plan.schedule, plan.buffer
+def _check_schedule(setup: Setup) -> None:
+    schedule, buffer = setup.schedule, setup.buffer
     if isinstance(schedule, Free):
         if schedule.reuse is not None:
             _positive("reuse of Free", schedule.reuse)
@@ -84,10 +84,10 @@ def _check_schedule(plan: Plan) -> None:
     if not isinstance(schedule, Lockstep):
         raise ConfigError(f"schedule = {schedule!r} must be Lockstep(samples) or Free()")
     _whole("samples of Lockstep", schedule.samples, 1)
-    if isinstance(buffer, FIFO | FIRO) and schedule.samples < plan.batch:
+    if isinstance(buffer, FIFO | FIRO) and schedule.samples < setup.batch:
         raise ConfigError(
-            f"{buffer!r} gives each sample once, so batch = {plan.batch} needs as many new ones"
-            f" per gradient step: Lockstep({plan.batch}), not {schedule.samples}, or Reservoir"
+            f"{buffer!r} gives each sample once, so batch = {setup.batch} needs as many new ones"
+            f" per gradient step: Lockstep({setup.batch}), not {schedule.samples}, or Reservoir"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hpckit.surrogate.buffer import Buffer
 from hpckit.surrogate.clock import Clock
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.schedule import Schedule
 from hpckit.surrogate.sources import Source
 from hpckit.surrogate.validation import Validation
@@ -26,7 +26,7 @@ class Intake:
     def __init__(
         self,
         *,
-        progress: Progress,
+        ledger: Ledger,
         view: BoundView,
         buffer: Buffer,
         validation: Validation,
@@ -37,7 +37,7 @@ class Intake:
         wait_for: Callable[[Source], None],
         record: Callable[[Any], None] | None = None,
     ) -> None:
-        self.progress = progress
+        self.ledger = ledger
         self.view = view
         self.buffer = buffer
         self.validation = validation
@@ -79,7 +79,7 @@ class Intake:
 
     def _take(self, message: Any) -> None:
         simulation = int(message["simulation"])
-        self.progress.take(simulation, int(message["step"]))
+        self.ledger.take(simulation, int(message["step"]))
         if self._record:
             self._record(message)
         if simulation < 0:

@@ -8,7 +8,7 @@ from typing import Any
 from hpckit.errors import HpckitError
 
 
-class Progress:
+class Ledger:
     """How many steps of each simulation have come, which they do in their order.
 
     Whole simulations are kept as ranges, of which there are few: they are begun in their order.

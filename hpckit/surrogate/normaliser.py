@@ -22,7 +22,7 @@ class Normaliser:
     ::
 
         normaliser = Normaliser(view.scalars, view.history, fields)
-        normaliser.observe(x, y)  # of each sample, until there are enough
+        normaliser.observe(x, y)  # batches, until there are enough
         normaliser.freeze(comm)
         normaliser.inputs(x)
         normaliser.outputs(y)
@@ -46,12 +46,12 @@ class Normaliser:
             self._given(np.asarray(ranges, np.float64))
 
     def observe(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Learn from one sample in physical units: x (at least scalars,), y (outputs,)."""
-        scalars = x[: self._scalars]
-        _merge(self._moments[: self._scalars].T, 1, scalars, 0.0)
-        for moments, part in zip(self._moments[self._scalars :], self._slices, strict=True):
-            mean = y[part].mean(dtype=np.float64)
-            spread = y[part] - mean
+        """Learn from samples in physical units: x (B, at least scalars), y (B, outputs)."""
+        scalars = x[:, : self._scalars].T
+        columns = [*scalars, *(y[:, part] for part in self._slices)]
+        for moments, values in zip(self._moments, columns, strict=True):
+            mean = values.mean(dtype=np.float64)
+            spread = (values - mean).ravel()
             _merge(moments, spread.size, mean, np.dot(spread, spread))
 
     def freeze(self, comm: MPI.Intracomm | None = None) -> None:

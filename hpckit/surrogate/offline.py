@@ -6,49 +6,49 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.result import Report
 from hpckit.surrogate.tape import Tape
 
 if TYPE_CHECKING:
-    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.running import Running
+    from hpckit.surrogate.setup import Setup
     from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
 
 
-class Recorder:
+class Collector:
     """A trainer that trains nothing: it records what its solvers solve.
 
     resume : what is whole on the tape already is not solved again
     """
 
-    def __init__(self, plan: Plan, running: Running, tape: Any, resume: bool) -> None:
-        self._plan = plan
+    def __init__(self, setup: Setup, running: Running, tape: Any, resume: bool) -> None:
+        self._setup = setup
         self._running = running
-        self._tape = Tape.create(tape, plan.roles.team, plan.solver, resume)
+        self._tape = Tape.create(tape, setup.roles.team, setup.solver, resume)
         there = Tape.open(tape)
         self._whole = [
             number
             for number in sorted(there.validation + there.simulations)
-            if max(number, -1 - number) % plan.trainers == plan.trainer
+            if max(number, -1 - number) % setup.trainers == setup.trainer
         ]
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
-        plan, running = self._plan, self._running
-        progress = Progress(plan.solver.steps, plan.trainers)
+        setup, running = self._setup, self._running
+        ledger = Ledger(setup.solver.steps, setup.trainers)
         for number in self._whole:
-            progress.know(number)
-        from_solvers = source(plan.bound_sampler(), progress)
-        lanes = [0] * plan.lanes
+            ledger.know(number)
+        from_solvers = source(setup.bound_sampler(), ledger)
+        lanes = [0] * setup.lanes
         running.clock.turn("receiving")
         while not from_solvers.over:
             message = from_solvers.peek()
             if message is None:
                 running.wait_for(from_solvers)
                 continue
-            progress.take(int(message["simulation"]), int(message["step"]))
+            ledger.take(int(message["simulation"]), int(message["step"]))
             self._tape.write(message)
             lanes[message["lane"]] += 1
             from_solvers.drop()
@@ -57,14 +57,14 @@ class Recorder:
         return Report("trainer", steps=lanes)
 
 
-def recorded(plan: Plan, path: str | os.PathLike[str]) -> Callable[..., Source]:
+def recorded(setup: Setup, path: str | os.PathLike[str]) -> Callable[..., Source]:
     """What makes a trainer's source of a tape."""
     tape = Tape.open(path)
-    tape.check(plan.solver)
-    simulations = tape.first(plan.simulations)
+    tape.check(setup.solver)
+    simulations = tape.first(setup.simulations)
 
-    def source(sampler: Sampler, progress: Progress, ahead: Any) -> Source:
-        received = progress.received
-        return tape.source(simulations, plan.trainer, plan.trainers, plan.validation, received)
+    def source(sampler: Sampler, ledger: Ledger, ahead: Any) -> Source:
+        received = ledger.received
+        return tape.source(simulations, setup.trainer, setup.trainers, setup.validation, received)
 
     return source

@@ -10,11 +10,11 @@ from mpi4py import MPI
 
 from hpckit.errors import ConfigError, HpckitError, check_comm, same, together
 from hpckit.surrogate import roles
-from hpckit.surrogate.checks import check_plan, sampler_of
-from hpckit.surrogate.plan import Plan
+from hpckit.surrogate.checks import check_setup, sampler_of
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.schedule import Free
 from hpckit.surrogate.sending import Sending
+from hpckit.surrogate.setup import Setup
 
 if TYPE_CHECKING:
     from hpckit.surrogate.samples import Samples
@@ -54,17 +54,17 @@ def split(
     check_comm(comm)
     same(comm, "the arguments of split", (repr(space), fields, steps, repr(options)))
     with together(comm):
-        plan = _plan(comm, _Given(space, fields, steps), options)
-    plan.roles = roles.share_out(comm, plan.trainers, plan.group)
-    plan.lanes = len(plan.roles.groups) or plan.trainers
+        setup = _setup(comm, _Given(space, fields, steps), options)
+    setup.roles = roles.share_out(comm, setup.trainers, setup.group)
+    setup.lanes = len(setup.roles.groups) or setup.trainers
     with together(comm):
-        if plan.lanes % plan.trainers:
+        if setup.lanes % setup.trainers:
             raise ConfigError(
-                f"{plan.lanes} groups of solver ranks cannot be shared by {plan.trainers} trainers:"
-                " start so many ranks that each trainer has as many groups"
+                f"{setup.lanes} groups of solver ranks cannot be shared by {setup.trainers}"
+                " trainers: start so many ranks that each trainer has as many groups"
             )
-    with Running(plan, solving=True) as running, running.alarm.guard():
-        role = Role(plan, running)
+    with Running(setup, solving=True) as running, running.alarm.guard():
+        role = Role(setup, running)
         yield role
         role.end()
 
@@ -76,13 +76,13 @@ class Role:
     comm : of the trainers, or of the group
     """
 
-    def __init__(self, plan: Plan, running: Running) -> None:
-        self.trains = plan.trains
-        self.comm = plan.roles.team
-        self._plan = plan
+    def __init__(self, setup: Setup, running: Running) -> None:
+        self.trains = setup.trains
+        self.comm = setup.roles.team
+        self._setup = setup
         self._running = running
         self._samples: Samples | None = None
-        self._sending = None if plan.trains else Sending(plan, running)
+        self._sending = None if setup.trains else Sending(setup, running)
 
     def simulations(self) -> Iterator[tuple[int, dict[str, float]]]:
         """The number and the parameters of one simulation after the other; none on trainers."""
@@ -106,7 +106,7 @@ class Role:
         if not self.trains:
             raise ConfigError("samples: this rank solves, it trains nothing")
         if self._samples is None:
-            self._samples = Samples(self._plan, self._running)
+            self._samples = Samples(self._setup, self._running)
         return self._samples
 
     def dataset(self) -> TorchSamples:
@@ -137,14 +137,14 @@ class _Given(NamedTuple):
         raise ConfigError("no rank solves: start more ranks than there are trainers")
 
 
-def _plan(comm: MPI.Intracomm, solver: _Given, options: Mapping[str, Any]) -> Plan:
+def _setup(comm: MPI.Intracomm, solver: _Given, options: Mapping[str, Any]) -> Setup:
     known = {"trainers", "group", "view", "buffer", "batch", "schedule", "sampler"}
     known |= {"simulations", "seed", "deadline", "way"}
     if unknown := options.keys() - known:
         raise ConfigError(
             f"split has no option {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
         )
-    plan = Plan(solver, None, comm=comm, validation=0, **{"schedule": Free(), **options})
-    plan.sampler = sampler_of(plan.sampler)
-    check_plan(plan)
-    return plan
+    setup = Setup(solver, None, comm=comm, validation=0, **{"schedule": Free(), **options})
+    setup.sampler = sampler_of(setup.sampler)
+    check_setup(setup)
+    return setup

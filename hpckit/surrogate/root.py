@@ -14,6 +14,7 @@ from hpckit.surrogate.rotation import NEVER
 from hpckit.surrogate.runs import Order
 
 if TYPE_CHECKING:
+    from hpckit.comm.alarm import Alarm
     from hpckit.comm.queues import Receiver, Sender
     from hpckit.surrogate.lines import Lines
     from hpckit.surrogate.roles import Roles
@@ -77,6 +78,18 @@ class Root:
         end.hear()
         return end.over or end.sender.room() is not None
 
+    def wait(self, ready: Callable[[], bool], alarm: Alarm, deadline: float | None) -> float:
+        """Sleep until `ready()`, which is `look` or `goes_on`; returns the seconds that it took.
+
+        An error names trainers that do not do what is their turn, as `Alarm.wait` does; after twice
+        the deadline, as they may themselves wait for others. While it is nobody's turn, because all
+        is solved and they still train, there is no limit.
+        """
+        waited = 0.0
+        while not ready():
+            waited += self._wait(self.late, ready, alarm, deadline)
+        return waited
+
     def order(self) -> Order | None:
         """What comes next, after a `look` that found something; None: its trainers are over."""
         if self._lane is None or self._ends[-1].over:
@@ -94,6 +107,13 @@ class Root:
         self._ends[-1].sender.send()
         self.sent[self._lane.number] += 1
         self._lane.advance(self._steps)
+
+    def _wait(
+        self, late: str, ready: Callable[[], bool], alarm: Alarm, deadline: float | None
+    ) -> float:
+        """Wait until it is ready, or the turn of others."""
+        limit = 2 * deadline if late and deadline is not None else None
+        return alarm.wait(lambda: ready() or self.late != late, limit, lambda: late)
 
     def _find(self) -> _Lane | None:
         """A lane that can give a step now; trainers take turns."""

@@ -15,8 +15,8 @@ from hpckit.surrogate.solving import solve
 from hpckit.surrogate.sources import Source, open_source
 
 if TYPE_CHECKING:
-    from hpckit.surrogate.ledger import Progress
-    from hpckit.surrogate.plan import Plan
+    from hpckit.surrogate.ledger import Ledger
+    from hpckit.surrogate.setup import Setup
     from hpckit.surrogate.space import Sampler
 
 
@@ -38,14 +38,16 @@ class Running:
     asked : the exit code that a signal asked this rank for, 0: none
     """
 
-    def __init__(self, plan: Plan, *, solving: bool, asked: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, setup: Setup, *, solving: bool, asked: Callable[[], int] = lambda: 0
+    ) -> None:
         self.clock = Clock("starting")
-        self.alarm = Alarm(plan.comm, "the study", grace=min(plan.deadline or _GRACE, _GRACE))
-        self._plan = plan
+        self.alarm = Alarm(setup.comm, "the study", grace=min(setup.deadline or _GRACE, _GRACE))
+        self._setup = setup
         self._asked = asked
         self.lines: Lines | None = None
         if solving:
-            self.lines = open_lines(plan.comm, plan.roles, plan.solver, plan.lanes, plan.way)
+            self.lines = open_lines(setup.comm, setup.roles, setup.solver, setup.lanes, setup.way)
 
     def __enter__(self) -> Self:
         return self
@@ -69,31 +71,31 @@ class Running:
             report = worker.work(source) if worker else self._solve()
             self.clock.turn("waiting")
         report.seconds = self.clock.seconds
-        reports = self._plan.comm.allgather(report)
+        reports = self._setup.comm.allgather(report)
         for each in reports:
             if each.stopped:
                 raise Checkpointed(each.stopped)
         return reports
 
     def source(
-        self, simulations: int | None, sampler: Sampler, progress: Progress, ahead: Any = None
+        self, simulations: int | None, sampler: Sampler, ledger: Ledger, ahead: Any = None
     ) -> Source:
         """What this trainer gets from its solvers.
 
         ahead : what the source of a run that is resumed had said of itself
         """
-        plan = self._plan
+        setup = self._setup
         assert self.lines is not None
         return open_source(
-            plan.roles,
+            setup.roles,
             self.lines,
-            plan.solver,
+            setup.solver,
             sampler,
-            plan.schedule,
-            Rotation(plan.lanes, plan.solver.steps, simulations, plan.validation),
-            progress.received,
+            setup.schedule,
+            Rotation(setup.lanes, setup.solver.steps, simulations, setup.validation),
+            ledger.received,
             self.alarm,
-            plan.deadline,
+            setup.deadline,
             ahead,
         )
 
@@ -102,25 +104,25 @@ class Running:
         before = self.clock.turn("waiting")
         self.alarm.wait(
             lambda: source.over or source.peek() is not None,
-            self._plan.deadline,
+            self._setup.deadline,
             lambda: source.late,
         )
         self.clock.turn(before)
 
     def _solve(self) -> Report:
         """Solve what trainers ask for, until they say that it is over."""
-        plan = self._plan
+        setup = self._setup
         self.clock.turn("solving")
         if self.lines is None:
             return Report("solver")
         solved = solve(
-            plan.roles,
+            setup.roles,
             self.lines,
-            plan.solver,
-            plan.schedule,
-            plan.lanes,
+            setup.solver,
+            setup.schedule,
+            setup.lanes,
             self.alarm,
-            plan.deadline,
+            setup.deadline,
             self._asked,
         )
         self.clock.move(solved.waited, "waiting")

@@ -10,13 +10,13 @@ import numpy as np
 from hpckit.errors import ConfigError
 from hpckit.surrogate import space, views
 from hpckit.surrogate.intake import Intake
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.solver import Fields
 from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
-    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.running import Running
+    from hpckit.surrogate.setup import Setup
     from hpckit.surrogate.sources import Source
 
 
@@ -27,15 +27,15 @@ class Samples:
     loop go on where it was: each step of each simulation comes once.
     """
 
-    def __init__(self, plan: Plan, running: Running) -> None:
-        solver = plan.solver
-        self._plan = plan
+    def __init__(self, setup: Setup, running: Running) -> None:
+        solver = setup.solver
+        self._setup = setup
         self._running = running
-        self._view = views.parse(plan.view).bind(solver.space.size, Fields.of(solver.fields))
-        self._sampler = plan.bound_sampler()
-        self._intake = _intake(plan, running, self._view)
+        self._view = views.parse(setup.view).bind(solver.space.size, Fields.of(solver.fields))
+        self._sampler = setup.bound_sampler()
+        self._intake = _intake(setup, running, self._view)
         self._drawn: dict[str, np.ndarray] = {
-            name: np.empty((plan.batch, *shape), dtype)
+            name: np.empty((setup.batch, *shape), dtype)
             for name, (shape, dtype) in self._view.columns.items()
         }
         self._source: Source | None = None
@@ -47,11 +47,11 @@ class Samples:
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:
         if self._source is None:
             self._source = self._running.source(
-                self._plan.simulations, self._sampler, self._intake.progress, self._ahead
+                self._setup.simulations, self._sampler, self._intake.ledger, self._ahead
             )
         self._intake.fill(self._source)
         self._running.clock.turn("training")
-        count = self._intake.buffer.draw(self._plan.batch, self._drawn)
+        count = self._intake.buffer.draw(self._setup.batch, self._drawn)
         if not count:
             raise StopIteration
         x, y = self._view.gather({name: rows[:count] for name, rows in self._drawn.items()})
@@ -64,7 +64,7 @@ class Samples:
             "buffer": {name: array.copy() for name, array in arrays.items()},
             "facts": dict(facts),
             "view": {name: array.copy() for name, array in self._view.state().items()},
-            "progress": self._intake.progress.state(),
+            "ledger": self._intake.ledger.state(),
             "sampler": self._sampler.state(),
             "ahead": self._source.state() if self._source else self._ahead,
         }
@@ -79,27 +79,27 @@ class Samples:
         )
         self._intake.buffer.restore(buffer, state["facts"])
         self._view.restore(view)
-        self._intake.progress.restore(state["progress"])
+        self._intake.ledger.restore(state["ledger"])
         self._sampler.restore(state["sampler"])
         self._ahead = state["ahead"]
 
     def close(self) -> None:
         """Tell solver ranks that no more is needed."""
         if self._source is None:
-            self._source = self._running.source(0, self._sampler, self._intake.progress)
+            self._source = self._running.source(0, self._sampler, self._intake.ledger)
         self._source.close()
 
 
-def _intake(plan: Plan, running: Running, view: views.BoundView) -> Intake:
-    random = space.random(plan.seed, space.BUFFER, plan.trainer)
+def _intake(setup: Setup, running: Running, view: views.BoundView) -> Intake:
+    random = space.random(setup.seed, space.BUFFER, setup.trainer)
     return Intake(
-        progress=Progress(plan.solver.steps, plan.trainers),
+        ledger=Ledger(setup.solver.steps, setup.trainers),
         view=view,
-        buffer=plan.buffer.bind(view.columns, random, view.leaves),
-        validation=Validation(view, 0, plan.batch),
-        schedule=plan.schedule,
-        batch=plan.batch,
-        lanes=plan.lanes,
+        buffer=setup.buffer.bind(view.columns, random, view.leaves),
+        validation=Validation(view, 0, setup.batch),
+        schedule=setup.schedule,
+        batch=setup.batch,
+        lanes=setup.lanes,
         clock=running.clock,
         wait_for=running.wait_for,
     )

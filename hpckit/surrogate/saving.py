@@ -83,7 +83,7 @@ def _state(training: Training) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         **_named("validation", validation),
     }
     facts = {
-        "progress": intake.progress.state(),
+        "ledger": intake.ledger.state(),
         "lanes": intake.lanes,
         "left": training.left,
         "scores": history.scores,
@@ -103,7 +103,7 @@ def _restore(training: Training, arrays: dict[str, np.ndarray], facts: dict[str,
     training.left = facts["left"]
     history.losses = array("d", arrays["losses"].tobytes())
     history.scores = [Score(*each) for each in facts["scores"]]
-    intake.progress.restore(facts["progress"])
+    intake.ledger.restore(facts["ledger"])
     intake.lanes = facts["lanes"]
     intake.view.restore(_part("view", arrays))
     intake.buffer.restore(_part("buffer", arrays), facts["buffer"])

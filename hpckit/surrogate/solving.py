@@ -64,11 +64,8 @@ def solve(
 
 def _lead(root: Root, group: Group, runs: Runs, alarm: Alarm, deadline: float | None) -> None:
     """What the root does."""
-    patience = None if deadline is None else 2 * deadline  # a trainer may itself wait for others
     while True:
-        if not root.look():
-            limit = patience if root.late else None
-            group.waited += alarm.wait(root.look, limit, lambda: root.late)
+        group.waited += root.wait(root.look, alarm, deadline)
         order = root.order()
         group.tell(order)
         if order is None:

@@ -1,4 +1,4 @@
-"""The part of a trainer in a run of a plan, from its first to its last moment."""
+"""The part of a trainer in a run of a setup, from its first to its last moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpckit.surrogate import engine, space, views
 from hpckit.surrogate.agreement import Agreement
 from hpckit.surrogate.engine import Shapes
 from hpckit.surrogate.intake import Intake
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.normaliser import Normaliser
 from hpckit.surrogate.result import Report
 from hpckit.surrogate.saving import Saving
@@ -24,9 +24,9 @@ from hpckit.surrogate.training import Training
 from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
-    from hpckit.surrogate.plan import Plan
     from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
+    from hpckit.surrogate.setup import Setup
     from hpckit.surrogate.sources import Source
 
 
@@ -44,24 +44,24 @@ class Trainer:
 
     def __init__(
         self,
-        plan: Plan,
+        setup: Setup,
         running: Running,
         tape: Any,
         resume: bool,
         each: Callable[[], object] | None,
     ) -> None:
-        comm = plan.roles.team
+        comm = setup.roles.team
         self.surrogate: Surrogate | None = None
-        self._plan = plan
+        self._setup = setup
         self._clock = running.clock
         self._each = each
-        self._tape = None if tape is None else Tape.create(tape, comm, plan.solver, resume)
-        self.training = _training(plan, running, self._tape)
+        self._tape = None if tape is None else Tape.create(tape, comm, setup.solver, resume)
+        self.training = _training(setup, running, self._tape)
         self._saving: Saving | None = None
         self._saved = time.monotonic()
         self._ahead: Any = None  # what the source of the run that goes on had said of itself
-        if plan.folder is not None:
-            self._open(Path(plan.folder, "checkpoint"), resume)
+        if setup.folder is not None:
+            self._open(Path(setup.folder, "checkpoint"), resume)
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Train until all gradient steps are taken, or `each` wants to stop."""
@@ -74,9 +74,9 @@ class Trainer:
     def _work(self, source: Callable[..., Source]) -> Report:
         stopped = ""
         training = self.training
-        from_solvers = source(training.sampler, training.intake.progress, self._ahead)
+        from_solvers = source(training.sampler, training.intake.ledger, self._ahead)
         try:
-            training.run(from_solvers, self._plan.steps, self._after)
+            training.run(from_solvers, self._setup.steps, self._after)
         except Checkpointed as error:  # on all trainers
             stopped = str(error)
         from_solvers.close()
@@ -103,7 +103,7 @@ class Trainer:
         """What is done after a gradient step."""
         if self.training.due:
             self.save()
-        self.training.wish = time.monotonic() > self._saved + self._plan.save_every
+        self.training.wish = time.monotonic() > self._saved + self._setup.save_every
         if self._each:
             self._each()
 
@@ -112,25 +112,25 @@ class Trainer:
         with together(comm):
             if comm.rank == 0 and not resume:
                 set_aside(folder)
-        self._saving = Saving(folder, comm, self._plan.identity())
+        self._saving = Saving(folder, comm, self._setup.identity())
         if resume and self._saving.exists():
             self._ahead = self._saving.load(self.training)
 
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
-        plan, training = self._plan, self.training
+        setup, training = self._setup, self.training
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
             training.normaliser,
-            view=plan.view,
-            space=plan.solver.space,
-            fields=Fields.of(plan.solver.fields),
-            about=plan.identity() | engine,
+            view=setup.view,
+            space=setup.solver.space,
+            fields=Fields.of(setup.solver.fields),
+            about=setup.identity() | engine,
         )
         with together(training.comm):
-            if plan.folder is not None and training.comm.rank == 0:
-                surrogate.save(plan.folder)
+            if setup.folder is not None and training.comm.rank == 0:
+                surrogate.save(setup.folder)
         return surrogate
 
     def _report(self, stopped: str) -> Report:
@@ -148,20 +148,20 @@ class Trainer:
         )
 
 
-def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
+def _training(setup: Setup, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
-    me, team, solver = plan.trainer, plan.roles.team, plan.solver
+    me, team, solver = setup.trainer, setup.roles.team, setup.solver
     fields = Fields.of(solver.fields)
-    view = views.parse(plan.view).bind(solver.space.size, fields)
-    random = space.random(plan.seed, space.BUFFER, me)
+    view = views.parse(setup.view).bind(solver.space.size, fields)
+    random = space.random(setup.seed, space.BUFFER, me)
     intake = Intake(
-        progress=Progress(solver.steps, plan.trainers),
+        ledger=Ledger(solver.steps, setup.trainers),
         view=view,
-        buffer=plan.buffer.bind(view.columns, random, view.leaves),
-        validation=_validation(plan, me, fields),
-        schedule=plan.schedule,
-        batch=plan.batch,
-        lanes=plan.lanes,
+        buffer=setup.buffer.bind(view.columns, random, view.leaves),
+        validation=_validation(setup, me, fields),
+        schedule=setup.schedule,
+        batch=setup.batch,
+        lanes=setup.lanes,
         clock=running.clock,
         wait_for=running.wait_for,
         record=tape.write if tape else None,
@@ -169,25 +169,25 @@ def _training(plan: Plan, running: Running, tape: Recording | None) -> Training:
     shapes = dict(zip(fields.names, fields.shapes, strict=True))
     return Training(
         comm=team,
-        agreement=Agreement(team, running.alarm, plan.deadline),
+        agreement=Agreement(team, running.alarm, setup.deadline),
         clock=running.clock,
         intake=intake,
-        normaliser=Normaliser(view.scalars, view.history, fields, plan.ranges),
+        normaliser=Normaliser(view.scalars, view.history, fields, setup.ranges),
         engine=engine.make(
-            plan.model,
+            setup.model,
             Shapes(view.scalars, view.history, shapes, (*solver.space.names, "time")),
             team,
-            plan.seed,
-            plan.options,
+            setup.seed,
+            setup.options,
         ),
-        sampler=plan.bound_sampler(),
-        batch=plan.batch,
-        validate_every=plan.validate_every,
+        sampler=setup.bound_sampler(),
+        batch=setup.batch,
+        validate_every=setup.validate_every,
     )
 
 
-def _validation(plan: Plan, me: int, fields: Fields) -> Validation:
+def _validation(setup: Setup, me: int, fields: Fields) -> Validation:
     """A trainer's share of the validation samples."""
-    mine = len(range(me, plan.validation, plan.trainers))  # simulations -1-me, ...
-    view = views.parse(plan.view).bind(plan.solver.space.size, fields)
-    return Validation(view, mine * plan.solver.steps, plan.batch)
+    mine = len(range(me, setup.validation, setup.trainers))  # simulations -1-me, ...
+    view = views.parse(setup.view).bind(setup.solver.space.size, fields)
+    return Validation(view, mine * setup.solver.steps, setup.batch)

@@ -152,8 +152,8 @@ class Training:
         """Settle what is normal by the samples that are there before the first gradient step."""
         self._agree()
         buffer, view = self.intake.buffer, self.intake.view
-        for at in range(buffer.population):
-            rows = {name: column[at : at + 1] for name, column in buffer.columns.items()}
-            x, y = view.gather(rows)
-            self.normaliser.observe(x[0], y[0])
+        for start in range(0, buffer.population, self._batch):
+            part = slice(start, min(start + self._batch, buffer.population))
+            rows = {name: column[part] for name, column in buffer.columns.items()}
+            self.normaliser.observe(*view.gather(rows))
         self.normaliser.freeze(self.comm)

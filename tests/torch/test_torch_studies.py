@@ -95,3 +95,32 @@ def test_the_surrogate_predicts_in_a_new_process(mpirun, tmp_path):
     u = result.surrogate.predict({"rate": 1.0, "amplitude": 2.0}, 0.3, {"u": np.ones(8)})["u"]
     ran = mpirun(None, "-c", PREDICT, tmp_path)
     assert ran.stdout.strip() == u.tobytes().hex()
+
+
+WHO_IMPORTS = """
+import sys
+import numpy as np
+from mpi4py import MPI
+from hpckit.surrogate import Box, Lockstep, Reservoir, Study
+
+
+class Decay:
+    space, fields, steps = Box(rate=(0.5, 2.0)), {"u": (8,)}, 6
+
+    def run(self, parameters, comm):
+        for step in range(self.steps):
+            yield 0.1 * step, {"u": np.full(8, np.exp(-0.1 * step * parameters["rate"]))}
+
+
+small = {"buffer": Reservoir(60, threshold=20), "batch": 8, "lanes": 4, "schedule": Lockstep(3)}
+Study(Decay(), "fc", **small, steps=10, validation=2, validate_every=5).run()
+heavy = {"torch", "sklearn", "scipy"} & {*sys.modules}
+print(MPI.COMM_WORLD.rank, "torch" in heavy, len(heavy), flush=True)
+"""
+
+
+def test_ranks_that_solve_import_no_torch(mpirun):
+    ran = mpirun(2, "-c", WHO_IMPORTS)
+    lines = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
+    assert ran.returncode == 0 and lines["0"].startswith("True") and lines["1"] == "False 0"
+    assert len(lines) == 2  # nothing else was said

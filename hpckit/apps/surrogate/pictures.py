@@ -139,8 +139,8 @@ def learning(path: Path, curves: Mapping[str, Curve], ratio: float | None) -> Pa
 
 
 def _smooth(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of some two hundred pieces: a loss is noisy from one batch to the next."""
-    width = max(1, len(values) // 200)
+    """Means of some sixty pieces: a loss is noisy from one batch to the next."""
+    width = max(1, len(values) // 60)
     count = len(values) // width * width
     return tuple(each[:count].reshape(-1, width).mean(axis=1) for each in (steps, values))  # type: ignore[return-value]
 
@@ -249,7 +249,7 @@ def _pair(axes: Any, x: np.ndarray, y: np.ndarray, same: bool) -> None:
     if same:
         axes.hist(x, 16, color=COLOURS["online"])
         return
-    size = max(1.5, 900 / max(len(x), 1) ** 0.8)
+    size = float(np.clip(900 / max(len(x), 1) ** 0.8, 1.5, 14))
     age = np.linspace(0, 1, len(x))
     axes.scatter(x, y, s=size, c=age, cmap="viridis_r", linewidths=0, alpha=0.7)
 

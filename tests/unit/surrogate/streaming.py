@@ -8,7 +8,7 @@ from counting import Counting, Keys
 
 from hpckit.comm.alarm import Alarm
 from hpckit.surrogate import roles
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.lines import open_lines
 from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.schedule import Lockstep
@@ -53,8 +53,8 @@ class Stream:
             self.options.get("simulations", 10),
             self.options.get("validation", 0),
         )
-        self.progress = Progress(self.solver.steps, len(self.roles.trainers))
-        self.progress.restore(self.options.get("taken", {"whole": [], "open": []}))
+        self.ledger = Ledger(self.solver.steps, len(self.roles.trainers))
+        self.ledger.restore(self.options.get("taken", {"whole": [], "open": []}))
         return open_source(
             self.roles,
             self.lines,
@@ -62,7 +62,7 @@ class Stream:
             Keys(),
             self.schedule,
             rotation,
-            self.progress.received,
+            self.ledger.received,
             self.alarm,
             self.options.get("deadline", DEADLINE),
             self.options.get("ahead"),
@@ -80,7 +80,7 @@ class Stream:
             if source.over:
                 break
             got.append(self.checked(source.peek()))
-            self.progress.take(*got[-1])
+            self.ledger.take(*got[-1])
             source.drop()
         return got
 

@@ -20,8 +20,8 @@ def samples(count, seed=0):
 
 def observed(x, y, comm=None):
     normaliser = Normaliser(2, 1, FIELDS)
-    for sample in zip(x, y, strict=True):
-        normaliser.observe(*sample)
+    for start in range(0, len(x), 7):
+        normaliser.observe(x[start : start + 7], y[start : start + 7])
     normaliser.freeze(comm)
     return normaliser
 
@@ -30,7 +30,8 @@ def test_two_constant_simulations():
     normaliser = Normaliser(1, 0, Fields.of({"T": (8, 8)}))
     for temperature in (100, 500):
         for step in range(5):
-            normaliser.observe(np.float32([step]), np.full(64, temperature, np.float32))
+            y = np.full((1, 64), temperature, np.float32)
+            normaliser.observe(np.float32([[step]]), y)
     normaliser.freeze()
     np.testing.assert_allclose(normaliser.mean, [2, 300], rtol=1e-15)
     np.testing.assert_allclose(normaliser.deviation, [2**0.5, 200], rtol=1e-15)
@@ -66,8 +67,8 @@ def test_inputs_and_outputs_and_back():
 def test_what_does_not_vary_is_not_divided():
     normaliser = Normaliser(2, 0, FIELDS)
     for step in range(7):
-        values = np.full(FIELDS.size, 0.1, np.float32)
-        normaliser.observe(np.float32([0.3, step]), values)
+        values = np.full((1, FIELDS.size), 0.1, np.float32)
+        normaliser.observe(np.float32([[0.3, step]]), values)
     normaliser.freeze()
     assert normaliser.deviation.tolist() == [1, 2, 1, 1]
     normaliser.outputs(out := np.full((1, FIELDS.size), 0.1, np.float32))
@@ -100,16 +101,14 @@ def test_nothing_seen_at_all(comm):
 def test_a_restored_normaliser_is_the_same(frozen):
     x, y = samples(50)
     first, again = Normaliser(2, 1, FIELDS), Normaliser(2, 1, FIELDS)
-    for sample in zip(x[:20], y[:20], strict=True):
-        first.observe(*sample)
+    first.observe(x[:20], y[:20])
     if frozen:
         first.freeze()
     again.restore(json.loads(json.dumps(first.state())))
     assert again.frozen == frozen
     for normaliser in (first, again):
         if not frozen:
-            for sample in zip(x[20:], y[20:], strict=True):
-                normaliser.observe(*sample)
+            normaliser.observe(x[20:], y[20:])
             normaliser.freeze()
     results = [x.copy(), x.copy()]
     first.inputs(results[0])

@@ -2,18 +2,29 @@
 
 JOB = """
 import sys
+import numpy as np
 from mpi4py import MPI
-from hpckit.surrogate import Lockstep, Reservoir, Study
-from hpckit.surrogate.equations import Heat
+import hpckit.surrogate.equations
+from hpckit.surrogate import Box, Lockstep, Reservoir, Study
+
+
+class Decay:
+    space = Box(rate=(0.1, 2.0))
+    fields = {"u": (8,)}
+    steps = 5
+
+    def run(self, parameters, comm):
+        for step in range(self.steps):
+            yield step, {"u": np.full(8, np.exp(-step * parameters["rate"]))}
+
 
 study = Study(
-    Heat(shape=(8, 8), steps=5), "mlp", buffer=Reservoir(100, threshold=40), batch=16, steps=5,
-    validation=2, validate_every=5, schedule=Lockstep(8), sampler="sobol",
+    Decay(), "mlp", buffer=Reservoir(100, threshold=40), batch=16, steps=5, validation=2,
+    validate_every=5, schedule=Lockstep(8), sampler="sobol",
 )
 study.run()
-heavy = {"torch", "sklearn", "scipy", "h5py", "matplotlib"} & sys.modules.keys()
 if not study.trains:
-    print("loaded:", *sorted(heavy))
+    print("loaded:", *sorted({"torch", "sklearn", "h5py", "matplotlib"} & sys.modules.keys()))
 """
 
 

@@ -75,7 +75,7 @@ def test_after_a_restart_the_rest_comes(comm, steps):
     with stream(comm) as one:
         before = one.run(lambda source: (one.take(source, steps), source.state()))
         first, ahead = before if one.roles.trainer is not None else ([], {})
-        state = one.progress.state() if one.roles.trainer is not None else {}
+        state = one.ledger.state() if one.roles.trainer is not None else {}
     with stream(comm, taken=state, ahead=ahead) as one:
         rest = one.run(one.take)
         if one.roles.trainer is not None:
@@ -93,7 +93,7 @@ def test_after_a_restart_simulations_stay_in_their_lanes(comm):
             at = lanes.setdefault(int(message["simulation"]), int(message["lane"]))
             assert message["lane"] == at
             got += one.take(source, 1)
-        return json.loads(json.dumps([got, source.state(), one.progress.state()]))
+        return json.loads(json.dumps([got, source.state(), one.ledger.state()]))
 
     options = {"schedule": Free(), "solver": Counting(steps=5), "simulations": 5}
     with stream(comm, **options) as one:

@@ -273,10 +273,10 @@ def test_offline_studies_go_on_with_their_checkpoints(comm, shared_path):
     comm.Barrier()
     reference, first, second = Watch(), Watch(11), Watch()
     expected = study(comm).train(shared_path / "tape", each=reference)
-    plan = study(comm, folder=shared_path / "run")
+    mine = study(comm, folder=shared_path / "run")
     with pytest.raises(Checkpointed):
-        plan.train(shared_path / "tape", each=first)
-    result = plan.train(shared_path / "tape", each=second, resume=True)
+        mine.train(shared_path / "tape", each=first)
+    result = mine.train(shared_path / "tape", each=second, resume=True)
     if comm.rank == 0:
         assert outcome(result, second) == outcome(expected, reference)
 

@@ -146,8 +146,8 @@ def test_a_loss_that_is_not_finite_is_told_on_all_ranks(comm, linear, monkeypatc
 def test_a_trainer_hears_of_an_error_while_it_waits_for_the_other(comm, linear):
     """Simulation 5 is the second trainer's; the first has its batch and waits in vain."""
 
-    plan = study(comm, trainers=2, validation=0)
-    rate = plan.bound_sampler().draw(5)[0]
+    mine = study(comm, trainers=2, validation=0)
+    rate = mine.bound_sampler().draw(5)[0]
 
     class Failing(Decay):
         def run(self, parameters, comm):
