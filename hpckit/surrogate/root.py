@@ -16,7 +16,7 @@ from hpckit.surrogate.runs import Order
 if TYPE_CHECKING:
     from hpckit.comm.alarm import Alarm
     from hpckit.comm.queues import Receiver, Sender
-    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.connections import Connections
     from hpckit.surrogate.roles import Roles
 
 
@@ -35,7 +35,7 @@ class Root:
     def __init__(
         self,
         roles: Roles,
-        lines: Lines,
+        connections: Connections,
         lanes: int,
         steps: int,
         in_order: bool,
@@ -45,7 +45,12 @@ class Root:
         trainers = sorted({roles.trainer_of(lane) for lane in mine})
         self.sent = dict.fromkeys(mine, 0)  # steps, by lane
         self._ends = deque(
-            _End(rank, lines, [lane for lane in mine if roles.trainer_of(lane) == rank], in_order)
+            _End(
+                rank,
+                connections,
+                [lane for lane in mine if roles.trainer_of(lane) == rank],
+                in_order,
+            )
             for rank in trainers
         )
         self._lane: _Lane | None = None  # that has the turn, of the last of the ends
@@ -140,26 +145,28 @@ class Root:
 class _End:
     """This end of the queues to and from a trainer, and the lanes that it has here."""
 
-    def __init__(self, rank: int, lines: Lines, lanes: list[int], in_order: bool) -> None:
+    def __init__(
+        self, rank: int, connections: Connections, lanes: list[int], in_order: bool
+    ) -> None:
         self.rank = rank
         self.over = False
-        self.sender: Sender = lines.messages.senders[rank]
-        self._receiver: Receiver = lines.assignments.receivers[rank]
-        self._lines = lines
+        self.sender: Sender = connections.messages.senders[rank]
+        self._receiver: Receiver = connections.assignments.receivers[rank]
+        self._connections = connections
         self._lanes = deque(_Lane(lane) for lane in lanes)
         self._in_order = in_order
 
     def message(self) -> np.void:
         room = self.sender.room()
         assert room is not None
-        return record(room, self._lines.message)
+        return record(room, self._connections.message)
 
     def hear(self) -> None:
         """What the trainer assigned, or that it is over."""
         while not self.over and (place := self._receiver.peek()) is not None:
-            given = record(place, self._lines.assignment)
-            number, simulation, first, sweep = (
-                int(given[name]) for name in ("lane", "simulation", "first", "sweep")
+            given = record(place, self._connections.assignment)
+            number, simulation, first, cycle = (
+                int(given[name]) for name in ("lane", "simulation", "first", "cycle")
             )
             parameters = given["parameters"].copy()
             self._receiver.drop()
@@ -167,7 +174,7 @@ class _End:
                 self.over = True
             else:
                 lane = next(lane for lane in self._lanes if lane.number == number)
-                lane.add(Assignment(number, simulation, first, sweep, parameters))
+                lane.add(Assignment(number, simulation, first, cycle, parameters))
 
     def find(self) -> _Lane | None:
         """The lane that gives the next step, if it knows which."""
@@ -197,7 +204,7 @@ class _End:
 class _Lane:
     """A lane as the root of its group sees it.
 
-    due : the sweep of its next step; while its assignment has not come, one that is not too high
+    due : the cycle of its next step; while its assignment has not come, one that is not too high
     step : its next step
     """
 
@@ -227,5 +234,5 @@ class _Lane:
                 self._begin()
 
     def _begin(self) -> None:
-        self.due = self.assignments[0].sweep
+        self.due = self.assignments[0].cycle
         self.step = self.assignments[0].first

@@ -14,26 +14,26 @@ from hpckit.surrogate.solver import Fields
 
 if TYPE_CHECKING:
     from hpckit.surrogate.running import Running
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
 
 
 class Sending:
     """Takes one simulation after the other, and sends its steps (collective in the group)."""
 
-    def __init__(self, setup: Setup, running: Running) -> None:
-        solver = setup.solver
+    def __init__(self, settings: Settings, running: Running) -> None:
+        solver = settings.solver
         self._alarm = running.alarm
-        self._deadline = setup.deadline
+        self._deadline = settings.deadline
         self._space = solver.space
         self._steps = solver.steps
         self._fields = Fields.of(solver.fields)
-        self._group = Group(setup.roles, solver.space.size, running.alarm, setup.deadline)
+        self._group = Group(settings.roles, solver.space.size, running.alarm, settings.deadline)
         self._root: Root | None = None
-        if setup.roles.team.rank == 0:
-            in_order = isinstance(setup.schedule, Lockstep)
-            lines = running.lines
-            assert lines is not None
-            self._root = Root(setup.roles, lines, setup.lanes, solver.steps, in_order)
+        if settings.roles.team.rank == 0:
+            in_order = isinstance(settings.schedule, Lockstep)
+            connections = running.connections
+            assert connections is not None
+            self._root = Root(settings.roles, connections, settings.lanes, solver.steps, in_order)
         self._order: Order | None = None
         self._simulation: Simulation | None = None
         self._step = 0  # the one that comes next

@@ -12,7 +12,7 @@ from hpckit.surrogate.schedule import Lockstep, Schedule
 
 if TYPE_CHECKING:
     from hpckit.comm.alarm import Alarm
-    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.connections import Connections
     from hpckit.surrogate.roles import Roles
     from hpckit.surrogate.solver import Solver
 
@@ -30,7 +30,7 @@ class Solved(NamedTuple):
 
 def solve(
     roles: Roles,
-    lines: Lines,
+    connections: Connections,
     solver: Solver,
     schedule: Schedule,
     lanes: int,
@@ -51,7 +51,7 @@ def solve(
     try:
         if roles.team.rank == 0:
             in_order = isinstance(schedule, Lockstep)
-            root = Root(roles, lines, lanes, solver.steps, in_order, asked)
+            root = Root(roles, connections, lanes, solver.steps, in_order, asked)
             _lead(root, group, runs, alarm, deadline)
             sent = root.sent
         else:

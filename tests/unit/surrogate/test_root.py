@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hpckit.surrogate.lines import Lines
+from hpckit.surrogate.connections import Connections
 from hpckit.surrogate.message import assignment_dtype, message_dtype
 from hpckit.surrogate.roles import Roles, shares
 from hpckit.surrogate.root import Root
@@ -53,10 +53,10 @@ def one():
     messages, assignments = Queue(MESSAGE, 1), Queue(ASSIGNMENT, 3)
     ends = (SimpleNamespace(senders={0: messages}), SimpleNamespace(receivers={0: assignments}))
     roles = Roles(*shares(2, 1, 1), None, 0, None)
-    root = Root(roles, Lines(*ends, MESSAGE, ASSIGNMENT), 1, 2, in_order=True)
+    root = Root(roles, Connections(*ends, MESSAGE, ASSIGNMENT), 1, 2, in_order=True)
 
-    def assign(lane, simulation=0, sweep=0):
-        assignments.free.view(ASSIGNMENT)[0] = (lane, 0, simulation, sweep, [0.5])
+    def assign(lane, simulation=0, cycle=0):
+        assignments.free.view(ASSIGNMENT)[0] = (lane, 0, simulation, cycle, [0.5])
         assignments.send()
 
     return SimpleNamespace(root=root, messages=messages, assign=assign)
@@ -76,7 +76,7 @@ def test_a_trainer_has_its_time_while_it_is_its_turn(one):
 def test_it_may_train_on_when_all_is_solved(one):
     """Waiting began while an assignment was due, and goes on without a limit when none is."""
     root = one.root
-    alarm = Alarm(lambda: one.assign(0, sweep=NEVER), lambda: one.assign(-1))
+    alarm = Alarm(lambda: one.assign(0, cycle=NEVER), lambda: one.assign(-1))
     assert root.wait(root.look, alarm, 10.0) == 2.0
     assert alarm.waits == [(20.0, "rank 0, which trains"), (None, "")]
     assert root.order() is None and root.over
