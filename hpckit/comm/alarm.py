@@ -73,6 +73,11 @@ class Alarm:
         if self._error is not None:
             raise self._error
 
+    @property
+    def heard(self) -> bool:
+        """Whether another rank has rung, as far as this one has looked."""
+        return bool(self._heard)
+
     def wait(
         self, condition: Callable[[], bool], deadline: float | None, who: Callable[[], str]
     ) -> float:

@@ -48,6 +48,7 @@ class Advection(RungeKutta):
         smoke.step(0.9 * smoke.dt_max)
     """
 
+    kernels = "hpckit.pde.advection_kernels"
     kernel = "carry"
 
     def __init__(

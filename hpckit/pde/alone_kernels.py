@@ -7,7 +7,7 @@ from numba import njit
 MOVE = 6  # numbers of a move: to, from, whether to a wall's ghosts, three extents
 
 
-@njit(inline="always")
+@njit(error_model="numpy", forceinline=True)
 def fill_ghosts(u, moves, walls, n, s0, s1):
     """The `n` moves of `hpckit.pde.alone.Ghosts`, in cells of `u` from its first owned cell."""
     for m in range(n):

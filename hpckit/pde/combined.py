@@ -69,6 +69,7 @@ class Combined(RungeKutta):
         kdv.step(0.9 * kdv.dt_max)
     """
 
+    kernels = "hpckit.pde.combined_kernels"
     kernel = "steepen"
 
     def __init__(

@@ -51,6 +51,7 @@ class GrayScott(RungeKutta):
         reaction.step(0.9 * reaction.dt_max)
     """
 
+    kernels = "hpckit.pde.gray_scott_kernels"
     kernel = "react"
 
     def __init__(

@@ -15,7 +15,7 @@ from hpckit.pde.alone_kernels import fill_ghosts
 from hpckit.pde.line_kernels import CHUNK, fence, put, scratch
 
 
-@njit(inline="always")
+@njit(error_model="numpy", forceinline=True)
 def _diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
     """One step of `diffuse`."""
     line = scratch(new)
@@ -68,12 +68,9 @@ def diffuse_alone(
 ):
     """`count` times `diffuse`, to and fro, each after the ghosts: see `hpckit.pde.alone`."""
     for step in range(count):
-        if step % 2 == 0:
-            fill_ghosts(old, moves, walls, ghosts, s0, s1)
-            _diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
-        else:
-            fill_ghosts(new, moves, walls, ghosts, s0, s1)
-            _diffuse(old, new, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
+        to, of = (new, old) if step % 2 == 0 else (old, new)
+        fill_ghosts(of, moves, walls, ghosts, s0, s1)
+        _diffuse(to, of, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream)
 
 
 @njit(inline="always")

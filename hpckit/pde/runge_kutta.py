@@ -6,7 +6,7 @@
 
 Each stage is a mean of forward Euler steps, so what these keep within bounds stays there (strong
 stability preserving). The stability polynomial reaches to -2.51 and +-1.73 i; `LIMITS` are the
-largest time steps for what the kernels of `hpckit.pde.runge_kutta_kernels` approximate.
+largest time steps for what the equations' kernels approximate.
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ LIMITS = Limits()
 class RungeKutta(Solver):
     """Fields in a periodic box that kernels advance by stages.
 
-    A subclass names its `kernel`, which makes a stage, beside which is one called `..._alone` that
-    makes steps; calls `_allocate`; and says in `_arguments` what both take last::
+    A subclass names its `kernels` and the `kernel` of them that makes a stage, beside which is one
+    called `..._alone` that makes steps; calls `_allocate`; and says in `_arguments` what both take
+    last::
 
         class Burgers(RungeKutta):
+            kernels = "hpckit.pde.combined_kernels"
             kernel = "steepen"
     """
 
-    kernels = "hpckit.pde.runge_kutta_kernels"
     kernel: ClassVar[str]
 
     def __init__(self, grid: Grid, ndim: int, dtype: DTypeLike, threads: int, method: str) -> None:

@@ -375,6 +375,8 @@ def _type_name(kind: Any) -> str:
         return "|".join(map(str, arguments))
     if origin in (Union, UnionType):
         return " or ".join(map(_type_name, arguments))
+    if origin is dict:
+        return "table"
     if origin in (list, tuple):
         return ",".join(_type_name(a) for a in arguments) + (",..." if len(arguments) == 1 else "")
     return {str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
@@ -416,7 +418,7 @@ def _default(field: Any) -> str:
         value = field.default_factory()
     else:
         return " (required)"
-    if value is None or value is False or value == "":
+    if value is None or value is False or value in ("", (), {}):
         return ""
     return f" (default: {_toml(value).strip('[]')})"
 

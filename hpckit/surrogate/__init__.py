@@ -9,8 +9,8 @@ order in which a step goes through the files:
     roles         which ranks solve, in groups, and which train
     rotation      whose turn it is: lanes give their steps in an order that no rank's speed changes
     assignments   what a trainer has its lanes solve next
-    message       a step with its simulation, time and parameters, as it lies in a queue; `lines`
-                  are the queues
+    message       a step with its simulation, time and parameters, as it lies in a queue;
+                  `connections` are the queues
     runs          simulations under way: the solver is run, and what it gives is checked
     solving       what the ranks of a `group` do; its `root` takes turns and sends
     sources       where a trainer gets its messages
@@ -23,8 +23,8 @@ order in which a step goes through the files:
     training      gradient steps, and `validation` now and then, by `metrics`
     saving        checkpoints, and `surrogate`: what predicts
 
-`study` is all of it: a `setup`, which `checks` looks through, and what its ranks do at the same
-time, `running` and `trainer`. `role` is for programs with loops of their own, one that solves
+`study` is all of it: its `settings`, which `checks` looks through, and what its ranks do at the
+same time, `running` and `trainer`. `role` is for programs with loops of their own, one that solves
 (`sending`) and one that trains (`samples`). `rotation` is the best file to begin with.
 """
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.alarm import Alarm
-from hpckit.machine.lifetime import outlive
+from hpckit.errors import HpckitError
+from hpckit.machine.lifetime import free_with, outlive
+
+_NUMBERS = 8  # that trainers agree on at once, at most
+_GRACE = 30.0  # seconds until trainers that have heard an alarm come no more
+_PAUSE = 1e-3
 
 
 class Agreement:
     """The smallest of all trainers' numbers, by a wait that notices other ranks' errors.
+
+    Either all trainers go on, or none: one that went on alone would wait in the next collective for
+    ever. So whoever has said its numbers goes on if all have, even where it hears of an error
+    meanwhile, and whoever fails elsewhere says so in the place of its numbers.
 
     comm : of the trainers
     deadline : seconds until a trainer that does not come is an error; None: for ever
@@ -22,20 +33,55 @@ class Agreement:
     """
 
     def __init__(self, comm: MPI.Intracomm, alarm: Alarm, deadline: float | None) -> None:
-        self._comm = comm
+        self._comm = comm.Dup()
+        free_with(self, self._comm)
         self._alarm = alarm
         self._deadline = deadline
+        self._over = False  # no trainer goes on
 
     def smallest(self, *numbers: int) -> tuple[int, ...]:
-        """Of each number the smallest (collective over the trainers)."""
+        """Of each number the smallest (collective over the trainers).
+
+        Raises the error of a rank that has failed.
+        """
         if self._comm.size == 1:
             return numbers
-        mine = np.array(numbers, np.int64)
-        found = np.empty_like(mine)
-        request = self._comm.Iallreduce(mine, found, MPI.MIN)
+        well, *found = self._gather(1, *numbers)
+        if not well:
+            self._over = True
+            self._alarm.wait(lambda: False, _GRACE, lambda: "the words of a trainer that failed")
+        return tuple(found[: len(numbers)])
+
+    def fail(self) -> None:
+        """Say that this trainer has failed, to those that wait for it (not collective)."""
+        if self._comm.size > 1 and not self._over:
+            self._over = True
+            outlive(*self._say())
+
+    def _gather(self, *words: int) -> list[int]:
+        (request,), (mine, found) = self._say(*words)
         try:
             self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
-        except BaseException:
-            outlive([request], (mine, found))
-            raise
-        return tuple(found.tolist())
+        except BaseException as error:
+            heard = isinstance(error, HpckitError) and self._alarm.heard
+            if not (heard and _completes(request)):
+                self._over = True
+                outlive([request], (mine, found))
+                raise
+        return found.tolist()
+
+    def _say(self, *words: int) -> tuple[list[MPI.Request], tuple[np.ndarray, np.ndarray]]:
+        mine = np.zeros(1 + _NUMBERS, np.int64)
+        mine[: len(words)] = words
+        found = np.empty_like(mine)
+        return [self._comm.Iallreduce(mine, found, MPI.MIN)], (mine, found)
+
+
+def _completes(request: MPI.Request) -> bool:
+    """Whether all trainers had come here before they heard of the error."""
+    limit = time.monotonic() + _GRACE
+    while not request.Test():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(_PAUSE)
+    return True

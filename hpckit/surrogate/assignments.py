@@ -22,13 +22,13 @@ class Assignment(NamedTuple):
     """A simulation for a lane.
 
     first : the first step to give: those before it came before a restart
-    sweep : the sweep in which the lane gives that step; NEVER: the lane has nothing more to give
+    cycle : the cycle in which the lane gives that step; NEVER: the lane has nothing more to give
     """
 
     lane: int
     simulation: int
     first: int
-    sweep: int
+    cycle: int
     parameters: np.ndarray
 
 
@@ -127,8 +127,8 @@ class Assigner:
         parameters = self._draw(simulation) if known is None else known.parameters
         self.open[simulation] = _Open(lane, parameters)
         first = self.received(simulation)
-        sweep = self._rotation.sweep(simulation) + first
-        return [Assignment(lane, simulation, first, sweep, parameters)]
+        cycle = self._rotation.cycle(simulation) + first
+        return [Assignment(lane, simulation, first, cycle, parameters)]
 
     def _draw(self, simulation: int) -> np.ndarray:
         """Its parameters; `ConfigError` where a sampler leaves the box."""

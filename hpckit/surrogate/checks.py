@@ -11,26 +11,26 @@ from hpckit.surrogate import views
 from hpckit.surrogate.breed import Breed
 from hpckit.surrogate.buffers import FIFO, FIRO, Epochs
 from hpckit.surrogate.schedule import Free, Lockstep
-from hpckit.surrogate.setup import Setup
+from hpckit.surrogate.settings import Settings
 from hpckit.surrogate.solver import Fields, check_solver
 from hpckit.surrogate.space import Box, Sampler, Sobol, Uniform
 
 _SAMPLERS: dict[str, Callable[[], Sampler]] = {"uniform": Uniform, "sobol": Sobol, "breed": Breed}
 
 
-def check_setup(setup: Setup) -> None:
+def check_settings(settings: Settings) -> None:
     """`ConfigError` for the first thing that cannot be, with what to do."""
-    _check_solver(setup)
+    _check_solver(settings)
     for name in ("batch", "trainers", "group", "lanes", "steps", "validate_every"):
-        _whole(name, getattr(setup, name), 1)
-    _whole("validation", setup.validation, 0)
-    _whole("seed", setup.seed, 0)
-    if setup.simulations is not None:
-        _whole("simulations", setup.simulations, 1)
+        _whole(name, getattr(settings, name), 1)
+    _whole("validation", settings.validation, 0)
+    _whole("seed", settings.seed, 0)
+    if settings.simulations is not None:
+        _whole("simulations", settings.simulations, 1)
     for name in ("save_every", "deadline"):
-        _positive(name, getattr(setup, name))
-    _check_buffer(setup)
-    _check_schedule(setup)
+        _positive(name, getattr(settings, name))
+    _check_buffer(settings)
+    _check_schedule(settings)
 
 
 def sampler_of(given: str | Sampler) -> Sampler:
@@ -44,39 +44,39 @@ def sampler_of(given: str | Sampler) -> Sampler:
     return given
 
 
-def _check_solver(setup: Setup) -> None:
-    solver = setup.solver
+def _check_solver(settings: Settings) -> None:
+    solver = settings.solver
     check_solver(solver)
     Fields.of(solver.fields)
     if not isinstance(solver.space, Box):
         raise ConfigError(
             f"the solver's space must be a Box, such as Box(nu=(0.01, 0.1)), not {solver.space!r}"
         )
-    fewest = views.parse(setup.view).fewest()
+    fewest = views.parse(settings.view).fewest()
     if solver.steps < fewest:
         raise ConfigError(
-            f"view = {setup.view!r} makes no sample of {solver.steps} steps: it needs {fewest}, or"
-            " another view"
+            f"view = {settings.view!r} makes no sample of {solver.steps} steps: it needs {fewest},"
+            " or another view"
         )
 
 
-def _check_buffer(setup: Setup) -> None:
-    buffer = setup.buffer
+def _check_buffer(settings: Settings) -> None:
+    buffer = settings.buffer
     if not hasattr(buffer, "bind"):
         raise ConfigError(
             f"buffer = {buffer!r} must be FIFO(capacity), FIRO or Reservoir(capacity, threshold)"
         )
     if isinstance(buffer, Epochs):
-        if setup.simulations is None:
+        if settings.simulations is None:
             raise ConfigError("Epochs() waits for all simulations: say how many simulations")
-    elif buffer.capacity < setup.batch:
+    elif buffer.capacity < settings.batch:
         raise ConfigError(
-            f"batch = {setup.batch} samples do not fit into {buffer!r}: choose a larger capacity"
+            f"batch = {settings.batch} samples do not fit into {buffer!r}: choose a larger capacity"
         )
 
 
-def _check_schedule(setup: Setup) -> None:
-    schedule, buffer = setup.schedule, setup.buffer
+def _check_schedule(settings: Settings) -> None:
+    schedule, buffer = settings.schedule, settings.buffer
     if isinstance(schedule, Free):
         if schedule.reuse is not None:
             _positive("reuse of Free", schedule.reuse)
@@ -84,10 +84,10 @@ def _check_schedule(setup: Setup) -> None:
     if not isinstance(schedule, Lockstep):
         raise ConfigError(f"schedule = {schedule!r} must be Lockstep(samples) or Free()")
     _whole("samples of Lockstep", schedule.samples, 1)
-    if isinstance(buffer, FIFO | FIRO) and schedule.samples < setup.batch:
+    if isinstance(buffer, FIFO | FIRO) and schedule.samples < settings.batch:
         raise ConfigError(
-            f"{buffer!r} gives each sample once, so batch = {setup.batch} needs as many new ones"
-            f" per gradient step: Lockstep({setup.batch}), not {schedule.samples}, or Reservoir"
+            f"{buffer!r} gives each sample once, so batch = {settings.batch} needs as many new ones"
+            f" per gradient step: Lockstep({settings.batch}), not {schedule.samples}, or Reservoir"
         )
 
 

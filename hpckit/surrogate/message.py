@@ -41,7 +41,7 @@ def message_dtype(parameters: int, values: int) -> np.dtype:
 
 def assignment_dtype(parameters: int) -> np.dtype:
     """The layout of an assignment of so many parameters; lane -1: all is over, drop everything."""
-    heads = [("lane", "i4"), ("first", "i4"), ("simulation", "i8"), ("sweep", "i8")]
+    heads = [("lane", "i4"), ("first", "i4"), ("simulation", "i8"), ("cycle", "i8")]
     return np.dtype([*heads, ("parameters", "f8", (parameters,))])
 
 

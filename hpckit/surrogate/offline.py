@@ -12,7 +12,7 @@ from hpckit.surrogate.tape import Tape
 
 if TYPE_CHECKING:
     from hpckit.surrogate.running import Running
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
     from hpckit.surrogate.sources import Source
     from hpckit.surrogate.space import Sampler
 
@@ -23,25 +23,25 @@ class Collector:
     resume : what is whole on the tape already is not solved again
     """
 
-    def __init__(self, setup: Setup, running: Running, tape: Any, resume: bool) -> None:
-        self._setup = setup
+    def __init__(self, settings: Settings, running: Running, tape: Any, resume: bool) -> None:
+        self._settings = settings
         self._running = running
-        self._tape = Tape.create(tape, setup.roles.team, setup.solver, resume)
+        self._tape = Tape.create(tape, settings.roles.team, settings.solver, resume)
         there = Tape.open(tape)
         self._whole = [
             number
             for number in sorted(there.validation + there.simulations)
-            if max(number, -1 - number) % setup.trainers == setup.trainer
+            if max(number, -1 - number) % settings.trainers == settings.trainer
         ]
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Record until nothing more comes."""
-        setup, running = self._setup, self._running
-        ledger = Ledger(setup.solver.steps, setup.trainers)
+        settings, running = self._settings, self._running
+        ledger = Ledger(settings.solver.steps, settings.trainers)
         for number in self._whole:
             ledger.know(number)
-        from_solvers = source(setup.bound_sampler(), ledger)
-        lanes = [0] * setup.lanes
+        from_solvers = source(settings.bound_sampler(), ledger)
+        lanes = [0] * settings.lanes
         running.clock.turn("receiving")
         while not from_solvers.over:
             message = from_solvers.peek()
@@ -57,14 +57,16 @@ class Collector:
         return Report("trainer", steps=lanes)
 
 
-def recorded(setup: Setup, path: str | os.PathLike[str]) -> Callable[..., Source]:
+def recorded(settings: Settings, path: str | os.PathLike[str]) -> Callable[..., Source]:
     """What makes a trainer's source of a tape."""
     tape = Tape.open(path)
-    tape.check(setup.solver)
-    simulations = tape.first(setup.simulations)
+    tape.check(settings.solver)
+    simulations = tape.first(settings.simulations)
 
     def source(sampler: Sampler, ledger: Ledger, ahead: Any) -> Source:
         received = ledger.received
-        return tape.source(simulations, setup.trainer, setup.trainers, setup.validation, received)
+        return tape.source(
+            simulations, settings.trainer, settings.trainers, settings.validation, received
+        )
 
     return source

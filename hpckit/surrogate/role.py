@@ -10,11 +10,11 @@ from mpi4py import MPI
 
 from hpckit.errors import ConfigError, HpckitError, check_comm, same, together
 from hpckit.surrogate import roles
-from hpckit.surrogate.checks import check_setup, sampler_of
+from hpckit.surrogate.checks import check_settings, sampler_of
 from hpckit.surrogate.running import Running
 from hpckit.surrogate.schedule import Free
 from hpckit.surrogate.sending import Sending
-from hpckit.surrogate.setup import Setup
+from hpckit.surrogate.settings import Settings
 
 if TYPE_CHECKING:
     from hpckit.surrogate.samples import Samples
@@ -54,17 +54,17 @@ def split(
     check_comm(comm)
     same(comm, "the arguments of split", (repr(space), fields, steps, repr(options)))
     with together(comm):
-        setup = _setup(comm, _Given(space, fields, steps), options)
-    setup.roles = roles.share_out(comm, setup.trainers, setup.group)
-    setup.lanes = len(setup.roles.groups) or setup.trainers
+        settings = _settings(comm, _Given(space, fields, steps), options)
+    settings.roles = roles.share_out(comm, settings.trainers, settings.group)
+    settings.lanes = len(settings.roles.groups) or settings.trainers
     with together(comm):
-        if setup.lanes % setup.trainers:
+        if settings.lanes % settings.trainers:
             raise ConfigError(
-                f"{setup.lanes} groups of solver ranks cannot be shared by {setup.trainers}"
+                f"{settings.lanes} groups of solver ranks cannot be shared by {settings.trainers}"
                 " trainers: start so many ranks that each trainer has as many groups"
             )
-    with Running(setup, solving=True) as running, running.alarm.guard():
-        role = Role(setup, running)
+    with Running(settings, solving=True) as running, running.alarm.guard():
+        role = Role(settings, running)
         yield role
         role.end()
 
@@ -76,13 +76,13 @@ class Role:
     comm : of the trainers, or of the group
     """
 
-    def __init__(self, setup: Setup, running: Running) -> None:
-        self.trains = setup.trains
-        self.comm = setup.roles.team
-        self._setup = setup
+    def __init__(self, settings: Settings, running: Running) -> None:
+        self.trains = settings.trains
+        self.comm = settings.roles.team
+        self._settings = settings
         self._running = running
         self._samples: Samples | None = None
-        self._sending = None if setup.trains else Sending(setup, running)
+        self._sending = None if settings.trains else Sending(settings, running)
 
     def simulations(self) -> Iterator[tuple[int, dict[str, float]]]:
         """The number and the parameters of one simulation after the other; none on trainers."""
@@ -106,7 +106,7 @@ class Role:
         if not self.trains:
             raise ConfigError("samples: this rank solves, it trains nothing")
         if self._samples is None:
-            self._samples = Samples(self._setup, self._running)
+            self._samples = Samples(self._settings, self._running)
         return self._samples
 
     def dataset(self) -> TorchSamples:
@@ -137,14 +137,14 @@ class _Given(NamedTuple):
         raise ConfigError("no rank solves: start more ranks than there are trainers")
 
 
-def _setup(comm: MPI.Intracomm, solver: _Given, options: Mapping[str, Any]) -> Setup:
+def _settings(comm: MPI.Intracomm, solver: _Given, options: Mapping[str, Any]) -> Settings:
     known = {"trainers", "group", "view", "buffer", "batch", "schedule", "sampler"}
     known |= {"simulations", "seed", "deadline", "way"}
     if unknown := options.keys() - known:
         raise ConfigError(
             f"split has no option {', '.join(sorted(unknown))}: it has {', '.join(sorted(known))}"
         )
-    setup = Setup(solver, None, comm=comm, validation=0, **{"schedule": Free(), **options})
-    setup.sampler = sampler_of(setup.sampler)
-    check_setup(setup)
-    return setup
+    settings = Settings(solver, None, comm=comm, validation=0, **{"schedule": Free(), **options})
+    settings.sampler = sampler_of(settings.sampler)
+    check_settings(settings)
+    return settings

@@ -14,8 +14,9 @@ from hpckit.surrogate.rotation import NEVER
 from hpckit.surrogate.runs import Order
 
 if TYPE_CHECKING:
+    from hpckit.comm.alarm import Alarm
     from hpckit.comm.queues import Receiver, Sender
-    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.connections import Connections
     from hpckit.surrogate.roles import Roles
 
 
@@ -34,7 +35,7 @@ class Root:
     def __init__(
         self,
         roles: Roles,
-        lines: Lines,
+        connections: Connections,
         lanes: int,
         steps: int,
         in_order: bool,
@@ -44,7 +45,12 @@ class Root:
         trainers = sorted({roles.trainer_of(lane) for lane in mine})
         self.sent = dict.fromkeys(mine, 0)  # steps, by lane
         self._ends = deque(
-            _End(rank, lines, [lane for lane in mine if roles.trainer_of(lane) == rank], in_order)
+            _End(
+                rank,
+                connections,
+                [lane for lane in mine if roles.trainer_of(lane) == rank],
+                in_order,
+            )
             for rank in trainers
         )
         self._lane: _Lane | None = None  # that has the turn, of the last of the ends
@@ -77,6 +83,18 @@ class Root:
         end.hear()
         return end.over or end.sender.room() is not None
 
+    def wait(self, ready: Callable[[], bool], alarm: Alarm, deadline: float | None) -> float:
+        """Sleep until `ready()`, which is `look` or `goes_on`; returns the seconds that it took.
+
+        An error names trainers that do not do what is their turn, as `Alarm.wait` does; after twice
+        the deadline, as they may themselves wait for others. While it is nobody's turn, because all
+        is solved and they still train, there is no limit.
+        """
+        waited = 0.0
+        while not ready():
+            waited += self._wait(self.late, ready, alarm, deadline)
+        return waited
+
     def order(self) -> Order | None:
         """What comes next, after a `look` that found something; None: its trainers are over."""
         if self._lane is None or self._ends[-1].over:
@@ -94,6 +112,13 @@ class Root:
         self._ends[-1].sender.send()
         self.sent[self._lane.number] += 1
         self._lane.advance(self._steps)
+
+    def _wait(
+        self, late: str, ready: Callable[[], bool], alarm: Alarm, deadline: float | None
+    ) -> float:
+        """Wait until it is ready, or the turn of others."""
+        limit = 2 * deadline if late and deadline is not None else None
+        return alarm.wait(lambda: ready() or self.late != late, limit, lambda: late)
 
     def _find(self) -> _Lane | None:
         """A lane that can give a step now; trainers take turns."""
@@ -120,26 +145,28 @@ class Root:
 class _End:
     """This end of the queues to and from a trainer, and the lanes that it has here."""
 
-    def __init__(self, rank: int, lines: Lines, lanes: list[int], in_order: bool) -> None:
+    def __init__(
+        self, rank: int, connections: Connections, lanes: list[int], in_order: bool
+    ) -> None:
         self.rank = rank
         self.over = False
-        self.sender: Sender = lines.messages.senders[rank]
-        self._receiver: Receiver = lines.assignments.receivers[rank]
-        self._lines = lines
+        self.sender: Sender = connections.messages.senders[rank]
+        self._receiver: Receiver = connections.assignments.receivers[rank]
+        self._connections = connections
         self._lanes = deque(_Lane(lane) for lane in lanes)
         self._in_order = in_order
 
     def message(self) -> np.void:
         room = self.sender.room()
         assert room is not None
-        return record(room, self._lines.message)
+        return record(room, self._connections.message)
 
     def hear(self) -> None:
         """What the trainer assigned, or that it is over."""
         while not self.over and (place := self._receiver.peek()) is not None:
-            given = record(place, self._lines.assignment)
-            number, simulation, first, sweep = (
-                int(given[name]) for name in ("lane", "simulation", "first", "sweep")
+            given = record(place, self._connections.assignment)
+            number, simulation, first, cycle = (
+                int(given[name]) for name in ("lane", "simulation", "first", "cycle")
             )
             parameters = given["parameters"].copy()
             self._receiver.drop()
@@ -147,7 +174,7 @@ class _End:
                 self.over = True
             else:
                 lane = next(lane for lane in self._lanes if lane.number == number)
-                lane.add(Assignment(number, simulation, first, sweep, parameters))
+                lane.add(Assignment(number, simulation, first, cycle, parameters))
 
     def find(self) -> _Lane | None:
         """The lane that gives the next step, if it knows which."""
@@ -177,7 +204,7 @@ class _End:
 class _Lane:
     """A lane as the root of its group sees it.
 
-    due : the sweep of its next step; while its assignment has not come, one that is not too high
+    due : the cycle of its next step; while its assignment has not come, one that is not too high
     step : its next step
     """
 
@@ -207,5 +234,5 @@ class _Lane:
                 self._begin()
 
     def _begin(self) -> None:
-        self.due = self.assignments[0].sweep
+        self.due = self.assignments[0].cycle
         self.step = self.assignments[0].first

@@ -3,7 +3,7 @@
 Simulation s is in lane s % lanes. Lanes take turns, one step each; a lane goes on with its next
 simulation when one has given all its steps. So with two lanes, and two steps in a simulation, the
 order is (simulation, step) = (0, 0) (1, 0) (0, 1) (1, 1) (2, 0) (3, 0) (2, 1) …. One turn of all
-lanes is a sweep: the order is that of (sweep, lane), and everything here follows from the sweep in
+lanes is a cycle: the order is that of (cycle, lane), and everything here follows from the cycle in
 which a simulation gives its first step.
 
 What a trainer or a group sees is this order, less the lanes that it does not have.
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count
 from typing import NamedTuple
 
-NEVER = 2**62  # the sweep of a lane that has no more to give
+NEVER = 2**62  # the cycle of a lane that has no more to give
 
 
 class Turn(NamedTuple):
     """A step in the order of all steps; turns compare as they follow each other."""
 
-    sweep: int
+    cycle: int
     lane: int
     simulation: int
     step: int
@@ -34,7 +34,7 @@ class Rotation(NamedTuple):
     ::
 
         order = Rotation(lanes=2, steps=2).turns(range(2))
-        next(order)  # Turn(sweep=0, lane=0, simulation=0, step=0)
+        next(order)  # Turn(cycle=0, lane=0, simulation=0, step=0)
 
     lanes : of the study
     steps : of a simulation
@@ -51,8 +51,8 @@ class Rotation(NamedTuple):
         """The lane that it is in."""
         return (simulation if simulation >= 0 else -1 - simulation) % self.lanes
 
-    def sweep(self, simulation: int) -> int:
-        """The sweep in which it gives its step 0."""
+    def cycle(self, simulation: int) -> int:
+        """The cycle in which it gives its step 0."""
         if simulation < 0:
             return (-1 - simulation) // self.lanes * self.steps
         before = -(-self.validation // self.lanes)
@@ -80,6 +80,6 @@ class Rotation(NamedTuple):
 
     def _turns_of(self, lane: int, received: Callable[[int], int]) -> Iterator[Turn]:
         for simulation in self.simulations_of(lane):
-            sweep = self.sweep(simulation)
+            cycle = self.cycle(simulation)
             for step in range(received(simulation), self.steps):
-                yield Turn(sweep + step, lane, simulation, step)
+                yield Turn(cycle + step, lane, simulation, step)

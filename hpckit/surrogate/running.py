@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import Checkpointed
 from hpckit.surrogate.clock import Clock
-from hpckit.surrogate.lines import Lines, open_lines
+from hpckit.surrogate.connections import Connections, open_connections
 from hpckit.surrogate.result import Report
 from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.solving import solve
@@ -16,7 +16,7 @@ from hpckit.surrogate.sources import Source, open_source
 
 if TYPE_CHECKING:
     from hpckit.surrogate.ledger import Ledger
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
     from hpckit.surrogate.space import Sampler
 
 
@@ -39,15 +39,19 @@ class Running:
     """
 
     def __init__(
-        self, setup: Setup, *, solving: bool, asked: Callable[[], int] = lambda: 0
+        self, settings: Settings, *, solving: bool, asked: Callable[[], int] = lambda: 0
     ) -> None:
         self.clock = Clock("starting")
-        self.alarm = Alarm(setup.comm, "the study", grace=min(setup.deadline or _GRACE, _GRACE))
-        self._setup = setup
+        self.alarm = Alarm(
+            settings.comm, "the study", grace=min(settings.deadline or _GRACE, _GRACE)
+        )
+        self._settings = settings
         self._asked = asked
-        self.lines: Lines | None = None
+        self.connections: Connections | None = None
         if solving:
-            self.lines = open_lines(setup.comm, setup.roles, setup.solver, setup.lanes, setup.way)
+            self.connections = open_connections(
+                settings.comm, settings.roles, settings.solver, settings.lanes, settings.way
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -55,8 +59,8 @@ class Running:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if error is not None:
             self.alarm.ring(error)
-        if self.alarm.meet() and self.lines:
-            self.lines.close()
+        if self.alarm.meet() and self.connections:
+            self.connections.close()
         self.alarm.close()
 
     def go(self, worker: Worker | None, source: Callable[..., Source]) -> list[Report]:
@@ -71,7 +75,7 @@ class Running:
             report = worker.work(source) if worker else self._solve()
             self.clock.turn("waiting")
         report.seconds = self.clock.seconds
-        reports = self._setup.comm.allgather(report)
+        reports = self._settings.comm.allgather(report)
         for each in reports:
             if each.stopped:
                 raise Checkpointed(each.stopped)
@@ -84,18 +88,18 @@ class Running:
 
         ahead : what the source of a run that is resumed had said of itself
         """
-        setup = self._setup
-        assert self.lines is not None
+        settings = self._settings
+        assert self.connections is not None
         return open_source(
-            setup.roles,
-            self.lines,
-            setup.solver,
+            settings.roles,
+            self.connections,
+            settings.solver,
             sampler,
-            setup.schedule,
-            Rotation(setup.lanes, setup.solver.steps, simulations, setup.validation),
+            settings.schedule,
+            Rotation(settings.lanes, settings.solver.steps, simulations, settings.validation),
             ledger.received,
             self.alarm,
-            setup.deadline,
+            settings.deadline,
             ahead,
         )
 
@@ -104,25 +108,25 @@ class Running:
         before = self.clock.turn("waiting")
         self.alarm.wait(
             lambda: source.over or source.peek() is not None,
-            self._setup.deadline,
+            self._settings.deadline,
             lambda: source.late,
         )
         self.clock.turn(before)
 
     def _solve(self) -> Report:
         """Solve what trainers ask for, until they say that it is over."""
-        setup = self._setup
+        settings = self._settings
         self.clock.turn("solving")
-        if self.lines is None:
+        if self.connections is None:
             return Report("solver")
         solved = solve(
-            setup.roles,
-            self.lines,
-            setup.solver,
-            setup.schedule,
-            setup.lanes,
+            settings.roles,
+            self.connections,
+            settings.solver,
+            settings.schedule,
+            settings.lanes,
             self.alarm,
-            setup.deadline,
+            settings.deadline,
             self._asked,
         )
         self.clock.move(solved.waited, "waiting")

@@ -16,7 +16,7 @@ from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.running import Running
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
     from hpckit.surrogate.sources import Source
 
 
@@ -27,15 +27,15 @@ class Samples:
     loop go on where it was: each step of each simulation comes once.
     """
 
-    def __init__(self, setup: Setup, running: Running) -> None:
-        solver = setup.solver
-        self._setup = setup
+    def __init__(self, settings: Settings, running: Running) -> None:
+        solver = settings.solver
+        self._settings = settings
         self._running = running
-        self._view = views.parse(setup.view).bind(solver.space.size, Fields.of(solver.fields))
-        self._sampler = setup.bound_sampler()
-        self._intake = _intake(setup, running, self._view)
+        self._view = views.parse(settings.view).bind(solver.space.size, Fields.of(solver.fields))
+        self._sampler = settings.bound_sampler()
+        self._intake = _intake(settings, running, self._view)
         self._drawn: dict[str, np.ndarray] = {
-            name: np.empty((setup.batch, *shape), dtype)
+            name: np.empty((settings.batch, *shape), dtype)
             for name, (shape, dtype) in self._view.columns.items()
         }
         self._source: Source | None = None
@@ -47,11 +47,11 @@ class Samples:
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:
         if self._source is None:
             self._source = self._running.source(
-                self._setup.simulations, self._sampler, self._intake.ledger, self._ahead
+                self._settings.simulations, self._sampler, self._intake.ledger, self._ahead
             )
         self._intake.fill(self._source)
         self._running.clock.turn("training")
-        count = self._intake.buffer.draw(self._setup.batch, self._drawn)
+        count = self._intake.buffer.draw(self._settings.batch, self._drawn)
         if not count:
             raise StopIteration
         x, y = self._view.gather({name: rows[:count] for name, rows in self._drawn.items()})
@@ -90,16 +90,16 @@ class Samples:
         self._source.close()
 
 
-def _intake(setup: Setup, running: Running, view: views.BoundView) -> Intake:
-    random = space.random(setup.seed, space.BUFFER, setup.trainer)
+def _intake(settings: Settings, running: Running, view: views.BoundView) -> Intake:
+    random = space.random(settings.seed, space.BUFFER, settings.trainer)
     return Intake(
-        ledger=Ledger(setup.solver.steps, setup.trainers),
+        ledger=Ledger(settings.solver.steps, settings.trainers),
         view=view,
-        buffer=setup.buffer.bind(view.columns, random, view.leaves),
-        validation=Validation(view, 0, setup.batch),
-        schedule=setup.schedule,
-        batch=setup.batch,
-        lanes=setup.lanes,
+        buffer=settings.buffer.bind(view.columns, random, view.leaves),
+        validation=Validation(view, 0, settings.batch),
+        schedule=settings.schedule,
+        batch=settings.batch,
+        lanes=settings.lanes,
         clock=running.clock,
         wait_for=running.wait_for,
     )

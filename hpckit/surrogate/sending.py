@@ -14,26 +14,26 @@ from hpckit.surrogate.solver import Fields
 
 if TYPE_CHECKING:
     from hpckit.surrogate.running import Running
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
 
 
 class Sending:
     """Takes one simulation after the other, and sends its steps (collective in the group)."""
 
-    def __init__(self, setup: Setup, running: Running) -> None:
-        solver = setup.solver
+    def __init__(self, settings: Settings, running: Running) -> None:
+        solver = settings.solver
         self._alarm = running.alarm
-        self._deadline = setup.deadline
+        self._deadline = settings.deadline
         self._space = solver.space
         self._steps = solver.steps
         self._fields = Fields.of(solver.fields)
-        self._group = Group(setup.roles, solver.space.size, running.alarm, setup.deadline)
+        self._group = Group(settings.roles, solver.space.size, running.alarm, settings.deadline)
         self._root: Root | None = None
-        if setup.roles.team.rank == 0:
-            in_order = isinstance(setup.schedule, Lockstep)
-            lines = running.lines
-            assert lines is not None
-            self._root = Root(setup.roles, lines, setup.lanes, solver.steps, in_order)
+        if settings.roles.team.rank == 0:
+            in_order = isinstance(settings.schedule, Lockstep)
+            connections = running.connections
+            assert connections is not None
+            self._root = Root(settings.roles, connections, settings.lanes, solver.steps, in_order)
         self._order: Order | None = None
         self._simulation: Simulation | None = None
         self._step = 0  # the one that comes next
@@ -79,7 +79,7 @@ class Sending:
         """What the root tells, once it knows."""
         if self._root is None:
             return self._group.hear()
-        self._wait(self._root.look)
+        self._root.wait(self._root.look, self._alarm, self._deadline)
         order = self._root.order()
         self._group.tell(order)
         return order
@@ -88,15 +88,8 @@ class Sending:
         """Whether this step is to be sent, once there is room for it."""
         if self._root is None:
             return self._group.hear() is not None
-        self._wait(self._root.goes_on)
+        self._alarm.check()
+        self._root.wait(self._root.goes_on, self._alarm, self._deadline)
         goes_on = self._root.order() is not None
         self._group.tell(order if goes_on else None)
         return goes_on
-
-    def _wait(self, condition: Any) -> None:
-        root = self._root
-        assert root is not None
-        self._alarm.check()
-        if not condition():
-            limit = 2 * self._deadline if self._deadline and root.late else None
-            self._group.waited += self._alarm.wait(condition, limit, lambda: root.late)

@@ -12,7 +12,7 @@ from hpckit.surrogate.schedule import Lockstep, Schedule
 
 if TYPE_CHECKING:
     from hpckit.comm.alarm import Alarm
-    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.connections import Connections
     from hpckit.surrogate.roles import Roles
     from hpckit.surrogate.solver import Solver
 
@@ -30,7 +30,7 @@ class Solved(NamedTuple):
 
 def solve(
     roles: Roles,
-    lines: Lines,
+    connections: Connections,
     solver: Solver,
     schedule: Schedule,
     lanes: int,
@@ -51,7 +51,7 @@ def solve(
     try:
         if roles.team.rank == 0:
             in_order = isinstance(schedule, Lockstep)
-            root = Root(roles, lines, lanes, solver.steps, in_order, asked)
+            root = Root(roles, connections, lanes, solver.steps, in_order, asked)
             _lead(root, group, runs, alarm, deadline)
             sent = root.sent
         else:
@@ -64,11 +64,8 @@ def solve(
 
 def _lead(root: Root, group: Group, runs: Runs, alarm: Alarm, deadline: float | None) -> None:
     """What the root does."""
-    patience = None if deadline is None else 2 * deadline  # a trainer may itself wait for others
     while True:
-        if not root.look():
-            limit = patience if root.late else None
-            group.waited += alarm.wait(root.look, limit, lambda: root.late)
+        group.waited += root.wait(root.look, alarm, deadline)
         order = root.order()
         group.tell(order)
         if order is None:

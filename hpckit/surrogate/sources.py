@@ -18,7 +18,7 @@ from hpckit.surrogate.solver import Fields, Solver
 
 if TYPE_CHECKING:
     from hpckit.comm.alarm import Alarm
-    from hpckit.surrogate.lines import Lines
+    from hpckit.surrogate.connections import Connections
     from hpckit.surrogate.roles import Roles
     from hpckit.surrogate.space import Sampler
 
@@ -59,7 +59,7 @@ class Source(Protocol):
 
 def open_source(
     roles: Roles,
-    lines: Lines,
+    connections: Connections,
     solver: Solver,
     sampler: Sampler,
     schedule: Schedule,
@@ -86,8 +86,8 @@ def open_source(
     if not roles.groups:
         return Inline(turns, solver, assigner)
     if in_order:
-        return InOrder(turns, roles, lines, assigner, alarm, deadline)
-    return AnyOrder(lanes, roles, lines, assigner, alarm, deadline)
+        return InOrder(turns, roles, connections, assigner, alarm, deadline)
+    return AnyOrder(lanes, roles, connections, assigner, alarm, deadline)
 
 
 class Inline:
@@ -140,10 +140,15 @@ class _Online:
     """What messages of solver ranks come through, and assignments go."""
 
     def __init__(
-        self, roles: Roles, lines: Lines, assigner: Assigner, alarm: Alarm, deadline: float | None
+        self,
+        roles: Roles,
+        connections: Connections,
+        assigner: Assigner,
+        alarm: Alarm,
+        deadline: float | None,
     ) -> None:
         self._roles = roles
-        self._lines = lines
+        self._connections = connections
         self._assigner = assigner
         self._alarm = alarm
         self._deadline = deadline
@@ -154,20 +159,20 @@ class _Online:
         return self._assigner.state()
 
     def wish(self) -> int:
-        for root in self._lines.messages.receivers:
+        for root in self._connections.messages.receivers:
             self._oldest(root)
         return self._asked
 
     def close(self) -> None:
-        nothing = np.zeros(self._lines.assignment["parameters"].shape)
-        for root in self._lines.assignments.senders:
+        nothing = np.zeros(self._connections.assignment["parameters"].shape)
+        for root in self._connections.assignments.senders:
             self._send(root, Assignment(-1, 0, 0, 0, nothing))
 
     def _oldest(self, root: int) -> np.void | None:
         """The oldest message of a group with this root; what it asks for is noted."""
-        receiver = self._lines.messages.receivers[root]
+        receiver = self._connections.messages.receivers[root]
         while (place := receiver.peek()) is not None:
-            message = record(place, self._lines.message)
+            message = record(place, self._connections.message)
             self._asked = max(self._asked, int(message["asked"]))
             if message["lane"] >= 0:
                 return message
@@ -175,7 +180,7 @@ class _Online:
         return None
 
     def _took(self, root: int, lane: int, simulation: int, step: int) -> None:
-        self._lines.messages.receivers[root].drop()
+        self._connections.messages.receivers[root].drop()
         self._assign(self._assigner.took(lane, simulation, step))
 
     def _assign(self, assignments: Sequence[Assignment]) -> None:
@@ -183,13 +188,13 @@ class _Online:
             self._send(self._roles.root_of(assignment.lane), assignment)
 
     def _send(self, root: int, assignment: Assignment) -> None:
-        sender = self._lines.assignments.senders[root]
+        sender = self._connections.assignments.senders[root]
         self._alarm.wait(
             lambda: sender.room() is not None, self._deadline, lambda: f"rank {root}, which solves"
         )
         place = sender.room()
         assert place is not None
-        given = record(place, self._lines.assignment)
+        given = record(place, self._connections.assignment)
         for name, value in assignment._asdict().items():
             given[name] = value
         sender.send()
@@ -230,7 +235,7 @@ class InOrder(_Online):
 
 
 class AnyOrder(_Online):
-    """Messages of solver ranks as they come, in each sweep one for each lane."""
+    """Messages of solver ranks as they come, in each cycle one for each lane."""
 
     def __init__(self, lanes: Sequence[int], *online: Any) -> None:
         super().__init__(*online)

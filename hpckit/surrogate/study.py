@@ -11,19 +11,19 @@ from typing import Any
 
 from hpckit.errors import HpckitError, same, together
 from hpckit.surrogate.buffers import Epochs
-from hpckit.surrogate.checks import check_setup, sampler_of
+from hpckit.surrogate.checks import check_settings, sampler_of
 from hpckit.surrogate.offline import Collector, recorded
 from hpckit.surrogate.result import Result, result
 from hpckit.surrogate.roles import share_out
 from hpckit.surrogate.running import Running
-from hpckit.surrogate.setup import Setup
+from hpckit.surrogate.settings import Settings
 from hpckit.surrogate.sources import Source
 from hpckit.surrogate.trainer import Trainer
 from hpckit.surrogate.training import Training
 
 
 @dataclass
-class Study(Setup):
+class Study(Settings):
     """A surrogate in training: some ranks solve, others train (collective in all methods).
 
     ::
@@ -75,7 +75,7 @@ class Study(Setup):
 
     def __post_init__(self) -> None:
         with together(self.comm):
-            check_setup(self)
+            check_settings(self)
             self.sampler = sampler_of(self.sampler)
         same(self.comm, "the study", self.identity())
         self.roles = share_out(self.comm, self.trainers, self.group)

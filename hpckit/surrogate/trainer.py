@@ -1,4 +1,4 @@
-"""The part of a trainer in a run of a setup, from its first to its last moment."""
+"""The part of a trainer in a run of a study, from its first to its last moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hpckit.surrogate.validation import Validation
 if TYPE_CHECKING:
     from hpckit.surrogate.recording import Recording
     from hpckit.surrogate.running import Running
-    from hpckit.surrogate.setup import Setup
+    from hpckit.surrogate.settings import Settings
     from hpckit.surrogate.sources import Source
 
 
@@ -44,37 +44,45 @@ class Trainer:
 
     def __init__(
         self,
-        setup: Setup,
+        settings: Settings,
         running: Running,
         tape: Any,
         resume: bool,
         each: Callable[[], object] | None,
     ) -> None:
-        comm = setup.roles.team
+        comm = settings.roles.team
         self.surrogate: Surrogate | None = None
-        self._setup = setup
+        self._settings = settings
         self._clock = running.clock
         self._each = each
-        self._tape = None if tape is None else Tape.create(tape, comm, setup.solver, resume)
-        self.training = _training(setup, running, self._tape)
+        self._tape = None if tape is None else Tape.create(tape, comm, settings.solver, resume)
+        self.training = _training(settings, running, self._tape)
         self._saving: Saving | None = None
         self._saved = time.monotonic()
         self._ahead: Any = None  # what the source of the run that goes on had said of itself
-        if setup.folder is not None:
-            self._open(Path(setup.folder, "checkpoint"), resume)
+        if settings.folder is not None:
+            self._open(Path(settings.folder, "checkpoint"), resume)
 
     def work(self, source: Callable[..., Source]) -> Report:
         """Train until all gradient steps are taken, or `each` wants to stop."""
+        try:
+            return self._work(source)
+        except BaseException:
+            self.training.fail()
+            raise
+
+    def _work(self, source: Callable[..., Source]) -> Report:
         stopped = ""
         training = self.training
         from_solvers = source(training.sampler, training.intake.ledger, self._ahead)
         try:
-            training.run(from_solvers, self._setup.steps, self._after)
+            training.run(from_solvers, self._settings.steps, self._after)
         except Checkpointed as error:  # on all trainers
             stopped = str(error)
         from_solvers.close()
-        if self._tape:
-            self._tape.close()
+        with together(training.comm):
+            if self._tape:
+                self._tape.close()
         if training.done:
             self.surrogate = self._exported()
         return self._report(stopped)
@@ -84,8 +92,9 @@ class Trainer:
         if self._saving is None:
             return
         before = self._clock.turn("saving")
-        if self._tape:
-            self._tape.flush()
+        with together(self.training.comm):
+            if self._tape:
+                self._tape.flush()
         self._saving.save(self.training)
         self._saved = time.monotonic()
         self._clock.turn(before)
@@ -94,7 +103,7 @@ class Trainer:
         """What is done after a gradient step."""
         if self.training.due:
             self.save()
-        self.training.wish = time.monotonic() > self._saved + self._setup.save_every
+        self.training.wish = time.monotonic() > self._saved + self._settings.save_every
         if self._each:
             self._each()
 
@@ -103,25 +112,25 @@ class Trainer:
         with together(comm):
             if comm.rank == 0 and not resume:
                 set_aside(folder)
-        self._saving = Saving(folder, comm, self._setup.identity())
+        self._saving = Saving(folder, comm, self._settings.identity())
         if resume and self._saving.exists():
             self._ahead = self._saving.load(self.training)
 
     def _exported(self) -> Surrogate:
         """What is trained until now, also in the folder."""
-        setup, training = self._setup, self.training
+        settings, training = self._settings, self.training
         engine = {"gradient steps": training.done, "engine": training.engine.about()}
         surrogate = Surrogate(
             training.engine.export(),
             training.normaliser,
-            view=setup.view,
-            space=setup.solver.space,
-            fields=Fields.of(setup.solver.fields),
-            about=setup.identity() | engine,
+            view=settings.view,
+            space=settings.solver.space,
+            fields=Fields.of(settings.solver.fields),
+            about=settings.identity() | engine,
         )
         with together(training.comm):
-            if setup.folder is not None and training.comm.rank == 0:
-                surrogate.save(setup.folder)
+            if settings.folder is not None and training.comm.rank == 0:
+                surrogate.save(settings.folder)
         return surrogate
 
     def _report(self, stopped: str) -> Report:
@@ -139,20 +148,20 @@ class Trainer:
         )
 
 
-def _training(setup: Setup, running: Running, tape: Recording | None) -> Training:
+def _training(settings: Settings, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
-    me, team, solver = setup.trainer, setup.roles.team, setup.solver
+    me, team, solver = settings.trainer, settings.roles.team, settings.solver
     fields = Fields.of(solver.fields)
-    view = views.parse(setup.view).bind(solver.space.size, fields)
-    random = space.random(setup.seed, space.BUFFER, me)
+    view = views.parse(settings.view).bind(solver.space.size, fields)
+    random = space.random(settings.seed, space.BUFFER, me)
     intake = Intake(
-        ledger=Ledger(solver.steps, setup.trainers),
+        ledger=Ledger(solver.steps, settings.trainers),
         view=view,
-        buffer=setup.buffer.bind(view.columns, random, view.leaves),
-        validation=_validation(setup, me, fields),
-        schedule=setup.schedule,
-        batch=setup.batch,
-        lanes=setup.lanes,
+        buffer=settings.buffer.bind(view.columns, random, view.leaves),
+        validation=_validation(settings, me, fields),
+        schedule=settings.schedule,
+        batch=settings.batch,
+        lanes=settings.lanes,
         clock=running.clock,
         wait_for=running.wait_for,
         record=tape.write if tape else None,
@@ -160,25 +169,25 @@ def _training(setup: Setup, running: Running, tape: Recording | None) -> Trainin
     shapes = dict(zip(fields.names, fields.shapes, strict=True))
     return Training(
         comm=team,
-        agreement=Agreement(team, running.alarm, setup.deadline),
+        agreement=Agreement(team, running.alarm, settings.deadline),
         clock=running.clock,
         intake=intake,
-        normaliser=Normaliser(view.scalars, view.history, fields, setup.ranges),
+        normaliser=Normaliser(view.scalars, view.history, fields, settings.ranges),
         engine=engine.make(
-            setup.model,
+            settings.model,
             Shapes(view.scalars, view.history, shapes, (*solver.space.names, "time")),
             team,
-            setup.seed,
-            setup.options,
+            settings.seed,
+            settings.options,
         ),
-        sampler=setup.bound_sampler(),
-        batch=setup.batch,
-        validate_every=setup.validate_every,
+        sampler=settings.bound_sampler(),
+        batch=settings.batch,
+        validate_every=settings.validate_every,
     )
 
 
-def _validation(setup: Setup, me: int, fields: Fields) -> Validation:
+def _validation(settings: Settings, me: int, fields: Fields) -> Validation:
     """A trainer's share of the validation samples."""
-    mine = len(range(me, setup.validation, setup.trainers))  # simulations -1-me, ...
-    view = views.parse(setup.view).bind(setup.solver.space.size, fields)
-    return Validation(view, mine * setup.solver.steps, setup.batch)
+    mine = len(range(me, settings.validation, settings.trainers))  # simulations -1-me, ...
+    view = views.parse(settings.view).bind(settings.solver.space.size, fields)
+    return Validation(view, mine * settings.solver.steps, settings.batch)

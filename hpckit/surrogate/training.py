@@ -101,6 +101,10 @@ class Training:
         if self.done and self.done not in (score.step for score in self.history.scores[-1:]):
             self.validate()
 
+    def fail(self) -> None:
+        """Tell trainers that wait for this one that it has failed (not collective)."""
+        self._agreement.fail()
+
     def validate(self) -> None:
         """Judge the surrogate as it is now."""
         self.clock.turn("validating")

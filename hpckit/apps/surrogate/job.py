@@ -82,6 +82,8 @@ class Job:
         """Train from the tape."""
         monitor, count = Monitor(self.stop, self.until), self.config.offline.simulations
         self.stop.check()
+        if not study.trains:
+            self.stop.finish()  # while others train, there is nothing to stop here
         with span("offline"):
             result = study.train(self.tape, count, resume=self.config.resume, each=monitor)
         label = f"offline, {count} simulations" if count else "offline"

@@ -249,7 +249,7 @@ def _pair(axes: Any, x: np.ndarray, y: np.ndarray, same: bool) -> None:
     if same:
         axes.hist(x, 16, color=COLOURS["online"])
         return
-    size = max(1.5, 900 / max(len(x), 1) ** 0.8)
+    size = float(np.clip(900 / max(len(x), 1) ** 0.8, 1.5, 14))
     age = np.linspace(0, 1, len(x))
     axes.scatter(x, y, s=size, c=age, cmap="viridis_r", linewidths=0, alpha=0.7)
 

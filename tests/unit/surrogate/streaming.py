@@ -8,8 +8,8 @@ from counting import Counting, Keys
 
 from hpckit.comm.alarm import Alarm
 from hpckit.surrogate import roles
+from hpckit.surrogate.connections import open_connections
 from hpckit.surrogate.ledger import Ledger
-from hpckit.surrogate.lines import open_lines
 from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.schedule import Lockstep
 from hpckit.surrogate.solving import solve
@@ -29,7 +29,7 @@ class Stream:
         self.options = options
         self.roles = roles.share_out(comm, trainers, group)
         self.alarm = Alarm(comm)
-        self.lines = open_lines(comm, self.roles, self.solver, lanes, way)
+        self.connections = open_connections(comm, self.roles, self.solver, lanes, way)
 
     def run(self, train):
         """Trainers do `train(source)`, others solve; returns what either gives."""
@@ -38,9 +38,15 @@ class Stream:
                 asked = self.options.get("asked", lambda: 0)
                 deadline = self.options.get("deadline", DEADLINE)
                 return solve(
-                    self.roles, self.lines, self.solver, self.schedule, self.lanes, self.alarm,
-                    deadline, asked,
-                )  # fmt: skip
+                    self.roles,
+                    self.connections,
+                    self.solver,
+                    self.schedule,
+                    self.lanes,
+                    self.alarm,
+                    deadline,
+                    asked,
+                )
             source = self.open_source()
             got = train(source)
             source.close()
@@ -57,7 +63,7 @@ class Stream:
         self.ledger.restore(self.options.get("taken", {"whole": [], "open": []}))
         return open_source(
             self.roles,
-            self.lines,
+            self.connections,
             self.solver,
             Keys(),
             self.schedule,
@@ -95,7 +101,7 @@ class Stream:
         return simulation, step
 
     def close(self):
-        self.lines.close()
+        self.connections.close()
         self.alarm.close()
 
 

@@ -81,4 +81,4 @@ def test_after_any_beginning_the_rest_comes(rotation, data):
 def test_where_a_simulation_begins_follows_from_its_number(rotation):
     for turn in all_turns(rotation):
         assert turn.lane == rotation.lane(turn.simulation)
-        assert turn.sweep == rotation.sweep(turn.simulation) + turn.step
+        assert turn.cycle == rotation.cycle(turn.simulation) + turn.step

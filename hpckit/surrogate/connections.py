@@ -20,7 +20,7 @@ _MEMORY = 2**22  # bytes of a queue, where that many would take more
 _FEWEST = 2
 
 
-class Lines(NamedTuple):
+class Connections(NamedTuple):
     """Both kinds of queues, and what is in them."""
 
     messages: Queues
@@ -34,9 +34,9 @@ class Lines(NamedTuple):
         self.assignments.close()
 
 
-def open_lines(
+def open_connections(
     comm: MPI.Intracomm, roles: Roles, solver: Solver, lanes: int, way: Way = "auto"
-) -> Lines:
+) -> Connections:
     """Open the queues between groups and trainers (collective); without groups there are none."""
     roles.check_lanes(lanes)
     message = message_dtype(solver.space.size, Fields.of(solver.fields).size)
@@ -47,4 +47,4 @@ def open_lines(
     back = [(trainer, root) for root, trainer in pairs]
     # One for each lane, and the last.
     assignments = open_queues(comm, back, assignment.itemsize, lanes + 1, way)
-    return Lines(messages, assignments, message, assignment)
+    return Connections(messages, assignments, message, assignment)

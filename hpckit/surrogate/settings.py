@@ -20,7 +20,7 @@ from hpckit.surrogate.space import Sampler
 
 
 @dataclass
-class Setup:
+class Settings:
     """The arguments of a study; what each means, says `hpckit.surrogate.study.Study`."""
 
     solver: Solver
