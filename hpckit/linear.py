@@ -30,8 +30,11 @@ def petsc() -> Any:
         import dolfinx_solver  # noqa: F401  (the wheel that brings petsc4py: its libraries must be loaded first)
     try:
         import petsc4py
+        from mpi4py import MPI
 
-        petsc4py.init([])  # not our program's arguments
+        # Not our program's arguments; and of this rank alone, or all ranks would have to begin and
+        # end PETSc together, also those that solve nothing.
+        petsc4py.init([], comm=MPI.COMM_SELF)
         from petsc4py import PETSc
     except ImportError as error:
         raise ConfigError(

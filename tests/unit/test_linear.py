@@ -80,6 +80,25 @@ def test_wrong_options(comm, petsc, options, message):
         linear.System(Grid(comm, (4, 4)), CROSS, [5, -1, -1, -1, -1], options)
 
 
+SOLVED_BY_ONE = """
+from mpi4py import MPI
+from hpckit import Grid
+from hpckit.linear import System
+if MPI.COMM_WORLD.rank == 1:
+    system = System(Grid(MPI.COMM_SELF, (4,)), [(0,)], [2.0])
+    system.rhs[...] = 1.0
+    x = system.rhs.copy()
+    system.solve(x, x)
+    print(x)
+"""
+
+
+@pytest.mark.usefixtures("petsc")
+def test_a_rank_may_solve_alone(mpirun):
+    done = mpirun(2, "-c", SOLVED_BY_ONE)  # PETSc begins and ends on one rank only
+    assert (done.returncode, done.stdout) == (0, "[0.5 0.5 0.5 0.5]\n")
+
+
 def test_says_how_to_get_petsc(comm, monkeypatch):
     monkeypatch.setitem(sys.modules, "petsc4py", None)
     with pytest.raises(ConfigError, match=r"need petsc4py .*pip install 'hpckit\[mpich,petsc\]'"):

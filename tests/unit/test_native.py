@@ -253,7 +253,7 @@ def test_what_was_edited_while_it_was_compiled_is_not_kept(image, tmp_path, monk
 
 def test_all_modules_of_kernels_are_known():
     root = Path(hpckit.__path__[0])
-    kernels = {path for path in root.rglob("*.py") if "export(" in path.read_text()} - {
+    kernels = {path for path in root.rglob("*.py") if "@export(" in path.read_text()} - {
         root / "native.py"
     }
     names = {".".join(path.relative_to(root.parent).with_suffix("").parts) for path in kernels}

@@ -39,27 +39,27 @@ def test_any_ranks_make_the_same(comm, scene):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_observations_are_of_the_truth(scene, model):
-    scene = SCENES[scene](MPI.COMM_SELF, model=model, noise=0.5)
-    error, depth = residuals(scene.truth)
+    made = SCENES[scene](MPI.COMM_SELF, model=model, noise=0.5)
+    error, depth = residuals(made.truth)
     assert (depth > 0).all()
     assert abs(error.std() / 0.5 - 1) < 4 / np.sqrt(2 * error.size)
     assert np.abs(error.mean(axis=0)).max() < 4 * 0.5 / np.sqrt(len(error))
     assert np.abs(np.corrcoef(error.T)[0, 1]) < 4 / np.sqrt(len(error))
     middle = 0 if model == "BAL" else np.array([800, 600])
-    assert (np.abs(scene.truth.observations.xy - middle) < np.array([800, 600]) + 3).all()
-    assert np.diff(scene.truth.observations.start).min() >= 2
+    assert (np.abs(made.truth.observations.xy - middle) < np.array([800, 600]) + 3).all()
+    assert np.diff(made.truth.observations.start).min() >= 2
     exact, _ = residuals(SCENES[scene](MPI.COMM_SELF, model=model, noise=0).truth)
     assert np.abs(exact).max() < 1e-9
 
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_start_is_wrong_by_some_pixels_and_metres(scene):
-    scene = SCENES[scene](MPI.COMM_SELF)
-    error, depth = residuals(scene.start)
+    made = SCENES[scene](MPI.COMM_SELF)
+    error, depth = residuals(made.start)
     assert 5 < np.sqrt((error**2).mean()) < 40 and (depth > 0).all()
     exact = SCENES[scene](MPI.COMM_SELF, drift=0.0)
     assert np.abs(residuals(exact.start)[0] - residuals(exact.truth)[0]).max() < 1e-6
-    lengths = np.linalg.norm(scene.start.images.quaternion, axis=1)
+    lengths = np.linalg.norm(made.start.images.quaternion, axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-12)
 
 
