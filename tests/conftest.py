@@ -72,15 +72,22 @@ class Ranks:
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
     def gather(self, item: object, note: str = "") -> list[Any]:
-        """`item` of every rank, once all are here; else prints `note` and aborts the job."""
+        """`item` of every rank, once all are here; else prints `note` and aborts the job.
+
+        A note is printed early: another rank, without one, may be the first to have waited enough.
+        """
         request = self.comm.Ibarrier()
         delay = 1e-4
-        limit = time.monotonic() + PATIENCE / 2 + 3 * self.rank
+        began = time.monotonic()
         while not request.Test():
             time.sleep(delay)
             delay = min(2 * delay, 0.01)
-            if time.monotonic() > limit:
-                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others. {note}")
+            waited = time.monotonic() - began
+            if note and waited > PATIENCE / 8:
+                os.write(self.stderr, f"\n{self.test}: rank {self.rank}: {note}\n".encode())
+                note = ""
+            if waited > PATIENCE / 2 + 3 * self.rank:
+                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others")
         return self.comm.allgather(item)
 
     def watchdog(self, patience: float) -> threading.Timer:

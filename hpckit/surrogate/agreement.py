@@ -9,7 +9,7 @@ from mpi4py import MPI
 
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import HpckitError
-from hpckit.machine.lifetime import free_with, outlive
+from hpckit.machine.lifetime import free_with
 
 _NUMBERS = 8  # that trainers agree on at once, at most
 _GRACE = 30.0  # seconds until trainers that have heard an alarm come no more
@@ -34,7 +34,10 @@ class Agreement:
 
     def __init__(self, comm: MPI.Intracomm, alarm: Alarm, deadline: float | None) -> None:
         self._comm = comm.Dup()
-        free_with(self, self._comm)
+        # Not freed before what is in flight there: another communicator could take its place.
+        self._flying: list[MPI.Request] = []
+        self._arrays: list[np.ndarray] = []  # that it reads and writes
+        free_with(self, self._comm, keep=self._arrays, flying=self._flying)
         self._alarm = alarm
         self._deadline = deadline
         self._over = False  # no trainer goes on
@@ -56,25 +59,29 @@ class Agreement:
         """Say that this trainer has failed, to those that wait for it (not collective)."""
         if self._comm.size > 1 and not self._over:
             self._over = True
-            outlive(*self._say())
+            self._say()
 
     def _gather(self, *words: int) -> list[int]:
-        (request,), (mine, found) = self._say(*words)
+        request, found = self._say(*words)
         try:
             self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
         except BaseException as error:
             heard = isinstance(error, HpckitError) and self._alarm.heard
             if not (heard and _completes(request)):
                 self._over = True
-                outlive([request], (mine, found))
                 raise
+        self._flying.clear()
+        self._arrays.clear()
         return found.tolist()
 
-    def _say(self, *words: int) -> tuple[list[MPI.Request], tuple[np.ndarray, np.ndarray]]:
+    def _say(self, *words: int) -> tuple[MPI.Request, np.ndarray]:
         mine = np.zeros(1 + _NUMBERS, np.int64)
         mine[: len(words)] = words
         found = np.empty_like(mine)
-        return [self._comm.Iallreduce(mine, found, MPI.MIN)], (mine, found)
+        request = self._comm.Iallreduce(mine, found, MPI.MIN)
+        self._arrays += [mine, found]
+        self._flying.append(request)
+        return request, found
 
 
 def _completes(request: MPI.Request) -> bool:
