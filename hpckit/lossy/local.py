@@ -44,6 +44,7 @@ class LocalUpdates:
     overlap : False waits for the average of this very round, which is not damped; r = 1 and b = 0
         are plain averaging
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
+    algorithm : of the sums, as in `Allreduce`; "auto" may round otherwise from run to run
 
     A step by an average that is not finite is not taken: `HpckitError` on all ranks, and nothing of
     it is kept.
@@ -68,6 +69,7 @@ class LocalUpdates:
         clip: float = np.inf,
         overlap: bool = True,
         deadline: float | None = None,
+        algorithm: str = "auto",
     ) -> None:
         with together(comm):
             _check(parameters, tau, rate, momentum, clip)
@@ -92,7 +94,7 @@ class LocalUpdates:
         self._change = np.zeros_like(parameters)
         # Parameters, and how far the start has moved.
         self._message = np.zeros(parameters.size + 1, parameters.dtype)
-        self._plan = Allreduce(comm, self._message, deadline=deadline)
+        self._plan = Allreduce(comm, self._message, deadline=deadline, algorithm=algorithm)
         self._steps = 0
         self._flying = False  # whether an outer step is to be taken by the message
         self._arrived = False  # whether it is the average already
