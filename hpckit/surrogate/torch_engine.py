@@ -256,7 +256,7 @@ def _local_updates(
         each.data = flat[at : at + each.numel()].view(each.shape)
         at += each.numel()
     try:
-        keywords = {"algorithm": in_rank_order(comm)} | dict(options.local or {})
+        keywords: dict[str, Any] = {"algorithm": in_rank_order(comm), **(options.local or {})}
         return LocalUpdates(comm, flat.numpy(), deadline=options.deadline, **keywords)
     except TypeError as error:
         raise ConfigError(f"local={options.local!r} are no keywords of LocalUpdates") from error
