@@ -9,7 +9,7 @@ from mpi4py import MPI
 
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import HpckitError
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import Flight
 
 _NUMBERS = 8  # that trainers agree on at once, at most
 _GRACE = 30.0  # seconds until trainers that have heard an alarm come no more
@@ -34,10 +34,10 @@ class Agreement:
 
     def __init__(self, comm: MPI.Intracomm, alarm: Alarm, deadline: float | None) -> None:
         self._comm = comm.Dup()
+        self._mine = np.zeros(1 + _NUMBERS, np.int64)
+        self._found = np.zeros_like(self._mine)
         # Not freed before what is in flight there: another communicator could take its place.
-        self._flying: list[MPI.Request] = []
-        self._arrays: list[np.ndarray] = []  # that it reads and writes
-        free_with(self, self._comm, keep=self._arrays, flying=self._flying)
+        self._flight = Flight(self._comm, self._mine, self._found)
         self._alarm = alarm
         self._deadline = deadline
         self._over = False  # no trainer goes on
@@ -62,7 +62,7 @@ class Agreement:
             self._say()
 
     def _gather(self, *words: int) -> list[int]:
-        request, found = self._say(*words)
+        request = self._say(*words)
         try:
             self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
         except BaseException as error:
@@ -70,18 +70,15 @@ class Agreement:
             if not (heard and _completes(request)):
                 self._over = True
                 raise
-        self._flying.clear()
-        self._arrays.clear()
-        return found.tolist()
+        self._flight.land()
+        return self._found.tolist()
 
-    def _say(self, *words: int) -> tuple[MPI.Request, np.ndarray]:
-        mine = np.zeros(1 + _NUMBERS, np.int64)
-        mine[: len(words)] = words
-        found = np.empty_like(mine)
-        request = self._comm.Iallreduce(mine, found, MPI.MIN)
-        self._arrays += [mine, found]
-        self._flying.append(request)
-        return request, found
+    def _say(self, *words: int) -> MPI.Request:
+        self._mine[:] = 0
+        self._mine[: len(words)] = words
+        request = self._comm.Iallreduce(self._mine, self._found, MPI.MIN)
+        self._flight.add(request)
+        return request
 
 
 def _completes(request: MPI.Request) -> bool:
