@@ -72,22 +72,20 @@ class Ranks:
         self.processes = self.comm.allgather(me) if self.comm else [me]
 
     def gather(self, item: object, note: str = "") -> list[Any]:
-        """`item` of every rank, once all are here; else prints `note` and aborts the job.
+        """`item` of every rank, once all are here; else aborts the job, and says `note` last.
 
-        A note is printed early: another rank, without one, may be the first to have waited enough.
+        A rank with a note, of its failure, waits half as long: others, in a collective that it has
+        left, may wait for it.
         """
         request = self.comm.Ibarrier()
         delay = 1e-4
         began = time.monotonic()
+        limit = PATIENCE / (4 if note else 2)
         while not request.Test():
             time.sleep(delay)
             delay = min(2 * delay, 0.01)
-            waited = time.monotonic() - began
-            if note and waited > PATIENCE / 8:
-                os.write(self.stderr, f"\n{self.test}: rank {self.rank}: {note}\n".encode())
-                note = ""
-            if waited > PATIENCE / 2 + 3 * self.rank:
-                self.abort(f"rank {self.rank} waited {PATIENCE / 2:g} s for the others")
+            if time.monotonic() - began > limit + 3 * self.rank:
+                self.abort(f"rank {self.rank} waited {limit:g} s for the others\n{note}")
         return self.comm.allgather(item)
 
     def watchdog(self, patience: float) -> threading.Timer:
@@ -98,13 +96,13 @@ class Ranks:
         return timer
 
     def abort(self, reason: str) -> None:
-        """Print the stacks of all ranks on this host and end the job with exit code 1."""
-        os.write(self.stderr, f"\n{self.test}: {reason}\nstacks of all ranks follow\n".encode())
+        """Print the stacks of all ranks on this host and why, and end the job with exit code 1."""
         for rank, (host, process) in enumerate(self.processes):
             os.write(self.stderr, f"\n--- rank {rank} on {host}\n".encode())
             if host == socket.gethostname():
                 os.kill(process, signal.SIGUSR2)
                 time.sleep(0.3)
+        os.write(self.stderr, f"\n{self.test}: {reason}\n".encode())
         if self.comm:
             self.comm.Abort(1)
         os._exit(1)
@@ -254,6 +252,7 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """
     beside = Path(sys.executable).with_name("mpirun")
     clean = {k: value for k, value in os.environ.items() if not k.startswith(LAUNCHER_STATE)}
+    clean["PYTHONUNBUFFERED"] = ""  # else `print` writes in pieces, which those of ranks mix with
     clean["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
     clean["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     clean["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
