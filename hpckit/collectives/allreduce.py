@@ -215,6 +215,11 @@ class Allreduce:
         """The whole allreduce."""
         self._call()
 
+    def __del__(self) -> None:
+        # Between its stages no message of ours may be under way, but others' are.
+        if len(getattr(self, "_idle", ())) < len(getattr(self, "_operations", ())):
+            self._channel.never_free()
+
     def _go_on(self) -> None:
         """The rest of an allreduce of which some chunks are sent."""
         if not self._idle:

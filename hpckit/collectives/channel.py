@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from hpckit.errors import ConfigError, HpckitError, check_comm, together
 from hpckit.log import get_logger
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import free_with, never_free
 from hpckit.machine.links import Links
 from hpckit.machine.node_memory import NodeMemory, kept_by
 
@@ -118,3 +118,10 @@ class Channel:
         if part:
             part._eager = self.eager  # the links may have been measured since it was made
         return part
+
+    def never_free(self) -> None:
+        """Something was begun here that is not finished: see `lifetime.never_free`."""
+        never_free(self.comm)
+        for part in self._parts.values():
+            if part:
+                part.never_free()

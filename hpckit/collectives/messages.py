@@ -13,7 +13,7 @@ from hpckit.collectives.persistent import Operands, in_time
 from hpckit.collectives.reduction import Reduction, datatype, grouped
 from hpckit.collectives.schedule import Copy, Fold, Message, Piece, Schedule, scratch_size
 from hpckit.errors import HpckitError, ranges
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import free_with, never_free
 
 _PARTS = 32  # short messages instead of one: for longer ones a handshake does not matter
 
@@ -38,6 +38,7 @@ class Messages:
         self._eager = channel.eager // self._target.itemsize
         self._reduction = Reduction(op, target.dtype, group)
         receive, send, tag = channel.comm.Recv_init, channel.comm.Send_init, channel.tag()
+        self._at = len(schedule)  # the round that is under way
         self._requests: list[list[MPI.Prequest]] = []  # of each round
         self._peers: list[list[int]] = []
         self._work: list[list[Callable[[], object]]] = []
@@ -49,7 +50,6 @@ class Messages:
             )
             self._peers.append([m.peer for m in (*receives, *sends)])
             self._work.append([call for task in step.work for call in self._calls(task)])
-        self._at = len(schedule)
         every = [request for requests in self._requests for request in requests]
         free_with(self, *every, keep=(source, target, self._scratch))
 
@@ -74,6 +74,10 @@ class Messages:
     def __call__(self) -> None:
         self.start()
         self.wait()
+
+    def __del__(self) -> None:
+        if getattr(self, "_at", 0) < len(getattr(self, "_requests", ())):  # or half made
+            never_free(self._channel.comm)
 
     def _send(self) -> None:
         if self._at < len(self._requests):

@@ -14,7 +14,7 @@ from hpckit import native
 from hpckit.arguments import refuse_masked
 from hpckit.collectives.channel import Channel
 from hpckit.errors import ConfigError, agree, same, together
-from hpckit.machine.lifetime import Flight
+from hpckit.machine.lifetime import Flight, finishing
 
 T = TypeVar("T")
 
@@ -50,26 +50,27 @@ def ring_map(
     here = None  # the memory of this step's block; at first the user's
     results: dict[int, T] = {}
     error = None
-    for step in range(size):
-        source = (rank - step) % size
-        arriving = following = None
-        if step < size - 1:
-            arriving = spare.pop() if spare else flight.keep(np.empty(shape, block.dtype))
-            following = arriving[: lengths[(source - 1) % size]]
-            _pass_on(channel, block, following, row, tag, flight)
-        loan = _Loan(block)
-        kept = weakref.ref(loan)
-        try:
-            if error is None:
-                results[source] = function(loan.array(), source)
-        except Exception as caught:  # the others still need the blocks
-            error = caught
-        del loan
-        flight.land()
-        if here is not None and kept() is None:
-            spare.append(here)
-        if following is not None:
-            block, here = following, arriving
+    with finishing(channel.comm):
+        for step in range(size):
+            source = (rank - step) % size
+            arriving = following = None
+            if step < size - 1:
+                arriving = spare.pop() if spare else flight.keep(np.empty(shape, block.dtype))
+                following = arriving[: lengths[(source - 1) % size]]
+                _pass_on(channel, block, following, row, tag, flight)
+            loan = _Loan(block)
+            kept = weakref.ref(loan)
+            try:
+                if error is None:
+                    results[source] = function(loan.array(), source)
+            except Exception as caught:  # the others still need the blocks
+                error = caught
+            del loan
+            flight.land()
+            if here is not None and kept() is None:
+                spare.append(here)
+            if following is not None:
+                block, here = following, arriving
     agree(comm, error)
     return [results[source] for source in range(size)]
 

@@ -23,6 +23,7 @@ from hpckit.machine.node_memory import NodeMemory
 from hpckit.machine.spin import Lookout
 
 _LONGEST = 2000  # characters of an error that travel: such messages need no answer to go
+_TAG = 911
 _YIELDS = 10  # polls before a wait begins to sleep, and to look for errors
 _SHORTEST = 1e-4  # seconds of its first sleep
 _DOUBLINGS = 4  # from one sleep to the next
@@ -61,7 +62,7 @@ class Alarm:
             return
         self._rung = getattr(error, "exit_code", 1), cause(error)[:_LONGEST]
         others = [rank for rank in range(self._comm.size) if rank != self._comm.rank]
-        self._messages = [self._comm.isend(self._rung, rank) for rank in others]
+        self._messages = [self._comm.isend(self._rung, rank, _TAG) for rank in others]
 
     def check(self) -> None:
         """Raise the error of another rank, `rank 3: its words`, where one has rung.
@@ -173,14 +174,14 @@ class Alarm:
         everyone = self._comm.allgather(self._rung)
         for rank, words in enumerate(everyone):
             if words and rank != self._comm.rank and rank not in self._heard:
-                self._heard[rank] = self._comm.recv(source=rank)
+                self._heard[rank] = self._comm.recv(source=rank, tag=_TAG)
         MPI.Request.Waitall(self._messages)
 
     def _hears(self) -> bool:
         status = MPI.Status()
-        while self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+        while self._comm.Iprobe(MPI.ANY_SOURCE, _TAG, status):
             rank = status.Get_source()
-            self._heard[rank] = self._comm.recv(source=rank)
+            self._heard[rank] = self._comm.recv(source=rank, tag=_TAG)
         return bool(self._heard)
 
     def _look(self) -> None:

@@ -22,6 +22,7 @@ from hpckit.arguments import refuse_masked
 from hpckit.comm.pack import Move, dense_strides, simplify
 from hpckit.comm.staggering import staggering
 from hpckit.errors import ConfigError, same, together
+from hpckit.machine.lifetime import finishing
 from hpckit.machine.overlap import overlap, overlaps_itself
 
 if TYPE_CHECKING:
@@ -245,12 +246,12 @@ class Pattern:
 
     def swap(self, partners: Sequence[Partner], values: Sequence[object], tag: int) -> list:
         """Give each partner one value, and get one from each (collective among neighbours)."""
-        requests = [
-            self.grid.comm.isend(v, partner.rank, tag)
-            for partner, v in zip(partners, values, strict=True)
-        ]
-        received = [self.grid.comm.recv(source=partner.rank, tag=tag) for partner in partners]
-        MPI.Request.Waitall(requests)
+        comm = self.grid.comm
+        with finishing(comm):
+            pairs = zip(partners, values, strict=True)
+            requests = [comm.isend(value, partner.rank, tag) for partner, value in pairs]
+            received = [comm.recv(source=partner.rank, tag=tag) for partner in partners]
+            MPI.Request.Waitall(requests)
         return received
 
     def check(self, arrays: Sequence[np.ndarray]) -> None:

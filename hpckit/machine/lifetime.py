@@ -12,7 +12,8 @@ import ctypes
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mpi4py import MPI
@@ -23,6 +24,7 @@ _TIMEOUT = 1.0  # seconds that the end of the program waits for what is in fligh
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
+_unfinished: set[int] = set()  # communicators that stay
 # MPI_Finalize comes after the interpreter's end, and may write until then.
 for _immortal in (_owned, _left):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
@@ -45,6 +47,25 @@ def free_with(
     _free()
     reference = weakref.ref(owner, _leave)
     _owned[id(reference)] = reference, handles, flying, keep
+
+
+def never_free(comm: MPI.Comm) -> None:
+    """Nobody will receive what may still come in `comm`; from anywhere, a finaliser too.
+
+    What is sent in a communicator lies there until it is received, also when all ranks have freed
+    it; and MPI numbers them: the next one of the same number would take such a message for its own.
+    """
+    _unfinished.add(MPI._handleof(comm))
+
+
+@contextmanager
+def finishing(comm: MPI.Comm) -> Iterator[None]:
+    """A block that sends and receives in `comm`, which is never freed where the block raises."""
+    try:
+        yield
+    except BaseException:
+        never_free(comm)
+        raise
 
 
 def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
@@ -93,8 +114,15 @@ def _free() -> None:
             _left.append((handles, keep))
             continue
         for handle in handles:
-            if not isinstance(handle, MPI.Request) or handle != MPI.REQUEST_NULL:
+            if not _stays(handle):
                 handle.Free()
+
+
+def _stays(handle: Any) -> bool:
+    """Whether there is nothing to free, or it must not be."""
+    if isinstance(handle, MPI.Request):
+        return handle == MPI.REQUEST_NULL
+    return isinstance(handle, MPI.Comm) and MPI._handleof(handle) in _unfinished
 
 
 def _complete(handles: Iterable[Any]) -> bool:

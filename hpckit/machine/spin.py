@@ -16,7 +16,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import ConfigError, HpckitError, ranges
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import free_with, never_free
 from hpckit.machine.node_memory import NodeMemory
 
 _INTERVAL = 1.0  # seconds from one look at the processes to the next
@@ -153,6 +153,7 @@ class Meeting:
     """
 
     def __init__(self, comm: MPI.Intracomm, tag: int, deadline: float | None, doing: str) -> None:
+        self._comm = comm
         rank = comm.rank
         size = comm.size
         steps = [2**i for i in range((size - 1).bit_length())]
@@ -183,6 +184,10 @@ class Meeting:
             wait(requests)
             self._at, self._begun = self._at + 1, False
         self._at = 0
+
+    def __del__(self) -> None:
+        if getattr(self, "_at", 0) or getattr(self, "_begun", False):
+            never_free(self._comm)
 
 
 def _alive(process: int) -> bool:

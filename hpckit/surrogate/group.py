@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.errors import ranges
-from hpckit.machine.lifetime import free_with, outlive
+from hpckit.machine.lifetime import Flight
 from hpckit.surrogate.runs import Order
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Group:
         self.waited = 0.0
         self.asked = 0
         self._comm = roles.team.Dup()  # the solver may do on its own what it likes
-        free_with(self, self._comm)
         self._ranks = roles.groups[roles.group or 0]
         self._alarm = alarm
         self._deadline = deadline
         self._asked = asked
         self._mine = np.full(4 + parameters, -np.inf)
         self._all = np.zeros_like(self._mine)
+        self._flight = Flight(self._comm, self._mine, self._all)
 
     def tell(self, order: Order | None) -> None:
         """Have all go on to this step, None: to the end (on the root)."""
@@ -61,11 +61,9 @@ class Group:
             self._all[:] = self._mine
         else:
             request = self._comm.Iallreduce(self._mine, self._all, op=MPI.MAX)
-            try:
-                self.waited += self._alarm.wait(request.Test, deadline, self._others)
-            except BaseException:
-                outlive([request], (self._mine, self._all))
-                raise
+            self._flight.add(request)
+            self.waited += self._alarm.wait(request.Test, deadline, self._others)
+            self._flight.land()
         self.asked = int(self._all[3])
 
     def _others(self) -> str:

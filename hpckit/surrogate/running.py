@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hpckit.comm.alarm import Alarm
 from hpckit.errors import Checkpointed
+from hpckit.machine.lifetime import never_free
 from hpckit.surrogate.clock import Clock
 from hpckit.surrogate.connections import Connections, open_connections
 from hpckit.surrogate.result import Report
@@ -59,6 +60,7 @@ class Running:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if error is not None:
             self.alarm.ring(error)
+            never_free(self._settings.roles.team)  # ranks have left their work in the middle
         if self.alarm.meet() and self.connections:
             self.connections.close()
         self.alarm.close()

@@ -85,7 +85,7 @@ def run(comm, folder, fault, moment):
         validation=4,
         validate_every=20,
         folder=folder,
-        deadline=1.0 if fault == "solver stopped" else 60.0,
+        deadline=1.0 if fault == "solver stopped" else 500.0,
         comm=comm,
     )
     result = study.run(resume=True, each=each)

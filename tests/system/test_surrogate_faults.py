@@ -26,7 +26,7 @@ def digest(done):
     return done.stdout
 
 
-@pytest.mark.patience(600)
+@pytest.mark.patience(900)
 def test_killed_again_and_again_the_study_ends_as_if_it_had_not_been(study):
     """Each on another number of ranks."""
     for ranks, fault, moment in (
@@ -39,7 +39,7 @@ def test_killed_again_and_again_the_study_ends_as_if_it_had_not_been(study):
     assert digest(study(2)) == digest(study(1, folder="whole"))
 
 
-@pytest.mark.patience(400)
+@pytest.mark.patience(900)
 def test_a_disk_that_is_full_is_one_error_and_the_study_goes_on_with_more_room(study):
     done = study(2, "full", 11)
     assert done.returncode == 1
@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_is_one_error_and_the_study_goes_on_with_more_room(s
     assert digest(study(3)) == digest(study(1, folder="whole"))
 
 
-@pytest.mark.patience(300)
+@pytest.mark.patience(900)
 def test_a_solver_that_hangs_is_named_and_its_process_ends(study, tmp_path):
     done = study(3, "solver stopped", 20)
     assert done.returncode != 0

@@ -12,7 +12,7 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 def run(tmp_path, mpirun):
     """Run the text of a test module on `n` ranks, under a copy of this suite's conftest."""
 
-    def run(n, source, patience="60"):
+    def run(n, source, patience="300"):
         shutil.copy(CONFTEST, tmp_path)
         (tmp_path / "test_case.py").write_text("import pytest\n" + source)
         options = "-m pytest --with-mpi -p no:cacheprovider --color=no --rootdir"

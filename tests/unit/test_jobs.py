@@ -48,14 +48,14 @@ def start(tmp_path, stand_in):
 
 def test_the_exit_code_is_the_program_s(start, tmp_path):
     job = start('echo "$@"; exit 3')
-    output, _ = job.communicate(timeout=100)
+    output, _ = job.communicate(timeout=500)
     assert job.returncode == 3
     assert output == "-m hpckit.apps.halo case.toml\n"
     assert not (tmp_path / "scontrol.log").exists()
 
 
 def test_a_restarted_job_resumes(start):
-    output, _ = start('echo "$@"', SLURM_RESTART_COUNT="1").communicate(timeout=100)
+    output, _ = start('echo "$@"', SLURM_RESTART_COUNT="1").communicate(timeout=500)
     assert output == "-m hpckit.apps.halo case.toml --resume\n"
 
 
@@ -65,7 +65,7 @@ def test_the_signal_reaches_the_program_and_the_job_is_queued_again(start, tmp_p
     while not ready.exists():
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
-    job.communicate(timeout=100)
+    job.communicate(timeout=500)
     assert job.returncode == 75
     assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
 
@@ -81,13 +81,13 @@ def _slurm_answers():
 
 
 def test_another_program_and_its_signal(start):
-    output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=100)
+    output, _ = start('echo "$@"', KMEDOIDS).communicate(timeout=500)
     assert output == "-m hpckit.apps.kmedoids case.toml\n"
-    output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=100)
+    output, _ = start('echo "$@"', ALLREDUCE).communicate(timeout=500)
     assert output == "-m hpckit.apps.allreduce case.toml\n"
-    output, _ = start('echo "$@"', SFM, SLURM_RESTART_COUNT="2").communicate(timeout=100)
+    output, _ = start('echo "$@"', SFM, SLURM_RESTART_COUNT="2").communicate(timeout=500)
     assert output == "-m hpckit.apps.sfm case.toml --resume\n"
-    output, _ = start('echo "$@"', SURROGATE).communicate(timeout=100)
+    output, _ = start('echo "$@"', SURROGATE).communicate(timeout=500)
     assert output == "-m hpckit.apps.surrogate case.toml\n"
     options = [
         line
@@ -103,6 +103,6 @@ def test_the_quick_case_under_slurm(tmp_path):
     output = tmp_path / "job.out"
     command = ["sbatch", "--wait", f"--output={output}", "--time=5", JOB, "apps/halo/quick.toml"]
     job = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, timeout=100, check=False
+        command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, timeout=500, check=False
     )
     assert job.returncode == 0, output.read_text()

@@ -302,7 +302,7 @@ def compiler(tmp_path, monkeypatch):
             (folder / "cc").chmod(0o755)
             if (
                 subprocess.run(
-                    [folder / "cc"], check=False, capture_output=True, timeout=60
+                    [folder / "cc"], check=False, capture_output=True, timeout=500
                 ).returncode
                 == 126
             ):

@@ -66,7 +66,7 @@ def test_python_commands_run(arguments, mpirun, elsewhere):
 @pytest.mark.parametrize("arguments", _commands("make"), ids=" ".join)
 def test_make_commands_have_a_target(arguments):
     subprocess.run(
-        ["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60
+        ["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=500
     )
 
 

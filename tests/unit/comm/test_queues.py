@@ -173,7 +173,7 @@ def test_what_nobody_reads_is_lost_when_queues_close(comm, alarm, way, read):
 
 
 @several
-@pytest.mark.patience(300)
+@pytest.mark.patience(900)
 @pytest.mark.parametrize("way", WAYS)
 def test_many_messages_with_random_pauses(comm, alarm, way):
     """Both ends are now the faster, now the slower one; what is read is exactly what was sent."""
@@ -196,7 +196,7 @@ def test_many_messages_with_random_pauses(comm, alarm, way):
             assert receive(alarm, queues.receivers[last], count, pause) == list(range(count))
 
 
-@pytest.mark.patience(300)
+@pytest.mark.patience(900)
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_left_of_queues(comm, way):
     """Nor is memory of a queue that lives longer than others."""

@@ -15,7 +15,7 @@ from hpckit.surrogate.schedule import Lockstep
 from hpckit.surrogate.solving import solve
 from hpckit.surrogate.sources import open_source
 
-DEADLINE = 60.0
+DEADLINE = 500.0
 
 
 class Stream:

@@ -91,7 +91,7 @@ SMALL = {
     "validation": 5,
     "validate_every": 10,
     "seed": 3,
-    "deadline": 60.0,
+    "deadline": 500.0,
 }
 
 
