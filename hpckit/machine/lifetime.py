@@ -53,7 +53,8 @@ def never_free(comm: MPI.Comm) -> None:
     """Nobody will receive what may still come in `comm`; from anywhere, a finaliser too.
 
     What is sent in a communicator lies there until it is received, also when all ranks have freed
-    it; and MPI numbers them: the next one of the same number would take such a message for its own.
+    it; and MPICH numbers them anew: the next of the same number would take such a message for its
+    own.
     """
     _unfinished.add(MPI._handleof(comm))
 

@@ -61,7 +61,7 @@ def test_dropped_by_all_ranks(comm, kind):
 def test_what_nobody_received_is_not_received_by_a_later_plan(comm, kind):
     """Rank 0 may have sent all of its messages when the others drop the plan that would get them.
 
-    MPI gives the numbers of communicators that were freed to new ones.
+    MPICH gives the numbers of communicators that were freed to new ones.
     """
     for _ in range(3):
         own = comm.Dup()
