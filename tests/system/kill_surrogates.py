@@ -31,7 +31,7 @@ import psutil
 from mpi4py import MPI
 
 from hpckit.io.checkpoint import Checkpoint
-from hpckit.surrogate.ledger import Progress
+from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.rotation import Rotation
 from hpckit.surrogate.tape import Tape
 
@@ -112,15 +112,15 @@ def saved_steps(folder: Path, schedule: str) -> int:
     checkpoint = Checkpoint(folder / "checkpoint", MPI.COMM_SELF, rules="per rank")
     checkpoint.load(arrays)
     facts = json.loads(arrays["facts"].tobytes())
-    progress = Progress(SOLVED)
-    progress.restore(facts["progress"])
-    total = progress.total
-    judged = sum(progress.received(-1 - number) for number in range(VALIDATION))
+    ledger = Ledger(SOLVED)
+    ledger.restore(facts["ledger"])
+    total = ledger.total
+    judged = sum(ledger.received(-1 - number) for number in range(VALIDATION))
     assert sum(facts["lanes"]) == total - judged, "more or fewer steps came than the ledger says"
     if schedule == "lockstep":
         order = Rotation(LANES, SOLVED, None, VALIDATION).turns(range(LANES))
         first = Counter(turn.simulation for turn in itertools.islice(order, total))
-        right = all(progress.received(simulation) == steps for simulation, steps in first.items())
+        right = all(ledger.received(simulation) == steps for simulation, steps in first.items())
         assert right, "not the first steps of the rotation"
     return total
 
