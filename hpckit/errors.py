@@ -164,7 +164,11 @@ def same(comm: MPI.Intracomm, what: str, value: object) -> None:
 
 def all_come(comm: MPI.Intracomm, deadline: float) -> bool:
     """Whether all ranks get here within `deadline` seconds (collective); if not, `comm` is lost."""
-    request = comm.Ibarrier()
+    return completes(comm.Ibarrier(), deadline)
+
+
+def completes(request: MPI.Request, deadline: float) -> bool:
+    """Whether it does within `deadline` seconds, for which this rank sleeps."""
     limit = time.monotonic() + deadline
     while not request.Test():
         if time.monotonic() > limit:

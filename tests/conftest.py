@@ -224,6 +224,16 @@ def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
+def alarm(comm: Any) -> Iterator[Any]:
+    """An alarm on all ranks, which the test leaves together."""
+    from hpckit.comm.alarm import Alarm
+
+    made = Alarm(comm)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def shared_path(comm: Any) -> Iterator[Path]:
     """An empty folder, the same on all ranks."""
     path = comm.bcast(tempfile.mkdtemp(prefix="hpckit-test-") if comm.rank == 0 else None)

@@ -23,7 +23,7 @@ from hpckit.machine.node_memory import NodeMemory
 from hpckit.machine.spin import Lookout
 
 _LONGEST = 2000  # characters of an error that travel: such messages need no answer to go
-_TAG = 911
+_TAG = 911  # of what an alarm sends
 _YIELDS = 10  # polls before a wait begins to sleep, and to look for errors
 _SHORTEST = 1e-4  # seconds of its first sleep
 _DOUBLINGS = 4  # from one sleep to the next

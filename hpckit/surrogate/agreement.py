@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.alarm import Alarm
-from hpckit.errors import HpckitError
+from hpckit.errors import HpckitError, completes
 from hpckit.machine.lifetime import Flight
 
 _NUMBERS = 8  # that trainers agree on at once, at most
 _GRACE = 30.0  # seconds until trainers that have heard an alarm come no more
-_PAUSE = 1e-3
 
 
 class Agreement:
@@ -67,7 +64,7 @@ class Agreement:
             self._alarm.wait(request.Test, self._deadline, lambda: "the other trainers")
         except BaseException as error:
             heard = isinstance(error, HpckitError) and self._alarm.heard
-            if not (heard and _completes(request)):
+            if not (heard and completes(request, _GRACE)):  # all had come before they heard of it
                 self._over = True
                 raise
         self._flight.land()
@@ -79,13 +76,3 @@ class Agreement:
         request = self._comm.Iallreduce(self._mine, self._found, MPI.MIN)
         self._flight.add(request)
         return request
-
-
-def _completes(request: MPI.Request) -> bool:
-    """Whether all trainers had come here before they heard of the error."""
-    limit = time.monotonic() + _GRACE
-    while not request.Test():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(_PAUSE)
-    return True

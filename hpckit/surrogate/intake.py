@@ -3,50 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpckit.surrogate.buffer import Buffer
-from hpckit.surrogate.clock import Clock
+import numpy as np
+
+from hpckit.surrogate import space
 from hpckit.surrogate.ledger import Ledger
-from hpckit.surrogate.schedule import Schedule
-from hpckit.surrogate.sources import Source
 from hpckit.surrogate.validation import Validation
-from hpckit.surrogate.views import BoundView
+
+if TYPE_CHECKING:
+    from hpckit.surrogate.clock import Clock
+    from hpckit.surrogate.settings import Settings
+    from hpckit.surrogate.sources import Source
 
 
 class Intake:
-    """The way of steps from their source to a trainer's buffer.
+    """The way of steps from their source to a trainer's buffer, and of batches out of it.
 
-    batch : samples of a gradient step
     wait_for : returns when a source has a message, or is over
     record : called with each message, as a tape's `write`
+    validation : this trainer's share of the validation samples
     lanes : steps that came, by lane
+    batch : samples of a gradient step
     """
 
     def __init__(
         self,
-        *,
-        ledger: Ledger,
-        view: BoundView,
-        buffer: Buffer,
-        validation: Validation,
-        schedule: Schedule,
-        batch: int,
-        lanes: int,
+        settings: Settings,
         clock: Clock,
         wait_for: Callable[[Source], None],
         record: Callable[[Any], None] | None = None,
     ) -> None:
-        self.ledger = ledger
-        self.view = view
-        self.buffer = buffer
-        self.validation = validation
-        self.lanes = [0] * lanes
-        self._schedule = schedule
-        self._batch = batch
+        me, steps = settings.trainer, settings.solver.steps
+        judged = len(range(me, settings.validation, settings.trainers))  # simulations -1-me, ...
+        self.ledger = Ledger(steps, settings.trainers)
+        self.view = settings.bound_view()
+        self.buffer = settings.buffer.bind(
+            self.view.columns, space.random(settings.seed, space.BUFFER, me), self.view.leaves
+        )
+        self.validation = Validation(settings.bound_view(), judged * steps, settings.batch)
+        self.lanes = [0] * settings.lanes
+        self.batch = settings.batch
+        self._schedule = settings.schedule
         self._clock = clock
         self._wait_for = wait_for
         self._record = record
+        self._drawn: dict[str, np.ndarray] = {
+            name: np.empty((self.batch, *shape), dtype)
+            for name, (shape, dtype) in self.view.columns.items()
+        }
 
     def fill(self, source: Source) -> None:
         """Take steps as the schedule says, and until there is a batch or nothing more comes."""
@@ -68,6 +73,11 @@ class Intake:
         if source.over and not buffer.finished:
             buffer.finish()
 
+    def draw(self) -> dict[str, np.ndarray]:
+        """The rows of a batch, until the next one is drawn; none where nothing is left."""
+        count = self.buffer.draw(self.batch, self._drawn)
+        return {name: rows[:count] for name, rows in self._drawn.items()}
+
     def _ready(self) -> bool:
         """Whether there is a batch.
 
@@ -75,7 +85,7 @@ class Intake:
         then says what is normal.
         """
         first = self.buffer.drawn == 0 and self.buffer.threshold == 0
-        return self.buffer.ready(self._batch) and self.validation.complete and not first
+        return self.buffer.ready(self.batch) and self.validation.complete and not first
 
     def _take(self, message: Any) -> None:
         simulation = int(message["simulation"])

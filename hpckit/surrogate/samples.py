@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hpckit.errors import ConfigError
-from hpckit.surrogate import space, views
 from hpckit.surrogate.intake import Intake
-from hpckit.surrogate.ledger import Ledger
-from hpckit.surrogate.solver import Fields
-from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hpckit.surrogate.running import Running
     from hpckit.surrogate.settings import Settings
     from hpckit.surrogate.sources import Source
@@ -28,16 +24,11 @@ class Samples:
     """
 
     def __init__(self, settings: Settings, running: Running) -> None:
-        solver = settings.solver
         self._settings = settings
         self._running = running
-        self._view = views.parse(settings.view).bind(solver.space.size, Fields.of(solver.fields))
         self._sampler = settings.bound_sampler()
-        self._intake = _intake(settings, running, self._view)
-        self._drawn: dict[str, np.ndarray] = {
-            name: np.empty((settings.batch, *shape), dtype)
-            for name, (shape, dtype) in self._view.columns.items()
-        }
+        self._intake = Intake(settings, running.clock, running.wait_for)
+        self._view = self._intake.view
         self._source: Source | None = None
         self._ahead: Any = None
 
@@ -51,10 +42,10 @@ class Samples:
             )
         self._intake.fill(self._source)
         self._running.clock.turn("training")
-        count = self._intake.buffer.draw(self._settings.batch, self._drawn)
-        if not count:
+        rows = self._intake.draw()
+        if not len(rows["simulation"]):
             raise StopIteration
-        x, y = self._view.gather({name: rows[:count] for name, rows in self._drawn.items()})
+        x, y = self._view.gather(rows)
         return x.copy(), y.copy()
 
     def state(self) -> dict[str, Any]:
@@ -88,18 +79,3 @@ class Samples:
         if self._source is None:
             self._source = self._running.source(0, self._sampler, self._intake.ledger)
         self._source.close()
-
-
-def _intake(settings: Settings, running: Running, view: views.BoundView) -> Intake:
-    random = space.random(settings.seed, space.BUFFER, settings.trainer)
-    return Intake(
-        ledger=Ledger(settings.solver.steps, settings.trainers),
-        view=view,
-        buffer=settings.buffer.bind(view.columns, random, view.leaves),
-        validation=Validation(view, 0, settings.batch),
-        schedule=settings.schedule,
-        batch=settings.batch,
-        lanes=settings.lanes,
-        clock=running.clock,
-        wait_for=running.wait_for,
-    )

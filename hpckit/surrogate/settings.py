@@ -10,13 +10,15 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.queues import Way
+from hpckit.surrogate import views
 from hpckit.surrogate.buffer import Buffer
 from hpckit.surrogate.buffers import Reservoir
 from hpckit.surrogate.engine import Options
 from hpckit.surrogate.roles import Roles
 from hpckit.surrogate.schedule import Lockstep, Schedule
-from hpckit.surrogate.solver import Solver
+from hpckit.surrogate.solver import Fields, Solver
 from hpckit.surrogate.space import Sampler
+from hpckit.surrogate.views import BoundView
 
 
 @dataclass
@@ -58,6 +60,10 @@ class Settings:
         """Which one it is."""
         assert self.roles.trainer is not None
         return self.roles.trainer
+
+    def bound_view(self) -> BoundView:
+        """The view of the solver's simulations, before any has come."""
+        return views.parse(self.view).bind(self.solver.space.size, Fields.of(self.solver.fields))
 
     def bound_sampler(self) -> Sampler:
         """The sampler of the solver's space, before it has learned anything."""

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpckit.errors import Checkpointed, together
 from hpckit.io.checkpoint_folder import set_aside
-from hpckit.surrogate import engine, space, views
+from hpckit.surrogate import engine
 from hpckit.surrogate.agreement import Agreement
 from hpckit.surrogate.engine import Shapes
 from hpckit.surrogate.intake import Intake
-from hpckit.surrogate.ledger import Ledger
 from hpckit.surrogate.normaliser import Normaliser
 from hpckit.surrogate.result import Report
 from hpckit.surrogate.saving import Saving
@@ -21,7 +20,6 @@ from hpckit.surrogate.solver import Fields
 from hpckit.surrogate.surrogate import Surrogate
 from hpckit.surrogate.tape import Tape
 from hpckit.surrogate.training import Training
-from hpckit.surrogate.validation import Validation
 
 if TYPE_CHECKING:
     from hpckit.surrogate.recording import Recording
@@ -150,22 +148,9 @@ class Trainer:
 
 def _training(settings: Settings, running: Running, tape: Recording | None) -> Training:
     """The training before its first gradient step."""
-    me, team, solver = settings.trainer, settings.roles.team, settings.solver
-    fields = Fields.of(solver.fields)
-    view = views.parse(settings.view).bind(solver.space.size, fields)
-    random = space.random(settings.seed, space.BUFFER, me)
-    intake = Intake(
-        ledger=Ledger(solver.steps, settings.trainers),
-        view=view,
-        buffer=settings.buffer.bind(view.columns, random, view.leaves),
-        validation=_validation(settings, me, fields),
-        schedule=settings.schedule,
-        batch=settings.batch,
-        lanes=settings.lanes,
-        clock=running.clock,
-        wait_for=running.wait_for,
-        record=tape.write if tape else None,
-    )
+    team, solver = settings.roles.team, settings.solver
+    intake = Intake(settings, running.clock, running.wait_for, tape.write if tape else None)
+    view, fields = intake.view, Fields.of(solver.fields)
     shapes = dict(zip(fields.names, fields.shapes, strict=True))
     return Training(
         comm=team,
@@ -181,13 +166,5 @@ def _training(settings: Settings, running: Running, tape: Recording | None) -> T
             settings.options,
         ),
         sampler=settings.bound_sampler(),
-        batch=settings.batch,
         validate_every=settings.validate_every,
     )
-
-
-def _validation(settings: Settings, me: int, fields: Fields) -> Validation:
-    """A trainer's share of the validation samples."""
-    mine = len(range(me, settings.validation, settings.trainers))  # simulations -1-me, ...
-    view = views.parse(settings.view).bind(settings.solver.space.size, fields)
-    return Validation(view, mine * settings.solver.steps, settings.batch)

@@ -57,7 +57,6 @@ class Training:
         normaliser: Normaliser,
         engine: Engine,
         sampler: Sampler,
-        batch: int,
         validate_every: int,
     ) -> None:
         self.comm = comm
@@ -71,12 +70,7 @@ class Training:
         self.wish = False
         self.due = False
         self._agreement = agreement
-        self._batch = batch
         self._validate_every = validate_every
-        self._drawn: dict[str, np.ndarray] = {
-            name: np.empty((batch, *shape), dtype)
-            for name, (shape, dtype) in intake.view.columns.items()
-        }
 
     @property
     def done(self) -> int:
@@ -119,7 +113,8 @@ class Training:
         if not self.normaliser.frozen:
             self._observe()
         self.clock.turn("training")
-        count = self.intake.buffer.draw(self._batch, self._drawn)
+        rows = self.intake.draw()
+        count = len(rows["simulation"])
         finite = math.isfinite(self.loss)
         all_have, all_finite, none_wishes = self._agree(count > 0, finite, not self.wish)
         self.due = not none_wishes
@@ -131,7 +126,7 @@ class Training:
         if not all_have:
             self.left += count
             return False
-        self._learn({name: rows[:count] for name, rows in self._drawn.items()})
+        self._learn(rows)
         return True
 
     def _agree(self, *numbers: int) -> tuple[int, ...]:
@@ -151,9 +146,9 @@ class Training:
     def _observe(self) -> None:
         """Settle what is normal by the samples that are there before the first gradient step."""
         self._agree()
-        buffer, view = self.intake.buffer, self.intake.view
-        for start in range(0, buffer.population, self._batch):
-            part = slice(start, min(start + self._batch, buffer.population))
+        buffer, view, batch = self.intake.buffer, self.intake.view, self.intake.batch
+        for start in range(0, buffer.population, batch):
+            part = slice(start, min(start + batch, buffer.population))
             rows = {name: column[part] for name, column in buffer.columns.items()}
             self.normaliser.observe(*view.gather(rows))
         self.normaliser.freeze(self.comm)

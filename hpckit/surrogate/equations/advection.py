@@ -67,6 +67,4 @@ class Advection:
         y, x = points(solver)
         solver.change(velocity=swirl(y, x, p["speed"]), kappa=p["kappa"])
         solver.set("concentration", blob(y - p["y"], x - p["x"]))
-        yield 0.0, march.whole()
-        yield from march.steps(self.steps - 1, self.dt)
-        self._pool.give_back(march)
+        yield from self._pool.run(march, self.steps, self.dt)

@@ -85,9 +85,7 @@ class Burgers:
         speed = max(float(np.abs(u).max()), 1e-6)
         solver.change(alpha=1.0, beta=self.nu, gamma=0.0, forcing=(), speed=speed)
         solver.set("u", u[solver.grid.start[0] : solver.grid.stop[0]])
-        yield 0.0, march.whole()
-        yield from march.steps(self.steps - 1, self.dt)
-        self._pool.give_back(march)
+        yield from self._pool.run(march, self.steps, self.dt)
 
     def initial(self, parameters: dict[str, float], x: np.ndarray) -> np.ndarray:
         """The initial field at the points x: float64, as x."""

@@ -102,9 +102,7 @@ class Combined:
         solver.change(**values, forcing=shifted, speed=speed)
         x = np.arange(solver.grid.start[0], solver.grid.stop[0]) * h
         solver.set("u", forcing_at(terms, x, 0.0, _LENGTH))
-        yield 0.0, march.whole()
-        yield from march.steps(self.steps - 1, self.dt)
-        self._pool.give_back(march)
+        yield from self._pool.run(march, self.steps, self.dt)
 
     def terms(self, parameters: dict[str, float]) -> list[Term]:
         """The forcing that parameters mean."""

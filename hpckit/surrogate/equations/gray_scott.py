@@ -76,6 +76,4 @@ class GrayScott:
         fields = spots(*points(solver), centres, self.length)
         for name, values in zip("uv", fields, strict=True):
             solver.set(name, values)
-        yield 0.0, march.whole()
-        yield from march.steps(self.steps - 1, self.dt)
-        self._pool.give_back(march)
+        yield from self._pool.run(march, self.steps, self.dt)

@@ -74,6 +74,15 @@ class Pool:
         gather = {name: Gather(solver.grid, solver.dtype) for name in solver.fields}
         return March(solver, gather, self._thin)
 
+    def run(self, march: March, steps: int, dt: float) -> Iterator[tuple[float, dict[str, Any]]]:
+        """A simulation of a solver that was set: `steps` fields from time 0 on, then it is free. ::
+
+        yield from pool.run(march, 21, 0.05)
+        """
+        yield 0.0, march.whole()
+        yield from march.steps(steps - 1, dt)
+        self.give_back(march)
+
     def give_back(self, march: March) -> None:
         """After a simulation's end: one that was broken off gives nothing back, on any rank."""
         self._free.append(march)

@@ -5,6 +5,17 @@ import signal
 import pytest
 
 
+@pytest.fixture
+def forget_signals():
+    """A function: the program that runs next in this process has not been asked to stop."""
+    from hpckit.program import stop
+
+    def forget():
+        stop._asked = 0
+
+    return forget
+
+
 @pytest.fixture(autouse=True)
 def _signals():
     """Programs listen to signals; pytest shall not go on doing so."""

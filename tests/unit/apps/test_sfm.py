@@ -71,7 +71,7 @@ def test_reproducible_runs_of_any_ranks_give_the_same_bits(comm, shared_path):
 
 
 @pytest.mark.mpi
-def test_stopped_and_resumed_changes_no_bit(comm, shared_path, monkeypatch):
+def test_stopped_and_resumed_changes_no_bit(comm, shared_path, monkeypatch, forget_signals):
     whole = _case(shared_path / "whole", ftol=1e-12)
     main(comm, whole)
     call = Monitor.__call__
@@ -89,16 +89,10 @@ def test_stopped_and_resumed_changes_no_bit(comm, shared_path, monkeypatch):
     monkeypatch.undo()
     comm.Barrier()
     stopped.resume = True
-    _signals_are_forgotten()
+    forget_signals()
     main(comm, stopped)
     if comm.rank == 0:
         _same_bits(_model(whole), _model(stopped))
-
-
-def _signals_are_forgotten() -> None:
-    from hpckit.program import stop
-
-    stop._asked = 0
 
 
 @pytest.mark.mpi

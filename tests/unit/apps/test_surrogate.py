@@ -93,7 +93,7 @@ def test_lockstep_gives_the_same_on_any_ranks(comm, shared_path):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("task", ["run", "compare"])
-def test_stopped_and_resumed_changes_nothing(comm, shared_path, monkeypatch, task):
+def test_stopped_and_resumed_changes_nothing(comm, shared_path, monkeypatch, forget_signals, task):
     case = {"task": task, "offline": Offline(simulations=10)}
     whole = _case(shared_path / "whole", **case)
     main(comm, whole)
@@ -116,7 +116,7 @@ def test_stopped_and_resumed_changes_nothing(comm, shared_path, monkeypatch, tas
     monkeypatch.undo()
     comm.Barrier()
     stopped.resume = True
-    _signals_are_forgotten()
+    forget_signals()
     main(comm, stopped)
     main(comm, stopped)  # nothing is left to do, but to say it again
     if comm.rank == 0:
@@ -124,12 +124,6 @@ def test_stopped_and_resumed_changes_nothing(comm, shared_path, monkeypatch, tas
         assert list(one.trainings) == list(other.trainings)
         for name, training in one.trainings.items():
             _same_training(training, other.trainings[name])
-
-
-def _signals_are_forgotten() -> None:
-    from hpckit.program import stop
-
-    stop._asked = 0
 
 
 @pytest.mark.mpi

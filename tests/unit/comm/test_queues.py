@@ -8,7 +8,6 @@ import pytest
 
 from hpckit import native
 from hpckit.comm import queues as opening
-from hpckit.comm.alarm import Alarm
 from hpckit.comm.message_queue import MessageReceiver
 from hpckit.comm.queues import open_queues
 from hpckit.comm.shared_queue import SharedReceiver, SharedSender
@@ -18,13 +17,6 @@ from hpckit.machine.node_memory import NodeMemory
 pytestmark = pytest.mark.mpi
 WAYS = ("shared", "messages")
 several = pytest.mark.mpi(min_size=2)
-
-
-@pytest.fixture
-def alarm(comm):
-    made = Alarm(comm)
-    yield made
-    made.close()
 
 
 def wait(alarm, condition):

@@ -4,18 +4,10 @@ import time
 
 import pytest
 
-from hpckit.comm.alarm import Alarm
 from hpckit.errors import HpckitError
 from hpckit.surrogate.agreement import Agreement
 
 several = pytest.mark.mpi(min_size=2)
-
-
-@pytest.fixture
-def alarm(comm):
-    made = Alarm(comm)
-    yield made
-    made.close()
 
 
 def test_the_smallest_of_each_number(comm, alarm):
