@@ -45,26 +45,26 @@ class CudaEvent:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._driver = cuda = cuda_driver.driver()
+        self._cuda = cuda = cuda_driver.driver()
         flags = cuda.CUevent_flags.CU_EVENT_DISABLE_TIMING
         self.handle = context("an event cannot be made", cuda.cuEventCreate, flags)
         context.when_gone(self, cuda.cuEventDestroy, self.handle)
 
     def record(self, stream: int) -> None:
         what = "an event cannot be recorded"
-        self._context(what, self._driver.cuEventRecord, self.handle, stream)
+        self._context(what, self._cuda.cuEventRecord, self.handle, stream)
 
     def done(self) -> bool:
         """Raises `HpckitError` where work before it failed."""
-        code = self._context.ask(self._driver.cuEventQuery, self.handle)[0]
-        if code == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+        code = self._context.ask(self._cuda.cuEventQuery, self.handle)[0]
+        if code == self._cuda.CUresult.CUDA_ERROR_NOT_READY:
             return False
         if code:
             raise refusal("work on the GPU failed", code)
         return True
 
     def synchronize(self) -> None:
-        self._context("work on the GPU failed", self._driver.cuEventSynchronize, self.handle)
+        self._context("work on the GPU failed", self._cuda.cuEventSynchronize, self.handle)
 
 
 class Cuda(DeviceArrays):
@@ -78,7 +78,8 @@ class Cuda(DeviceArrays):
         self.shared = shared
         self.properties = cuda_driver.properties(number)
         self.title, self.uuid = self.properties.title, self.properties.uuid
-        self._driver = cuda_driver.driver()
+        self.driver = "CUDA {}.{}".format(*cuda_driver.version())
+        self._cuda = cuda_driver.driver()
         self._context = Context(number)
         self._opened: weakref.WeakValueDictionary[bytes, CudaMemory] = weakref.WeakValueDictionary()
         self._module = cache(self._load)
@@ -90,6 +91,16 @@ class Cuda(DeviceArrays):
         Raises `ConfigError` where there is none, and says what is missing.
         """
         return checked("GPUs cannot be counted", cuda_driver.driver().cuDeviceGetCount())
+
+    @classmethod
+    def describe(cls) -> list[str]:
+        """Lines about the driver and all GPUs that this process sees.
+
+        Raises `ConfigError` as `count`.
+        """
+        driver = "CUDA {}.{}".format(*cuda_driver.version())
+        found = map(cuda_driver.properties, range(cls.count()))
+        return [f"driver {driver}", *map(str, found)]
 
     @classmethod
     def number_at(cls, address: int) -> int | None:
@@ -108,15 +119,15 @@ class Cuda(DeviceArrays):
     # -- memory
 
     def allocate(self, nbytes: int) -> CudaMemory:
-        code, pointer = self._context.ask(self._driver.cuMemAlloc, max(nbytes, 1))
+        code, pointer = self._context.ask(self._cuda.cuMemAlloc, max(nbytes, 1))
         if code:
             raise self._no_room(nbytes, code)
         memory = CudaMemory(int(pointer), nbytes)
-        self._context.when_gone(memory, self._driver.cuMemFree, pointer)
+        self._context.when_gone(memory, self._cuda.cuMemFree, pointer)
         return memory
 
     def pinned(self, nbytes: int) -> CudaMemory:
-        cuda = self._driver
+        cuda = self._cuda
         what = f"{amount(nbytes)} of page-locked memory cannot be had"
         flags = cuda.CU_MEMHOSTALLOC_PORTABLE | cuda.CU_MEMHOSTALLOC_DEVICEMAP
         pointer = self._context(what, cuda.cuMemHostAlloc, max(nbytes, 1), flags)
@@ -126,7 +137,7 @@ class Cuda(DeviceArrays):
         return memory
 
     def register(self, array: np.ndarray) -> CudaMemory:
-        cuda, pointer = self._driver, address(array)
+        cuda, pointer = self._cuda, address(array)
         what = f"{amount(array.nbytes)} of memory cannot be locked in place"
         flags = cuda.CU_MEMHOSTREGISTER_PORTABLE | cuda.CU_MEMHOSTREGISTER_DEVICEMAP
         self._context(what, cuda.cuMemHostRegister, pointer, array.nbytes, flags)
@@ -137,7 +148,7 @@ class Cuda(DeviceArrays):
     def export(self, memory: CudaMemory) -> bytes:
         """The driver's handle, and what tells this piece of memory from all later ones."""
         what = "memory of the GPU cannot be shown to other ranks"
-        handle = self._context(what, self._driver.cuIpcGetMemHandle, memory.address)
+        handle = self._context(what, self._cuda.cuIpcGetMemHandle, memory.address)
         number = np.array([memory.number, memory.nbytes], "<i8").tobytes()
         return ctypes.string_at(handle.getPtr(), _HANDLE) + number
 
@@ -148,7 +159,7 @@ class Cuda(DeviceArrays):
         return memory
 
     def _open(self, exported: bytes) -> CudaMemory:
-        cuda = self._driver
+        cuda = self._cuda
         handle = cuda.CUipcMemHandle()
         ctypes.memmove(handle.getPtr(), exported, _HANDLE)
         flags = cuda.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS
@@ -167,12 +178,12 @@ class Cuda(DeviceArrays):
     def _mapped(self, pointer: int) -> int:
         """The address by which the device reaches locked memory of the host."""
         what = "the GPU does not reach memory of the host"
-        return int(self._context(what, self._driver.cuMemHostGetDevicePointer, pointer, 0))
+        return int(self._context(what, self._cuda.cuMemHostGetDevicePointer, pointer, 0))
 
     def _no_room(self, nbytes: int, code: Any) -> HpckitError:
         """`cuMemAlloc` refused: how much there would have been."""
         error = refusal(f"{amount(nbytes)} of device memory cannot be had", code)
-        free = self._context("its free memory is not known", self._driver.cuMemGetInfo)
+        free = self._context("its free memory is not known", self._cuda.cuMemGetInfo)
         return HpckitError(
             f"{error}: {amount(free)} of {amount(self.properties.nbytes)} are free on {self.title}"
             f" ({self.uuid}); use fewer or smaller arrays, or more GPUs"
@@ -181,23 +192,23 @@ class Cuda(DeviceArrays):
     # -- streams
 
     def stream(self) -> int:
-        flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        return int(self._context("a stream cannot be made", self._driver.cuStreamCreate, flags))
+        flags = self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING
+        return int(self._context("a stream cannot be made", self._cuda.cuStreamCreate, flags))
 
     def event(self) -> CudaEvent:
         return CudaEvent(self._context)
 
     def wait(self, stream: int, event: CudaEvent) -> None:
         what = "a stream cannot wait for an event"
-        self._context(what, self._driver.cuStreamWaitEvent, stream, event.handle, 0)
+        self._context(what, self._cuda.cuStreamWaitEvent, stream, event.handle, 0)
 
     def synchronize(self, stream: int) -> None:
-        self._context("work on the GPU failed", self._driver.cuStreamSynchronize, stream)
+        self._context("work on the GPU failed", self._cuda.cuStreamSynchronize, stream)
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         if nbytes:
             what = "a copy cannot be made"
-            self._context(what, self._driver.cuMemcpyAsync, target, source, nbytes, stream)
+            self._context(what, self._cuda.cuMemcpyAsync, target, source, nbytes, stream)
 
     # -- kernels and signals
 
@@ -213,12 +224,12 @@ class Cuda(DeviceArrays):
         launch = partial(
             self._context,
             f"kernel {kernel.name} cannot be launched",
-            self._driver.cuLaunchKernel,
+            self._cuda.cuLaunchKernel,
             self._function(kernel),
             *(blocks, 1, 1),
             *(THREADS, 1, 1),
             0,  # bytes of shared memory
-            self._driver.CUstream(stream),
+            self._cuda.CUstream(stream),
             ctypes.addressof(pointers),
             0,
         )
@@ -233,8 +244,8 @@ class Cuda(DeviceArrays):
         enqueue = partial(
             self._context,
             "a stream cannot write or wait for signals",
-            self._driver.cuStreamBatchMemOp,
-            self._driver.CUstream(stream),
+            self._cuda.cuStreamBatchMemOp,
+            self._cuda.CUstream(stream),
             len(operations),
             operations,
             0,
@@ -255,23 +266,23 @@ class Cuda(DeviceArrays):
         circle, and a write comes after all that the stream wrote before, for the host and for other
         devices too.
         """
-        operation = self._driver.CUstreamBatchMemOpParams()
+        operation = self._cuda.CUstreamBatchMemOpParams()
         field = operation.waitValue if kind == "wait" else operation.writeValue
-        kinds = self._driver.CUstreamBatchMemOpType
+        kinds = self._cuda.CUstreamBatchMemOpType
         field.operation = getattr(kinds, f"CU_STREAM_MEM_OP_{kind.upper()}_VALUE_32")
-        field.address = self._driver.CUdeviceptr(at)
+        field.address = self._cuda.CUdeviceptr(at)
         field.flags = 0
         return operation, field
 
     def _function(self, kernel: Kernel) -> Any:
         what = f"there is no kernel {kernel.name} in the PTX of {kernel.module}"
         module = self._module(kernel.module)
-        return self._context(what, self._driver.cuModuleGetFunction, module, kernel.name.encode())
+        return self._context(what, self._cuda.cuModuleGetFunction, module, kernel.name.encode())
 
     def _load(self, module: str) -> Any:
         text = ptx.text(module, cuda_driver.version())
         what = f"the kernels of {module} cannot be loaded"
-        return self._context(what, self._driver.cuModuleLoadData, text)
+        return self._context(what, self._cuda.cuModuleLoadData, text)
 
 
 class _Bound:

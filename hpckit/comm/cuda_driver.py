@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hpckit.errors import ConfigError, HpckitError
+from hpckit.units import amount
 
 INSTALL = 'pip install "hpckit[gpu]"'
 _ADVICE = {
@@ -45,6 +46,13 @@ class Properties(NamedTuple):
     capability: tuple[int, int]
     stream_operations: bool
     """whether streams can write and wait for values in memory"""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.number}: {self.title} ({self.uuid}), {amount(self.nbytes)}, compute capability "
+            f"{self.capability[0]}.{self.capability[1]}, "
+            f"{'with' if self.stream_operations else 'without'} stream memory operations"
+        )
 
 
 @functools.cache

@@ -3,20 +3,13 @@
 from pathlib import Path
 
 import pytest
-import stub_cuda
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def stub(tmp_path_factory):
-    """The environment in which processes find the stub."""
-    return stub_cuda.build(tmp_path_factory.mktemp("cuda"))
-
-
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_all_verbs_on_the_stub(mpirun, stub, ranks):
-    job = mpirun(ranks, "-m", "pytest", "--with-mpi", "-q", HERE / "on_stub_cuda.py", **stub)
+def test_all_verbs_on_the_stub(mpirun, cuda_stub, ranks):
+    job = mpirun(ranks, "-m", "pytest", "--with-mpi", "-q", HERE / "on_stub_cuda.py", **cuda_stub)
     assert job.returncode == 0, job.stdout
 
 
@@ -37,8 +30,8 @@ def say(code):
         ("Cuda(0).allocate(1 << 40)", {}, ["1.1 TB of device memory", "1.07 GB are free"]),
     ],
 )
-def test_what_is_missing_is_told(mpirun, stub, code, environment, said):
-    job = mpirun(None, "-c", say(code), **stub, **environment)
+def test_what_is_missing_is_told(mpirun, cuda_stub, code, environment, said):
+    job = mpirun(None, "-c", say(code), **cuda_stub, **environment)
     assert all(word in job.stdout for word in said), job.stdout
 
 
@@ -55,7 +48,7 @@ def test_without_the_package(mpirun):
     assert "hpckit[gpu]" in job.stdout
 
 
-def test_the_host_dies_of_device_memory(mpirun, stub):
+def test_the_host_dies_of_device_memory(mpirun, cuda_stub):
     read = "from hpckit.comm.cuda import Cuda; import ctypes; m = Cuda(0).allocate(8); "
-    job = mpirun(None, "-c", read + "ctypes.c_int.from_address(m.address).value", **stub)
+    job = mpirun(None, "-c", read + "ctypes.c_int.from_address(m.address).value", **cuda_stub)
     assert job.returncode == -11
