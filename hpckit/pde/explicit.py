@@ -69,7 +69,6 @@ class Explicit(Solver):
 
     def _enclose(self, walls: Walls) -> None:
         """From now on the walls are these."""
-        self.synchronize()  # steps with the walls before may be on their way
         self._fills = [self._backend.fill(walls, level.arrays) for level in self._levels]
         arrays, sweep, _ = self._levels[0]
         alone = is_alone(self.grid) and self._threads == 1

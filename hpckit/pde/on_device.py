@@ -7,6 +7,7 @@ on a GPU: not yet measured.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,10 +16,9 @@ import numpy as np
 
 from hpckit.comm.device import Device, Kernel
 from hpckit.errors import ConfigError
-from hpckit.pde.device_tables import CELLS, EXTENTS
+from hpckit.pde.device_tables import CELLS, EXTENTS, THREADS
 from hpckit.pde.sweep import Slices, corners, extents
 from hpckit.pde.walls import INSULATED, Walls, edges
-from hpckit.ptx import THREADS
 
 if TYPE_CHECKING:
     from hpckit.comm.device_array import DeviceArray
@@ -174,6 +174,8 @@ class Launch:
                 threads += _threads(line)
         self._blocks = -(-threads // THREADS)
         self._table = _copied(device, np.array(table, np.int64)) if table else None
+        # What was enqueued may not have run yet: the memory that it needs goes after that.
+        weakref.finalize(self, device.synchronize, device.default_stream).atexit = False
 
     def __call__(self, *arguments: float) -> None:
         """Enqueue it; other arguments than at the call before cost more."""
@@ -226,9 +228,9 @@ class _Changes(Copies):
 
 def _copied(device: Device, values: np.ndarray) -> DeviceArray:
     """An array on the device, of the host's values."""
-    from hpckit.comm.device_array import DeviceArray  # starts MPI, which importing this must not
+    from hpckit.comm.device_array import empty  # starts MPI, which importing this must not
 
-    array = DeviceArray.empty(device, values.shape, values.dtype)
+    array = empty(device, values.shape, values.dtype)
     array.set(values)
     return array
 
