@@ -72,13 +72,11 @@ class Backend(Protocol):
         """As the host sees them, and what is put into the dictionary later."""
         ...
 
-    def changing(
-        self, fields: Mapping[str, np.ndarray]
-    ) -> AbstractContextManager[Mapping[str, np.ndarray]]:
-        """The same fields, to be written to until the end of the block."""
+    def changing(self, fields: Any) -> AbstractContextManager[Mapping[str, np.ndarray]]:
+        """What `fields` gave, to be written to until the end of the block."""
         ...
 
-    def has_nan(self, fields: Mapping[str, np.ndarray]) -> bool:
+    def has_nan(self, fields: Any) -> bool:
         """Whether an owned cell of this rank is NaN."""
         ...
 

@@ -61,18 +61,19 @@ def _diffuse(on, load, store, size):
     def thread(block, lane, table, lines, c0, c1, c2, source):
         line, i, first, last, k = find(table, lines, EXTENTS + 4, block, lane)
         s0, s1 = size * entry(line, EXTENTS + 2), size * entry(line, EXTENTS + 3)
+        column = i * s0 + size * k
+        new, old = entry(line, EXTENTS) + column, entry(line, EXTENTS + 1) + column
         for j in range(first, last):
-            cell = i * s0 + j * s1 + size * k
-            old = entry(line, EXTENTS + 1) + cell
-            u = load(old)
-            new = (
+            at = old + j * s1
+            u = load(at)
+            after = (
                 u
-                + c0 * (load(old - s0) - (u + u) + load(old + s0))
-                + c1 * (load(old - s1) - (u + u) + load(old + s1))
-                + c2 * (load(old - size) - (u + u) + load(old + size))
+                + c0 * (load(at - s0) - (u + u) + load(at + s0))
+                + c1 * (load(at - s1) - (u + u) + load(at + s1))
+                + c2 * (load(at - size) - (u + u) + load(at + size))
                 + source
             )
-            store(entry(line, EXTENTS) + cell, new)
+            store(new + j * s1, after)
 
     return thread
 
@@ -85,13 +86,13 @@ def _push(on, load, store, size):
         line, _, first, last, k = find(table, lines, EXTENTS + 7, block, lane)
         s_flux, s_height = size * entry(line, EXTENTS + 4), size * entry(line, EXTENTS + 5)
         step = size * entry(line, EXTENTS + 6)
+        flux, weight = entry(line, EXTENTS) + size * k, entry(line, EXTENTS + 1) + size * k
+        height, metric = entry(line, EXTENTS + 2) + size * k, entry(line, EXTENTS + 3)
         for j in range(first, last):
-            face = j * s_flux + size * k
-            flux, weight = entry(line, EXTENTS) + face, entry(line, EXTENTS + 1) + face
-            height = entry(line, EXTENTS + 2) + j * s_height + size * k
-            scale = dt * load(entry(line, EXTENTS + 3) + size * j)
-            slope = load(height) - load(height - step)
-            store(flux, load(flux) - scale * load(weight) * slope)
+            face, cell = j * s_flux, height + j * s_height
+            scale = dt * load(metric + size * j)
+            rise = load(cell) - load(cell - step)
+            store(flux + face, load(flux + face) - scale * load(weight + face) * rise)
 
     return thread
 
@@ -104,22 +105,24 @@ def _fill(on, load, store, size):
         line, _, first, last, k = find(table, lines, EXTENTS + 11, block, lane)
         s_height, s_hu = size * entry(line, EXTENTS + 8), size * entry(line, EXTENTS + 9)
         s_hv = size * entry(line, EXTENTS + 10)
+        height, peak = entry(line, EXTENTS) + size * k, entry(line, EXTENTS + 3) + size * k
+        hu, hv = entry(line, EXTENTS + 1) + size * k, entry(line, EXTENTS + 2) + size * k
+        arrival = entry(line, EXTENTS + 4) + size * k
+        per_x, per_y = entry(line, EXTENTS + 5), entry(line, EXTENTS + 6)
+        shrink = entry(line, EXTENTS + 7)
         for j in range(first, last):
-            row, cell = size * j, j * s_height + size * k
-            x = dt * load(entry(line, EXTENTS + 5) + row)
-            y = dt * load(entry(line, EXTENTS + 6) + row)
-            shrink = entry(line, EXTENTS + 7) + row
-            u = entry(line, EXTENTS + 1) + j * s_hu + size * k
-            v = entry(line, EXTENTS + 2) + j * s_hv + size * k
-            through_rows = load(shrink + size) * load(v + s_hv) - load(shrink) * load(v)
-            out = (load(u + size) - load(u)) * x + through_rows * y
-            height = load(entry(line, EXTENTS) + cell) - out
-            store(entry(line, EXTENTS) + cell, height)
-            peak = load(entry(line, EXTENTS + 3) + cell)
-            store(entry(line, EXTENTS + 3) + cell, height if height > peak else peak)
-            before = load(entry(line, EXTENTS + 4) + cell)
-            arrives = (height > threshold or -height > threshold) and now < before
-            store(entry(line, EXTENTS + 4) + cell, now if arrives else before)
+            row, cell = size * j, j * s_height
+            x, y = dt * load(per_x + row), dt * load(per_y + row)
+            south, north = load(shrink + row), load(shrink + row + size)
+            u, v = hu + j * s_hu, hv + j * s_hv
+            out = (load(u + size) - load(u)) * x + (north * load(v + s_hv) - south * load(v)) * y
+            level = load(height + cell) - out
+            store(height + cell, level)
+            highest = load(peak + cell)
+            store(peak + cell, level if level > highest else highest)
+            before = load(arrival + cell)
+            arrives = (level > threshold or -level > threshold) and now < before
+            store(arrival + cell, now if arrives else before)
 
     return thread
 
@@ -130,11 +133,11 @@ def _multiply(on, load, store, size):
 
     def thread(block, lane, table, lines):
         line, _, first, last, k = find(table, lines, EXTENTS + 6, block, lane)
+        product, s_product = entry(line, EXTENTS) + size * k, size * entry(line, EXTENTS + 3)
+        factor, s_factor = entry(line, EXTENTS + 1) + size * k, size * entry(line, EXTENTS + 4)
+        other, s_other = entry(line, EXTENTS + 2) + size * k, size * entry(line, EXTENTS + 5)
         for j in range(first, last):
-            product = entry(line, EXTENTS) + size * (j * entry(line, EXTENTS + 3) + k)
-            factor = entry(line, EXTENTS + 1) + size * (j * entry(line, EXTENTS + 4) + k)
-            other = entry(line, EXTENTS + 2) + size * (j * entry(line, EXTENTS + 5) + k)
-            store(product, load(factor) * load(other))
+            store(product + j * s_product, load(factor + j * s_factor) * load(other + j * s_other))
 
     return thread
 
@@ -148,13 +151,13 @@ def _wall(on, load, store, size):
 
     def thread(block, lane, table, lines):
         line, i, first, last, k = find(table, lines, EXTENTS + 6, block, lane)
-        s0, s1 = entry(line, EXTENTS + 2), entry(line, EXTENTS + 3)
+        s0, s1 = size * entry(line, EXTENTS + 2), size * entry(line, EXTENTS + 3)
+        column = i * s0 + size * k
+        ghost, cell = entry(line, EXTENTS) + column, entry(line, EXTENTS + 1) + column
+        insulated, twice = entry(line, EXTENTS + 4) != 0, load(line + 8 * (EXTENTS + 5))
         for j in range(first, last):
-            at = size * (i * s0 + j * s1 + k)
-            cell = load(entry(line, EXTENTS + 1) + at)
-            beyond = load(line + 8 * (EXTENTS + 5)) - cell
-            insulated = entry(line, EXTENTS + 4) != 0
-            store(entry(line, EXTENTS) + at, cell if insulated else beyond)
+            beside = load(cell + j * s1)
+            store(ghost + j * s1, beside if insulated else twice - beside)
 
     return thread
 
@@ -165,9 +168,10 @@ def _seek_nan(on, load, size):
 
     def thread(block, lane, table, lines, found):
         line, i, first, last, k = find(table, lines, EXTENTS + 3, block, lane)
-        s0, s1 = entry(line, EXTENTS + 1), entry(line, EXTENTS + 2)
+        s0, s1 = size * entry(line, EXTENTS + 1), size * entry(line, EXTENTS + 2)
+        column = entry(line, EXTENTS) + i * s0 + size * k
         for j in range(first, last):
-            value = load(entry(line, EXTENTS) + size * (i * s0 + j * s1 + k))
+            value = load(column + j * s1)
             if value != value:
                 on.store_i8(found, 1)
 
