@@ -31,9 +31,9 @@ from hpckit.collectives.channel import Channel, empty
 from hpckit.collectives.persistent import Operands, Persistent, in_time, while_it_lives
 from hpckit.collectives.recording import recording, watch_of
 from hpckit.collectives.select import choose, in_windows
-from hpckit.comm.pack import Packer
+from hpckit.collectives.staging import ARRAYS
+from hpckit.comm.device import HOST
 from hpckit.comm.partition import starts
-from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.choice import Choice
 from hpckit.machine.overlap import identical
@@ -99,6 +99,7 @@ class Allreduce:
                     "chunks need an array that is contiguous in memory: copy it, or use chunks=1"
                 )
             check_deadline(deadline)
+        place, used_on = HOST, 0
         # Of a subclass only the numbers.
         array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)
         order = _order(group, array, target)
@@ -112,17 +113,17 @@ class Allreduce:
             "allreduce",
             ("allreduce", *given, deadline, watch_of(comm) is not None),
         )
-        self._source = _Flat(array, order)
-        self._target = self._source if in_place else _Flat(target, order)
+        self._arrays = ARRAYS[place.kind](array, target, order, place, used_on)
         self._channel = Channel.of(comm)
         self._whole = Operands(
             self._channel,
-            self._source.values,
-            self._target.values,
+            *self._arrays.flat,
             op,
             deadline,
             group,
             columns=_columns(array, order),
+            place=place,
+            stream=used_on,
         )
         edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
@@ -174,7 +175,6 @@ class Allreduce:
             if self._choice and self._choice.next():
                 self._settle(self._choice.current)
             self._began = time.perf_counter()
-            self._source.pack()
             self._call = self._go_on
         self._idle.remove(chunk)
         self._operations[chunk].start()
@@ -205,10 +205,10 @@ class Allreduce:
             self._operations[0].wait()
         else:
             self._poll_to_the_end()
-        self._target.unpack()
         self._idle.update(range(len(self._operations)))
         self._call = self._all
         if self._choice and self._choice.watching:
+            self._arrays.settle()
             self._choice.tell(time.perf_counter() - self._began)
 
     def __call__(self) -> None:
@@ -234,6 +234,7 @@ class Allreduce:
             self._settle(choice.current)
         began = time.perf_counter()
         self._operations[0]()
+        self._arrays.settle()
         choice.tell(time.perf_counter() - began)
 
     def _poll_to_the_end(self) -> None:
@@ -253,11 +254,11 @@ class Allreduce:
 
     def _bind(self, name: str) -> list[Persistent]:
         """The operations of this algorithm, one for each chunk."""
-        whole, operations = self._whole, []
+        algorithm = self._algorithm(name)
+        whole, operations = self._arrays.operands(self._whole, algorithm.kind), []
         for part in self.chunks:
             operands = replace(whole, source=whole.source[part], target=whole.target[part])
-            made = bind(self._algorithm(name), operands)
-            operations.append(while_it_lives(whole.op, made))
+            operations.append(while_it_lives(whole.op, bind(algorithm, operands)))
         return operations
 
     def _settle(self, name: str) -> None:
@@ -265,8 +266,10 @@ class Allreduce:
         names = [name] if self._choice is None or self._choice.over else self._choice.names
         self._made = {name: self._made.get(name) or self._bind(name) for name in names}
         self._name = name
-        self._operations = self._recorded(self._made[name])
-        if len(self._operations) > 1 or not (self._source.is_view and self._target.is_view):
+        kind = self._algorithm(name).kind
+        pairs = zip(self._made[name], self.chunks, strict=True)
+        self._operations = self._recorded([self._arrays.around(*pair, kind) for pair in pairs])
+        if len(self._operations) > 1:
             self._all = self.wait
         elif self._choice and self._choice.watching and len(self._choice.names) > 1:
             self._all = partial(self._timed, self._choice)
@@ -342,25 +345,6 @@ def _race_again(plan: Callable[[], Allreduce | None]) -> None:
         me._choice.again()
         me._settle(me._choice.current)
         me()
-
-
-class _Flat:
-    """An array's elements as `values`, (n,) contiguous: a view where that can be, else a buffer."""
-
-    def __init__(self, array: np.ndarray, order: str) -> None:
-        self.pack = self.unpack = _nothing
-        self.is_view = order != "strided"
-        if self.is_view:
-            self.values = (array.T if order == "F" else array).reshape(-1)
-            return
-        packer = Packer(from_array(array))
-        self.values = np.empty(array.size, array.dtype)
-        self.pack = lambda: packer.pack(array, out=self.values)
-        self.unpack = lambda: packer.unpack(self.values, array)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _order(group: int, *arrays: np.ndarray) -> str:
