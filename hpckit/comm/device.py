@@ -120,9 +120,7 @@ class Device(Protocol):
         """
         ...
 
-    def signals(
-        self, signals: Sequence[Signal], stream: int
-    ) -> Callable[[Sequence[int]], object]:
+    def signals(self, signals: Sequence[Signal], stream: int) -> Callable[[Sequence[int]], object]:
         """What enqueues these, given the value of each, in one call of the driver."""
         ...
 
