@@ -30,6 +30,11 @@ ALGORITHMS = {
     "hierarchical": "hpckit.collectives.algorithms.hierarchical:Hierarchical",
     "shared": "hpckit.collectives.algorithms.shared:Shared",
 }
+# Of devices, in the order in which they are asked whose an address is: a stand-in knows at once.
+DEVICES = {
+    "stand-in": "hpckit.comm.stand_in:StandIn",
+    "cuda": "hpckit.comm.cuda:Cuda",
+}
 # Of k-medoids: functions of `hpckit.cluster`; metrics that hpckit computes itself, whose
 # definitions are in `hpckit.cluster.metrics`; the first medoids.
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")

@@ -26,6 +26,23 @@ MOVE = np.dtype(
     ]
 )
 
+# What else a device's kernel needs of a move (see `hpckit.comm.device_kernels`), 32-bit words. Its
+# loops are five, the row's pieces first, then those of the move from the inside out.
+DIVISION = np.dtype(
+    [
+        ("word", np.uint32),  # bytes that are copied at once
+        ("piece", np.uint32),  # bytes of a row that one number stands for
+        ("last", np.uint32),  # number of the last piece
+        ("counts", np.uint32, 1 + LOOPS),
+        ("multipliers", np.uint32, 1 + LOOPS),  # in place of a division by the count
+        ("shifts", np.uint32, 1 + LOOPS),
+    ]
+)
+
+# What a block of that kernel does.
+PIECES = 1024  # at most
+WORK = np.dtype([("move", np.uint32), ("first", np.uint32)])  # numbers of a move and of a piece
+
 # A rank of this node that a rank exchanges with, through memory that they share.
 NEIGHBOUR = np.dtype(
     [
