@@ -7,7 +7,7 @@ import itertools
 import pkgutil
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import ALGORITHMS, bind, possible
+from hpckit.collectives.algorithms import NAMED, bind, possible
 from hpckit.collectives.algorithms.algorithm import Algorithm
 from hpckit.collectives.algorithms.reproducible import Reproducible
 from hpckit.collectives.arguments import (
@@ -32,8 +32,8 @@ from hpckit.collectives.persistent import Operands, Persistent, in_time, while_i
 from hpckit.collectives.recording import recording, watch_of
 from hpckit.collectives.select import choose, in_windows
 from hpckit.collectives.staging import ARRAYS
-from hpckit.comm.device import HOST
 from hpckit.comm.partition import starts
+from hpckit.comm.places import place as place_of
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.choice import Choice
 from hpckit.machine.overlap import identical
@@ -46,16 +46,17 @@ _COMPRESSED = "hpckit.lossy:compressed"  # by its name, for that room stands on 
 class Allreduce:
     """Reduces an array over all ranks, to the same bits on all of them; its methods are collective.
 
-    array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on
-        its node
-    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may
-        not overlap the array
+    array : any numeric dtype and shape, contiguous or not, of NumPy or on a device (whatever has
+        `__cuda_array_interface__` or DLPack); one that `empty` made needs no copies on its node
+    out : where the result goes, same shape, dtype and place; None, or the array itself: in place.
+        It may not overlap the array
     op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank
         order. MPI's follow one rule for NaN and zeros in all algorithms, see
         `hpckit.collectives.reduction`. Free it only after the plan's last call
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot,
-        recursive_doubling, rabenseifner, tree, hierarchical, shared. `Reproducible()`, and what
-        `hpckit.lossy` makes, are passed as they are: they give another result
+        recursive_doubling, rabenseifner, tree, hierarchical, shared, and on devices also among
+        peer and pipelined. `Reproducible()`, and what `hpckit.lossy` makes, are passed as they are:
+        they give another result
     compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK", in short for
         `algorithm=hpckit.lossy.compressed(...)`
     reproducible : in short for `algorithm=Reproducible()`
@@ -64,6 +65,9 @@ class Allreduce:
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
     group : numbers, neighbours in the flattened array, that an operation of the user takes
         together: nothing is ever cut between them
+    stream : of a device's arrays, on which they are used; None: the one that the array names. A
+        call begins after all that was on it, and its result is there for all that comes after
+        `wait`
 
     ::
 
@@ -78,9 +82,9 @@ class Allreduce:
     def __init__(
         self,
         comm: MPI.Intracomm,
-        array: np.ndarray,
+        array: Any,
         *,
-        out: np.ndarray | None = None,
+        out: Any = None,
         op: MPI.Op = MPI.SUM,
         algorithm: str | Algorithm = "auto",
         compress: str | None = None,
@@ -88,36 +92,40 @@ class Allreduce:
         chunks: int = 1,
         deadline: float | None = None,
         group: int = 1,
+        stream: Any = None,
     ) -> None:
         target = array if out is None else out
         with together(comm):
             algorithm = _meant(algorithm, compress, reproducible)
-            _check(array, op, algorithm, chunks, group)
+            place = place_of([array, target])
+            used_on = ARRAYS[place.kind].stream_of(array, place, stream)
+            array, target = place.views([array, target])
+            _check(array, op, algorithm, chunks, group, NAMED[place.kind])
             check_result(array, target)
             if chunks > 1 and _order(group, array, target) == "strided":
                 raise ConfigError(
                     "chunks need an array that is contiguous in memory: copy it, or use chunks=1"
                 )
             check_deadline(deadline)
-        place, used_on = HOST, 0
         # Of a subclass only the numbers.
         array, target, chunks = np.asarray(array), np.asarray(target), int(chunks)
         order = _order(group, array, target)
         in_place = identical(array, target)
         name = str(getattr(algorithm, "name", algorithm))
         what = target.shape, target.dtype.str, order, in_place
-        given = *what, operation(op), name, chunks, group
+        given = *what, operation(op), name, chunks, group, place.name
         same(
             comm,
-            "shape, dtype, order in memory, place of the result, operation and options of an "
-            "allreduce",
+            "shape, dtype, order in memory, place of the array and the result, operation and "
+            "options of an allreduce",
             ("allreduce", *given, deadline, watch_of(comm) is not None),
         )
-        self._arrays = ARRAYS[place.kind](array, target, order, place, used_on)
         self._channel = Channel.of(comm)
+        self._arrays = ARRAYS[place.kind](self._channel, array, target, order, place, used_on)
         self._whole = Operands(
             self._channel,
-            *self._arrays.flat,
+            self._arrays.flat[0],
+            self._arrays.flat[1],
             op,
             deadline,
             group,
@@ -246,11 +254,15 @@ class Allreduce:
     def _choose(self, key: tuple) -> Choice:
         source, target = self._whole.source, self._whole.target
         shared = in_windows(self._channel, source, target)
-        allowed = possible(self._channel, self._whole.op)
-        return choose(self._channel, target.nbytes, (*key, shared), allowed)
+        kind = self._whole.place.kind
+        allowed = possible(self._channel, self._whole.op, target, kind)
+        return choose(self._channel, target.nbytes, (*key, shared), allowed, self._make)
 
     def _algorithm(self, name: str) -> Algorithm:
-        return self._passed or ALGORITHMS[name]
+        return self._passed or NAMED[self._whole.place.kind][name]
+
+    def _make(self, name: str) -> None:
+        self._made[name] = self._bind(name)
 
     def _bind(self, name: str) -> list[Persistent]:
         """The operations of this algorithm, one for each chunk."""
@@ -373,17 +385,20 @@ def _meant(algorithm: str | Algorithm, compress: str | None, reproducible: bool)
     return Reproducible()
 
 
-def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
+def _check(
+    array: Any, op: Any, algorithm: Any, chunks: Any, group: Any, names: Mapping[str, Algorithm]
+) -> None:
+    """names : the algorithms for arrays of this place"""
     check_numbers(array)
-    named = isinstance(algorithm, str) and (algorithm == "auto" or algorithm in ALGORITHMS)
-    if not named and not isinstance(algorithm, Algorithm):
+    known = names.get(algorithm) if isinstance(algorithm, str) else algorithm
+    if algorithm != "auto" and not isinstance(known, Algorithm):
         raise ConfigError(
-            f"algorithm {algorithm!r} must be one of auto, {', '.join(ALGORITHMS)}, or an "
+            f"algorithm {algorithm!r} must be one of auto, {', '.join(names)}, or an "
             "`Algorithm` such as Reproducible()"
         )
     if not is_whole(chunks) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     check_operation(op, array.dtype)
     check_group(group, array.size)
-    if isinstance(algorithm, Algorithm):
-        algorithm.check(array, op, chunks)
+    if known:
+        known.check(array, op, chunks)

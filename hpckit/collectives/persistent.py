@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from mpi4py import MPI
@@ -14,7 +14,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.reduction import Reduction
-from hpckit.comm.device import HOST, Device, Host
+from hpckit.comm.device import HOST
 from hpckit.errors import HpckitError
 
 
@@ -52,7 +52,7 @@ class Operands:
     deadline: float | None = None
     group: int = 1
     columns: int = 0
-    place: Host | Device = HOST
+    place: Any = HOST
     stream: int = 0
 
     @property
