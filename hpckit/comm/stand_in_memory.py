@@ -20,10 +20,9 @@ from functools import cache
 from itertools import chain, islice
 
 from hpckit.errors import HpckitError
+from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
 from hpckit.units import amount
 
-SPACE = 0x5000_0000_0000  # where device addresses begin; no heap and no library lies in this TiB
-INSIDE = 1 << 44
 ROOM = 1 << 34  # bytes of a device, and of its addresses
 MOST = 64  # devices
 READABLE = "HPCKIT_STAND_IN"  # set to "readable": the host may touch the memory as well
@@ -36,7 +35,7 @@ _FAILED = ctypes.c_void_p(-1).value
 
 def inside(address: int) -> int:
     """Where what runs on a device finds the memory of an address; the host's own is where it is."""
-    return address + INSIDE if address >> 40 == SPACE >> 40 else address
+    return address + INSIDE if address >> SPACE_BITS == SPACE >> SPACE_BITS else address
 
 
 class Space:

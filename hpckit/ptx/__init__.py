@@ -1,1 +1,77 @@
-"""Kernels of devices: written once in Python, for GPUs as PTX, for the stand-in as its twin."""
+"""Kernels of devices: written once in Python, compiled for GPUs, for the stand-in and for tests.
+
+A *module of device kernels*, `device_kernels.py` of some room, holds for each kernel the *factory*
+of its thread and its *twin*, which the stand-in runs. A kernel `y += a * x`, say::
+
+    from hpckit.native import export
+    from hpckit.ptx.on_cpu import launch, on_cpu
+
+    def axpy_thread(on):
+        def thread(block, lane, y, x, n, a):
+            i = block * on.THREADS + lane
+            if i < n:
+                on.store_f8(y + 8 * i, on.load_f8(y + 8 * i) + a * on.load_f8(x + 8 * i))
+
+        return thread
+
+    _axpy = on_cpu(axpy_thread)
+
+    @export("void(i8, i8, i8, i8, f8)")
+    def axpy(blocks, y, x, n, a):
+        launch(_axpy, blocks, y, x, n, a)
+
+The factory is given a *target*, and its thread uses nothing else that depends on one:
+`hpckit.ptx.on_cuda` (PTX for NVIDIA's GPUs), `on_cpu` (the twin) and `on_simulator` (plain Python,
+for Numba's simulator). A target has
+
+* `THREADS` of a block, `lane` numbers them; a block's threads know nothing of one another;
+* `load_T(address)` and `store_T(address, value)` of f8, f4, i8, i4, i2, i1, u8, u4, u2, u1, aligned
+  to their size, and `load_pair`, `store_pair` of 16 bytes, whose value is a pair of u8;
+* `function`, a decorator of functions of the kernel that its thread calls;
+* conversions `i8`, `i4`, `u8`, `u4`, `f8`, `f4`; `sqrt`; `quotient`, see `hpckit.ptx.words`.
+
+Types are Numba's: integers without a type are int64, int64 with uint64 gives float64, float32 with
+float64 gives float64. Sums and products are rounded each by itself, as IEEE 754 says: PTX is made
+without fused multiply-add, so that a GPU, a CPU and the stand-in give the same bits.
+
+The twin's name and signature, less its first argument, are the kernel's: a device launches it by
+`device.prepare(Kernel("hpckit.comm.device_kernels", "axpy"), blocks, [y, x, n, a], stream)`.
+
+`make ptx` compiles them all to `hpckit/ptx/files`, where `text` finds them: who runs them needs no
+compiler and no Numba.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from hpckit.errors import HpckitError
+
+FILES = Path(__file__).parent / "files"
+RELEASES = (13, 12)
+"""of CUDA, newest first: a driver takes PTX of its own release, or of an older one"""
+
+
+@cache
+def text(module: str, driver: int) -> bytes:
+    """The PTX of a module of device kernels, for a driver.
+
+    driver : the newest CUDA that it supports, as `cuDriverGetVersion` says: 13000 is 13.0.
+
+    Raises HpckitError where the driver is older than what the kernels are compiled for. ::
+
+        text("hpckit.comm.device_kernels", 13000)
+    """
+    for release in RELEASES:
+        if driver >= 1000 * release:
+            return file(module, release).read_bytes()
+    raise HpckitError(
+        f"the driver of the GPU supports CUDA {driver // 1000}.{driver % 1000 // 10}, hpckit's "
+        f"kernels need {RELEASES[-1]}.0 or newer: install a newer driver"
+    )
+
+
+def file(module: str, release: int) -> Path:
+    """Where the PTX of a module for a release of CUDA is."""
+    return FILES / f"{module}-cuda{release}.ptx"

@@ -1,28 +1,31 @@
 """Kernel source: what device kernels are made of on a CPU, for their twins (see `hpckit.ptx`).
 
-A twin works on the stand-in's memory, whose addresses the host must not touch: it reaches each byte
-at another address, the *inside* one.
+A twin works on memory of the stand-in, which the host must not touch at its own addresses: see
+`hpckit.comm.stand_in_memory`.
 """
 
+import math
 import sys
 
 from llvmlite import ir
 from numba import njit, types
 
-from hpckit.ptx.addresses import INSIDE, WINDOW, WINDOW_BITS
+from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
 from hpckit.ptx.words import multiply_and_shift, pair, word
 
 THREADS = 256
 function = njit
-i4 = types.int32
+sqrt = math.sqrt
+i8, i4, u8, u4 = types.int64, types.int32, types.uint64, types.uint32
+f8, f4 = types.float64, types.float32
 
 
 def _pointer(builder, address, kind):
-    """Addresses in the device's window, and those alone, are moved to where they may be touched."""
+    """Addresses of a device, and those alone, are moved to where they may be touched."""
     integer = ir.IntType(64)
-    window = builder.lshr(address, ir.Constant(integer, WINDOW_BITS))
-    on_device = builder.icmp_unsigned("==", window, ir.Constant(integer, WINDOW))
-    inside = builder.add(address, ir.Constant(integer, INSIDE))
+    space = builder.lshr(address, integer(SPACE_BITS))
+    on_device = builder.icmp_unsigned("==", space, integer(SPACE >> SPACE_BITS))
+    inside = builder.add(address, integer(INSIDE))
     return builder.inttoptr(builder.select(on_device, inside, address), kind.as_pointer())
 
 
