@@ -33,6 +33,7 @@ ROWS = (8, 32, 256, 4096)
 AREA = 1 << 27  # bytes that strided data may span
 _SEVERAL = 8  # kernels more, to tell what one of them costs
 _LEAST = 1e-9  # seconds: what a step takes beyond a kernel of one word may be too little to tell
+_OF_PAIRS = {"pack", "peer"}  # what is there where nothing was refused
 _NO_KERNELS = ("to host", "to device", "signal")
 
 
@@ -50,7 +51,7 @@ def with_device_steps(comm: MPI.Intracomm, node: NodeMemory, device: Device) -> 
     model = models[which]
     if not model.steps:
         model.steps = _measure(comm, host.node_of, device)
-        if comm.rank == 0 and _is_whole(model.steps, host.has_messages):
+        if comm.rank == 0 and {*model.steps} >= (_OF_PAIRS if host.has_messages else {"pack"}):
             model.keep()
     return model
 
@@ -144,15 +145,6 @@ def _steps(timed: dict[str, Table]) -> dict[str, Table]:
         }
         for step, table in timed.items()
     }
-
-
-def _is_whole(steps: Mapping[str, Table], pairs: bool) -> bool:
-    """Whether all that can be measured here is there, and no table ended early."""
-    points = {step: len(_layouts()) for step in ("pack", "unpack", "mapped pack", "mapped unpack")}
-    points |= {"to host": len(SIZES), "to device": len(SIZES), "launch": 1, "settle": 1}
-    if pairs:
-        points |= {"signal": 1, "peer": len(_layouts())}
-    return points == {step: sum(map(len, table.values())) for step, table in steps.items()}
 
 
 def _one(seconds: float) -> Table:

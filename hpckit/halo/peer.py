@@ -18,6 +18,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -74,7 +75,9 @@ class Peer:
         self._lookout = Lookout(grid.comm, grid.node_memory, self._ranks, DOING, pattern.deadline)
         self._number = _FIRST  # of the exchange that has begun last
         self._stream: int | None = None  # which it is on
-        self.leave = weakref.finalize(self, leaving.append, memory.given_back)
+        # Whose tables the device may still read, though the arrays that they are for are gone.
+        self._recent: deque[DeviceMoves] = deque(maxlen=2 * (_AHEAD + 1))
+        self.leave = weakref.finalize(self, leaving.append, (memory.given_back, self._recent))
         self.leave.atexit = False  # see `_end`
         _plans.add(self)
 
@@ -155,7 +158,9 @@ class Peer:
         even, odd = (DeviceMoves(place, moves(arrays, parity), stream) for parity in (0, 1))
 
         def launch() -> None:
-            (odd if self._number % 2 else even).run()
+            moves = odd if self._number % 2 else even
+            self._recent.append(moves)
+            moves.run()
 
         return launch
 
