@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import pkgutil
 import time
@@ -24,10 +23,10 @@ from hpckit.collectives.arguments import (
     check_operation,
     check_result,
     is_whole,
-    numbers,
     operation,
 )
-from hpckit.collectives.channel import Channel, empty
+from hpckit.collectives.buffers import BUFFERS
+from hpckit.collectives.channel import Channel
 from hpckit.collectives.persistent import Operands, Persistent, in_time, while_it_lives
 from hpckit.collectives.recording import recording, watch_of
 from hpckit.collectives.select import choose, in_windows
@@ -303,53 +302,61 @@ class Allreduce:
 
 def allreduce(
     comm: MPI.Intracomm,
-    array: np.ndarray,
+    array: Any,
     *,
     op: MPI.Op = MPI.SUM,
     algorithm: str = "auto",
     group: int = 1,
-) -> np.ndarray:
+    stream: Any = None,
+) -> Any:
     """The reduction of all ranks' arrays, as a new array (collective).
 
-    The plan and its buffer, in the node's shared memory, are kept for the next call with this
-    shape, dtype and operation. Where speed matters make an `Allreduce`, which spares the two
-    copies. ::
+    Of arrays on a device it is a `DeviceArray`, which is there for all that comes after on the
+    stream. The plan and its buffer, in the node's shared memory or on the device, are kept for the
+    next call with this shape, dtype and operation. Where speed matters make an `Allreduce`, which
+    spares the two copies. ::
 
         total = allreduce(comm, np.ones(3))
     """
     plans = Channel.of(comm).plans
-    key = buffer = plan = None
+    key = kept = None
+    view: Any = None
     try:
-        array = numbers(array)
+        place, view, used_on = _read(array, stream)
         # An operation of the user lives as long as its plan, so that no other has its identity
         # meanwhile.
         which = op.py2f() if op.is_predefined else id(op)
-        key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
-        buffer, plan = plans.pop(key, (None, None))
+        where = place.name, used_on
+        watch = getattr(comm, "watch", None)
+        key = view.shape, view.dtype, which, algorithm, group, where, watch
+        kept = plans.pop(key, None)
     except (ConfigError, AttributeError, TypeError, ValueError):
         pass  # what is wrong is said below, to all ranks
-    if plan is None or buffer is None:
+    if kept is None:
         with together(comm):
-            array = numbers(array)
-            _check(array, op, algorithm, 1, group)
-        same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
-        buffer = _buffer(comm, array)
-        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
-    np.copyto(buffer, array)
+            place, view, used_on = _read(array, stream)
+            _check(view, op, algorithm, 1, group, NAMED[place.kind])
+        what = "allreduce", view.shape, view.dtype.str, place.name
+        same(comm, "shape, dtype and place of an allreduce", what)
+        buffer = BUFFERS[place.kind](comm, view, place, used_on)
+        on = used_on or None
+        plan = Allreduce(comm, buffer.array, op=op, algorithm=algorithm, group=group, stream=on)
+        kept = buffer, plan
+    buffer, plan = kept
+    buffer.put(view)
     plan()
     # The last of them, so that the first is the one longest unused; and none that failed.
-    plans[key] = buffer, plan
+    plans[key] = kept
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
-    return buffer.copy()
+    return buffer.get()
 
 
-def _buffer(comm: MPI.Intracomm, array: np.ndarray) -> np.ndarray:
-    """Like the array; in the node's shared memory where there is enough of it (collective)."""
-    if Channel.of(comm).shares_memory:
-        with contextlib.suppress(HpckitError):  # on all ranks
-            return empty(comm, array.shape, array.dtype)
-    return np.empty(array.shape, array.dtype)
+def _read(array: Any, stream: Any) -> tuple[Any, np.ndarray, int]:
+    """Where an array is, the array as plans walk it, and the stream on which it is used."""
+    place = place_of([array])
+    used_on = ARRAYS[place.kind].stream_of(array, place, stream)
+    return place, BUFFERS[place.kind].view(array, place), used_on
 
 
 def _race_again(plan: Callable[[], Allreduce | None]) -> None:

@@ -22,7 +22,7 @@ from hpckit.collectives.channel import Channel
 from hpckit.collectives.persistent import Operands, Persistent
 from hpckit.collectives.side_stream import passed
 from hpckit.comm.device import Device, Host
-from hpckit.comm.device_array import DeviceArray
+from hpckit.comm.device_array import empty
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move, Packer, dense_strides
 from hpckit.comm.places import check_alone, stream_of
@@ -141,6 +141,9 @@ class DeviceArrays:
             in_place = identical(source, target)
             self._target = self._source if in_place else _Flat(target, order, place, stream)
         self.flat = self._source.values, self._target.values
+        # What is enqueued last may still be to be done when this is gone.
+        self._used: list[object] = [source, target, self._source, self._target]
+        weakref.finalize(self, leave, passed(place, stream, self._used)).atexit = False
 
     def operands(self, whole: Operands, kind: str) -> Operands:
         return whole if kind == "device" else replace(whole, source=self._host, target=self._host)
@@ -171,10 +174,7 @@ class DeviceArrays:
 
     @cached_property
     def _host(self) -> np.ndarray:
-        """Memory like the target that copies reach at full speed, of the node where it shares some.
-
-        What is copied from there last may still be on its way when this plan is gone.
-        """
+        """Page-locked memory like the target, which the node's ranks share where they can."""
         channel, target = self._channel, self._target.values
         nbytes = max(-(-target.nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
         with together(channel.comm):
@@ -186,8 +186,7 @@ class DeviceArrays:
             else:
                 pinned = self._device.register(memory)
         assert pinned.host is not None
-        last_use = passed(self._device, self._stream, (pinned, memory))
-        weakref.finalize(self, leave, last_use).atexit = False
+        self._used += [pinned, memory]
         return pinned.host[: target.nbytes].view(target.dtype)
 
 
@@ -200,7 +199,7 @@ class _Flat:
         if self.is_view:
             self.values = _flattened(array, order)
             return
-        self.values = DeviceArray.empty(device, (array.size,), array.dtype).shadow
+        self.values = empty(device, (array.size,), array.dtype).shadow
         row = array.itemsize
         dense = native.address(self.values), dense_strides(array.shape, row)
         strided = native.address(array), array.strides

@@ -8,7 +8,7 @@ page-locked memory, while it reduces: so that crosses the bus once, and no host 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
