@@ -78,7 +78,7 @@ class Cuda(DeviceArrays):
         self.shared = shared
         self.properties = cuda_driver.properties(number)
         self.title, self.uuid = self.properties.title, self.properties.uuid
-        self.driver = "CUDA {}.{}".format(*cuda_driver.version())
+        self.driver = cuda_driver.release()
         self._cuda = cuda_driver.driver()
         self._context = Context(number)
         self._opened: weakref.WeakValueDictionary[bytes, CudaMemory] = weakref.WeakValueDictionary()
@@ -98,9 +98,8 @@ class Cuda(DeviceArrays):
 
         Raises `ConfigError` as `count`.
         """
-        driver = "CUDA {}.{}".format(*cuda_driver.version())
         found = map(cuda_driver.properties, range(cls.count()))
-        return [f"driver {driver}", *map(str, found)]
+        return [f"driver for {cuda_driver.release()}", *map(str, found)]
 
     @classmethod
     def number_at(cls, address: int) -> int | None:
@@ -280,7 +279,7 @@ class Cuda(DeviceArrays):
         return self._context(what, self._cuda.cuModuleGetFunction, module, kernel.name.encode())
 
     def _load(self, module: str) -> Any:
-        text = ptx.text(module, cuda_driver.version())
+        text = ptx.text(module, cuda_driver.version()) + b"\0"
         what = f"the kernels of {module} cannot be loaded"
         return self._context(what, self._cuda.cuModuleLoadData, text)
 

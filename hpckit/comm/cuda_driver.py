@@ -77,10 +77,14 @@ def driver() -> Any:
     return driver
 
 
-def version() -> tuple[int, int]:
-    """The newest CUDA that the driver can run: (13, 0)."""
-    found = checked("the driver has no version", driver().cuDriverGetVersion())
-    return found // 1000, found % 1000 // 10
+def version() -> int:
+    """The newest CUDA that the driver can run: 13000 is 13.0."""
+    return checked("the driver has no version", driver().cuDriverGetVersion())
+
+
+def release() -> str:
+    """The same, as people write it: `CUDA 13.0`."""
+    return f"CUDA {version() // 1000}.{version() % 1000 // 10}"
 
 
 def properties(number: int) -> Properties:

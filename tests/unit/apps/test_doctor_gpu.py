@@ -62,7 +62,7 @@ def test_a_driver(doctor, known, cuda_stub):
     job = doctor(**cuda_stub, **hint)
     assert job.returncode == 0, job.stdout
     for said in [
-        "driver CUDA 13.0",
+        "driver for CUDA 13.0",
         "0: Stub 0 (GPU-00010203-0405-0607-0809-0a0b0c0d0e00), 1.07 GB, compute capability 8.0",
         "hint      CUDA_VISIBLE_DEVICES=0",
         "peer      ranks of a node read each other",
