@@ -13,7 +13,7 @@ import numpy as np
 
 from hpckit.arguments import per_dimension
 from hpckit.comm.device import HOST
-from hpckit.errors import ConfigError, together
+from hpckit.errors import ConfigError, same, together
 from hpckit.pde.backend import BACKENDS, Place
 
 if TYPE_CHECKING:
@@ -65,8 +65,14 @@ class Solver:
                     f"ghost width {grid.width} must be at least 1 on every side: make"
                     " Grid(..., width=1)"
                 )
+            if getattr(place, "kind", None) not in BACKENDS:
+                raise ConfigError(
+                    f"place={place!r} must be a device, as hpckit.device(comm, 'cuda') gives, or"
+                    " hpckit.comm.device.HOST"
+                )
             backend = BACKENDS[place.kind]
             self._backend = backend(place, grid, self.dtype, threads, method, self.kernels)
+        same(grid.comm, "the place of a solver's fields", place.name)
         self.grid = grid
         self.place = place
         self.method = method

@@ -111,5 +111,7 @@ def test_what_has_no_kernels_is_refused(comm, places):
         Heat(grid, 1 / 12, threads=2, place=places[1])
     with pytest.raises(ConfigError, match="implicit steps run on CPUs only: use Heat on a device"):
         ImplicitHeat(grid, 1 / 12, place=places[1])
-    with pytest.raises(ConfigError, match="temperature has 1 value that is NaN|NaN or infinite"):
+    with pytest.raises(ConfigError, match=r"place='cuda' must be a device, as hpckit.device\("):
+        Heat(grid, 1 / 12, place="cuda")
+    with pytest.raises(ConfigError, match="values that are NaN or infinite"):
         Heat(grid, 1 / 12, place=places[1]).set("temperature", math.nan)
