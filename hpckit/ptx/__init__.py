@@ -28,11 +28,12 @@ for Numba's simulator). A target has
 * `load_T(address)` and `store_T(address, value)` of f8, f4, i8, i4, i2, i1, u8, u4, u2, u1, aligned
   to their size, and `load_pair`, `store_pair` of 16 bytes, whose value is a pair of u8;
 * `function`, a decorator of functions of the kernel that its thread calls;
-* conversions `i8`, `i4`, `u8`, `u4`, `f8`, `f4`; `sqrt`; `quotient`, see `hpckit.ptx.words`.
+* conversions `i8`, `i4`, `u8`, `u4`, `f8`, `f4`; `sqrt`; `divide`, see `hpckit.ptx.words`.
 
 Types are Numba's: integers without a type are int64, int64 with uint64 gives float64, float32 with
-float64 gives float64. Sums and products are rounded each by itself, as IEEE 754 says: PTX is made
-without fused multiply-add, so that a GPU, a CPU and the stand-in give the same bits.
+float64 gives float64; there is no `min` and no `max`. Sums and products are rounded each by itself,
+as IEEE 754 says: PTX is made without fused multiply-add, so that a GPU, a CPU and the stand-in give
+the same bits.
 
 The twin's name and signature, less its first argument, are the kernel's: a device launches it by
 `device.prepare(Kernel("hpckit.comm.device_kernels", "axpy"), blocks, [y, x, n, a], stream)`.

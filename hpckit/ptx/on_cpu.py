@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 
 from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
-from hpckit.ptx.words import multiply_and_shift, pair, word
+from hpckit.ptx.words import division, pair, word
 
 THREADS = 256
 function = njit
@@ -40,7 +40,7 @@ load_u4, store_u4 = word(types.uint32, _pointer, "cpu")
 load_u2, store_u2 = word(types.uint16, _pointer, "cpu")
 load_u1, store_u1 = word(types.uint8, _pointer, "cpu")
 load_pair, store_pair = pair(_pointer, "cpu")
-quotient = multiply_and_shift("cpu")
+divide = division("cpu")
 
 
 def on_cpu(thread):
