@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 from mpi4py import MPI
@@ -107,13 +108,8 @@ def handle_of(stream: Any) -> int:
 
     Raises `ConfigError` for anything else.
     """
-    protocol = getattr(stream, "__cuda_stream__", None)
-    if protocol is not None:
-        stream = (protocol() if callable(protocol) else protocol)[1]
-    for name in ("cuda_stream", "ptr", "handle"):
-        stream = getattr(stream, name, stream)
     try:
-        return int(getattr(stream, "value", stream) or 0) or _LEGACY
+        return int(_handle(stream)) or _LEGACY
     except (TypeError, ValueError):
         raise ConfigError(
             f"{stream!r} is no stream: pass its handle, an int, or a stream of cuda.core, CuPy, "
@@ -130,6 +126,16 @@ def stream_of(array: Any, device: Device, stream: Any = None) -> int:
         return handle_of(stream)
     interface = getattr(array, "__cuda_array_interface__", {})
     return interface.get("stream") or device.default_stream
+
+
+def _handle(stream: Any) -> Any:
+    if hasattr(stream, "__cuda_stream__"):
+        return stream.__cuda_stream__()[1]
+    for name in ("cuda_stream", "ptr", "handle"):
+        if hasattr(stream, name):
+            handle = getattr(stream, name)
+            return getattr(handle, "value", handle) or 0  # of ctypes, which says None for 0
+    return index(stream)
 
 
 def _at(address: int) -> Device:

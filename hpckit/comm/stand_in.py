@@ -28,7 +28,7 @@ import numpy as np
 
 from hpckit import native
 from hpckit.comm.device import DeviceArrays, Kernel, Signal
-from hpckit.comm.stand_in_memory import MOST, ROOM, SPACE, Space, inside
+from hpckit.comm.stand_in_memory import MOST, ROOM, SPACE, Space, inside, is_readable
 from hpckit.errors import ConfigError, HpckitError
 
 DEVICES = "HPCKIT_STAND_IN_DEVICES"  # how many there are; as many as can be where it is not set
@@ -112,6 +112,7 @@ class StandIn(DeviceArrays):
         self.number = number
         self.shared = shared
         self.uuid = f"stand-in-{number}"
+        self.driver = "readable" if is_readable() else "unreadable"
         self._space = Space(number)
         self._streams = {_DEFAULT_STREAM: _Stream()}
         self._allocated: dict[int, int] = {}  # address: bytes, of what can be exported
@@ -122,6 +123,11 @@ class StandIn(DeviceArrays):
     @classmethod
     def count(cls) -> int:
         return min(int(os.environ.get(DEVICES, MOST)), MOST)
+
+    @classmethod
+    def describe(cls) -> list[str]:
+        """A line about all of them."""
+        return [f"{cls.count()} times a {cls.title}, on the CPU"]
 
     @classmethod
     def number_at(cls, address: int) -> int | None:
@@ -202,7 +208,7 @@ class StandIn(DeviceArrays):
         census["calls"] += 1
         census[what] += 1
         weakref.finalize(
-            piece, _undo, what, undo, piece.address, piece.nbytes
+            piece, _undo, os.getpid(), what, undo, piece.address, piece.nbytes
         ).atexit = False  # MPI may use it until the end
         return piece
 
@@ -314,6 +320,7 @@ class StandIn(DeviceArrays):
 
 
 def _write(counter: ctypes.c_uint32, value: int) -> None:
+    """A plain word: x86 shows it to other ranks after all that was written before."""
     counter.value = value % 2**32
 
 
@@ -346,6 +353,10 @@ def _opened(process: int, descriptor: int, inode: int) -> int:
     raise HpckitError(f"another rank's memory cannot be opened: {path} is another file")
 
 
-def _undo(what: str, undo: Callable[[int, int], object], address: int, nbytes: int) -> None:
+def _undo(
+    process: int, what: str, undo: Callable[[int, int], object], address: int, nbytes: int
+) -> None:
+    if process != os.getpid():
+        return  # the garbage of a forked child is its parent's memory
     census[what] -= 1
     undo(address, nbytes)
