@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.device import Device, Memory
+from hpckit.comm.device import Device, Event, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
@@ -110,9 +110,8 @@ class DeviceMessages:
             left[:] = [*sends, *rest]
             owed[id(left)] = send
 
-        # The device may use these when nobody else does any more.
-        used = self._filled.done, (pack, unpack, self)
-        weakref.finalize(wait, leaving.append, used).atexit = False
+        unused = partial(_is_done, self._filled, (pack, unpack, self))
+        weakref.finalize(wait, leaving.append, unused).atexit = False
         poll = partial(_poll, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 
@@ -176,6 +175,11 @@ class DeviceMessages:
         """For messages, of these ranks."""
         wait = waiter(ranks, self._pattern.deadline, DOING)
         return _Step(partial(wait, requests), partial(complete, requests))
+
+
+def _is_done(filled: Event, _: object) -> bool:
+    """Whether the device uses no more what is given with this, and what nobody else may hold."""
+    return filled.done()
 
 
 def _yes() -> bool:
