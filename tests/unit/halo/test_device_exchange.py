@@ -6,16 +6,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from ghosts import RECORD, SHAPES, UNTOUCHED, expected, numbered
+from ghosts import RECORD, SHAPES, expected, numbered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpckit
-from hpckit import native
 from hpckit.comm.device_array import DeviceArray, zeros
-from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.grid import Grid
-from hpckit.comm.pack import Move
 from hpckit.comm.stand_in import StandIn
 from hpckit.halo import Halo, slab
 
@@ -47,38 +44,6 @@ def on_device(device: StandIn, values: np.ndarray) -> DeviceArray:
     array = zeros(device, values.shape, values.dtype, order)
     array.set(values)
     return array
-
-
-def set_later(device: StandIn, array: DeviceArray, value: float, stream: int) -> None:
-    """Enqueue that all elements become this value: what a user's kernel does."""
-    values = on_device(device, np.full(array.shape, value, array.dtype))
-    copy_later(device, array, values, stream)
-
-
-def copy_later(device: StandIn, target: DeviceArray, source: DeviceArray, stream: int) -> None:
-    """Enqueue a copy of one array to another of the same shape."""
-    ends = native.address(source.shadow), source.strides
-    ends += native.address(target.shadow), target.strides
-    moves = DeviceMoves(device, [Move(source.shape, source.dtype.itemsize, *ends)], stream)
-    moves.run()
-    _kept.append((moves, source, target))
-
-
-_kept: list = []  # until streams have used it
-
-
-def ring(comm, value: float = 0.0, width: int = 1) -> tuple[Grid, DeviceArray]:
-    """A periodic line of blocks whose cells hold their rank, on the device."""
-    grid = Grid(comm, (8 * comm.size, 6), periodic=True, process_shape=(comm.size, 1), width=width)
-    field = grid.zeros(device="stand-in")
-    field.set(UNTOUCHED)
-    field[grid.owned].set(grid.rank + value)
-    return grid, field
-
-
-def is_filled(grid: Grid, values: np.ndarray, value: float = 0.0) -> bool:
-    below, above = (grid.neighbor((step, 0)) + value for step in (-1, 1))
-    return bool((values[0, 1:-1] == below).all() and (values[-1, 1:-1] == above).all())
 
 
 # -- the definition
