@@ -11,12 +11,13 @@ import numpy as np
 
 from hpckit import native
 from hpckit.comm.device import STAGING, Device, Memory
-from hpckit.comm.pack import Move, simplify
+from hpckit.comm.device_moves import DeviceMoves
+from hpckit.comm.pack import Move
 from hpckit.comm.places import handle_of
 from hpckit.comm.shadow import shadow_at
 from hpckit.errors import ConfigError
 
-Index = int | slice | EllipsisType | None
+Index = int | np.integer | slice | EllipsisType | None
 
 
 class DeviceArray:
@@ -78,7 +79,8 @@ class DeviceArray:
         if self.size:
             queue = self._queue(stream)
             dense = self._like(host)
-            _move(self, dense, queue)
+            packing = _moves(self, dense, queue)
+            packing.run()
             for there, here in _chunks(dense, host):
                 self.device.copy(self.device.staging.address, there, here.size, queue)
                 self.device.synchronize(queue)
@@ -101,7 +103,8 @@ class DeviceArray:
                 _staged(self.device, here.size)[:] = here
                 self.device.copy(there, self.device.staging.address, here.size, queue)
                 self.device.synchronize(queue)
-            _move(dense, self, queue)
+            unpacking = _moves(dense, self, queue)
+            unpacking.run()
             self.device.synchronize(queue)
 
     def _queue(self, stream: Any) -> int:
@@ -150,27 +153,17 @@ def zeros(
     return made
 
 
-def _move(source: DeviceArray, target: DeviceArray, queue: int) -> None:
-    """Enqueue the copy from one to the other of the same shape, unless they are the same."""
-    if source is target:
-        return
-    move = simplify(
-        Move(
-            source.shape,
-            source.dtype.itemsize,
-            native.address(source.shadow),
-            source.strides,
-            native.address(target.shadow),
-            target.strides,
-        )
+def _moves(source: DeviceArray, target: DeviceArray, queue: int) -> DeviceMoves:
+    """What copies one to another of the same shape; nothing where they are the same."""
+    move = Move(
+        source.shape,
+        source.dtype.itemsize,
+        native.address(source.shadow),
+        source.strides,
+        native.address(target.shadow),
+        target.strides,
     )
-    for each in np.ndindex(move.shape):
-        source.device.copy(
-            move.target + sum(map(int.__mul__, each, move.target_strides)),
-            move.source + sum(map(int.__mul__, each, move.source_strides)),
-            move.row,
-            queue,
-        )
+    return DeviceMoves(source.device, [move] if source is not target else [], queue)
 
 
 def _chunks(there: DeviceArray, here: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Local arrays of a grid, wherever they shall be: one way of making them for each place and owner."""
+"""A grid's local arrays on a device: ours, or those of CuPy and PyTorch."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 from mpi4py import MPI
@@ -107,13 +108,8 @@ def handle_of(stream: Any) -> int:
 
     Raises `ConfigError` for anything else.
     """
-    protocol = getattr(stream, "__cuda_stream__", None)
-    if protocol is not None:
-        stream = (protocol() if callable(protocol) else protocol)[1]
-    for name in ("cuda_stream", "ptr", "handle"):
-        stream = getattr(stream, name, stream)
     try:
-        return int(getattr(stream, "value", stream) or 0) or _LEGACY
+        return int(_handle(stream)) or _LEGACY
     except (TypeError, ValueError):
         raise ConfigError(
             f"{stream!r} is no stream: pass its handle, an int, or a stream of cuda.core, CuPy, "
@@ -130,6 +126,34 @@ def stream_of(array: Any, device: Device, stream: Any = None) -> int:
         return handle_of(stream)
     interface = getattr(array, "__cuda_array_interface__", {})
     return interface.get("stream") or device.default_stream
+
+
+def common_stream(where: Host | Device, arrays: Sequence[Any], stream: Any = None) -> int:
+    """`stream_of` all these arrays; 0 on the host, which has no streams.
+
+    Raises `ConfigError` where they name several, and where `stream` is given for the host's arrays.
+    """
+    if not isinstance(where, Host):
+        found = {stream_of(array, where, stream) for array in arrays} or {where.default_stream}
+        if len(found) == 1:
+            return found.pop()
+        raise ConfigError(
+            f"the arrays are used on streams {', '.join(map(str, sorted(found)))}: say by stream= "
+            "on which one they are ready"
+        )
+    if stream is not None:
+        raise ConfigError(f"stream={stream!r} is for arrays on a device, but these are NumPy's")
+    return 0
+
+
+def _handle(stream: Any) -> Any:
+    if hasattr(stream, "__cuda_stream__"):
+        return stream.__cuda_stream__()[1]
+    for name in ("cuda_stream", "ptr", "handle"):
+        if hasattr(stream, name):
+            handle = getattr(stream, name)
+            return getattr(handle, "value", handle) or 0  # of ctypes, which says None for 0
+    return index(stream)
 
 
 def _at(address: int) -> Device:

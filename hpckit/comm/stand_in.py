@@ -202,7 +202,7 @@ class StandIn(DeviceArrays):
         census["calls"] += 1
         census[what] += 1
         weakref.finalize(
-            piece, _undo, what, undo, piece.address, piece.nbytes
+            piece, _undo, os.getpid(), what, undo, piece.address, piece.nbytes
         ).atexit = False  # MPI may use it until the end
         return piece
 
@@ -314,6 +314,7 @@ class StandIn(DeviceArrays):
 
 
 def _write(counter: ctypes.c_uint32, value: int) -> None:
+    """A plain word: x86 shows it to other ranks after all that was written before."""
     counter.value = value % 2**32
 
 
@@ -346,6 +347,10 @@ def _opened(process: int, descriptor: int, inode: int) -> int:
     raise HpckitError(f"another rank's memory cannot be opened: {path} is another file")
 
 
-def _undo(what: str, undo: Callable[[int, int], object], address: int, nbytes: int) -> None:
+def _undo(
+    process: int, what: str, undo: Callable[[int, int], object], address: int, nbytes: int
+) -> None:
+    if process != os.getpid():
+        return  # the garbage of a forked child is its parent's memory
     census[what] -= 1
     undo(address, nbytes)

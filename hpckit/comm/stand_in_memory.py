@@ -30,7 +30,6 @@ _POISON = 1 << 20  # bytes of new memory that are made NaN
 _NO_REPLACE = 0x10_0000  # MAP_FIXED_NOREPLACE
 _FIXED = 0x10
 _PUNCH_HOLE = 0x3  # and keep the size
-_FAILED = ctypes.c_void_p(-1).value
 
 
 def inside(address: int) -> int:
@@ -48,7 +47,6 @@ class Space:
         self._outside = mmap.PROT_READ | mmap.PROT_WRITE if _is_readable() else 0
         for start in self._views(self.start):
             _map(start, ROOM, self.file, 0, _NO_REPLACE)
-        self._process = os.getpid()
         self._taken: list[tuple[int, int]] = []  # (begin, end) of each piece, a guard page included
         # Ranks begin at different places, so that an address of one means nothing to another.
         self._next = self.start + os.getpid() % 512 * (ROOM // 1024)
@@ -65,8 +63,6 @@ class Space:
 
     def free(self, address: int, nbytes: int) -> None:
         """Give it back: touching it is fatal from now on."""
-        if os.getpid() != self._process:
-            return  # a forked child's garbage is its parent's memory
         _libc().fallocate(self.file, _PUNCH_HOLE, address - self.start, _pages(nbytes))
         self._forbid(address, nbytes)
         self._release(address)
@@ -80,8 +76,6 @@ class Space:
         return address
 
     def unmap(self, address: int, nbytes: int) -> None:
-        if os.getpid() != self._process:
-            return
         for start in self._views(address):
             _map(start, _pages(nbytes), self.file, address - self.start)
         self._release(address)
