@@ -26,13 +26,12 @@ from hpckit.comm.device import Device, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
-from hpckit.halo.adrift import adrift, owed
+from hpckit.halo.adrift import leaving, owed
 from hpckit.halo.bound_exchange import (
     DOING,
     Exchange,
     NotBegun,
     Step,
-    nothing,
     poll_steps,
     run_steps,
 )
@@ -137,8 +136,8 @@ class DeviceMessages:
             owed[id(left)] = send
 
         # The device may use these when nobody else does any more.
-        lingering = Exchange.of(nothing, nothing, self._filled.done, (pack, unpack, self))
-        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        used = self._filled.done, (pack, unpack, self)
+        weakref.finalize(wait, leaving.append, used).atexit = False
         poll = partial(poll_steps, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 

@@ -29,7 +29,7 @@ from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.comm.peer_memory import COUNTER, PeerMemory
 from hpckit.errors import HpckitError
-from hpckit.halo.adrift import adrift, begin_owed, help_others, leaving
+from hpckit.halo.adrift import begin_owed, help_others, leaving
 from hpckit.halo.bound_exchange import (
     DOING,
     Exchange,
@@ -88,7 +88,7 @@ class Peer:
         self._lookout = Lookout(grid.comm, grid.node_memory, self._ranks, DOING, pattern.deadline)
         self._number = _FIRST  # of the exchange that has begun last
         self._stream: int | None = None  # which it is on
-        self.leave = weakref.finalize(self, leaving.append, memory.given_back)
+        self.leave = weakref.finalize(self, leaving.append, (memory.given_back, None))
         self.leave.atexit = False  # see `_end`
         _plans.add(self)
 
@@ -144,8 +144,8 @@ class Peer:
 
         wait, poll = partial(run_steps, left, 0), partial(poll_steps, left, event.done)
         # The device may use these when nobody else does any more.
-        lingering = _NOTHING._replace(poll=event.done, owner=(pack, unpack, self))
-        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        used = event.done, (pack, unpack, self)
+        weakref.finalize(wait, leaving.append, used).atexit = False
         return Exchange(start, wait, call, poll, self, partial(self._watch, event.done))
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list[Move]:
