@@ -10,9 +10,12 @@ import atexit
 import ctypes
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mpi4py import MPI
+
+from hpckit.errors import HpckitError
 
 if TYPE_CHECKING:
     from hpckit.halo.bound_exchange import Exchange
@@ -29,6 +32,9 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
+owed: dict[int, Callable[[], object]] = {}
+"""by exchange, what begins sends whose data a device packs, and leaves; a rank begins them before
+it waits for others, who may wait for them"""
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
@@ -42,6 +48,12 @@ def land() -> None:
             adrift.remove(flight)
 
 
+def begin_owed() -> None:
+    """Wait for this rank's own device, not for others, and begin the sends that wait for it."""
+    for send in [*owed.values()]:
+        send()
+
+
 def help_others() -> None:
     """Whoever waits does meanwhile what others, who wait in another order, may wait for."""
     land()
@@ -52,7 +64,7 @@ def help_others() -> None:
 def _is_over(exchange: Exchange) -> bool:
     try:
         return exchange.poll()
-    except MPI.Exception:  # it ended badly, and nobody is there to be told
+    except (MPI.Exception, HpckitError):  # it ended badly, and nobody is there to be told
         return True
 
 
