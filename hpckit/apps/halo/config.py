@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from hpckit.keys import Count, InputFile, Positive, note
-from hpckit.names import DEVICES, HALO_METHODS, Layout
+from hpckit.names import DEVICE_HALO_METHODS, DEVICES, HALO_METHODS, Layout
 from hpckit.pde import EQUATIONS
 
 if TYPE_CHECKING:
     Name = Method = Place = str
 else:
     Name = Literal[tuple(EQUATIONS)]
-    Method = Literal[("auto", *HALO_METHODS)]
+    Method = Literal[("auto", *HALO_METHODS, *DEVICE_HALO_METHODS)]
     Place = Literal[("cpu", *DEVICES)]
 
 
