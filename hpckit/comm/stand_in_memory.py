@@ -20,7 +20,7 @@ from functools import cache
 from itertools import chain, islice
 
 from hpckit.errors import HpckitError
-from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
+from hpckit.ptx.conventions import INSIDE, SPACE, SPACE_BITS
 from hpckit.units import amount
 
 ROOM = 1 << 34  # bytes of a device, and of its addresses
