@@ -32,11 +32,11 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
-# What gives back memory that others may still read, once none does, and what it needs until then.
-leaving: list[tuple[Callable[[], bool], object]] = []
 owed: dict[int, Callable[[], object]] = {}
 """by exchange, what begins sends whose data a device packs, and leaves; a rank begins them before
 it waits for others, who may wait for them"""
+# What gives back memory that others may still read, once none does, and what it needs until then.
+leaving: list[tuple[Callable[[], bool], object]] = []
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.

@@ -26,8 +26,8 @@ from hpckit.comm.device import Device, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
-from hpckit.halo.adrift import adrift, owed
-from hpckit.halo.bound_exchange import DOING, Exchange, NotBegun, nothing
+from hpckit.halo.adrift import leaving, owed
+from hpckit.halo.bound_exchange import DOING, Exchange, NotBegun
 from hpckit.halo.pattern import ALIGN, Box, Partner, Pattern
 from hpckit.halo.slab import Message, Slab
 from hpckit.machine.lifetime import free_with
@@ -111,8 +111,8 @@ class DeviceMessages:
             owed[id(left)] = send
 
         # The device may use these when nobody else does any more.
-        lingering = Exchange.of(nothing, nothing, self._filled.done, (pack, unpack, self))
-        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        used = self._filled.done, (pack, unpack, self)
+        weakref.finalize(wait, leaving.append, used).atexit = False
         poll = partial(_poll, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 
