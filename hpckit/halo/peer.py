@@ -76,7 +76,7 @@ class Peer:
         self._number = _FIRST  # of the exchange that has begun last
         self._stream: int | None = None  # which it is on
         # Whose tables the device may still read, though the arrays that they are for are gone.
-        self._recent: deque[DeviceMoves] = deque(maxlen=2 * (_AHEAD + 1))
+        self._recent: deque[list[DeviceMoves]] = deque(maxlen=2 * (_AHEAD + 1))
         self.leave = weakref.finalize(self, leaving.append, (memory.given_back, self._recent))
         self.leave.atexit = False  # see `_end`
         _plans.add(self)
@@ -155,12 +155,11 @@ class Peer:
     ) -> Callable[[], None]:
         """What enqueues the moves of the exchange that has begun."""
         place = self._pattern.place
-        even, odd = (DeviceMoves(place, moves(arrays, parity), stream) for parity in (0, 1))
+        both = [DeviceMoves(place, moves(arrays, parity), stream) for parity in (0, 1)]
 
         def launch() -> None:
-            moves = odd if self._number % 2 else even
-            self._recent.append(moves)
-            moves.run()
+            self._recent.append(both)
+            both[self._number % 2].run()
 
         return launch
 
