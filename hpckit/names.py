@@ -36,6 +36,10 @@ ALGORITHMS = {
     "hierarchical": "hpckit.collectives.algorithms.hierarchical:Hierarchical",
     "shared": "hpckit.collectives.algorithms.shared:Shared",
 }
+DEVICE_ALGORITHMS = {  # for arrays on devices, beside all of those
+    "peer": "hpckit.collectives.algorithms.peer:Peer",
+    "pipelined": "hpckit.collectives.algorithms.pipelined:Pipelined",
+}
 # Of devices, in the order in which they are asked whose an address is: a stand-in knows at once.
 DEVICES = {
     "stand-in": "hpckit.comm.stand_in:StandIn",

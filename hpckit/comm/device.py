@@ -69,10 +69,17 @@ class Device(Protocol):
     """what it is, for tables"""
     uuid: str
     """which one it is, whatever number it has here"""
+    driver: str
+    """what drives it, with its version: what is found out about it may change with that"""
     shared: bool
     """whether other ranks may use it too"""
     default_stream: int
     """the one on which arrays are used that name none"""
+
+    @classmethod
+    def describe(cls) -> list[str]:
+        """Lines for people, about the driver and all devices that this process sees."""
+        ...
 
     # -- arrays, as `DeviceArrays` has them
 

@@ -14,7 +14,7 @@ from hpckit.comm.device import STAGING, Device, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.comm.places import handle_of
-from hpckit.comm.shadow import shadow_at
+from hpckit.comm.shadow import Shadow, shadow_at
 from hpckit.errors import ConfigError
 
 Index = int | np.integer | slice | EllipsisType | None
@@ -75,7 +75,7 @@ class DeviceArray:
 
             u[grid.owned].get()
         """
-        host = np.empty_like(self.shadow)
+        host = np.empty_like(self.shadow, subok=False)
         if self.size:
             queue = self._queue(stream)
             dense = self._like(host)
@@ -94,7 +94,7 @@ class DeviceArray:
 
             u[0].set(np.arange(10.0))
         """
-        host = np.empty_like(self.shadow)
+        host = np.empty_like(self.shadow, subok=False)
         host[...] = values
         if self.size:
             queue = self._queue(stream)
@@ -117,7 +117,7 @@ class DeviceArray:
             return self
         memory = self.device.allocate(self.nbytes)
         flat = shadow_at(memory, memory.address, (self.nbytes,), np.dtype("u1"))
-        shadow = np.ndarray(self.shape, self.dtype, flat, strides=host.strides)
+        shadow = Shadow(self.shape, self.dtype, flat, strides=host.strides)
         return DeviceArray(self.device, memory, shadow)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:

@@ -2,51 +2,49 @@
 
 Compiled as `hpckit.ptx` says, used through `hpckit.comm.device_moves`.
 
-A *piece* of a move is a word of its rows, or four where words are shorter than 4 bytes. The pieces
-of a move are numbered, those of a row first, then by the loops from the inside out, and a block
-copies `PIECES` of one move, in the table of work its line says which. Where a piece is follows from
-its number by one division for each loop; as devices have no instruction for that, the table of
-divisions holds what to multiply with and how far to shift instead.
+A *piece* of a move is a word of its rows, or up to four where words are shorter than 4 bytes. The
+pieces of a move are numbered, those of a row first, then by the loops from the inside out, and a
+block copies `PIECES` of one move: its line in the table of work says which. Where a piece is
+follows from its number by one division for each loop. Devices have no instruction for that, so the
+table of divisions says what to multiply with, and how far to shift.
 """
 
-from hpckit.comm.tables import DIVISION, LOOPS, MOVE, MOVE_AT, PIECES, WORK
+from hpckit.comm.tables import DIVISION, DIVISION_AT, LOOPS, MOVE, MOVE_AT, PIECES, WORK, WORK_AT
 from hpckit.native import export
 from hpckit.ptx.on_cpu import launch, on_cpu
 
 _MOVE_BYTES, _DIVISION_BYTES, _WORK_BYTES = MOVE.itemsize, DIVISION.itemsize, WORK.itemsize
-_FIRST = WORK.fields["first"][1]
-_WORD, _PIECE, _LAST, _COUNTS, _MULTIPLIERS, _SHIFTS = (at for _, at in DIVISION.fields.values())
 _SOURCE, _TARGET, _ROW = 8 * MOVE_AT.source, 8 * MOVE_AT.target, 8 * MOVE_AT.row
-_SOURCE_STRIDES, _TARGET_STRIDES = 8 * MOVE_AT.source_strides, 8 * MOVE_AT.target_strides
+_INNERMOST = 8 * (LOOPS - 1)  # of a move's loops
+_SOURCE_STRIDES = 8 * MOVE_AT.source_strides + _INNERMOST
+_TARGET_STRIDES = 8 * MOVE_AT.target_strides + _INNERMOST
+_WORD, _PIECE, _LAST = 4 * DIVISION_AT.word, 4 * DIVISION_AT.piece, 4 * DIVISION_AT.last
+_COUNTS, _MULTIPLIERS, _SHIFTS = (
+    4 * DIVISION_AT.counts,
+    4 * DIVISION_AT.multipliers,
+    4 * DIVISION_AT.shifts,
+)
 
 
 def moves_thread(on):
-    """Four pieces of every `on.THREADS` * 4: all of them are read before the first is written.
+    """Four pieces of each `4 * on.THREADS`, that far apart that neighbours copy neighbours.
 
-    So four loads are on their way at once, which hides how long each takes. Beyond the end of a
-    move, or of a row, its last word is copied again: cheaper than to ask whether there is one.
+    All four are read before the first is written: four loads under way hide how long each takes.
+    Beyond the end of a move its last piece is copied again, and in rows that pieces do not fill the
+    last piece begins earlier: cheaper than to ask whether there is one more.
     """
 
     @on.function
-    def turn(n, division, loop):
-        """What remains of the number of a piece without this loop, and the trip of the loop."""
-        divisor = on.load_i4(division + _COUNTS + 4 * loop)
-        multiplier = on.load_u4(division + _MULTIPLIERS + 4 * loop)
-        rest = on.quotient(n, multiplier, on.load_u4(division + _SHIFTS + 4 * loop))
-        return rest, on.i4(n - rest * divisor)
+    def lesser(a, b):
+        return a if a < b else b
 
     @on.function
-    def place(n, move, division):
-        """Where its row is at both ends, and how far into the row it begins."""
-        source, target = on.load_i8(move + _SOURCE), on.load_i8(move + _TARGET)
-        n, trip = turn(min(n, on.load_i4(division + _LAST)), division, 0)
-        into = trip * on.load_i4(division + _PIECE)
-        for loop in range(LOOPS):
-            stride = 8 * (LOOPS - 1 - loop)
-            n, trip = turn(n, division, 1 + loop)
-            source += trip * on.load_i8(move + _SOURCE_STRIDES + stride)
-            target += trip * on.load_i8(move + _TARGET_STRIDES + stride)
-        return source, target, into
+    def turn(n, source, target, division, source_stride, target_stride):
+        """Without its innermost loop, what is the number of a piece, and where is it then?"""
+        count, multiplier = on.load_u4(division + _COUNTS), on.load_u4(division + _MULTIPLIERS)
+        n, trip = on.divide(n, count, multiplier, on.load_u4(division + _SHIFTS))
+        trip = on.i8(trip)
+        return n, source + trip * source_stride, target + trip * target_stride
 
     def words(load, store):
         @on.function
@@ -66,33 +64,52 @@ def moves_thread(on):
     copy_1 = words(on.load_u1, on.store_u1)
 
     @on.function
+    def begin(n, move, division):
+        """The number of a piece's row, and where the piece is in the first row."""
+        n = on.u4(lesser(on.i4(n), on.load_i4(division + _LAST)))
+        piece = on.i8(on.load_i4(division + _PIECE))
+        n, into, _ = turn(n, 0, 0, division, piece, 0)
+        into = lesser(into, on.load_i8(move + _ROW) - piece)
+        return n, on.load_i8(move + _SOURCE) + into, on.load_i8(move + _TARGET) + into
+
+    @on.function
     def copy(n, move, division):
-        s0, t0, i0 = place(n, move, division)
-        s1, t1, i1 = place(n + on.THREADS, move, division)
-        s2, t2, i2 = place(n + 2 * on.THREADS, move, division)
-        s3, t3, i3 = place(n + 3 * on.THREADS, move, division)
-        word, piece = on.load_i4(division + _WORD), on.load_i4(division + _PIECE)
-        last = on.load_i8(move + _ROW) - word
-        for i in range(0, piece, word):
-            a, b, c, d = min(i0 + i, last), min(i1 + i, last), min(i2 + i, last), min(i3 + i, last)
-            if word == 16:
-                copy_16(s0 + a, s1 + b, s2 + c, s3 + d, t0 + a, t1 + b, t2 + c, t3 + d)
-            elif word == 8:
-                copy_8(s0 + a, s1 + b, s2 + c, s3 + d, t0 + a, t1 + b, t2 + c, t3 + d)
-            elif word == 4:
-                copy_4(s0 + a, s1 + b, s2 + c, s3 + d, t0 + a, t1 + b, t2 + c, t3 + d)
-            elif word == 2:
-                copy_2(s0 + a, s1 + b, s2 + c, s3 + d, t0 + a, t1 + b, t2 + c, t3 + d)
-            else:
-                copy_1(s0 + a, s1 + b, s2 + c, s3 + d, t0 + a, t1 + b, t2 + c, t3 + d)
+        n0, s0, t0 = begin(n, move, division)
+        n1, s1, t1 = begin(n + on.THREADS, move, division)
+        n2, s2, t2 = begin(n + 2 * on.THREADS, move, division)
+        n3, s3, t3 = begin(n + 3 * on.THREADS, move, division)
+        at = division + 4
+        while on.load_u4(at + _COUNTS):
+            ds, dt = on.load_i8(move + _SOURCE_STRIDES), on.load_i8(move + _TARGET_STRIDES)
+            n0, s0, t0 = turn(n0, s0, t0, at, ds, dt)
+            n1, s1, t1 = turn(n1, s1, t1, at, ds, dt)
+            n2, s2, t2 = turn(n2, s2, t2, at, ds, dt)
+            n3, s3, t3 = turn(n3, s3, t3, at, ds, dt)
+            at, move = at + 4, move - 8
+        word = on.load_i4(division + _WORD)
+        if word == 16:
+            copy_16(s0, s1, s2, s3, t0, t1, t2, t3)
+        elif word == 8:
+            copy_8(s0, s1, s2, s3, t0, t1, t2, t3)
+        elif word == 4:
+            copy_4(s0, s1, s2, s3, t0, t1, t2, t3)
+        else:
+            end = s0 + on.load_i4(division + _PIECE)
+            while s0 < end:
+                if word == 2:
+                    copy_2(s0, s1, s2, s3, t0, t1, t2, t3)
+                else:
+                    copy_1(s0, s1, s2, s3, t0, t1, t2, t3)
+                s0, s1, s2, s3 = s0 + word, s1 + word, s2 + word, s3 + word
+                t0, t1, t2, t3 = t0 + word, t1 + word, t2 + word, t3 + word
 
     def thread(block, lane, work, moves, divisions):
         at = work + _WORK_BYTES * block
-        number = on.load_i4(at)
+        number = on.load_i4(at + 4 * WORK_AT.move)
         move, division = moves + _MOVE_BYTES * number, divisions + _DIVISION_BYTES * number
         last = on.load_i4(division + _LAST)
         for part in range(PIECES // (4 * on.THREADS)):
-            n = on.load_i4(at + _FIRST) + part * 4 * on.THREADS + lane
+            n = on.i4(on.load_i4(at + 4 * WORK_AT.first) + part * 4 * on.THREADS + lane)
             if n <= last:
                 copy(n, move, division)
 

@@ -67,28 +67,24 @@ def tables_of(moves: Iterable[Move]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     table, divisions = np.zeros(len(moves), MOVE), np.zeros(len(moves), DIVISION)
     work = []
     for number, move in enumerate(moves):
-        word = _word(move)
-        piece = _piece(word)
         idle = (0,) * (LOOPS - len(move.shape))
-        shape = (1,) * len(idle) + move.shape
+        counts = (1,) * len(idle) + move.shape
         strides = (*idle, *move.source_strides), (*idle, *move.target_strides)
-        table[number] = (move.source, move.target, 0, 0, move.row, shape, *strides)
-        counts = (-(-move.row // piece), *shape[::-1])
-        pieces = math.prod(counts)
-        divisions[number] = (
-            word,
-            piece,
-            pieces - 1,
-            counts,
-            *zip(*map(divisor, counts), strict=True),
-        )
+        table[number] = (move.source, move.target, 0, 0, move.row, counts, *strides)
+        divisors = (-(-move.row // _piece(move)), *reversed(move.shape))
+        pieces = math.prod(divisors)
+        here = divisions[number]
+        here["word"], here["piece"], here["last"] = _word(move), _piece(move), pieces - 1
+        here["counts"][: len(divisors)] = divisors
+        for loop, d in enumerate(divisors):
+            here["multipliers"][loop], here["shifts"][loop] = multiplier(d)
         first = np.arange(0, pieces, PIECES)
         work.append(np.rec.fromarrays([np.full_like(first, number), first], WORK))
     return np.concatenate(work), table, divisions
 
 
-def divisor(d: int) -> tuple[int, int]:
-    """The multiplier and the shift that divide: n // d == (2 * n * multiplier >> 32) >> shift.
+def multiplier(d: int) -> tuple[int, int]:
+    """That, and the shift, which divide by d: n // d == (2 * n * multiplier >> 32) >> shift.
 
     That holds for all n below 2**31, with 1 <= d <= 2**31. With 2**(shift - 1) < d <= 2**shift and
     the multiplier 2**(31 + shift) / d rounded up, by less than 1, the quotient is too large by less
@@ -105,14 +101,15 @@ def _word(move: Move) -> int:
     return math.gcd(_WIDEST, move.row, *ends)
 
 
-def _piece(word: int) -> int:
+def _piece(move: Move) -> int:
     """Bytes of a row that one number stands for."""
-    return word if word >= _SHORT else _SHORT * word
+    word = _word(move)
+    return word if word >= _SHORT else min(_SHORT * word, move.row)
 
 
 def _split(move: Move) -> Iterator[Move]:
     """The move in parts of `MOST` pieces at most: halves of its outermost loop, or of its row."""
-    piece = _piece(_word(move))
+    piece = _piece(move)
     if math.prod(move.shape) * -(-move.row // piece) <= MOST:
         yield move
     elif move.shape:

@@ -16,8 +16,21 @@ from hpckit.comm import dlpack
 from hpckit.errors import ConfigError
 
 
+class Shadow(np.ndarray):
+    """One that can be printed, by debuggers and tests that fail: without its elements."""
+
+    def __repr__(self) -> str:
+        return f"<shadow at {self.__array_interface__['data'][0]:#x}: {self.shape} {self.dtype}>"
+
+    __str__ = __repr__
+
+
 class _Place:
     """What NumPy makes a shadow of; the base of it, which keeps the user's array alive."""
+
+    @classmethod
+    def shadow(cls, *place: Any) -> Shadow:
+        return np.asarray(cls(*place)).view(Shadow)
 
     def __init__(
         self,
@@ -50,10 +63,14 @@ def is_of_device(array: Any) -> bool:
     return array.__dlpack_device__()[0] in (dlpack.CUDA, dlpack.CUDA_MANAGED)
 
 
-def shadow(array: Any) -> np.ndarray:
+def shadow(array: Any) -> Shadow:
     """That of an array with `__cuda_array_interface__` or `__dlpack__`; it keeps the array alive.
 
     Raises `ConfigError` where the array is masked, of the other byte order or of Python objects.
+
+    ::
+
+        shadow(cupy.zeros((3, 4)))[0].strides  # (8,)
     """
     interface = getattr(array, "__cuda_array_interface__", None)
     return _of_dlpack(array) if interface is None else _of_interface(array, interface)
@@ -68,11 +85,11 @@ def shadow_at(
 ) -> np.ndarray:
     """That of new memory at an address, which `keep` owns."""
     nbytes = math.prod(shape) * _checked(dtype).itemsize
-    memory = np.asarray(_Place(keep, address, (nbytes,), None, np.dtype("u1")))
+    memory = _Place.shadow(keep, address, (nbytes,), None, np.dtype("u1"))
     return memory.view(dtype).reshape(shape, order=order)
 
 
-def _of_interface(array: Any, interface: dict[str, Any]) -> np.ndarray:
+def _of_interface(array: Any, interface: dict[str, Any]) -> Shadow:
     if interface.get("mask") is not None:
         raise ConfigError(
             "an array on a device is masked, and its mask would be lost: give values to what is "
@@ -83,23 +100,13 @@ def _of_interface(array: Any, interface: dict[str, Any]) -> np.ndarray:
     if dtype.kind == "V" and "descr" in interface:
         dtype = np.dtype(interface["descr"])
     shape, strides = tuple(interface["shape"]), interface.get("strides")
-    return np.asarray(
-        _Place(array, address or 0, shape, strides and tuple(strides), _checked(dtype), read_only)
-    )
+    strides = None if strides is None else tuple(strides)
+    return _Place.shadow(array, address or 0, shape, strides, _checked(dtype), read_only)
 
 
-def _of_dlpack(array: Any) -> np.ndarray:
-    found = dlpack.read(array)
-    return np.asarray(
-        _Place(
-            (array, found.capsule),
-            found.address,
-            found.shape,
-            found.strides,
-            found.dtype,
-            found.read_only,
-        )
-    )
+def _of_dlpack(array: Any) -> Shadow:
+    address, shape, strides, dtype, read_only, capsule = dlpack.read(array)
+    return _Place.shadow((array, capsule), address, shape, strides, dtype, read_only)
 
 
 def _checked(dtype: np.dtype) -> np.dtype:

@@ -10,10 +10,9 @@ import sys
 from llvmlite import ir
 from numba import njit, types
 
-from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
-from hpckit.ptx.words import multiply_and_shift, pair, word
+from hpckit.ptx.conventions import INSIDE, SPACE, SPACE_BITS, THREADS
+from hpckit.ptx.words import division, pair, word
 
-THREADS = 256
 function = njit
 sqrt = math.sqrt
 i8, i4, u8, u4 = types.int64, types.int32, types.uint64, types.uint32
@@ -40,7 +39,7 @@ load_u4, store_u4 = word(types.uint32, _pointer, "cpu")
 load_u2, store_u2 = word(types.uint16, _pointer, "cpu")
 load_u1, store_u1 = word(types.uint8, _pointer, "cpu")
 load_pair, store_pair = pair(_pointer, "cpu")
-quotient = multiply_and_shift("cpu")
+divide = division("cpu")
 
 
 def on_cpu(thread):

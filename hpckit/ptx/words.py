@@ -69,21 +69,25 @@ def pair(pointer, target):
     return load, store
 
 
-def multiply_and_shift(target):
-    """The function `quotient(n, multiplier, shift)`: `(2 * n * multiplier >> 32) >> shift`.
+def division(target):
+    """The function `divide(n, d, multiplier, shift)`: quotient and rest, by no division at all.
 
-    All are 32-bit integers without sign, and 2 * n is one.
+    The quotient is `(2 * n * multiplier >> 32) >> shift`; all are 32-bit integers without sign, and
+    so is 2 * n.
     """
+    both = types.UniTuple(types.uint32, 2)
 
     @intrinsic(target=target)
-    def quotient(typing, n, multiplier, shift):
+    def divide(typing, n, d, multiplier, shift):
         def generate(context, builder, signature, arguments):
-            n, multiplier, shift = arguments
+            n, d, multiplier, shift = arguments
             twice = builder.zext(builder.shl(n, _INT(1)), _LONG)
             product = builder.mul(twice, builder.zext(multiplier, _LONG))
             high = builder.trunc(builder.lshr(product, _LONG(32)), _INT)
-            return builder.zext(builder.lshr(high, shift), _LONG)
+            quotient = builder.lshr(high, shift)
+            rest = builder.sub(n, builder.mul(quotient, d))
+            return context.make_tuple(builder, both, [quotient, rest])
 
-        return types.int64(types.uint32, types.uint32, types.uint32), generate
+        return both(*[types.uint32] * 4), generate
 
-    return quotient
+    return divide
