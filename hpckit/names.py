@@ -30,6 +30,8 @@ ALGORITHMS = {
     "hierarchical": "hpckit.collectives.algorithms.hierarchical:Hierarchical",
     "shared": "hpckit.collectives.algorithms.shared:Shared",
 }
+# Of messages with derived datatypes: who packs them (`hpckit.accelerate`).
+ACCELERATE_METHODS = ("auto", "packed", "datatype")
 # Of k-medoids: functions of `hpckit.cluster`; metrics that hpckit computes itself, whose
 # definitions are in `hpckit.cluster.metrics`; the first medoids.
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")
