@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hpckit.cluster.estimators import DynMSC, KMedoids
     from hpckit.collectives import Allreduce, allreduce, ring_map
     from hpckit.comm.grid import Grid
+    from hpckit.comm.places import device
     from hpckit.comm.strided import StridedBlock
     from hpckit.errors import Checkpointed, ConfigError, HpckitError, agree, together
     from hpckit.halo import Halo
@@ -63,6 +64,7 @@ _MAP = {
     "alternate": "hpckit.cluster",
     "clara": "hpckit.cluster",
     "clarans": "hpckit.cluster",
+    "device": "hpckit.comm.places",
     "dynmsc": "hpckit.cluster",
     "fastermsc": "hpckit.cluster",
     "fasterpam": "hpckit.cluster",

@@ -30,6 +30,15 @@ ALGORITHMS = {
     "hierarchical": "hpckit.collectives.algorithms.hierarchical:Hierarchical",
     "shared": "hpckit.collectives.algorithms.shared:Shared",
 }
+DEVICE_ALGORITHMS = {  # for arrays on devices, beside all of those
+    "peer": "hpckit.collectives.algorithms.peer:Peer",
+    "pipelined": "hpckit.collectives.algorithms.pipelined:Pipelined",
+}
+# Of devices, in the order in which they are asked whose an address is: a stand-in knows at once.
+DEVICES = {
+    "stand-in": "hpckit.comm.stand_in:StandIn",
+    "cuda": "hpckit.comm.cuda:Cuda",
+}
 # Of messages with derived datatypes: who packs them (`hpckit.accelerate`).
 ACCELERATE_METHODS = ("auto", "packed", "datatype")
 # Of k-medoids: functions of `hpckit.cluster`; metrics that hpckit computes itself, whose

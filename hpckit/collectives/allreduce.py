@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import pkgutil
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import ALGORITHMS, bind, possible
+from hpckit.collectives.algorithms import NAMED, bind, possible
 from hpckit.collectives.algorithms.algorithm import Algorithm
 from hpckit.collectives.algorithms.reproducible import Reproducible
 from hpckit.collectives.arguments import (
@@ -24,16 +23,16 @@ from hpckit.collectives.arguments import (
     check_operation,
     check_result,
     is_whole,
-    numbers,
     operation,
 )
-from hpckit.collectives.channel import Channel, empty
+from hpckit.collectives.buffers import BUFFERS
+from hpckit.collectives.channel import Channel
 from hpckit.collectives.persistent import Operands, Persistent, in_time, while_it_lives
 from hpckit.collectives.recording import recording, watch_of
 from hpckit.collectives.select import choose, in_windows
-from hpckit.comm.pack import Packer
+from hpckit.collectives.staging import ARRAYS
 from hpckit.comm.partition import starts
-from hpckit.comm.strided import from_array
+from hpckit.comm.places import place as place_of
 from hpckit.errors import ConfigError, HpckitError, same, together
 from hpckit.machine.choice import Choice
 from hpckit.machine.overlap import identical
@@ -46,16 +45,17 @@ _COMPRESSED = "hpckit.lossy:compressed"  # by its name, for that room stands on 
 class Allreduce:
     """Reduces an array over all ranks, to the same bits on all of them; its methods are collective.
 
-    array : any numeric dtype and shape, contiguous or not; one that `empty` made needs no copies on
-        its node
-    out : where the result goes, same shape and dtype; None, or the array itself: in place. It may
-        not overlap the array
+    array : any numeric dtype and shape, contiguous or not, of NumPy or on a device (whatever has
+        `__cuda_array_interface__` or DLPack); one that `empty` made needs no copies on its node
+    out : where the result goes, same shape, dtype and place; None, or the array itself: in place.
+        It may not overlap the array
     op : any `MPI.Op`, also the user's own; where it does not commute, operands are taken in rank
         order. MPI's follow one rule for NaN and zeros in all algorithms, see
         `hpckit.collectives.reduction`. Free it only after the plan's last call
     algorithm : "auto" chooses by measurements among native, ring, star, oneshot, twoshot,
-        recursive_doubling, rabenseifner, tree, hierarchical, shared. `Reproducible()`, and what
-        `hpckit.lossy` makes, are passed as they are: they give another result
+        recursive_doubling, rabenseifner, tree, hierarchical, shared, and on devices also among
+        peer and pipelined. `Reproducible()`, and what `hpckit.lossy` makes, are passed as they are:
+        they give another result
     compress : "fp16", "bf16", "int8", "topk:FRACTION" or "powersgd:RANK", in short for
         `algorithm=hpckit.lossy.compressed(...)`
     reproducible : in short for `algorithm=Reproducible()`
@@ -64,6 +64,9 @@ class Allreduce:
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
     group : numbers, neighbours in the flattened array, that an operation of the user takes
         together: nothing is ever cut between them
+    stream : of a device's arrays, on which they are used; None: the one that the array names. A
+        call begins after all that was on it, and its result is there for all that comes after
+        `wait`
 
     ::
 
@@ -78,9 +81,9 @@ class Allreduce:
     def __init__(
         self,
         comm: MPI.Intracomm,
-        array: np.ndarray,
+        array: Any,
         *,
-        out: np.ndarray | None = None,
+        out: Any = None,
         op: MPI.Op = MPI.SUM,
         algorithm: str | Algorithm = "auto",
         compress: str | None = None,
@@ -88,11 +91,15 @@ class Allreduce:
         chunks: int = 1,
         deadline: float | None = None,
         group: int = 1,
+        stream: Any = None,
     ) -> None:
         target = array if out is None else out
         with together(comm):
             algorithm = _meant(algorithm, compress, reproducible)
-            _check(array, op, algorithm, chunks, group)
+            place = place_of([array, target])
+            used_on = ARRAYS[place.kind].stream_of(array, place, stream)
+            array, target = place.views([array, target])
+            _check(array, op, algorithm, chunks, group, NAMED[place.kind])
             check_result(array, target)
             if chunks > 1 and _order(group, array, target) == "strided":
                 raise ConfigError(
@@ -105,24 +112,25 @@ class Allreduce:
         in_place = identical(array, target)
         name = str(getattr(algorithm, "name", algorithm))
         what = target.shape, target.dtype.str, order, in_place
-        given = *what, operation(op), name, chunks, group
+        given = *what, operation(op), name, chunks, group, place.name
         same(
             comm,
-            "shape, dtype, order in memory, place of the result, operation and options of an "
-            "allreduce",
+            "shape, dtype, order in memory, place of the array and the result, operation and "
+            "options of an allreduce",
             ("allreduce", *given, deadline, watch_of(comm) is not None),
         )
-        self._source = _Flat(array, order)
-        self._target = self._source if in_place else _Flat(target, order)
         self._channel = Channel.of(comm)
+        self._arrays = ARRAYS[place.kind](self._channel, array, target, order, place, used_on)
         self._whole = Operands(
             self._channel,
-            self._source.values,
-            self._target.values,
+            self._arrays.flat[0],
+            self._arrays.flat[1],
             op,
             deadline,
             group,
             columns=_columns(array, order),
+            place=place,
+            stream=used_on,
         )
         edges = [group * start for start in starts(target.size // group, chunks)]
         self.chunks = tuple(slice(*edges[i : i + 2]) for i in range(chunks))
@@ -174,7 +182,6 @@ class Allreduce:
             if self._choice and self._choice.next():
                 self._settle(self._choice.current)
             self._began = time.perf_counter()
-            self._source.pack()
             self._call = self._go_on
         self._idle.remove(chunk)
         self._operations[chunk].start()
@@ -205,10 +212,10 @@ class Allreduce:
             self._operations[0].wait()
         else:
             self._poll_to_the_end()
-        self._target.unpack()
         self._idle.update(range(len(self._operations)))
         self._call = self._all
         if self._choice and self._choice.watching:
+            self._arrays.settle()
             self._choice.tell(time.perf_counter() - self._began)
 
     def __call__(self) -> None:
@@ -234,6 +241,7 @@ class Allreduce:
             self._settle(choice.current)
         began = time.perf_counter()
         self._operations[0]()
+        self._arrays.settle()
         choice.tell(time.perf_counter() - began)
 
     def _poll_to_the_end(self) -> None:
@@ -245,19 +253,23 @@ class Allreduce:
     def _choose(self, key: tuple) -> Choice:
         source, target = self._whole.source, self._whole.target
         shared = in_windows(self._channel, source, target)
-        allowed = possible(self._channel, self._whole.op)
-        return choose(self._channel, target.nbytes, (*key, shared), allowed)
+        kind = self._whole.place.kind
+        allowed = possible(self._channel, self._whole.op, target, kind)
+        return choose(self._channel, target.nbytes, (*key, shared), allowed, self._make)
 
     def _algorithm(self, name: str) -> Algorithm:
-        return self._passed or ALGORITHMS[name]
+        return self._passed or NAMED[self._whole.place.kind][name]
+
+    def _make(self, name: str) -> None:
+        self._made[name] = self._bind(name)
 
     def _bind(self, name: str) -> list[Persistent]:
         """The operations of this algorithm, one for each chunk."""
-        whole, operations = self._whole, []
+        algorithm = self._algorithm(name)
+        whole, operations = self._arrays.operands(self._whole, algorithm.kind), []
         for part in self.chunks:
             operands = replace(whole, source=whole.source[part], target=whole.target[part])
-            made = bind(self._algorithm(name), operands)
-            operations.append(while_it_lives(whole.op, made))
+            operations.append(while_it_lives(whole.op, bind(algorithm, operands)))
         return operations
 
     def _settle(self, name: str) -> None:
@@ -265,8 +277,10 @@ class Allreduce:
         names = [name] if self._choice is None or self._choice.over else self._choice.names
         self._made = {name: self._made.get(name) or self._bind(name) for name in names}
         self._name = name
-        self._operations = self._recorded(self._made[name])
-        if len(self._operations) > 1 or not (self._source.is_view and self._target.is_view):
+        kind = self._algorithm(name).kind
+        pairs = zip(self._made[name], self.chunks, strict=True)
+        self._operations = self._recorded([self._arrays.around(*pair, kind) for pair in pairs])
+        if len(self._operations) > 1:
             self._all = self.wait
         elif self._choice and self._choice.watching and len(self._choice.names) > 1:
             self._all = partial(self._timed, self._choice)
@@ -288,53 +302,61 @@ class Allreduce:
 
 def allreduce(
     comm: MPI.Intracomm,
-    array: np.ndarray,
+    array: Any,
     *,
     op: MPI.Op = MPI.SUM,
     algorithm: str = "auto",
     group: int = 1,
-) -> np.ndarray:
+    stream: Any = None,
+) -> Any:
     """The reduction of all ranks' arrays, as a new array (collective).
 
-    The plan and its buffer, in the node's shared memory, are kept for the next call with this
-    shape, dtype and operation. Where speed matters make an `Allreduce`, which spares the two
-    copies. ::
+    Of arrays on a device it is a `DeviceArray`, which is there for all that comes after on the
+    stream. The plan and its buffer, in the node's shared memory or on the device, are kept for the
+    next call with this shape, dtype and operation. Where speed matters make an `Allreduce`, which
+    spares the two copies. ::
 
         total = allreduce(comm, np.ones(3))
     """
     plans = Channel.of(comm).plans
-    key = buffer = plan = None
+    key = kept = None
+    view: Any = None
     try:
-        array = numbers(array)
+        place, view, used_on = _read(array, stream)
         # An operation of the user lives as long as its plan, so that no other has its identity
         # meanwhile.
         which = op.py2f() if op.is_predefined else id(op)
-        key = array.shape, array.dtype, which, algorithm, group, getattr(comm, "watch", None)
-        buffer, plan = plans.pop(key, (None, None))
+        where = place.name, used_on
+        watch = getattr(comm, "watch", None)
+        key = view.shape, view.dtype, which, algorithm, group, where, watch
+        kept = plans.pop(key, None)
     except (ConfigError, AttributeError, TypeError, ValueError):
         pass  # what is wrong is said below, to all ranks
-    if plan is None or buffer is None:
+    if kept is None:
         with together(comm):
-            array = numbers(array)
-            _check(array, op, algorithm, 1, group)
-        same(comm, "shape and dtype of an allreduce", ("allreduce", array.shape, array.dtype.str))
-        buffer = _buffer(comm, array)
-        plan = Allreduce(comm, buffer, op=op, algorithm=algorithm, group=group)
-    np.copyto(buffer, array)
+            place, view, used_on = _read(array, stream)
+            _check(view, op, algorithm, 1, group, NAMED[place.kind])
+        what = "allreduce", view.shape, view.dtype.str, place.name
+        same(comm, "shape, dtype and place of an allreduce", what)
+        buffer = BUFFERS[place.kind](comm, view, place, used_on)
+        on = used_on or None
+        plan = Allreduce(comm, buffer.array, op=op, algorithm=algorithm, group=group, stream=on)
+        kept = buffer, plan
+    buffer, plan = kept
+    buffer.put(view)
     plan()
     # The last of them, so that the first is the one longest unused; and none that failed.
-    plans[key] = buffer, plan
+    plans[key] = kept
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
-    return buffer.copy()
+    return buffer.get()
 
 
-def _buffer(comm: MPI.Intracomm, array: np.ndarray) -> np.ndarray:
-    """Like the array; in the node's shared memory where there is enough of it (collective)."""
-    if Channel.of(comm).shares_memory:
-        with contextlib.suppress(HpckitError):  # on all ranks
-            return empty(comm, array.shape, array.dtype)
-    return np.empty(array.shape, array.dtype)
+def _read(array: Any, stream: Any) -> tuple[Any, np.ndarray, int]:
+    """Where an array is, the array as plans walk it, and the stream on which it is used."""
+    place = place_of([array])
+    used_on = ARRAYS[place.kind].stream_of(array, place, stream)
+    return place, BUFFERS[place.kind].view(array, place), used_on
 
 
 def _race_again(plan: Callable[[], Allreduce | None]) -> None:
@@ -342,25 +364,6 @@ def _race_again(plan: Callable[[], Allreduce | None]) -> None:
         me._choice.again()
         me._settle(me._choice.current)
         me()
-
-
-class _Flat:
-    """An array's elements as `values`, (n,) contiguous: a view where that can be, else a buffer."""
-
-    def __init__(self, array: np.ndarray, order: str) -> None:
-        self.pack = self.unpack = _nothing
-        self.is_view = order != "strided"
-        if self.is_view:
-            self.values = (array.T if order == "F" else array).reshape(-1)
-            return
-        packer = Packer(from_array(array))
-        self.values = np.empty(array.size, array.dtype)
-        self.pack = lambda: packer.pack(array, out=self.values)
-        self.unpack = lambda: packer.unpack(self.values, array)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _order(group: int, *arrays: np.ndarray) -> str:
@@ -389,17 +392,20 @@ def _meant(algorithm: str | Algorithm, compress: str | None, reproducible: bool)
     return Reproducible()
 
 
-def _check(array: Any, op: Any, algorithm: Any, chunks: Any, group: Any) -> None:
+def _check(
+    array: Any, op: Any, algorithm: Any, chunks: Any, group: Any, names: Mapping[str, Algorithm]
+) -> None:
+    """names : the algorithms for arrays of this place"""
     check_numbers(array)
-    named = isinstance(algorithm, str) and (algorithm == "auto" or algorithm in ALGORITHMS)
-    if not named and not isinstance(algorithm, Algorithm):
+    known = names.get(algorithm) if isinstance(algorithm, str) else algorithm
+    if algorithm != "auto" and not isinstance(known, Algorithm):
         raise ConfigError(
-            f"algorithm {algorithm!r} must be one of auto, {', '.join(ALGORITHMS)}, or an "
+            f"algorithm {algorithm!r} must be one of auto, {', '.join(names)}, or an "
             "`Algorithm` such as Reproducible()"
         )
     if not is_whole(chunks) or chunks < 1:
         raise ConfigError(f"chunks={chunks!r} must be a whole number above 0")
     check_operation(op, array.dtype)
     check_group(group, array.size)
-    if isinstance(algorithm, Algorithm):
-        algorithm.check(array, op, chunks)
+    if known:
+        known.check(array, op, chunks)

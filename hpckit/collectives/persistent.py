@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from mpi4py import MPI
@@ -14,6 +14,7 @@ from mpi4py import MPI
 from hpckit import native
 from hpckit.collectives.channel import Channel
 from hpckit.collectives.reduction import Reduction
+from hpckit.comm.device import HOST
 from hpckit.errors import HpckitError
 
 
@@ -35,11 +36,13 @@ class Persistent(Protocol):
 class Operands:
     """What is reduced, how, and among whom: all that an algorithm is bound to.
 
-    source, target : (n,) contiguous, same dtype, the plan's owner's; one array where in place
+    source, target : (n,) contiguous, same dtype, the plan's owner's; one array where in place. On
+        a device what algorithms of its kind take, else host memory
     op : it takes operands in rank order where it does not commute
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever
     group : numbers that stay together in every cut
     columns : length of a row of the array in memory, for what looks at it as a matrix
+    place, stream : where the plan's arrays are, and on which stream of a device they are used
     """
 
     channel: Channel
@@ -49,6 +52,8 @@ class Operands:
     deadline: float | None = None
     group: int = 1
     columns: int = 0
+    place: Any = HOST
+    stream: int = 0
 
     @property
     def in_place(self) -> bool:

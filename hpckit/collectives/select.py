@@ -5,12 +5,12 @@ MPI's own allreduce always runs in the race, so that the choice is never worse t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.collectives.algorithms import predict
+from hpckit.collectives.algorithms import DEVICE_ALGORITHMS, predict
 from hpckit.collectives.channel import Channel
 from hpckit.machine.choice import Choice
 from hpckit.machine.model import with_links
@@ -18,10 +18,17 @@ from hpckit.machine.model import with_links
 _RACERS = 3  # beside MPI's own
 
 
-def choose(channel: Channel, nbytes: int, key: Hashable, allowed: Iterable[str]) -> Choice:
+def choose(
+    channel: Channel,
+    nbytes: int,
+    key: Hashable,
+    allowed: Iterable[str],
+    make: Callable[[str], object] | None = None,
+) -> Choice:
     """Among the algorithms `allowed` for a plan (collective).
 
     key : what plans have in common that may share a choice
+    make : makes one ready, or raises `HpckitError` on all ranks
     """
     if channel.links is None:
         channel.links = with_links(channel.comm, channel.node).links
@@ -30,18 +37,17 @@ def choose(channel: Channel, nbytes: int, key: Hashable, allowed: Iterable[str])
     predicted = {name: cost for name, cost in costs.items() if name in allowed}
     names = _candidates(channel, predicted, allowed)
     known = channel.choices
-    return Choice(channel.comm, predicted, names, known=known, key=key, turn=3, least=2)
+    return Choice(channel.comm, predicted, names, known=known, key=key, turn=3, least=2, make=make)
 
 
 def _candidates(channel: Channel, predicted: dict[str, float], allowed: Iterable[str]) -> list[str]:
     """MPI's own, and the likely best others; few by messages on one node, where memory wins."""
     ranking = sorted(predicted, key=predicted.__getitem__)
     likely = ["shared", *ranking[:1]] if channel.one_node else ranking[:_RACERS]
-    return (
-        ["native", *(name for name in likely if name in allowed)]
-        if channel.size > 1
-        else ["native"]
-    )
+    on_device = [name for name in DEVICE_ALGORITHMS if name in allowed]
+    if channel.size == 1:
+        return [*on_device, "native"][:1]
+    return [*on_device, "native", *(name for name in likely if name in allowed)]
 
 
 def in_windows(channel: Channel, *arrays: np.ndarray) -> bool:

@@ -10,10 +10,15 @@ streams together. An address is an integer; the host must not touch those of a d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
+
+from hpckit.comm.shadow import shadow
+
+STAGING = 1 << 22  # bytes
 
 
 class Kernel(NamedTuple):
@@ -58,12 +63,32 @@ class Device(Protocol):
     """what users call its kind, `"cuda"`"""
     kind: ClassVar[str] = "device"
     """what is registered for it, as for `Host.kind`"""
+    number: int
+    """which of those that this process sees"""
     title: str
     """what it is, for tables"""
     uuid: str
     """which one it is, whatever number it has here"""
+    driver: str
+    """what drives it, with its version: what is found out about it may change with that"""
     shared: bool
     """whether other ranks may use it too"""
+    default_stream: int
+    """the one on which arrays are used that name none"""
+
+    @classmethod
+    def describe(cls) -> list[str]:
+        """Lines for people, about the driver and all devices that this process sees."""
+        ...
+
+    # -- arrays, as `DeviceArrays` has them
+
+    def view(self, array: Any) -> np.ndarray: ...
+
+    def views(self, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]: ...
+
+    @property
+    def staging(self) -> Memory: ...
 
     # -- memory
 
@@ -120,11 +145,27 @@ class Device(Protocol):
         """
         ...
 
-    def signals(
-        self, signals: Sequence[Signal], stream: int
-    ) -> Callable[[Sequence[int]], object]:
+    def signals(self, signals: Sequence[Signal], stream: int) -> Callable[[Sequence[int]], object]:
         """What enqueues these, given the value of each, in one call of the driver."""
         ...
+
+
+class DeviceArrays:
+    """What all devices have in common: how they see arrays."""
+
+    kind: ClassVar[str] = "device"
+
+    def view(self, array: Any) -> np.ndarray:
+        """The array as plans walk it: its `shadow`, of which nobody may touch the elements."""
+        return shadow(array)
+
+    def views(self, arrays: Sequence[Any]) -> tuple[np.ndarray, ...]:
+        return tuple(map(self.view, arrays))
+
+    @cached_property
+    def staging(self: Device) -> Memory:
+        """Pinned memory through which arrays go to the host and back, one at a time."""
+        return self.pinned(STAGING)
 
 
 class Host:

@@ -12,12 +12,15 @@ from mpi4py import MPI
 
 from hpckit.arguments import per_dimension
 from hpckit.comm import partition
+from hpckit.comm.new_arrays import on_device
 from hpckit.errors import ConfigError, same, together
 from hpckit.machine.lifetime import free_with
 from hpckit.machine.node_memory import NodeMemory
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+    from hpckit.comm.device import Device
 
 _MOST_CELLS = 1 << 62  # so that 64 bits count them, and their ghosts
 _WIDEST = 1 << 31  # ghost cells
@@ -127,16 +130,20 @@ class Grid:
         stagger: int | Sequence[int] = 0,
         order: Literal["C", "F"] = "C",
         shared: bool = False,
-    ) -> np.ndarray:
+        device: str | Device | None = None,
+        like: Any = None,
+    ) -> Any:
         """A local array with ghosts, uninitialised.
 
         stagger : 1 in dimensions where the values sit on the n + 1 borders of the cells (n where
             periodic).
         shared : put it where the other ranks of this node can read it (collective; filled with
             zeros).
+        device : put it on this rank's device, given as what `hpckit.device` takes or gives
+            (collective). It is a `DeviceArray`, or `like` says whose.
+        like : the module `cupy` or `torch`, whose own array it shall be.
         """
-        make = self.node_memory.zeros if shared else np.empty
-        return make(self._with_ghosts(self.owned_shape(stagger)), dtype, order)
+        return self._make("empty", dtype, stagger, order, shared, device, like)
 
     def zeros(
         self,
@@ -144,10 +151,27 @@ class Grid:
         stagger: int | Sequence[int] = 0,
         order: Literal["C", "F"] = "C",
         shared: bool = False,
-    ) -> np.ndarray:
+        device: str | Device | None = None,
+        like: Any = None,
+    ) -> Any:
         """As `empty`, but filled with zeros, ghosts included."""
-        make = self.node_memory.zeros if shared else np.zeros
-        return make(self._with_ghosts(self.owned_shape(stagger)), dtype, order)
+        return self._make("zeros", dtype, stagger, order, shared, device, like)
+
+    def _make(
+        self,
+        how: Literal["empty", "zeros"],
+        dtype: DTypeLike,
+        stagger: int | Sequence[int],
+        order: Literal["C", "F"],
+        shared: bool,
+        device: str | Device | None,
+        like: Any,
+    ) -> Any:
+        shape = self._with_ghosts(self.owned_shape(stagger))
+        if device is not None or like is not None:
+            return on_device(self.comm, how, shape, dtype, order, shared, device, like)
+        make = self.node_memory.zeros if shared else getattr(np, how)
+        return make(shape, dtype, order)
 
     @property
     def node_comm(self) -> MPI.Intracomm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from mpi4py import MPI
@@ -19,8 +20,8 @@ from hpckit.machine.node_memory import NodeMemory
 from hpckit.machine.steps import Table
 
 Step = Callable[[], object]
-Case = Callable[[int, int, int], tuple[np.ndarray, Step]]
-"""bytes, row, stride -> what was just written, what is timed"""
+Case = Callable[[int, int, int], tuple[Step, Step]]
+"""bytes, row, stride -> what comes before, such as writing what is sent; what is timed"""
 
 MESSAGES = tuple(64 * 4**k for k in range(9))
 SIZES = tuple(512 * 8**k for k in range(5))
@@ -66,17 +67,17 @@ def _copies() -> dict[str, Table]:
     flat = _bytes(SIZES[-1])
     area = _bytes(AREA)
 
-    def pack(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+    def pack(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         rows = _rows(area, nbytes, row, stride)
-        return rows, _copy(rows, _rows(flat, nbytes, row, row))
+        return _write(rows), _copy(rows, _rows(flat, nbytes, row, row))
 
-    def unpack(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+    def unpack(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         packed = _rows(flat, nbytes, row, row)
-        return packed, _copy(packed, _rows(area, nbytes, row, stride))
+        return _write(packed), _copy(packed, _rows(area, nbytes, row, stride))
 
     return {
-        "pack": _table(MPI.COMM_SELF, _layouts(), pack),
-        "unpack": _table(MPI.COMM_SELF, _layouts(), unpack),
+        "pack": times(MPI.COMM_SELF, _layouts(), pack),
+        "unpack": times(MPI.COMM_SELF, _layouts(), unpack),
     }
 
 
@@ -85,20 +86,21 @@ def _messages(pair: MPI.Intracomm) -> dict[str, Table]:
     send = _bytes(AREA)
     receive = _bytes(AREA)
 
-    def message(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+    def message(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         del row, stride
-        return send[:nbytes], _exchange(pair, [send, nbytes, MPI.BYTE], [receive, nbytes, MPI.BYTE])
+        ends = [send, nbytes, MPI.BYTE], [receive, nbytes, MPI.BYTE]
+        return _write(send[:nbytes]), _exchange(pair, *ends)
 
-    def datatype(nbytes: int, row: int, stride: int) -> tuple[np.ndarray, Step]:
+    def datatype(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         rows = MPI.DOUBLE.Create_hvector(nbytes // row, row // 8, stride).Commit()
         step = _exchange(pair, [send, 1, rows], [receive, 1, rows])
         rows.Free()  # MPI keeps it for the requests
-        return _rows(send, nbytes, row, stride), step
+        return _write(_rows(send, nbytes, row, stride)), step
 
     contiguous = [(n, 1, 1) for n in MESSAGES]
     return {
-        "message": _table(pair, contiguous, message),
-        "datatype": _table(pair, _layouts(), datatype),
+        "message": times(pair, contiguous, message),
+        "datatype": times(pair, _layouts(), datatype),
     }
 
 
@@ -113,7 +115,7 @@ def _node_memory(pair: MPI.Intracomm) -> dict[str, Table]:
     peers = memory.peers(own) or {}
     mine, theirs = peers[pair.rank], peers[1 - pair.rank]
     pair.Barrier()
-    tables = {"flag": {1: [(0, _best(pair, lambda: None, _flags(mine, theirs)))]}} | _reads(
+    tables = {"flag": {1: [(0, best(pair, lambda: None, _flags(mine, theirs)))]}} | _reads(
         pair, mine, theirs
     )
     pair.Barrier()
@@ -123,15 +125,15 @@ def _node_memory(pair: MPI.Intracomm) -> dict[str, Table]:
 def _reads(pair: MPI.Intracomm, mine: np.ndarray, theirs: np.ndarray) -> dict[str, Table]:
     target = _bytes(AREA)
 
-    def read(nbytes: int, row: int, stride: int, step: int) -> tuple[np.ndarray, Step]:
+    def read(nbytes: int, row: int, stride: int, step: int) -> tuple[Step, Step]:
         written, seen = (_rows(memory[_COUNTERS:], nbytes, row, step) for memory in (mine, theirs))
-        return written, _copy(seen, _rows(target, nbytes, row, stride))
+        return _write(written), _copy(seen, _rows(target, nbytes, row, stride))
 
     return {
-        "shared": _table(
+        "shared": times(
             pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, row)
         ),
-        "direct": _table(
+        "direct": times(
             pair, _layouts(), lambda nbytes, row, stride: read(nbytes, row, stride, stride)
         ),
     }
@@ -158,17 +160,16 @@ def _flags(mine: np.ndarray, theirs: np.ndarray) -> Step:
     return step
 
 
-def _table(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Case) -> Table:
+def times(pair: MPI.Intracomm, points: Sequence[tuple[int, int, int]], case: Case) -> Table:
     """As many of the points, small ones first, as the time allows on a busy machine."""
-    table: Table = {}
+    found: Table = {}
     end = time.perf_counter() + LIMIT
     for nbytes, row, stride in points:
-        if table and pair.allreduce(time.perf_counter() > end, MPI.LOR):
+        if found and pair.allreduce(time.perf_counter() > end, MPI.LOR):
             break
-        written, step = case(nbytes, row, stride)
-        seconds = _best(pair, lambda written=written: written.fill(1), step)
-        table.setdefault(row, []).append((nbytes, seconds))
-    return {row: _rising(found) for row, found in table.items()}
+        seconds = best(pair, *case(nbytes, row, stride))
+        found.setdefault(row, []).append((nbytes, seconds))
+    return {row: _rising(points) for row, points in found.items()}
 
 
 def _rising(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -178,7 +179,7 @@ def _rising(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     ]
 
 
-def _best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
+def best(pair: MPI.Intracomm, prepare: Step, step: Step) -> float:
     """Smallest time of `step` after `prepare`; in each sample the slower rank counts."""
 
     def sample() -> float:
@@ -213,6 +214,10 @@ def _is_whole(tables: dict[str, Table]) -> bool:
         sum(map(len, table.values())) == points.get(step.partition(",")[0], len(_layouts()))
         for step, table in tables.items()
     )
+
+
+def _write(array: np.ndarray) -> Step:
+    return partial(array.fill, 1)
 
 
 def _bytes(n: int) -> np.ndarray:

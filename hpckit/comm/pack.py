@@ -57,7 +57,7 @@ class Moves:
     def __init__(self, moves: Iterable[Move]) -> None:
         rows: list[Any] = []  # `_Row`s
         alone: dict[tuple, int] = {}  # rows that may still become twins
-        for move in _fit(moves):
+        for move in fit(moves):
             idle = (0,) * (LOOPS - len(move.shape))
             counts = (*(1,) * len(idle), *move.shape)
             strides = (*idle, *move.source_strides), (*idle, *move.target_strides)
@@ -81,7 +81,7 @@ class Moves:
         return len(self.table)
 
 
-def _fit(moves: Iterable[Move]) -> Iterable[Move]:
+def fit(moves: Iterable[Move]) -> Iterable[Move]:
     """Non-empty moves in their shortest form, of four loops at most: further ones are unrolled."""
     for given in moves:
         move = simplify(given)

@@ -1,4 +1,4 @@
-"""The tables that Python and the kernels of `hpckit.comm.moves` share; all words are int64.
+"""The tables that Python and the kernels of `hpckit.comm.moves` share; words are int64.
 
 Kernels get the address of a table and read it word by word: `get(row, MOVE_AT.counts + 1)`. No
 kernels here, and no numba.
@@ -25,6 +25,23 @@ MOVE = np.dtype(
         ("target_strides", np.int64, LOOPS),
     ]
 )
+
+# What else a device's kernel needs of a move (see `hpckit.comm.device_kernels`); 32-bit words.
+# Divisions are by the pieces of a row, then by the counts of the loops from the inside out.
+DIVISION = np.dtype(
+    [
+        ("word", np.uint32),  # bytes that are copied at once
+        ("piece", np.uint32),  # bytes of a row that one number stands for
+        ("last", np.uint32),  # number of the last piece
+        ("counts", np.uint32, 1 + LOOPS + 1),  # 0 after the last
+        ("multipliers", np.uint32, 1 + LOOPS),
+        ("shifts", np.uint32, 1 + LOOPS),
+    ]
+)
+
+# What a block of that kernel does: up to so many pieces of a move, from which one on.
+PIECES = 1024
+WORK = np.dtype([("move", np.uint32), ("first", np.uint32)])
 
 # A rank of this node that a rank exchanges with, through memory that they share.
 NEIGHBOUR = np.dtype(
@@ -59,10 +76,12 @@ EXCHANGE = np.dtype(
 def places(name: str, table: np.dtype) -> Any:
     """Where each field begins, in words, as a named tuple that kernels can read."""
     fields = table.fields or {}
-    words = [field[1] // 8 for field in fields.values()]
+    words = [at // kind.base.itemsize for kind, at in fields.values()]
     return namedtuple(name, fields)(*words)  # pyright: ignore
 
 
 MOVE_AT = places("MOVE_AT", MOVE)
+DIVISION_AT = places("DIVISION_AT", DIVISION)
+WORK_AT = places("WORK_AT", WORK)
 NEIGHBOUR_AT = places("NEIGHBOUR_AT", NEIGHBOUR)
 EXCHANGE_AT = places("EXCHANGE_AT", EXCHANGE)

@@ -10,9 +10,12 @@ import atexit
 import ctypes
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mpi4py import MPI
+
+from hpckit.errors import HpckitError
 
 if TYPE_CHECKING:
     from hpckit.halo.bound_exchange import Exchange
@@ -29,17 +32,23 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
+# What gives back memory that others may still read, once none does, and what it needs until then.
+leaving: list[tuple[Callable[[], bool], object]] = []
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(adrift))
+for _immortal in (adrift, leaving):
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
 
 
 def land() -> None:
     """Complete what can be completed without blocking."""
     for flight in adrift[:]:
-        if _is_over(flight[0]):
+        if _is_over(flight[0].poll):
             adrift.remove(flight)
+    for each in leaving[:]:
+        if _is_over(each[0]):
+            leaving.remove(each)
 
 
 def help_others() -> None:
@@ -49,10 +58,10 @@ def help_others() -> None:
         halo.progress()
 
 
-def _is_over(exchange: Exchange) -> bool:
+def _is_over(poll: Callable[[], bool]) -> bool:
     try:
-        return exchange.poll()
-    except MPI.Exception:  # it ended badly, and nobody is there to be told
+        return poll()
+    except (MPI.Exception, HpckitError):  # it ended badly, and nobody is there to be told
         return True
 
 
@@ -61,6 +70,6 @@ def _end() -> None:
     for halo in list(halos):
         halo.abandon()
     limit = time.monotonic() + _TIMEOUT
-    while adrift and not MPI.Is_finalized() and time.monotonic() < limit:
+    while (adrift or leaving) and not MPI.Is_finalized() and time.monotonic() < limit:
         land()
         time.sleep(0.001)

@@ -12,11 +12,13 @@ import ctypes
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mpi4py import MPI
+
+from hpckit.errors import HpckitError
 
 _T = TypeVar("_T")
 _LOOKS = 64  # at what was left, in one call
@@ -24,9 +26,10 @@ _TIMEOUT = 1.0  # seconds that the end of the program waits for what is in fligh
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
+_leaving: deque[Callable[[], bool]] = deque()  # each gives back something, once it can
 _unfinished: set[int] = set()  # communicators that stay
 # MPI_Finalize comes after the interpreter's end, and may write until then.
-for _immortal in (_owned, _left):
+for _immortal in (_owned, _left, _leaving):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
 
 
@@ -74,6 +77,14 @@ def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
     _left.append(([*requests], keep))
 
 
+def leave(given_back: Callable[[], bool]) -> None:
+    """Call this now and then until it says that all is given back; from anywhere, a finaliser too.
+
+    For what others than MPI still use: devices, and ranks that read our memory.
+    """
+    _leaving.append(given_back)
+
+
 class Flight:
     """Messages in flight with all that they use, until `land`, or longer after an exception.
 
@@ -117,6 +128,17 @@ def _free() -> None:
         for handle in handles:
             if not _stays(handle):
                 handle.Free()
+    for _ in range(min(len(_leaving), _LOOKS)):
+        given_back = _leaving.popleft()
+        if not _is_given_back(given_back):
+            _leaving.append(given_back)
+
+
+def _is_given_back(given_back: Callable[[], bool]) -> bool:
+    try:
+        return given_back()
+    except HpckitError:  # it ended badly, but nobody wants to know any more
+        return True
 
 
 def _stays(handle: Any) -> bool:
@@ -144,8 +166,9 @@ def _land() -> None:
     for reference, *_ in list(_owned.values()):
         _leave(reference)
     limit = time.monotonic() + _TIMEOUT
-    while not MPI.Is_finalized() and not _complete(
-        handle for handles, _ in list(_left) for handle in handles
+    while not MPI.Is_finalized() and not (
+        _complete(handle for handles, _ in list(_left) for handle in handles)
+        and all(map(_is_given_back, _leaving))
     ):
         if time.monotonic() > limit:
             break

@@ -217,7 +217,7 @@ def test_kernels_have_another_name_where_what_they_use_changes(monkeypatch, befo
 
     def source(mixed):
         monkeypatch.setattr(native, "_text", lambda name: mixed if name == "mixed" else text(name))
-        return native._source("mixed")
+        return native.source_of("mixed")
 
     assert "GRAVITY = 9.81" in source(MIXED)
     assert "self.depth" not in source(MIXED)

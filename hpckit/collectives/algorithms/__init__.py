@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mpi4py import MPI
 
 from hpckit import names
@@ -13,6 +14,10 @@ from hpckit.machine.links import Links
 from hpckit.names import load
 
 ALGORITHMS: dict[str, Algorithm] = {name: make() for name, make in load(names.ALGORITHMS).items()}
+DEVICE_ALGORITHMS: dict[str, Algorithm] = {
+    name: make() for name, make in load(names.DEVICE_ALGORITHMS).items()
+}
+NAMED = {"host": ALGORITHMS, "device": DEVICE_ALGORITHMS | ALGORITHMS}  # by kind of place
 BY_MESSAGES = {name: a for name, a in ALGORITHMS.items() if isinstance(a, ByMessages)}
 IN_RANK_ORDER = [name for name, a in ALGORITHMS.items() if a.in_rank_order]
 
@@ -38,16 +43,30 @@ def bind(algorithm: Algorithm, operands: Operands) -> Persistent:
     return algorithm.bind(operands)
 
 
-def possible(channel: Channel, op: MPI.Op) -> list[str]:
-    """Names of the algorithms that `bind` would take (collective)."""
+def possible(
+    channel: Channel, op: MPI.Op, like: np.ndarray | None = None, kind: str = "host"
+) -> list[str]:
+    """Names of the algorithms that `bind` would take (collective).
+
+    like, kind : an array as they are reduced, and of which kind its place is; None: any
+    """
     shares_memory = channel.shares_memory
     return [
         name
-        for name, algorithm in ALGORITHMS.items()
+        for name, algorithm in NAMED[kind].items()
         if (op.is_commutative or algorithm.in_rank_order)
         and (shares_memory or not algorithm.in_shared_memory)
         and (channel.one_node or not algorithm.on_one_node)
+        and (like is None or _takes(algorithm, like, op))
     ]
+
+
+def _takes(algorithm: Algorithm, array: np.ndarray, op: MPI.Op) -> bool:
+    try:
+        algorithm.check(array, op, 1)
+    except ConfigError:
+        return False
+    return True
 
 
 def predict(links: Links, nbytes: int, ranks: int | None = None) -> dict[str, float]:

@@ -30,6 +30,7 @@ class Algorithm:
     """
 
     name: str
+    kind = "host"  # of the place where it takes its operands
     in_rank_order = False  # so it combines operands: it serves operations that do not commute
     in_shared_memory = False  # it needs memory that the ranks of a node share
     on_one_node = False  # it serves the ranks of one node only

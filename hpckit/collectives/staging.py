@@ -1,0 +1,218 @@
+"""A plan's arrays, by the place where they are, and what carries them to an algorithm and back.
+
+An algorithm takes contiguous operands in memory of one kind, the host's or a device's. What lies
+otherwise is copied there before each operation, and the result back after it: strided arrays by one
+sweep, arrays of a device to page-locked memory where the algorithm is the host's. So every
+algorithm serves every array.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from hpckit import native
+from hpckit.collectives.channel import Channel
+from hpckit.collectives.persistent import Operands, Persistent
+from hpckit.collectives.side_stream import passed
+from hpckit.comm.device import Device, Host
+from hpckit.comm.device_array import empty
+from hpckit.comm.device_moves import DeviceMoves
+from hpckit.comm.pack import Move, Packer, dense_strides
+from hpckit.comm.places import check_alone, stream_of
+from hpckit.comm.strided import from_array
+from hpckit.errors import ConfigError, together
+from hpckit.machine.lifetime import leave
+from hpckit.machine.overlap import identical
+
+
+class Staged:
+    """An operation on copies: `bring` makes those that it reads, `take` copies what it gives."""
+
+    def __init__(
+        self, operation: Persistent, bring: Callable[[], object], take: Callable[[], object]
+    ) -> None:
+        self._operation = operation
+        self._bring = bring
+        self._take = take
+        self._begun = False
+
+    def start(self) -> None:
+        self._bring()
+        self._operation.start()
+        self._begun = True
+
+    def poll(self) -> bool:
+        complete = self._operation.poll()
+        if complete:
+            self._end()
+        return complete
+
+    def wait(self) -> None:
+        self._operation.wait()
+        self._end()
+
+    def __call__(self) -> None:
+        self._bring()
+        self._operation()
+        self._take()
+
+    def _end(self) -> None:
+        if self._begun:
+            self._begun = False
+            self._take()
+
+
+class HostArrays:
+    """Arrays in host memory: algorithms get them as they are where they are contiguous.
+
+    order : in which all are contiguous, "C" or "F"; else "strided"
+
+    flat : source and target, (n,) contiguous: views where that can be, else buffers
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        source: np.ndarray,
+        target: np.ndarray,
+        order: str,
+        place: Host,
+        stream: int,
+    ) -> None:
+        self._strided = order == "strided"
+        if not self._strided:
+            self.flat = _flattened(source, order), _flattened(target, order)
+            return
+        first = np.empty(source.size, source.dtype)
+        self.flat = first, first if identical(source, target) else np.empty_like(first)
+        packers = Packer(from_array(source)), Packer(from_array(target))
+        self._bring = lambda: packers[0].pack(source, out=self.flat[0])
+        self._take = lambda: packers[1].unpack(self.flat[1], target)
+
+    @staticmethod
+    def stream_of(array: Any, place: Host, given: Any) -> int:
+        """On which stream the array is used. Raises `ConfigError` where one makes no sense."""
+        if given is not None:
+            raise ConfigError("stream is for arrays on a device: leave it out")
+        return 0
+
+    def operands(self, whole: Operands, kind: str) -> Operands:
+        """The whole of them, as algorithms of this kind take them."""
+        return whole
+
+    def around(self, operation: Persistent, part: slice, kind: str) -> Persistent:
+        """The operation on a part of what `operands` gave, as one on the arrays themselves."""
+        return Staged(operation, self._bring, self._take) if self._strided else operation
+
+    def settle(self) -> None:
+        """The host waits until the results are there."""
+
+
+class DeviceArrays:
+    """Arrays on a device: the host's algorithms get page-locked memory (collective).
+
+    Arguments and `flat` are as for `HostArrays`; buffers are on the device.
+    """
+
+    stream_of = staticmethod(stream_of)
+
+    def __init__(
+        self,
+        channel: Channel,
+        source: np.ndarray,
+        target: np.ndarray,
+        order: str,
+        place: Device,
+        stream: int,
+    ) -> None:
+        check_alone(channel.comm, channel.node.comm, place)
+        self._channel = channel
+        self._device = place
+        self._stream = stream
+        with together(channel.comm):
+            self._source = _Flat(source, order, place, stream)
+            in_place = identical(source, target)
+            self._target = self._source if in_place else _Flat(target, order, place, stream)
+        self.flat = self._source.values, self._target.values
+        # What is enqueued last may still be to be done when this is gone.
+        self._used: list[object] = [source, target, self._source, self._target]
+        weakref.finalize(self, leave, passed(place, stream, self._used)).atexit = False
+
+    def operands(self, whole: Operands, kind: str) -> Operands:
+        return whole if kind == "device" else replace(whole, source=self._host, target=self._host)
+
+    def around(self, operation: Persistent, part: slice, kind: str) -> Persistent:
+        if kind == "host":
+            return Staged(operation, partial(self._to_host, part), partial(self._back, part))
+        if self._source.is_view and self._target.is_view:
+            return operation
+        return Staged(operation, self._source.pack, self._target.unpack)
+
+    def settle(self) -> None:
+        self._device.synchronize(self._stream)
+
+    def _to_host(self, part: slice) -> None:
+        self._source.pack()
+        self._copy(self._host[part], self._source.values[part])
+        self._device.synchronize(self._stream)
+
+    def _back(self, part: slice) -> None:
+        self._copy(self._target.values[part], self._host[part])
+        self._target.unpack()
+
+    def _copy(self, target: np.ndarray, source: np.ndarray) -> None:
+        if target.size:
+            to, come_from = native.address(target), native.address(source)
+            self._device.copy(to, come_from, target.nbytes, self._stream)
+
+    @cached_property
+    def _host(self) -> np.ndarray:
+        """Page-locked memory like the target, which the node's ranks share where they can."""
+        channel, target = self._channel, self._target.values
+        nbytes = max(-(-target.nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+        with together(channel.comm):
+            shares = channel.shares_memory
+            memory = channel.node.zeros((nbytes,), np.uint8) if shares else None
+        with together(channel.comm):
+            if memory is None:
+                pinned = self._device.pinned(nbytes)
+            else:
+                pinned = self._device.register(memory)
+        assert pinned.host is not None
+        self._used += [pinned, memory]
+        return pinned.host[: target.nbytes].view(target.dtype)
+
+
+class _Flat:
+    """The elements of an array on a device as `values`, (n,): a view where that can be."""
+
+    def __init__(self, array: np.ndarray, order: str, device: Device, stream: int) -> None:
+        self.pack = self.unpack = _nothing
+        self.is_view = order != "strided"
+        if self.is_view:
+            self.values = _flattened(array, order)
+            return
+        self.values = empty(device, (array.size,), array.dtype).shadow
+        row = array.itemsize
+        dense = native.address(self.values), dense_strides(array.shape, row)
+        strided = native.address(array), array.strides
+        self.pack = DeviceMoves(device, [Move(array.shape, row, *strided, *dense)], stream).run
+        self.unpack = DeviceMoves(device, [Move(array.shape, row, *dense, *strided)], stream).run
+
+
+def _flattened(array: np.ndarray, order: str) -> np.ndarray:
+    return (array.T if order == "F" else array).reshape(-1)
+
+
+def _nothing() -> None:
+    pass
+
+
+ARRAYS = {"host": HostArrays, "device": DeviceArrays}

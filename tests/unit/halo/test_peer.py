@@ -1,0 +1,354 @@
+"""Method `peer` on the stand-in, whose streams run only as far as a test lets them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import pytest
+
+import hpckit
+from hpckit.comm.device_array import DeviceArray
+from hpckit.comm.grid import Grid
+from hpckit.comm.stand_in import Mark, StandIn, census
+from hpckit.errors import HpckitError
+from hpckit.halo import Halo, peer
+from hpckit.halo.adrift import land, leaving
+from hpckit.machine import spin
+
+pytestmark = pytest.mark.mpi
+several = pytest.mark.mpi(min_size=2)
+
+
+@pytest.fixture
+def device(comm) -> StandIn:
+    return hpckit.device(comm, "stand-in")
+
+
+@pytest.fixture
+def grid(comm) -> Grid:
+    """A ring of blocks."""
+    return Grid(comm, (4 * comm.size, 5), periodic=True, process_shape=(comm.size, 1))
+
+
+class Field:
+    """A field whose owned cells hold numbers of this rank and a round, exchanged on a stream."""
+
+    def __init__(self, grid: Grid, device: StandIn, deadline: float | None = None) -> None:
+        self.grid = grid
+        self.device = device
+        self.array: DeviceArray = grid.zeros(device=device)
+        self.halo = Halo(grid, fields=[self.array], method="peer", deadline=deadline)
+        self.stream = device.stream()
+        self.other = device.stream()  # for what has nothing to do with the exchange
+
+    def set(self, number: int) -> None:
+        """At once."""
+        self.array[self.grid.owned].set(self.grid.rank + 100 * number, self.other)
+
+    def exchange(self, stream: int | None = None) -> None:
+        """Enqueue it."""
+        self.halo.exchange(self.array, stream=stream or self.stream)
+
+    def run(self, stream: int | None = None) -> None:
+        """All that is enqueued, as far as it waits for no other rank."""
+        event = self.device.event()
+        event.record(stream or self.stream)
+        event.done()
+
+    def is_filled(self, number: int) -> bool:
+        values = self.array.get(self.other)
+        below, above = (self.grid.neighbor((step, 0)) + 100 * number for step in (-1, 1))
+        return bool((values[0, 1:-1] == below).all() and (values[-1, 1:-1] == above).all())
+
+
+def in_turn(comm, *turns) -> None:
+    """Some ranks do something, then others: pairs of ranks and what they do."""
+    for ranks, do in turns:
+        if comm.rank in ranks:
+            do()
+        comm.Barrier()
+
+
+def roles(comm) -> list[tuple[list[int], list[int]]]:
+    """(slow ranks, fast ranks), each rank being either."""
+    ranks = range(comm.size)
+    return [([slow], [rank for rank in ranks if rank != slow]) for slow in ranks]
+
+
+# -- what removing a wait does: each scenario is right with it, and wrong without
+
+
+def fast_reader(comm, grid, device) -> bool:
+    """The fast ranks run all they can before the slow one has packed."""
+    field, right = Field(grid, device), True
+    for number, (slow, fast) in enumerate(roles(comm)):
+        field.set(number)
+        field.exchange()
+        in_turn(comm, (fast, field.run), (slow, field.run), (fast, field.run))
+        field.halo.synchronize()
+        right &= field.is_filled(number)
+    return all(comm.allgather(right))
+
+
+def slow_reader(comm, grid, device) -> bool:
+    """The fast ranks pack the next exchange before the slow one has read this one."""
+    field, right = Field(grid, device), True
+    for number, (slow, fast) in enumerate(roles(comm)):
+
+        def pack_and_post() -> None:
+            device.run(field.stream, 2)
+
+        def pack_again(number=number) -> None:
+            field.run()
+            field.set(number + 1000)
+            field.exchange()
+            field.run()
+
+        field.set(number)
+        field.exchange()
+        everyone = slow + fast
+        in_turn(comm, (everyone, pack_and_post), (fast, pack_again), (slow, field.run))
+        if comm.rank in slow:
+            right &= field.is_filled(number)
+            field.set(number + 1000)
+            field.exchange()
+        field.halo.synchronize()
+        right &= field.is_filled(number + 1000)
+    return all(comm.allgather(right))
+
+
+def two_streams(comm, grid, device) -> bool:
+    """The second exchange is on another stream, which runs first."""
+    field, right = Field(grid, device), True
+    streams = device.stream(), device.stream()
+    for number in range(4):
+        field.set(number)
+        for stream in streams:
+            field.exchange(stream)
+        field.run(streams[1])
+        comm.Barrier()
+        for stream in streams:
+            device.synchronize(stream)
+        right &= field.is_filled(number)
+    return all(comm.allgather(right))
+
+
+SCENARIOS = fast_reader, slow_reader, two_streams
+
+
+@several
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ranks_may_be_fast_or_slow(comm, grid, device, scenario):
+    assert scenario(comm, grid, device)
+
+
+@several
+@pytest.mark.parametrize("which", [0, 1])
+def test_without_the_wait_for_a_neighbour(comm, grid, device, monkeypatch, which):
+    if which == 1 and comm.size == 2:
+        pytest.skip("two ranks have one neighbour each")
+    signals = StandIn.signals
+
+    def without(self, wanted, stream):
+        waits = [signal for signal in wanted if signal[0] == "wait"]
+        left = [signal for signal in wanted if signal not in waits[which : which + 1]]
+        enqueue = signals(self, left, stream)
+        return lambda values: enqueue(values[: len(left)])
+
+    monkeypatch.setattr(StandIn, "signals", without)
+    assert not fast_reader(comm, grid, device)
+
+
+@several
+def test_without_a_second_buffer(comm, grid, device, monkeypatch):
+    monkeypatch.setattr(peer, "_Place", lambda offset, half: (offset, 0))
+    assert fast_reader(comm, grid, device)
+    assert not slow_reader(comm, grid, device)
+
+
+@several
+def test_without_the_wait_for_another_stream(comm, grid, device, monkeypatch):
+    monkeypatch.setattr(StandIn, "wait", lambda *_: None)
+    assert not two_streams(comm, grid, device)
+
+
+# -- counters
+
+
+@several
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_counters_begin_anew_after_their_largest_value(comm, grid, device, scenario, monkeypatch):
+    monkeypatch.setattr(peer, "_FIRST", 2**32 - 2)
+    assert scenario(comm, grid, device)
+
+
+# -- waiting on the host
+
+
+@several
+def test_who_is_late_is_named(comm, grid, device):
+    field, last = Field(grid, device, deadline=0.2), comm.size - 1
+    field.set(1)
+    if comm.rank != last:
+        field.exchange()
+        with pytest.raises(HpckitError, match=rf"ranks? .*{last} .* late: waited 0.2 s"):
+            field.halo.synchronize()
+    comm.Barrier()
+    if comm.rank == last:
+        field.exchange()
+    field.halo.synchronize()
+    assert field.is_filled(1)
+
+
+def test_a_device_that_is_late_itself_is_named(comm, grid, device, monkeypatch):
+    field = Field(grid, device, deadline=0.2)
+    field.exchange()
+    monkeypatch.setattr(type(field.halo._exchanger._memory.event), "done", lambda _: False)
+    with pytest.raises(HpckitError, match=rf"rank {comm.rank} is late"):
+        field.halo.synchronize()
+    comm.Barrier()
+    monkeypatch.undo()
+    field.halo.synchronize()
+
+
+@several
+def test_a_neighbour_that_died_is_an_error(comm, grid, device, monkeypatch):
+    field = Field(grid, device)
+    monkeypatch.setattr(spin, "_INTERVAL", 0.0)
+    monkeypatch.setattr(spin, "_alive", lambda _: comm.rank != 0)
+    if comm.rank == 0:
+        field.exchange()
+        with pytest.raises(HpckitError, match=r"rank \d+ .* died during a halo exchange"):
+            field.halo.synchronize()
+    comm.Barrier()
+    monkeypatch.undo()
+    if comm.rank > 0:
+        field.exchange()
+    field.halo.synchronize()
+
+
+def test_the_host_runs_ahead_of_its_device_so_far_and_no_farther(comm, grid, device, monkeypatch):
+    monkeypatch.setattr(peer, "_AHEAD", 3)
+    field, longest = Field(grid, device), 0
+    one = None
+    for _ in range(20):
+        field.exchange()
+        queue = device.queue(field.stream)
+        one = one or len(queue.operations)
+        longest = max(longest, len(queue.operations))
+    assert longest == (4 * one if comm.size > 1 else 20 * one)
+    field.halo.synchronize()
+
+
+# -- what it costs
+
+
+def test_few_calls_of_the_driver_whatever_is_exchanged(comm, device):
+    grid = Grid(comm, (12, 12, 12), periodic=True)
+    fields = [grid.zeros(device=device) for _ in range(3)]
+    halo = Halo(grid, fields=fields, corners=True, method="peer")
+    halo.exchange(*fields)
+    halo.synchronize()
+    before = census.copy()
+    halo.exchange(*fields)
+    assert census["launches"] - before["launches"] == 1 + (comm.size > 1)
+    assert census["calls"] - before["calls"] == 2 + 2 * (comm.size > 1)
+    halo.synchronize()
+
+
+class Faults:
+    """Makes one of the calls to come fail."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.after: int | None = None  # so many calls
+        for verb in ("prepare", "signals"):
+            make = getattr(StandIn, verb)
+            monkeypatch.setattr(StandIn, verb, lambda *a, make=make: self._watched(make(*a)))
+        monkeypatch.setattr(Mark, "record", self._watched(Mark.record))
+
+    def _watched(self, call: Callable[..., object]) -> Callable[..., object]:
+        def watched(*arguments: object) -> object:
+            if self.after is not None:
+                self.after -= 1
+            if self.after == -1:
+                self.after = None
+                raise HpckitError("the driver refuses")
+            return call(*arguments)
+
+        return watched
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_after_an_error_of_the_device_wait_goes_on(comm, grid, device, monkeypatch, step):
+    """The step that failed is made again, and none twice."""
+    if comm.size == 1 and step > 1:
+        pytest.skip("one rank has two steps")
+    faults = Faults(monkeypatch)
+    field = Field(grid, device)
+    for number in range(3):
+        field.set(number)
+        faults.after = step
+        with pytest.raises(HpckitError, match="the driver refuses"):
+            field.exchange()
+        field.halo.wait()
+        field.halo.synchronize()
+        assert field.is_filled(number)
+
+
+# -- memory
+
+
+def everything_leaves(comm) -> None:
+    """All ranks give back what nobody reads any more."""
+    gc.collect()
+    comm.Barrier()
+    while leaving:
+        land()
+    comm.Barrier()
+
+
+def living() -> dict[str, int]:
+    kinds = "allocations", "pinned", "registered", "opened", "events"
+    return {kind: census[kind] for kind in kinds}
+
+
+def test_a_thousand_plans_leave_nothing(comm, grid, device):
+    array = grid.zeros(device=device)
+    Halo(grid, fields=[array], method="peer").exchange(array)
+    device.synchronize(device.default_stream)
+    everything_leaves(comm)
+    before = living()
+    for _ in range(1000):
+        halo = Halo(grid, fields=[array], method="peer")
+        halo.exchange(array)
+        halo.synchronize()
+    del halo
+    everything_leaves(comm)
+    assert living() == before
+
+
+@several
+@pytest.mark.parametrize("begun", [False, True])
+def test_memory_lives_until_the_neighbours_have_read_it(comm, grid, device, begun):
+    """Rank 0 drops its halo, between start and wait or when its own work is done."""
+    field = Field(grid, device)
+    field.set(1)
+    if begun:
+        field.halo.start(field.array, stream=field.stream)
+        field.run()
+        field.halo.wait()
+    else:
+        field.exchange()
+        in_turn(comm, (range(comm.size), lambda: device.run(field.stream, 2)), ([0], field.run))
+    if comm.rank == 0:
+        del field.halo
+        gc.collect()
+        land()
+    comm.Barrier()
+    if comm.rank > 0:
+        field.halo.synchronize()
+        assert field.is_filled(1)
+        del field.halo
+    everything_leaves(comm)
+    assert field.is_filled(1)
