@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 import hpckit
 from hpckit.comm import places
@@ -180,7 +181,7 @@ def test_an_empty_array_is_where_the_others_are(comm, device):
 
 
 def test_the_place_of_all_ranks(comm, device):
-    node = comm.Split_type(places.MPI.COMM_TYPE_SHARED)
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     assert places.common_place(comm, node, [empty(device, (3,))]) is device
     assert places.common_place(comm, node, [np.zeros(3)]) is HOST
     if comm.size > 1:
@@ -256,6 +257,41 @@ def test_without_a_launcher_the_node_does(comm, monkeypatch):
     for name in places._LOCAL_RANKS:
         monkeypatch.delenv(name, raising=False)
     assert hpckit.device(comm, "stand-in").number == comm.rank
+
+
+EARLY = """
+import sys, hpckit
+device = hpckit.device(None, "stand-in")
+assert "mpi4py.MPI" not in sys.modules
+from mpi4py import MPI
+assert hpckit.device(MPI.COMM_WORLD, "stand-in") is device and device.number == MPI.COMM_WORLD.rank
+print("ok", flush=True)
+"""
+
+
+def test_a_rank_may_have_its_device_before_mpi_begins(mpirun):
+    assert mpirun(2, "-c", EARLY).stdout.split() == ["ok", "ok"]
+
+
+def test_before_mpi_begins_only_launchers_can_tell(comm, monkeypatch):
+    for name in places._LOCAL_RANKS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no launcher says which rank of its node this is"):
+        hpckit.device(None, "stand-in")
+
+
+IDLE = """
+import hpckit, numpy
+from mpi4py import MPI
+from hpckit.comm import places
+hpckit.Halo(grid := hpckit.Grid(MPI.COMM_WORLD, (8, 8)), 1, [grid.zeros()])
+places.place([numpy.zeros(3)])
+print(places._devices, places._used)
+"""
+
+
+def test_no_device_is_opened_by_accident(mpirun):
+    assert mpirun(None, "-c", IDLE).stdout.splitlines()[-1] == "{} {}"
 
 
 @pytest.mark.mpi(min_size=2)
