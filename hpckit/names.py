@@ -18,6 +18,12 @@ HALO_METHODS = {
     "shared": "hpckit.halo.shared:Shared",
     "direct": "hpckit.halo.direct:Direct",
 }
+# Of fields on a device.
+DEVICE_HALO_METHODS = {
+    "staged": "hpckit.halo.staged:Staged",
+    "oneshot": "hpckit.halo.oneshot:OneShot",
+    "device": "hpckit.halo.device:Device",
+}
 ALGORITHMS = {
     "native": "hpckit.collectives.algorithms.native:Native",
     "ring": "hpckit.collectives.algorithms.ring:Ring",

@@ -128,6 +128,24 @@ def stream_of(array: Any, device: Device, stream: Any = None) -> int:
     return interface.get("stream") or device.default_stream
 
 
+def common_stream(where: Host | Device, arrays: Sequence[Any], stream: Any = None) -> int:
+    """`stream_of` all these arrays; 0 on the host, which has no streams.
+
+    Raises `ConfigError` where they name several, and where `stream` is given for the host's arrays.
+    """
+    if not isinstance(where, Host):
+        found = {stream_of(array, where, stream) for array in arrays} or {where.default_stream}
+        if len(found) == 1:
+            return found.pop()
+        raise ConfigError(
+            f"the arrays are used on streams {', '.join(map(str, sorted(found)))}: say by stream= "
+            "on which one they are ready"
+        )
+    if stream is not None:
+        raise ConfigError(f"stream={stream!r} is for arrays on a device, but these are NumPy's")
+    return 0
+
+
 def _handle(stream: Any) -> Any:
     if hasattr(stream, "__cuda_stream__"):
         return stream.__cuda_stream__()[1]

@@ -32,6 +32,9 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
+owed: dict[int, Callable[[], object]] = {}
+"""by exchange, what begins sends whose data a device packs, and leaves; a rank begins them before
+it waits for others, who may wait for them"""
 # What gives back memory that others may still read, once none does, and what it needs until then.
 leaving: list[tuple[Callable[[], bool], object]] = []
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
@@ -49,6 +52,12 @@ def land() -> None:
     for each in leaving[:]:
         if _is_over(each[0]):
             leaving.remove(each)
+
+
+def begin_owed() -> None:
+    """Wait for this rank's own device, not for others, and begin the sends that wait for it."""
+    for send in [*owed.values()]:
+        send()
 
 
 def help_others() -> None:

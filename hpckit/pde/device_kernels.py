@@ -48,7 +48,12 @@ def _finder(on):
         rest = number // n2
         i = rest // pieces
         first = (rest - i * pieces) * CELLS
-        last = min(first + CELLS, n1) if i < entry(line, 1) else first
+        if i >= entry(line, 1):
+            last = first
+        elif first + CELLS < n1:
+            last = first + CELLS
+        else:
+            last = n1
         return line, i, first, last, number - rest * n2
 
     return find

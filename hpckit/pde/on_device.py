@@ -16,9 +16,10 @@ import numpy as np
 
 from hpckit.comm.device import Device, Kernel
 from hpckit.errors import ConfigError
-from hpckit.pde.device_tables import CELLS, EXTENTS, THREADS
+from hpckit.pde.device_tables import CELLS, EXTENTS
 from hpckit.pde.sweep import Slices, corners, extents
 from hpckit.pde.walls import INSULATED, Walls, edges
+from hpckit.ptx.conventions import THREADS
 
 if TYPE_CHECKING:
     from hpckit.comm.device_array import DeviceArray

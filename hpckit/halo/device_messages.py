@@ -1,0 +1,212 @@
+"""What the methods have in common by which fields on a device go through messages.
+
+One launch packs the boxes of all fields for all partners into a slab (`hpckit.halo.slab`), messages
+carry it, and one launch unpacks what came. The methods differ in where slabs are.
+
+MPI knows no streams: the host waits for the packed data before it begins the sends. It does so when
+it waits for an exchange, this or another one, so that what the caller enqueues after `start` runs
+meanwhile.
+
+Slabs are used again by the next exchange, which packs behind the last one's unpacking, whatever
+streams they are on. So when its packed data is there, the device has unpacked all that was received
+before, and messages may be received anew.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+
+from hpckit.comm.device import Device, Memory
+from hpckit.comm.device_moves import DeviceMoves
+from hpckit.comm.pack import Move
+from hpckit.errors import HpckitError, together
+from hpckit.halo.adrift import adrift, owed
+from hpckit.halo.bound_exchange import DOING, Exchange, NotBegun, nothing
+from hpckit.halo.pattern import ALIGN, Box, Partner, Pattern
+from hpckit.halo.slab import Message, Slab
+from hpckit.machine.lifetime import free_with
+from hpckit.machine.spin import complete, waiter
+
+
+class DeviceMessages:
+    """Packed messages of fields on a device; a method says where slabs are.
+
+    partners : those to exchange with, by default all of the pattern
+    own : whether the copies within this rank are made as well
+
+    Constructing is collective, also for ranks without partners. Raises `HpckitError` on all ranks
+    where one of them has no memory for it.
+    """
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        tag: int,
+        partners: Sequence[Partner] | None = None,
+        own: bool = True,
+    ) -> None:
+        self._pattern = pattern
+        self._device: Any = pattern.place
+        self._own = own
+        self._partners = pattern.partners if partners is None else partners
+        comm = pattern.grid.comm
+        sends = [(partner.rank, partner.sends) for partner in self._partners]
+        receives = [(partner.rank, partner.receives) for partner in self._partners]
+        with together(comm):
+            self._out_offsets, self._out = self._slab(sends, comm.Send_init, tag)
+            self._in_offsets, self._in = self._slab(receives, comm.Recv_init, tag)
+            self._packed, self._arrived, self._filled = (self._device.event() for _ in range(3))
+        self._stream: int | None = None  # of the last exchange
+        free_with(self, *self._in.requests, *self._out.requests, keep=(self._in, self._out))
+
+    def _memories(self, device: Device, nbytes: int) -> tuple[Memory, Memory]:
+        """Where kernels have a slab of so many bytes, and where MPI has it."""
+        raise NotImplementedError
+
+    def _slab(
+        self, boxes: Sequence[tuple[int, Sequence[Box]]], init: Callable, tag: int
+    ) -> tuple[list[int], Slab]:
+        """A slab for the boxes of each rank, and where in it they begin."""
+        *offsets, nbytes = self._pattern.offsets([each for _, each in boxes])
+        messages = [
+            Message(rank, offset, self._pattern.nbytes(each))
+            for offset, (rank, each) in zip(offsets, boxes, strict=True)
+        ]
+        memories = self._memories(self._device, max(nbytes, ALIGN))
+        messages = [message for message in messages if message.nbytes]
+        return offsets, Slab(self._device, *memories, messages, init, tag)
+
+    @staticmethod
+    def possible(pattern: Pattern) -> bool:
+        return True
+
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
+        pack = DeviceMoves(self._device, self._pack_moves(arrays), stream)
+        unpack = DeviceMoves(self._device, self._unpack_moves(arrays), stream)
+        packing = [partial(self._follow, stream), pack.run, *self._copy_out(stream)]
+        left: list[_Step] = []  # to do; after an error `wait` goes on with the one that failed
+        sends = [*self._send_steps(), _Step(partial(owed.pop, id(left), None))]
+        rest = [
+            *self._receive_steps(stream),
+            _Step(unpack.run),
+            _Step(partial(self._filled.record, stream)),
+            self._wait(self._out.ranks, self._out.requests),
+        ]
+        send = partial(_run, left, len(rest))
+        wait = partial(_run, left, 0)
+
+        def start() -> None:
+            try:
+                for step in packing:
+                    step()
+            except HpckitError as error:
+                raise NotBegun(str(error)) from error
+            left[:] = [*sends, *rest]
+            owed[id(left)] = send
+
+        # The device may use these when nobody else does any more.
+        lingering = Exchange.of(nothing, nothing, self._filled.done, (pack, unpack, self))
+        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        poll = partial(_poll, left, self._filled.done)
+        return Exchange.of(start, wait, poll, self, self._filled.synchronize)
+
+    def _pack_moves(self, arrays: Sequence[np.ndarray]) -> list[Move]:
+        """From the fields to the slab, and within this rank."""
+        moves = self._pattern.own_moves(arrays) if self._own else []
+        for partner, offset in zip(self._partners, self._out_offsets, strict=True):
+            packed = self._out.packed.address + offset
+            moves += self._pattern.pack_moves(arrays, partner.sends, packed)
+        return moves
+
+    def _unpack_moves(self, arrays: Sequence[np.ndarray]) -> list[Move]:
+        """From the slab to the fields."""
+        return [
+            move
+            for partner, offset in zip(self._partners, self._in_offsets, strict=True)
+            for move in self._pattern.unpack_moves(
+                arrays, partner.receives, self._in.packed.address + offset
+            )
+        ]
+
+    def _follow(self, stream: int) -> None:
+        """Come after the last exchange, if that was on another stream."""
+        if self._stream not in (None, stream):
+            self._device.wait(stream, self._filled)
+        self._stream = stream
+
+    def _copy_out(self, stream: int) -> list[Callable[[], object]]:
+        """What enqueues the copies to where MPI sends from, and marks when all is there."""
+        out = self._out
+        packed = partial(self._packed.record, stream)
+        if not out.pipelined:
+            copies = [copy for chunk in out.chunks for copy in out.copy_out(chunk, stream)]
+            return [*copies, packed] if self._partners else []
+        down, _ = _copy_streams(self._device)
+        copies = [packed, partial(self._device.wait, down, self._packed)]
+        for chunk in out.chunks:
+            copies += [*out.copy_out(chunk, down), partial(chunk.copied.record, down)]
+        return copies
+
+    def _send_steps(self) -> Iterator[_Step]:
+        if self._partners:
+            yield _Step(self._packed.synchronize, self._packed.done)
+        for chunk in self._in.chunks:
+            yield _Step(chunk.start)
+        for chunk in self._out.chunks:
+            if self._out.pipelined:
+                yield _Step(chunk.copied.synchronize, chunk.copied.done)
+            yield _Step(chunk.start)
+
+    def _receive_steps(self, stream: int) -> Iterator[_Step]:
+        up = _copy_streams(self._device)[1] if self._in.pipelined else stream
+        for chunk in self._in.chunks:
+            yield self._wait(chunk.ranks, chunk.requests)
+            yield from map(_Step, self._in.copy_in(chunk, up))
+        if self._in.pipelined:
+            yield _Step(partial(self._arrived.record, up))
+            yield _Step(partial(self._device.wait, stream, self._arrived))
+
+    def _wait(self, ranks: Sequence[int | None], requests: Sequence[MPI.Prequest]) -> _Step:
+        """For messages, of these ranks."""
+        wait = waiter(ranks, self._pattern.deadline, DOING)
+        return _Step(partial(wait, requests), partial(complete, requests))
+
+
+def _yes() -> bool:
+    return True
+
+
+class _Step(NamedTuple):
+    """A part of an exchange, and whether it would not block now."""
+
+    do: Callable[[], object]
+    is_ready: Callable[[], bool] = _yes
+
+
+def _run(left: list[_Step], until: int) -> None:
+    """Do steps until so many are left; one that fails is still among them."""
+    while len(left) > until:
+        left[0].do()
+        del left[0]
+
+
+def _poll(left: list[_Step], over: Callable[[], bool]) -> bool:
+    """Do what can be done without blocking; whether that, and the device's part, is all."""
+    while left:
+        if not left[0].is_ready():
+            return False
+        left[0].do()
+        del left[0]
+    return over()
+
+
+@cache
+def _copy_streams(device: Device) -> tuple[int, int]:
+    """Of all exchanges of this device: to the host, and from it."""
+    return device.stream(), device.stream()

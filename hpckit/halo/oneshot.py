@@ -1,0 +1,32 @@
+"""Method `oneshot`: kernels pack straight into pinned host memory, from which MPI sends.
+
+No copy in between: the bytes cross to the host as the kernel writes them, and back as one reads
+them. Good for little data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from hpckit.halo.device_messages import DeviceMessages
+from hpckit.halo.packed import packed_cost
+
+if TYPE_CHECKING:
+    from hpckit.comm.device import Device, Memory
+    from hpckit.halo.pattern import Pattern
+    from hpckit.machine.model import Model
+
+
+class OneShot(DeviceMessages):
+    """Pinned memory that the device maps, for kernels and for MPI."""
+
+    name: ClassVar[str] = "oneshot"
+    pointers: ClassVar[str] = "mapped"
+
+    def _memories(self, device: Device, nbytes: int) -> tuple[Memory, Memory]:
+        mapped = device.pinned(nbytes)
+        return mapped, mapped
+
+    @staticmethod
+    def cost(model: Model, pattern: Pattern) -> float:
+        return sum((packed_cost(model, each) for each in pattern.sizes), 0.0)
