@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,21 @@ from hpckit.comm.strided import from_array
 from hpckit.errors import ConfigError, together
 from hpckit.machine.lifetime import leave
 from hpckit.machine.overlap import identical
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Flat(NamedTuple):
+    """The elements of an array on a device as `values`, (n,): a view where that can be.
+
+    pack, unpack : what enqueues the copies where it cannot
+    """
+
+    values: np.ndarray
+    pack: Callable[[], None] = _nothing
+    unpack: Callable[[], None] = _nothing
 
 
 class Staged:
@@ -134,16 +149,17 @@ class DeviceArrays:
     ) -> None:
         check_alone(channel.comm, channel.node.comm, place)
         self._channel = channel
+        self._strided = order == "strided"
         self._device = place
         self._stream = stream
-        with together(channel.comm):
-            self._source = _Flat(source, order, place, stream)
-            in_place = identical(source, target)
-            self._target = self._source if in_place else _Flat(target, order, place, stream)
-        self.flat = self._source.values, self._target.values
-        # What is enqueued last may still be to be done when this is gone.
-        self._used: list[object] = [source, target, self._source, self._target]
+        # What is enqueued may still be to be done when this is gone.
+        self._used: list[object] = [source, target]
         weakref.finalize(self, leave, passed(place, stream, self._used)).atexit = False
+        with together(channel.comm):
+            self._source = self._target = self._flat(source, order)
+            if not identical(source, target):
+                self._target = self._flat(target, order)
+        self.flat = self._source.values, self._target.values
 
     def operands(self, whole: Operands, kind: str) -> Operands:
         return whole if kind == "device" else replace(whole, source=self._host, target=self._host)
@@ -151,12 +167,31 @@ class DeviceArrays:
     def around(self, operation: Persistent, part: slice, kind: str) -> Persistent:
         if kind == "host":
             return Staged(operation, partial(self._to_host, part), partial(self._back, part))
-        if self._source.is_view and self._target.is_view:
-            return operation
-        return Staged(operation, self._source.pack, self._target.unpack)
+        if self._strided:
+            return Staged(operation, self._source.pack, self._target.unpack)
+        return operation
 
     def settle(self) -> None:
         self._device.synchronize(self._stream)
+
+    def _flat(self, array: np.ndarray, order: str) -> _Flat:
+        if order != "strided":
+            return _Flat(_flattened(array, order))
+        values = empty(self._device, (array.size,), array.dtype).shadow
+        row = array.itemsize
+        dense = native.address(values), dense_strides(array.shape, row)
+        strided = native.address(array), array.strides
+        self._used.append(values)
+        return _Flat(
+            values,
+            self._moves(Move(array.shape, row, *strided, *dense)),
+            self._moves(Move(array.shape, row, *dense, *strided)),
+        )
+
+    def _moves(self, move: Move) -> Callable[[], None]:
+        moves = DeviceMoves(self._device, [move], self._stream)
+        self._used.append(moves)
+        return moves.run
 
     def _to_host(self, part: slice) -> None:
         self._source.pack()
@@ -190,29 +225,8 @@ class DeviceArrays:
         return pinned.host[: target.nbytes].view(target.dtype)
 
 
-class _Flat:
-    """The elements of an array on a device as `values`, (n,): a view where that can be."""
-
-    def __init__(self, array: np.ndarray, order: str, device: Device, stream: int) -> None:
-        self.pack = self.unpack = _nothing
-        self.is_view = order != "strided"
-        if self.is_view:
-            self.values = _flattened(array, order)
-            return
-        self.values = empty(device, (array.size,), array.dtype).shadow
-        row = array.itemsize
-        dense = native.address(self.values), dense_strides(array.shape, row)
-        strided = native.address(array), array.strides
-        self.pack = DeviceMoves(device, [Move(array.shape, row, *strided, *dense)], stream).run
-        self.unpack = DeviceMoves(device, [Move(array.shape, row, *dense, *strided)], stream).run
-
-
 def _flattened(array: np.ndarray, order: str) -> np.ndarray:
     return (array.T if order == "F" else array).reshape(-1)
-
-
-def _nothing() -> None:
-    pass
 
 
 ARRAYS = {"host": HostArrays, "device": DeviceArrays}
