@@ -216,8 +216,8 @@ def program(device_name: str, quick: bool) -> None:
 
 def _program(equation: str, ranks: int, place: str, n: int) -> None:
     shape = ",".join(map(str, (n, n, n) if equation == "heat" else (n * 4, n * 4)))
-    flags = ["--shape", shape, "--steps", "100", "--snapshots", "0", "--pictures", "false"]
-    words = ["--equation", equation, "--device", place, "--share", "true", *flags, "--json"]
+    flags = ["--shape", shape, "--steps", "100", "--snapshots", "0", "--no-pictures"]
+    words = ["--equation", equation, "--device", place, "--share", *flags, "--json"]
     command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.halo", *words]
     job = subprocess.run(command, capture_output=True, text=True, check=False)
     case = f"{equation} {shape}, {ranks} ranks, {place}"

@@ -26,7 +26,7 @@ from hpckit.machine.node_memory import NodeMemory, kept_by
 from hpckit.machine.steps import Table
 
 if TYPE_CHECKING:
-    from hpckit.comm.device import Device
+    from hpckit.comm.device import Device, Signal
 
 SIZES = tuple(1 << power for power in (12, 16, 20, 23))
 ROWS = (8, 32, 256, 4096)
@@ -111,7 +111,10 @@ def _pair(device: Device, pair: MPI.Intracomm) -> dict[str, Table]:
     with together(pair):
         rows = device.allocate(AREA)
     memory = PeerMemory(pair, NodeMemory(pair), device, SIZES[-1], [other])
-    counters = ("write", memory.counter(pair.rank, 0)), ("wait", memory.counter(other, 0))
+    counters: list[Signal] = [
+        ("write", memory.counter(pair.rank, 0)),
+        ("wait", memory.counter(other, 0)),
+    ]
     tell = device.signals(counters, bench.stream)
     numbers = itertools.count(1)
 

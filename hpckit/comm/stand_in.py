@@ -133,7 +133,7 @@ class StandIn(DeviceArrays):
     def number_at(cls, address: int) -> int | None:
         """Of the stand-in in whose memory this address is; None: of none."""
         number = (address - SPACE) // ROOM
-        return number if 0 <= number < MOST else None
+        return number if 0 <= number < cls.count() else None
 
     def __repr__(self) -> str:
         return f"<{self.title}: {self.uuid}>"

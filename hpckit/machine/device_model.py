@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from hpckit.machine import store
-from hpckit.machine.model import Model
+from hpckit.machine.model import Model, place
 from hpckit.machine.steps import Table, interpolate, parse
 
 _VERSION = 1  # of the file: change it with whatever changes the meaning of the numbers
@@ -87,6 +87,10 @@ class DeviceModel:
     def message(self, nbytes: int, same_node: bool = True) -> float:
         """A contiguous message each way between two ranks' hosts."""
         return self.host.message(nbytes, same_node)
+
+    def device_message(self, nbytes: int, same_node: bool = True) -> float:
+        """The same between two ranks' devices, by an MPI library that takes their addresses."""
+        return self._seconds(f"message, {place(same_node)}", nbytes, 1)
 
     def _seconds(self, step: str, nbytes: int, row: int) -> float:
         table = self.steps.get(step)

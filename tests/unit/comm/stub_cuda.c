@@ -21,7 +21,7 @@ enum {
     INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ALREADY_REGISTERED = 712,
     NOT_REGISTERED = 713
 };
-#define FIRST 0x200000000000ull
+#define FIRST 0x508000000000ull /* among those of stand-ins, for the twins of kernels */
 #define INSIDE 0x100000000000ull
 #define MANY 65536
 
