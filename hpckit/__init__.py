@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hpckit.abort import abort_on_exception
+    from hpckit.accelerate.methods import accelerated as accelerate
     from hpckit.cluster import (
         alternate,
         clara,
@@ -57,6 +58,7 @@ _MAP = {
     "Results": "hpckit.io.results",
     "StridedBlock": "hpckit.comm.strided",
     "abort_on_exception": "hpckit.abort",
+    "accelerate": "hpckit.accelerate",
     "agree": "hpckit.errors",
     "allreduce": "hpckit.collectives",
     "alternate": "hpckit.cluster",

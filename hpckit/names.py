@@ -18,6 +18,13 @@ HALO_METHODS = {
     "shared": "hpckit.halo.shared:Shared",
     "direct": "hpckit.halo.direct:Direct",
 }
+# Of fields on a device.
+DEVICE_HALO_METHODS = {
+    "staged": "hpckit.halo.staged:Staged",
+    "peer": "hpckit.halo.peer:Peer",
+    "oneshot": "hpckit.halo.oneshot:OneShot",
+    "device": "hpckit.halo.device:Device",
+}
 ALGORITHMS = {
     "native": "hpckit.collectives.algorithms.native:Native",
     "ring": "hpckit.collectives.algorithms.ring:Ring",
@@ -39,6 +46,8 @@ DEVICES = {
     "stand-in": "hpckit.comm.stand_in:StandIn",
     "cuda": "hpckit.comm.cuda:Cuda",
 }
+# Of messages with derived datatypes: who packs them (`hpckit.accelerate`).
+ACCELERATE_METHODS = ("auto", "packed", "datatype")
 # Of k-medoids: functions of `hpckit.cluster`; metrics that hpckit computes itself, whose
 # definitions are in `hpckit.cluster.metrics`; the first medoids.
 SEARCHES = ("fasterpam", "pam", "alternate", "clara", "clarans", "onebatch", "fastermsc", "dynmsc")

@@ -176,12 +176,12 @@ def address(array: Any) -> int:
 
 def _entry(module: str, **constants: int) -> str:
     """Name of its library, by sources, compiler and CPU: machines may share a cache."""
-    parts = [_source(module), _OURS, *_machine()]
+    parts = [source_of(module), _OURS, *_machine()]
     values = "".join(f"-{name}{value}" for name, value in sorted(constants.items()))
     return f"{module}{values}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
 
 
-def _source(module: str) -> str:
+def source_of(module: str) -> str:
     """The text of its kernels and of all that they use, in other modules of hpckit too.
 
     A file may hold more than kernels, such as an equation with its options and its pictures, and

@@ -254,6 +254,14 @@ def petsc() -> Any:
         pytest.skip(str(missing))
 
 
+@pytest.fixture(scope="session")
+def cuda_stub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment by which processes find a stub of NVIDIA's driver, which is made for it."""
+    import stub_cuda  # in tests/unit/comm
+
+    return stub_cuda.build(tmp_path_factory.mktemp("cuda"))
+
+
 @pytest.fixture
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`mpirun(n, *arguments, cwd=None, timeout=550, **environment)`: python on n ranks of its own.

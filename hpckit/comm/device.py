@@ -69,10 +69,29 @@ class Device(Protocol):
     """what it is, for tables"""
     uuid: str
     """which one it is, whatever number it has here"""
+    driver: str
+    """what drives it, with its version: what is found out about it may change with that"""
     shared: bool
     """whether other ranks may use it too"""
     default_stream: int
     """the one on which arrays are used that name none"""
+
+    # -- all of its kind; one is made by its number and whether it is shared
+
+    @classmethod
+    def count(cls) -> int:
+        """How many this process sees."""
+        ...
+
+    @classmethod
+    def number_at(cls, address: int) -> int | None:
+        """Of that in whose memory this address is; None: of none."""
+        ...
+
+    @classmethod
+    def describe(cls) -> list[str]:
+        """Lines for people, about the driver and all devices that this process sees."""
+        ...
 
     # -- arrays, as `DeviceArrays` has them
 

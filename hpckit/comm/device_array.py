@@ -36,7 +36,7 @@ class DeviceArray:
         u.get()  # a NumPy array
     """
 
-    def __init__(self, device: Device, memory: Memory, shadow: Shadow) -> None:
+    def __init__(self, device: Device, memory: Memory, shadow: np.ndarray) -> None:
         self.device = device
         self.memory = memory
         self.shadow = shadow

@@ -8,7 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm import device_array
-from hpckit.comm.device import Device
+from hpckit.comm.device import Device, DeviceArrays
 from hpckit.comm.places import open_device
 from hpckit.errors import ConfigError, together
 
@@ -23,7 +23,7 @@ def on_device(
     dtype: Any,
     order: Order,
     shared: bool,
-    device: str | Device | None,
+    device: Any,
     like: Any,
 ) -> Any:
     """An array on this rank's device, ours or that of the module `like` (collective).
@@ -32,14 +32,18 @@ def on_device(
     memory is not.
     """
     with together(comm):
-        if shared or device is None:
+        if device is None:
             raise ConfigError(
                 "like= says whose array on a device it shall be: pass device= as well"
-                if device is None
-                else "an array on a device cannot have shared=True: ranks reach it without"
             )
+        if shared:
+            raise ConfigError(
+                "an array on a device cannot have shared=True: other ranks reach it without"
+            )
+        if order not in ("C", "F"):
+            raise ConfigError(f"order {order!r} must be 'C' or 'F'")
         make = _maker(like)
-    found = open_device(comm, device) if isinstance(device, str) else device
+    found = device if isinstance(device, DeviceArrays) else open_device(comm, device)
     with together(comm):
         return make(like, how, found, shape, np.dtype(dtype), order)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from operator import index
-from typing import Any
-
-from mpi4py import MPI
+from typing import TYPE_CHECKING, Any
 
 from hpckit import native
 from hpckit.comm.device import HOST, Device, Host
 from hpckit.comm.shadow import is_of_device, shadow
 from hpckit.errors import ConfigError, HpckitError, check_comm, ranges, same, together
-from hpckit.machine.node_memory import node_ranks
 from hpckit.names import DEVICES, load
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 _LOCAL_RANKS = (  # a rank's number on its node, as launchers tell it
     "MPI_LOCALRANKID",
@@ -33,9 +33,11 @@ _devices: dict[tuple[str, int], Device] = {}  # by kind and number: what was ope
 _used: dict[str, Device] = {}  # by kind
 
 
-def open_device(comm: MPI.Intracomm, name: str, share: bool = False) -> Device:
+def open_device(comm: MPI.Intracomm | None, name: str, share: bool = False) -> Device:
     """The device that this rank uses: on each node the ranks' numbers say which (collective).
 
+    comm : None where MPI has not begun, for MPI libraries that want a rank to have its device
+        before: the launcher says which. The call with a communicator, later, then checks it.
     name : "cuda", or "stand-in" for one on the CPU, which shows mistakes and not speed.
     share : ranks may use one device together, where a node has fewer of them than ranks.
 
@@ -45,11 +47,15 @@ def open_device(comm: MPI.Intracomm, name: str, share: bool = False) -> Device:
         gpu = hpckit.device(MPI.COMM_WORLD, "cuda")
         u = grid.zeros(device=gpu)
     """
+    if comm is None:
+        return _used.setdefault(name, _of_rank(name, _told_rank(None)))
     check_comm(comm)
     same(comm, "the device and whether it is shared", (name, share))
+    from hpckit.machine.node_memory import node_ranks  # it starts MPI
+
     with node_ranks(comm) as node:
         with together(comm):
-            found = _used.get(name) or _of_rank(name, _local_rank(node.rank))
+            found = _used.get(name) or _of_rank(name, _told_rank(node.rank))
             found.shared = found.shared or share
         check_alone(comm, node, found)
     return _used.setdefault(name, found)
@@ -128,6 +134,24 @@ def stream_of(array: Any, device: Device, stream: Any = None) -> int:
     return interface.get("stream") or device.default_stream
 
 
+def common_stream(where: Host | Device, arrays: Sequence[Any], stream: Any = None) -> int:
+    """`stream_of` all these arrays; 0 on the host, which has no streams.
+
+    Raises `ConfigError` where they name several, and where `stream` is given for the host's arrays.
+    """
+    if not isinstance(where, Host):
+        found = {stream_of(array, where, stream) for array in arrays} or {where.default_stream}
+        if len(found) == 1:
+            return found.pop()
+        raise ConfigError(
+            f"the arrays are used on streams {', '.join(map(str, sorted(found)))}: say by stream= "
+            "on which one they are ready"
+        )
+    if stream is not None:
+        raise ConfigError(f"stream={stream!r} is for arrays on a device, but these are NumPy's")
+    return 0
+
+
 def _handle(stream: Any) -> Any:
     if hasattr(stream, "__cuda_stream__"):
         return stream.__cuda_stream__()[1]
@@ -178,9 +202,16 @@ def _kind(name: str) -> Any:
     return load({name: DEVICES[name]})[name]
 
 
-def _local_rank(otherwise: int) -> int:
+def _told_rank(otherwise: int | None) -> int:
+    """This rank's number on its node, by the launcher where it tells."""
     told = (os.environ[name] for name in _LOCAL_RANKS if name in os.environ)
-    return int(next(told, otherwise))
+    number = next(told, otherwise)
+    if number is None:
+        raise ConfigError(
+            "no launcher says which rank of its node this is (by "
+            f"{_LOCAL_RANKS[0]}, say): choose the device by a communicator, once MPI has begun"
+        )
+    return int(number)
 
 
 class _Forked:

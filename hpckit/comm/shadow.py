@@ -82,7 +82,7 @@ def shadow_at(
     shape: tuple[int, ...],
     dtype: np.dtype,
     order: Literal["C", "F"] = "C",
-) -> Shadow:
+) -> np.ndarray:
     """That of new memory at an address, which `keep` owns."""
     nbytes = math.prod(shape) * _checked(dtype).itemsize
     memory = _Place.shadow(keep, address, (nbytes,), None, np.dtype("u1"))

@@ -28,7 +28,7 @@ import numpy as np
 
 from hpckit import native
 from hpckit.comm.device import DeviceArrays, Kernel, Signal
-from hpckit.comm.stand_in_memory import MOST, ROOM, SPACE, Space, inside
+from hpckit.comm.stand_in_memory import MOST, ROOM, SPACE, Space, inside, is_readable
 from hpckit.errors import ConfigError, HpckitError
 
 DEVICES = "HPCKIT_STAND_IN_DEVICES"  # how many there are; as many as can be where it is not set
@@ -112,6 +112,7 @@ class StandIn(DeviceArrays):
         self.number = number
         self.shared = shared
         self.uuid = f"stand-in-{number}"
+        self.driver = "readable" if is_readable() else "unreadable"
         self._space = Space(number)
         self._streams = {_DEFAULT_STREAM: _Stream()}
         self._allocated: dict[int, int] = {}  # address: bytes, of what can be exported
@@ -124,10 +125,15 @@ class StandIn(DeviceArrays):
         return min(int(os.environ.get(DEVICES, MOST)), MOST)
 
     @classmethod
+    def describe(cls) -> list[str]:
+        """A line about all of them."""
+        return [f"{cls.count()} times a {cls.title}, on the CPU"]
+
+    @classmethod
     def number_at(cls, address: int) -> int | None:
         """Of the stand-in in whose memory this address is; None: of none."""
         number = (address - SPACE) // ROOM
-        return number if 0 <= number < MOST else None
+        return number if 0 <= number < cls.count() else None
 
     def __repr__(self) -> str:
         return f"<{self.title}: {self.uuid}>"

@@ -20,7 +20,7 @@ from functools import cache
 from itertools import chain, islice
 
 from hpckit.errors import HpckitError
-from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
+from hpckit.ptx.conventions import INSIDE, SPACE, SPACE_BITS
 from hpckit.units import amount
 
 ROOM = 1 << 34  # bytes of a device, and of its addresses
@@ -44,7 +44,7 @@ class Space:
         self.start = SPACE + number * ROOM
         self.file = os.memfd_create("hpckit-stand-in")
         os.ftruncate(self.file, ROOM)
-        self._outside = mmap.PROT_READ | mmap.PROT_WRITE if _is_readable() else 0
+        self._outside = mmap.PROT_READ | mmap.PROT_WRITE if is_readable() else 0
         for start in self._views(self.start):
             _map(start, ROOM, self.file, 0, _NO_REPLACE)
         self._taken: list[tuple[int, int]] = []  # (begin, end) of each piece, a guard page included
@@ -120,7 +120,7 @@ class Space:
         del self._taken[bisect(self._taken, (address,))]
 
 
-def _is_readable() -> bool:
+def is_readable() -> bool:
     return os.environ.get(READABLE) == "readable"
 
 

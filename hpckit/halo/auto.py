@@ -8,21 +8,25 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.measure import with_steps
+from hpckit.comm.measure_device import with_device_steps
 from hpckit.errors import HpckitError
+from hpckit.halo.adrift import begin_owed
 from hpckit.halo.bound_exchange import DOING, MEETING, Exchange, NotBegun
-from hpckit.halo.methods import METHODS, Method
+from hpckit.halo.methods import FALLBACK, METHODS, Method
 from hpckit.machine.choice import Choice
 from hpckit.machine.spin import Meeting
 
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
     from hpckit.halo.pattern import Pattern
+    from hpckit.machine.device_model import DeviceModel
+    from hpckit.machine.model import Model
 
 _DOUBT = 16.0  # times: a model that was measured on a busy machine may be off by so much
 
@@ -36,12 +40,13 @@ class Auto:
         self._pattern = pattern
         self._tag = tag
         self._on_choice = on_choice
+        self._kinds = METHODS[pattern.place.kind]
         self._methods: dict[str, Method] = {}
         met = pattern.grid.comm, tag + MEETING, pattern.deadline, DOING
         self._meeting = None if pattern.deadline is None else Meeting(*met)
         predicted = _predict(pattern)
         known = _chosen.setdefault(pattern.grid, {})
-        key = pattern.signature(), "direct" in predicted
+        key = pattern.signature(), frozenset(predicted)
         ranking = sorted(predicted, key=predicted.__getitem__)
         limit = _DOUBT * predicted[ranking[0]]
         self._choice = Choice(
@@ -51,7 +56,7 @@ class Auto:
             known=known,
             key=key,
             make=self._make,
-            fallback="packed",
+            fallback=FALLBACK[pattern.place.kind],
             meet=self._meet,
         )
         self._due = self._choice.countdown()  # one for all arrays
@@ -61,19 +66,26 @@ class Auto:
         """The one that was chosen, or "auto" while the first race is on."""
         return self._choice.winner or "auto"
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
+    @property
+    def pointers(self) -> str:
+        """Of the method that is taken now."""
+        return self._methods[self._choice.current].pointers
+
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         if self._choice.over:
-            return self._counted(self._methods[self._choice.current].bind(arrays))
-        return self._timed({name: self._methods[name].bind(arrays) for name in self._choice.names})
+            return self._counted(self._methods[self._choice.current].bind(arrays, stream))
+        names = self._choice.names
+        return self._timed({name: self._methods[name].bind(arrays, stream) for name in names})
 
     def explain(self) -> str:
         """Predicted and measured time of each method, as a table."""
         return self._choice.explain("method")
 
     def _make(self, name: str) -> None:
-        self._methods[name] = METHODS[name](self._pattern, self._tag)
+        self._methods[name] = self._kinds[name](self._pattern, self._tag)
 
     def _meet(self) -> None:
+        begin_owed()
         if self._meeting:
             try:
                 self._meeting()
@@ -100,12 +112,16 @@ class Auto:
             began = clock()
             exchanges[choice.current].wait()
             if not choice.over:
+                settle()
                 choice.tell(spent + clock() - began)
+
+        def settle() -> None:
+            exchanges[choice.current].settle()
 
         def poll() -> bool:
             return exchanges[choice.current].poll()
 
-        return Exchange.of(start, wait, poll, self)
+        return Exchange.of(start, wait, poll, self, settle)
 
     def _counted(self, exchange: Exchange) -> Exchange:
         """An exchange by the chosen method; a race that is due begins with the next one."""
@@ -132,15 +148,28 @@ class Auto:
         self._on_choice()
 
 
+def _of_host(pattern: Pattern) -> Model:
+    return with_steps(pattern.grid.comm, pattern.grid.node_memory)
+
+
+def _of_device(pattern: Pattern) -> DeviceModel:
+    place: Any = pattern.place
+    return with_device_steps(pattern.grid.comm, pattern.grid.node_memory, place)
+
+
+_MODELS: dict[str, Callable[[Pattern], Any]] = {"host": _of_host, "device": _of_device}
+
+
 def _predict(pattern: Pattern) -> dict[str, float]:
     """The slowest rank's seconds by each method that all ranks can take (collective)."""
-    model = with_steps(pattern.grid.comm, pattern.grid.node_memory)
-    costs = [method.cost(model, pattern) for method in METHODS.values()]
-    barred = [float(not method.possible(pattern)) for method in METHODS.values()]
+    model = _MODELS[pattern.place.kind](pattern)
+    methods = METHODS[pattern.place.kind]
+    costs = [method.cost(model, pattern) for method in methods.values()]
+    barred = [float(not method.possible(pattern)) for method in methods.values()]
     slowest = np.array([costs, barred])
     pattern.grid.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
     return {
         name: seconds
-        for name, seconds, never in zip(METHODS, *slowest.tolist(), strict=True)
+        for name, seconds, never in zip(methods, *slowest.tolist(), strict=True)
         if not never
     }

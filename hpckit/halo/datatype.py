@@ -31,6 +31,7 @@ class Datatype:
     """Nested strided types at absolute addresses: no copy of ours, whatever MPI makes of it."""
 
     name: ClassVar[str] = "datatype"
+    pointers: ClassVar[str] = "host"
 
     def __init__(self, pattern: Pattern, tag: int) -> None:
         self._pattern = pattern
@@ -49,7 +50,7 @@ class Datatype:
                 seconds += model.datatype(sizes.nbytes, int(sizes.nbytes / rows), sizes.near)
         return seconds
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         comm = self._pattern.grid.comm
         own = Moves(self._pattern.own_moves(arrays))
         types: list[MPI.Datatype] = []

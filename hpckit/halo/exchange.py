@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
+from hpckit import native
+from hpckit.comm.device_array import DeviceArray
 from hpckit.comm.grid import WidthLike, widths
+from hpckit.comm.places import common_place, common_stream
+from hpckit.comm.places import place as place_of
 from hpckit.errors import ConfigError, HpckitError, same, together
-from hpckit.halo.adrift import adrift, halos, land
+from hpckit.halo.adrift import adrift, begin_owed, halos, land, owed
 from hpckit.halo.auto import Auto
 from hpckit.halo.bound_exchange import MEETING, TAGS, Exchange, NotBegun
-from hpckit.halo.methods import METHODS as FIXED
+from hpckit.halo.methods import METHODS as KINDS
 from hpckit.halo.methods import Method
 from hpckit.halo.pattern import Pattern, Width
 from hpckit.machine.spin import Meeting, check_deadline
@@ -23,7 +27,9 @@ from hpckit.machine.spin import Meeting, check_deadline
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
-METHODS = ("auto", *FIXED)
+METHODS = ("auto", *KINDS["host"])
+DEVICE_METHODS = ("auto", *KINDS["device"])
+_LASTING = np.ndarray, DeviceArray  # arrays that cannot come to be elsewhere while they live
 _BINDINGS = 8  # sets of arrays that are kept bound: a solver with two buffers alternates
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -36,11 +42,12 @@ class Halo:
     grid : the `Grid` that the fields live on.
     width : ghost cells per dimension and side, as in `Grid`; the grid's own by default.
     fields : the arrays, or arrays like them (shape, strides, dtype): this rank's block with its
-        ghosts, any order, any dtype, views too. Staggered fields are one cell longer on the last
-        rank. By default the first `exchange` plans.
+        ghosts, any order, any dtype, views too, all in host memory or all on this rank's device.
+        Staggered fields are one cell longer on the last rank. By default the first `exchange`
+        plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
-    method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct"
-        (see docs/halo.md).
+    method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct",
+        on devices "staged", "oneshot" or "device" (see docs/halo.md).
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever.
 
     All methods fill the same bytes. Cells beyond a border that is not periodic are never touched:
@@ -49,7 +56,11 @@ class Halo:
 
     Between `start` and `wait` the arrays, and all that the exchange uses, live on even if nobody
     else holds them or the Halo. After an error, such as a missed deadline, `wait` goes on with the
-    exchange. ::
+    exchange.
+
+    On a device an exchange is work of a stream, as a kernel is: it begins after all that was
+    enqueued there before, and what is enqueued after `exchange` or `wait` finds the ghosts filled.
+    `synchronize` lets the host wait for that. ::
 
         halo = Halo(grid, fields=[u, v])
         halo.exchange(u, v)  # or, with work in between:
@@ -86,7 +97,8 @@ class Halo:
         self.corners = bool(corners)
         self._method = method
         self._exchanger: Method | Auto | None = None
-        self._bindings: dict[tuple[int, ...], tuple[Exchange, list]] = {}
+        self._bindings: dict[tuple, tuple[Exchange, list]] = {}
+        self._settle: Callable[[], object] | None = None  # of the method in use
         # What was begun, and the arrays that it uses.
         self._flight: tuple[Exchange, tuple[np.ndarray, ...]] | None = None
         halos.add(self)
@@ -99,17 +111,22 @@ class Halo:
         """How fields are exchanged; with "auto", what was chosen, once it was."""
         return getattr(self._exchanger, "method", self._method)
 
-    def exchange(self, *fields: np.ndarray) -> None:
-        """Fill the ghost cells of these fields (collective among neighbours)."""
+    def exchange(self, *fields: Any, stream: Any = None) -> None:
+        """Fill the ghost cells of these fields (collective among neighbours).
+
+        stream : of the device, as an integer or an object of CuPy, torch, Numba or cuda.core; by
+            default the one that the arrays name, else the device's default stream
+        """
         # By identity: a solver passes the same arrays each step.
         known = self._bindings.get(tuple(map(id, fields)))
-        exchange = known[0] if known else self._bind(fields)
+        exchange = known[0] if known and stream is None else self._bind(fields, stream)
         if self._flight:
             raise HpckitError(
                 "exchange() between start() and wait() of the same Halo: call wait() first, or "
                 "make two"
             )
-        if adrift:
+        if adrift or owed:
+            begin_owed()
             land()
         try:
             exchange.call()
@@ -119,10 +136,13 @@ class Halo:
             self._flight = exchange, fields
             raise
 
-    def start(self, *fields: np.ndarray) -> None:
-        """Begin to fill the ghosts; until `wait`, only read, and owned cells only."""
+    def start(self, *fields: Any, stream: Any = None) -> None:
+        """Begin to fill the ghosts; until `wait`, only read, and owned cells only.
+
+        stream : as for `exchange`
+        """
         known = self._bindings.get(tuple(map(id, fields)))
-        exchange = known[0] if known else self._bind(fields)
+        exchange = known[0] if known and stream is None else self._bind(fields, stream)
         if self._flight:
             raise HpckitError(
                 "start() twice without wait(): call wait() first, or make one Halo for each "
@@ -141,8 +161,15 @@ class Halo:
         """Finish what `start` began: afterwards the ghost cells are filled."""
         if not self._flight:
             raise HpckitError("wait() without start()")
+        if owed:
+            begin_owed()
         self._flight[0].wait()
         self._flight = None
+
+    def synchronize(self) -> None:
+        """The host waits until the ghosts are filled; without a device they are after `wait`."""
+        if self._settle:
+            self._settle()
 
     def progress(self) -> None:
         """Do what can be done without blocking of what `start` began; `wait` does the rest."""
@@ -192,7 +219,7 @@ class Halo:
             f" {'faces, edges and corners' if self.corners else 'faces'}: {sent:,} bytes from rank "
             f"{self.grid.rank}"
             f" to {len(pattern.partners)} neighbour(s)",
-            f"method {self.method}",
+            f"method {self.method}: MPI gets {self._exchanger.pointers} pointers",
         ]
         if isinstance(self._exchanger, Auto):
             lines.append(self._exchanger.explain())
@@ -212,35 +239,62 @@ class Halo:
         offset[d] = side
         return self.grid.neighbor(offset) not in (MPI.PROC_NULL, self.grid.rank)
 
-    def _plan_for(self, fields: tuple[np.ndarray, ...]) -> Method | Auto:
+    def _plan_for(self, fields: tuple[Any, ...]) -> Method | Auto:
+        begin_owed()
         tag = next(_tags.setdefault(self.grid, itertools.count(0, TAGS))) % (_highest_tag() - TAGS)
         if self._deadline is not None:
             doing = "the planning of a halo exchange"
             Meeting(self.grid.comm, tag + MEETING, self._deadline, doing)()
-        self._pattern = Pattern(self.grid, self.width, fields, self.corners, self._deadline)
+        place = common_place(self.grid.comm, self.grid.node_comm, fields)
+        with together(self.grid.comm):
+            arrays = place.views(fields)
+        self._pattern = Pattern(self.grid, self.width, arrays, self.corners, self._deadline, place)
+        methods = KINDS[place.kind]
+        if self._method not in ("auto", *methods):
+            raise ConfigError(
+                f"halo method {self._method!r} is not for fields in {place.title}: choose one of "
+                f"auto, {', '.join(methods)}"
+            )
         if self._method == "direct":
             what = "whether all fields of a halo of method 'direct' are in shared memory"
             same(self.grid.comm, what, self._pattern.in_node_memory)
         if self._method == "auto":
             self._exchanger = Auto(self._pattern, tag, on_choice=_forget_all(self))
         else:
-            self._exchanger = FIXED[self._method](self._pattern, tag)
+            self._exchanger = methods[self._method](self._pattern, tag)
         return self._exchanger
 
-    def _bind(self, fields: tuple[np.ndarray, ...]) -> Exchange:
+    def _bind(self, fields: tuple[Any, ...], stream: Any) -> Exchange:
         """The exchange of arrays that were not exchanged before, or not lately."""
-        key = tuple(map(id, fields))
         exchanger = self._exchanger or self._plan_for(fields)
-        self._pattern.check(fields)
+        here, place = place_of(fields), self._pattern.place
+        if here is not place:
+            raise ConfigError(
+                f"this halo was planned for fields in {place.title}, but these are in "
+                f"{here.title}: make another Halo for them"
+            )
+        on = common_stream(place, fields, stream)
+        arrays = place.views(fields)
+        lasting = stream is None and all(isinstance(field, _LASTING) for field in fields)
+        key = tuple(map(id, fields)) if lasting else (on, *map(_layout, arrays))
+        if known := self._bindings.get(key):
+            return known[0]
+        self._pattern.check(arrays)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        exchange = exchanger.bind(fields)
-        deaths = [weakref.ref(field, _forget(self, key)) for field in fields]
+        exchange = exchanger.bind(arrays, on)
+        deaths = [weakref.ref(field, _forget(self, key)) for field in fields if lasting]
         self._bindings[key] = exchange, deaths
+        self._settle = exchange.settle
         return exchange
 
 
-def _forget(halo: Halo, key: tuple[int, ...]) -> Callable[[object], None]:
+def _layout(array: np.ndarray) -> tuple:
+    """Where it is, and what else its moves depend on."""
+    return native.address(array), array.shape, array.strides, array.dtype.str
+
+
+def _forget(halo: Halo, key: tuple) -> Callable[[object], None]:
     """What to do when one of these arrays dies: its identity may be another array's next."""
     # Not the halo itself, which would live until the garbage collector finds the circle.
     me = weakref.ref(halo)
@@ -266,13 +320,16 @@ def _forget_all(halo: Halo) -> Callable[[], None]:
 def _check_options(corners: object, method: object, deadline: object) -> None:
     if not isinstance(corners, bool | np.bool_):
         raise ConfigError(f"corners={corners!r} must be True or False")
-    if not isinstance(method, str) or method not in METHODS:
-        raise ConfigError(f"no halo method {method!r}: choose one of {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in METHODS + DEVICE_METHODS:
+        raise ConfigError(
+            f"no halo method {method!r}: choose one of {', '.join(METHODS)}, or on a device "
+            f"{', '.join(KINDS['device'])}"
+        )
     check_deadline(deadline)
 
 
 def _as_list(fields: object) -> tuple:
-    if isinstance(fields, np.ndarray) or not isinstance(fields, Iterable):
+    if hasattr(fields, "shape") or not isinstance(fields, Iterable):
         raise ConfigError(
             f"fields is {type(fields).__name__}: pass a list of arrays, such as fields=[u]"
         )

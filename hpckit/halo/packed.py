@@ -66,6 +66,7 @@ class Packed:
     """Canonical blocks of all fields, one message per neighbouring rank."""
 
     name: ClassVar[str] = "packed"
+    pointers: ClassVar[str] = "host"
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Packed:
         ]
         return [*receives, *sends]
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         pack = Moves(
             self._buffers.outgoing(arrays) + (self._pattern.own_moves(arrays) if self._own else [])
         )

@@ -19,6 +19,7 @@ from mpi4py import MPI
 
 from hpckit import native
 from hpckit.arguments import refuse_masked
+from hpckit.comm.device import HOST, Device, Host
 from hpckit.comm.pack import Move, dense_strides, simplify
 from hpckit.comm.staggering import staggering
 from hpckit.errors import ConfigError, same, together
@@ -66,6 +67,11 @@ class Sizes(NamedTuple):
         """Bytes to send."""
         return sum(nbytes for nbytes, _ in self.sends)
 
+    @property
+    def received(self) -> int:
+        """Bytes to receive."""
+        return sum(nbytes for nbytes, _ in self.receives)
+
 
 class Layout(NamedTuple):
     """What one field's local array is like, ghosts included, and how its boxes are packed."""
@@ -93,6 +99,7 @@ class Pattern:
     ----------
     partners : one per neighbouring rank, without this one, by rank
     own : the partner of this rank to itself (periodic dimensions of one rank), or one without boxes
+    place : where the fields are, `HOST` or a device
     in_node_memory : whether all fields are shared arrays of the grid, on this rank
     deadline : seconds that the methods may wait for other ranks
     """
@@ -104,8 +111,10 @@ class Pattern:
         fields: Sequence[np.ndarray],
         corners: bool,
         deadline: float | None = None,
+        place: Host | Device = HOST,
     ) -> None:
         self.grid = grid
+        self.place = place
         self.width = width
         self.corners = corners
         self.deadline = deadline

@@ -42,6 +42,7 @@ class Shared:
     """Partners on this node through memory that they share, others by packed messages."""
 
     name: ClassVar[str] = "shared"
+    pointers: ClassVar[str] = "host"
     _packs: ClassVar[bool] = True
 
     def __init__(self, pattern: Pattern, tag: int) -> None:
@@ -82,7 +83,7 @@ class Shared:
                 seconds += packed_cost(model, sizes)
         return seconds + (model.flag() if any(sizes.near for sizes in pattern.sizes) else 0.0)
 
-    def bind(self, arrays: Sequence[np.ndarray]) -> Exchange:
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         own = [Moves(self._own_moves(arrays, parity)) for parity in (0, 1)]
         incoming = [
             [Moves(self._partner_moves(arrays, i, parity)) for parity in (0, 1)]

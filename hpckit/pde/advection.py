@@ -66,7 +66,7 @@ class Advection(RungeKutta):
         with together(grid.comm):
             self.spacing = spacings(spacing, 2)
         same(grid.comm, "the spacing and dtype of a solver", (self.spacing, self.dtype))
-        self._velocity = [self._zeros(), self._zeros()]
+        self._velocity = [self._backend.zeros(), self._backend.zeros()]
         self._allocate(["concentration"], self._velocity)
         self.change(velocity=velocity, kappa=kappa)
 

@@ -7,20 +7,19 @@ dt <= 1 / (2 kappa sum_d 1/dx_d^2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from hpckit.comm.device import HOST
 from hpckit.errors import ConfigError, same, together
 from hpckit.pde import walls as boundary
 from hpckit.pde.explicit import Explicit
 from hpckit.pde.solver import positive, spacings
-from hpckit.pde.sweep import Sweep
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import AnySweep, Place
 
 _TILE = 512 * 1024  # bytes of a plane's tile: three of them stay in a core's share of the caches
 
@@ -38,6 +37,7 @@ class Diffusion(Explicit):
     walls : see `hpckit.pde.walls`.
     dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see
         `Halo`.
+    place : of the field: `HOST`, or a device on which the steps run.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class Diffusion(Explicit):
         dtype: DTypeLike,
         threads: int,
         method: str,
+        place: Place = HOST,
     ) -> None:
-        super().__init__(grid, dtype, threads, method)
+        super().__init__(grid, dtype, threads, method, place)
         with together(grid.comm):
             if grid.ndim > 3:
                 raise ConfigError(f"diffusion has 1 to 3 dimensions, not {grid.ndim}")
@@ -80,20 +81,24 @@ class Diffusion(Explicit):
         same(self.grid.comm, "the walls of a solver", self.walls)
         self._enclose(self.walls)
 
-    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
+    def _sweep(self, new: Sequence[Any], old: Sequence[Any]) -> AnySweep:
         """Dimensions that the problem lacks come first, with extent 1 and stride 0."""
         missing = 3 - self.grid.ndim
         whole = (slice(0, 1),) * missing
         interior, *shell = ((*whole, *box) for box in (self.halo.interior, *self.halo.shell))
-        arrays = [a[(None,) * missing] for a in (*new, *old)]
-        kernels = self._kernel("diffuse"), self._kernel("diffuse_alone")
-        return Sweep(self._team, kernels[0], arrays, interior, shell, kernels[1])
+        array, item = new[0], self.dtype.itemsize
+        strides = [0] * missing + [s // item for s in array.strides]
+        return self._backend.sweep(
+            "diffuse",
+            [a[(None,) * missing] for a in self.place.views((*new, *old))],
+            interior,
+            shell,
+            repeated="diffuse_alone",
+            layout=tuple(strides[:2]),
+            walk=(max(1, _TILE // (array.shape[-1] * item)), self._stream),
+        )
 
     def _arguments(self, dt: float) -> tuple:
-        """What the kernel takes after the extents: strides, coefficients, how to walk."""
-        array = self.fields[self.name]
-        missing = 3 - array.ndim
-        strides = [0] * missing + [s // array.itemsize for s in array.strides]
-        weights = [0.0] * missing + [self.kappa * dt * w for w in self._per_square]
-        tile = max(1, _TILE // (array.shape[-1] * array.itemsize))
-        return *strides[:2], *weights, self.source * dt, tile, self._stream
+        """What the kernel takes after the strides: its coefficients."""
+        weights = [0.0] * (3 - self.grid.ndim) + [self.kappa * dt * w for w in self._per_square]
+        return *weights, self.source * dt

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 
 import msgspec
 
+from hpckit.comm.device import HOST
 from hpckit.errors import ConfigError, together
 from hpckit.pde.solver import Solver
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import Place
     from hpckit.pde.planes import Planes
 
 S = TypeVar("S", bound=Solver)
@@ -33,12 +35,14 @@ class Setup:
     numerics : `dtype`, `threads` and `method`, as all solvers take them.
     bounds : west, east, south and north edge of the map in degrees; empty where none are given.
     input : reads this rank's box of the input, owned shape, float64 (collective); None: no input.
+    place : where the solver shall compute: `HOST`, or a device, for equations that can.
     """
 
     grid: Grid
     numerics: Mapping[str, Any]
     bounds: Sequence[float] = ()
     input: Callable[[], np.ndarray] | None = None
+    place: Place = HOST
 
     def read(self) -> np.ndarray:
         """This rank's box of the input (collective); `ConfigError` on all ranks without one."""
@@ -144,6 +148,11 @@ class Equation(Generic[S, O]):
     def dt_max(cls, options: O, shape: tuple[int, ...]) -> float | None:
         """The largest stable time step, where it is known without the input; no MPI."""
         return None
+
+    @classmethod
+    def on_devices(cls, options: O) -> bool:
+        """Whether there are kernels for devices."""
+        return False
 
     @classmethod
     def limits_dt(cls, options: O) -> str:

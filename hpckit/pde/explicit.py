@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpckit.pde.alone import Ghosts, is_alone
 from hpckit.pde.solver import Solver
-from hpckit.pde.sweep import Sweep
-from hpckit.pde.walls import Fill, Walls
+from hpckit.pde.walls import Walls
 from hpckit.trace import span
+
+if TYPE_CHECKING:
+    from hpckit.pde.backend import AnySweep
 
 
 class Explicit(Solver):
@@ -23,7 +23,7 @@ class Explicit(Solver):
 
         def _sweep(self, new, old):
             boxes = self.halo.interior, self.halo.shell
-            return Sweep(self._team, self._kernel("react"), (*new, *old), *boxes)
+            return self._backend.sweep("react", (*new, *old), *boxes)
     """
 
     corners: bool = False  # whether the stencil needs the ghosts' edges and corners
@@ -39,12 +39,11 @@ class Explicit(Solver):
 
     def advance(self, dt: float, count: int) -> None:
         """As `Solver.advance`: by one call where this rank is alone and the kernel can repeat."""
-        sweep = self._levels[0].sweep
-        if self._ghosts is None or not sweep.repeats:
+        if self._ghosts is None:
             super().advance(dt, count)
             return
         self._check_step(dt)
-        sweep.repeat(*self._ghosts.arguments, count, *self._arguments(dt))
+        self._levels[0].sweep.repeat(*self._ghosts.arguments, count, *self._arguments(dt))
         if count % 2:
             self._swap()
         for _ in range(count):  # as steps would add them
@@ -54,8 +53,9 @@ class Explicit(Solver):
         """Both levels of the fields of these names, their halo and their sweeps (collective)."""
         from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
 
-        old, new = ([self._zeros() for _ in names] for _ in range(2))
-        self.fields = dict(zip(names, old, strict=True))
+        old, new = ([self._backend.zeros() for _ in names] for _ in range(2))
+        self._arrays = dict(zip(names, old, strict=True))
+        self.fields = self._backend.fields(self._arrays)
         arrays = len(old) + len(new)
         cells = math.prod(self.grid.owned_shape())
         self.bytes_per_step = arrays * cells * self.dtype.itemsize
@@ -69,9 +69,11 @@ class Explicit(Solver):
 
     def _enclose(self, walls: Walls) -> None:
         """From now on the walls are these."""
-        self._fills = [Fill(self.grid, walls, *level.arrays) for level in self._levels]
-        can = is_alone(self.grid) and self._team.threads == 1 and not self.corners
-        self._ghosts = Ghosts(self.grid, walls, self._levels[0].arrays[0]) if can else None
+        self._fills = [self._backend.fill(walls, level.arrays) for level in self._levels]
+        arrays, sweep, _ = self._levels[0]
+        alone = is_alone(self.grid) and self._threads == 1
+        can = alone and sweep.repeats and not self.corners
+        self._ghosts = Ghosts(self.grid, walls, arrays[0]) if can else None
 
     def _advance(self, arguments: tuple) -> None:
         """One sweep, the interior while the halo travels, and the levels change places."""
@@ -92,11 +94,11 @@ class Explicit(Solver):
 
     def _swap(self) -> None:
         """The levels change places: `fields` is now what was computed."""
-        self.fields.update(self._levels[0].following)
+        self._arrays.update(self._levels[0].following)
         self._levels.reverse()
         self._fills.reverse()
 
-    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
+    def _sweep(self, new: Sequence[Any], old: Sequence[Any]) -> AnySweep:
         """What computes `new` from `old`, whose ghosts are filled."""
         raise NotImplementedError
 
@@ -108,6 +110,6 @@ class Explicit(Solver):
 class _Level(NamedTuple):
     """The fields at one time."""
 
-    arrays: list[np.ndarray]
-    sweep: Sweep  # from them into the other level
-    following: dict[str, np.ndarray]  # the other level, by name
+    arrays: list[Any]
+    sweep: AnySweep  # from them into the other level
+    following: dict[str, Any]  # the other level, by name

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from hpckit import linear
+from hpckit.comm.device import HOST
 from hpckit.errors import ConfigError, together
 from hpckit.keys import Positive, note
 from hpckit.pde import walls as boundary
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import Place
     from hpckit.pde.planes import Planes
 
 SCHEMES = {"backward-euler": 1.0, "crank-nicolson": 0.5}  # the weight of the new time level
@@ -54,8 +56,10 @@ class Heat(Diffusion):
         dtype: DTypeLike = float,
         threads: int = 1,
         method: str = "auto",
+        place: Place = HOST,
     ) -> None:
-        super().__init__(grid, "temperature", spacing, kappa, source, walls, dtype, threads, method)
+        options = dtype, threads, method, place
+        super().__init__(grid, "temperature", spacing, kappa, source, walls, *options)
 
     def exact(self, time: float, waves: int = 1) -> np.ndarray:
         """The solution that decays from a product of `waves` half waves: owned shape, float64.
@@ -122,6 +126,8 @@ class ImplicitHeat(Heat):
         with together(grid.comm):
             if scheme not in SCHEMES:
                 raise ConfigError(f"scheme {scheme!r} must be one of {', '.join(SCHEMES)}")
+            if self.place is not HOST:
+                raise ConfigError("implicit steps run on CPUs only: use Heat on a device")
             linear.petsc()
         self.dt_max = math.inf
         self.iterations = 0
@@ -198,9 +204,8 @@ class HeatEquation(Equation[Heat, Options]):
         solver = ImplicitHeat if options.implicit else Heat
         walls = boundary.INSULATED if setup.input else 0.0
         self.spacing = tuple(1 / n for n in self.grid.shape)
-        self.solver = solver(
-            self.grid, self.spacing, kappa=options.kappa, walls=walls, **setup.numerics
-        )
+        physics = {"kappa": options.kappa, "walls": walls, "place": setup.place}
+        self.solver = solver(self.grid, self.spacing, **physics, **setup.numerics)
 
     @classmethod
     def cost(cls, options: Options, has_input: bool) -> Cost:
@@ -219,6 +224,10 @@ class HeatEquation(Equation[Heat, Options]):
         if options.implicit:
             return None
         return 1 / (2 * options.kappa * sum(n * n for n in shape))
+
+    @classmethod
+    def on_devices(cls, options: Options) -> bool:
+        return not options.implicit
 
     @classmethod
     def limits_dt(cls, options: Options) -> str:

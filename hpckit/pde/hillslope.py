@@ -23,12 +23,12 @@ from hpckit.pde.diffusion import Diffusion
 from hpckit.pde.equation import Cost, Equation, Picture, Setup
 from hpckit.pde.maps import Bounds
 from hpckit.pde.solver import positive
-from hpckit.pde.sweep import Sweep
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import AnySweep
     from hpckit.pde.planes import Planes
 
 # (|grad z|/Sc)^2 counts as this much where it is larger: the flux then grows like the slope, four
@@ -82,11 +82,11 @@ class Hillslope(Diffusion):
             # dq/dS at the bound: K (1 + s) / (1 - s)^2 with s = _STEEPEST
             self.dt_max *= (1 - _STEEPEST) ** 2 / (1 + _STEEPEST)
 
-    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> Sweep:
+    def _sweep(self, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> AnySweep:
         if not self.critical_slope:
             return super()._sweep(new, old)
         boxes = self.halo.interior, self.halo.shell
-        return Sweep(self._team, self._kernel("creep"), (*new, *old), *boxes)
+        return self._backend.sweep("creep", (*new, *old), *boxes)
 
     def _arguments(self, dt: float) -> tuple:
         if not self.critical_slope:

@@ -60,11 +60,11 @@ def diffuse(new, old, n0, n1, n2, s0, s1, c0, c1, c2, source, tile, stream):
 
 
 @export(
-    "void(f8*, f8*, i8, i8, i8, i8*, f8*, i8, i8, i8, i8, f8, f8, f8, f8, i8, i8)",
-    "void(f4*, f4*, i8, i8, i8, i8*, f4*, i8, i8, i8, i8, f4, f4, f4, f4, i8, i8)",
+    "void(f8*, f8*, i8, i8, i8, i8, i8, i8*, f8*, i8, i8, f8, f8, f8, f8, i8, i8)",
+    "void(f4*, f4*, i8, i8, i8, i8, i8, i8*, f4*, i8, i8, f4, f4, f4, f4, i8, i8)",
 )
 def diffuse_alone(
-    new, old, n0, n1, n2, moves, walls, ghosts, count, s0, s1, c0, c1, c2, source, tile, stream
+    new, old, n0, n1, n2, s0, s1, moves, walls, ghosts, count, c0, c1, c2, source, tile, stream
 ):
     """`count` times `diffuse`, to and fro, each after the ghosts: see `hpckit.pde.alone`."""
     for step in range(count):

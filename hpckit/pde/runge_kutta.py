@@ -22,13 +22,13 @@ from hpckit.errors import ConfigError, together
 from hpckit.pde import walls as boundary
 from hpckit.pde.alone import Ghosts, is_alone
 from hpckit.pde.solver import Solver
-from hpckit.pde.sweep import Sweep
 from hpckit.trace import span
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import AnySweep
 
 GHOSTS = 3  # cells that stencils reach
 _WEIGHTS = (0.0, 1.0, 3 / 4, 1 / 4, 1 / 3, 2 / 3)  # of the old state and of the Euler step
@@ -117,7 +117,7 @@ class RungeKutta(Solver):
         """
         from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
 
-        states = [[self._zeros() for _ in names] for _ in range(3)]
+        states = [[self._backend.zeros() for _ in names] for _ in range(3)]
         old = states[0]
         self.fields = dict(zip(names, old, strict=True))
         cells = math.prod(self.grid.owned_shape())
@@ -127,17 +127,16 @@ class RungeKutta(Solver):
         self.halo = Halo(self.grid, fields=old, method=self.method)
         self._weights = np.array(_WEIGHTS, self.dtype)
         boxes = self.halo.interior, self.halo.shell
-        kernel = self._kernel(self.kernel)
         self._stages = []
         for i, state in enumerate(states):
             new = states[(i + 1) % 3]
-            sweep = Sweep(self._team, kernel, (*new, *old, *state, *constants), *boxes)
+            given = (*new, *old, *state, *constants)
+            sweep = self._backend.sweep(self.kernel, given, *boxes)
             keep, take = self._weights[2 * i : 2 * i + 2].tolist()
             self._stages.append(_Stage(state, sweep, keep, take, _WHEN[i]))
         arrays = [array for state in states for array in state]
-        alone = self._kernel(f"{self.kernel}_alone")
-        self._alone = Sweep(self._team, alone, (*arrays, *constants), *boxes)
-        can = is_alone(self.grid) and self._team.threads == 1
+        self._alone = self._backend.sweep(f"{self.kernel}_alone", (*arrays, *constants), *boxes)
+        can = is_alone(self.grid) and self._threads == 1
         walls = boundary.parse(boundary.INSULATED, self.grid.ndim)  # there are none
         self._ghosts = Ghosts(self.grid, walls, old[0]) if can else None
 
@@ -150,7 +149,7 @@ class _Stage(NamedTuple):
     """One stage of a step: new = keep base + take (state + dt L(state))."""
 
     state: list[np.ndarray]
-    sweep: Sweep
+    sweep: AnySweep
     keep: float
     take: float
     when: float

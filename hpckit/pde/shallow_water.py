@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hpckit.comm.device import HOST
 from hpckit.errors import ConfigError, same, together
 from hpckit.pde import walls
 from hpckit.pde.solver import Solver, positive, spacings
-from hpckit.pde.sweep import Slices, Sweep
+from hpckit.pde.sweep import Slices
 from hpckit.trace import span
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from hpckit.comm.grid import Grid
+    from hpckit.pde.backend import Place
 
 GRAVITY = 9.81  # m/s^2
 _EARTH_RADIUS = 6_371_000.0  # m
@@ -51,6 +53,7 @@ class ShallowWater(Solver):
     threshold : metres; `arrival` is the first time at which |eta| exceeds it.
     dtype, threads, method : float64 or float32; threads per rank; way of exchanging halos, see
         `Halo`.
+    place : of the fields: `HOST`, or a device on which the steps run.
 
     Fields: `eta` (m), `hu`, `hv` (m^2/s), `peak` (largest eta so far, at least 0, m), `arrival` (s,
     infinite before).
@@ -68,10 +71,11 @@ class ShallowWater(Solver):
         dtype: DTypeLike = float,
         threads: int = 1,
         method: str = "auto",
+        place: Place = HOST,
     ) -> None:
         from hpckit.halo import Halo  # starts MPI, which reading an equation's options must not
 
-        super().__init__(grid, dtype, threads, method)
+        super().__init__(grid, dtype, threads, method, place)
         with together(grid.comm):
             if grid.ndim != 2:
                 raise ConfigError(f"shallow water needs a grid of 2 dimensions, not {grid.ndim}")
@@ -92,29 +96,35 @@ class ShallowWater(Solver):
             "the arguments of ShallowWater",
             (self.spacing, south, border, threshold, self.dtype),
         )
-        self.fields = {name: self._zeros(stagger) for name, stagger in _STAGGER.items()}
-        self.fields["arrival"][...] = np.inf
+        self._arrays = {name: self._backend.zeros(stagger) for name, stagger in _STAGGER.items()}
+        self.fields = self._backend.fields(self._arrays)
+        with self.changing() as fields:
+            fields["arrival"][...] = np.inf
         self._cells = tuple(
             slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True)
         )
-        self.depth = self._zeros()
+        self.depth = grid.zeros(self.dtype)
         self._assign("depth", self.depth, depth)
-        Halo(grid, fields=[self.depth], method=method).exchange(self.depth)
-        moving = [self.fields[name] for name in ("eta", "hu", "hv")]
-        self.halo = Halo(grid, fields=moving, method=method)
-        weights = [self._weight(1), self._weight(0)]
-        self._borders = self._open_borders() if border == "open" else []
-        self.dt_max = self._stable_step(*weights)
+        Halo(grid, fields=[self.depth], method="packed").exchange(self.depth)
+        self._moving = [self._arrays[name] for name in ("eta", "hu", "hv")]
+        self.halo = Halo(grid, fields=self._moving, method=method)
+        weights = self._weight(1), self._weight(0)
+        borders = self._open_borders() if border == "open" else []
+        self.dt_max = self._stable_step(*weights, borders)
         self.bytes_per_step = 16 * math.prod(grid.owned_shape()) * self.dtype.itemsize
         self._plan(*weights)
+        self._radiate = self._backend.products(
+            [(*border.arrays, self._backend.put(border.speed)) for border in borders]
+        )
 
     def set(self, name: str, values: ArrayLike) -> None:
         """As `Solver.set`; there is no wave on land, and a raised surface counts as a peak."""
         super().set(name, values)
         if name == "eta":
-            eta, peak = (self.fields[n][self._cells] for n in ("eta", "peak"))
-            eta[self.depth[self._cells] <= 0] = 0
-            np.maximum(peak, eta, out=peak)
+            with self.changing() as fields:
+                eta, peak = (fields[n][self._cells] for n in ("eta", "peak"))
+                eta[self.depth[self._cells] <= 0] = 0
+                np.maximum(peak, eta, out=peak)
 
     def step(self, dt: float) -> None:
         """Advance by `dt`; raises `ConfigError` beyond `dt_max`.
@@ -128,20 +138,16 @@ class ShallowWater(Solver):
         reach = dt if self.time > 0 else dt / 2
         self.time += dt
         with span("halo start"):
-            self.halo.start(*(self.fields[name] for name in ("eta", "hu", "hv")))
+            self.halo.start(*self._moving)
         with span("interior"):
-            for push, layout in self._pushes:
-                push.interior(*layout, reach)
+            self._push.interior(reach)
         with span("halo wait"):
             self.halo.wait()
         with span("shell"):
-            for push, layout in self._pushes:
-                push.shell(*layout, reach)
-            for border in self._borders:
-                np.multiply(border.speed, border.height, out=border.flux)
+            self._push.shell(reach)
+            self._radiate()
         with span("heights"):
-            fill, layout = self._fill
-            fill.interior(*layout, dt, self.time, self.threshold)
+            self._rise.interior(dt, self.time, self.threshold)
 
     def volume(self) -> float:
         """Water above rest in m^3, of all ranks (collective): constant in a closed basin."""
@@ -156,7 +162,7 @@ class ShallowWater(Solver):
 
     def _weight(self, d: int) -> np.ndarray:
         """g times depth at the faces across dimension d, as their transport; 0 beside land."""
-        weight = self._zeros((1 - d, d))
+        weight = self.grid.zeros(self.dtype, (1 - d, d))
         below, above = (
             self.depth[(slice(None),) * d + (s,)] for s in (slice(None, -1), slice(1, None))
         )
@@ -164,7 +170,9 @@ class ShallowWater(Solver):
         weight[inside] = np.where((below > 0) & (above > 0), 0.5 * GRAVITY * (below + above), 0)
         return weight
 
-    def _stable_step(self, weight_u: np.ndarray, weight_v: np.ndarray) -> float:
+    def _stable_step(
+        self, weight_u: np.ndarray, weight_v: np.ndarray, borders: list[_Border]
+    ) -> float:
         """The largest dt for which (w dt/2)^2 + r dt/2 <= 1 in every cell.
 
         w^2 is bounded by twice the diagonal of -div(g h grad) (Gershgorin); r is the rate at which
@@ -181,7 +189,7 @@ class ShallowWater(Solver):
             (weight_v[cells] * south + weight_v[self._next(0)] * north) * per_y * metric.per_face[0]
         )
         rate = np.zeros(self.grid.owned_shape())
-        for border in self._borders:
+        for border in borders:
             measure = (
                 per_x if border.dimension == 1 else per_y * (north if border.outward > 0 else south)
             )
@@ -199,26 +207,26 @@ class ShallowWater(Solver):
         return 2 / fastest
 
     def _plan(self, weight_u: np.ndarray, weight_v: np.ndarray) -> None:
-        """The sweeps, each with the strides that its kernel takes after the extents."""
-        eta, hu, hv = (self.fields[name] for name in ("eta", "hu", "hv"))
+        """The sweeps: transports through the faces of both directions, then heights."""
+        put, views, item = self._backend.put, self.place.views, self.dtype.itemsize
+        eta, hu, hv, peak, arrival = views([self._arrays[name] for name in _STAGGER])
+        to_u, to_v = views([put(weight_u, _STAGGER["hu"]), put(weight_v, _STAGGER["hv"])])
         per_x, per_y, per_face, shrink = (
-            np.broadcast_to(a.astype(self.dtype)[:, None], (a.size, eta.shape[1]))
-            for a in self._metric[:4]
+            np.broadcast_to(a[:, None], (*a.shape, eta.shape[1]))
+            for a in views([put(a.astype(self.dtype)) for a in self._metric[:4]])
         )
-        pitch = {id(a): a.strides[0] // a.itemsize for a in (eta, hu, hv)}
-        self._pushes = []
-        for d, flux, weight, metric in ((1, hu, weight_u, per_x), (0, hv, weight_v, per_face)):
-            last = tuple(
-                slice(s.stop, s.stop + 1) if i == d else s for i, s in enumerate(self._cells)
-            )
-            arrays, shell = (flux, weight, eta, metric), [*self.halo.shell, last]
-            sweep = Sweep(self._team, self._kernel("push"), arrays, self.halo.interior, shell)
-            self._pushes.append(
-                (sweep, (pitch[id(flux)], pitch[id(eta)], 1 if d == 1 else pitch[id(eta)]))
-            )
-        arrays = (eta, hu, hv, self.fields["peak"], self.fields["arrival"], per_x, per_y, shrink)
-        sweep = Sweep(self._team, self._kernel("fill"), arrays, self._cells, [])
-        self._fill = sweep, tuple(pitch[id(a)] for a in (eta, hu, hv))
+        height, u, v = (a.strides[0] // item for a in (eta, hu, hv))
+        inside, shell = self.halo.interior, self.halo.shell
+        arrays, boxes = (hu, to_u, eta, per_x), (inside, [*shell, self._last(1)])
+        self._push = self._backend.sweep("push", arrays, *boxes, layout=(u, height, 1))
+        arrays, boxes = (hv, to_v, eta, per_face), (inside, [*shell, self._last(0)])
+        self._push.add(arrays, *boxes, (v, height, height))
+        arrays = (eta, hu, hv, peak, arrival, per_x, per_y, shrink)
+        self._rise = self._backend.sweep("fill", arrays, self._cells, [], layout=(height, u, v))
+
+    def _last(self, d: int) -> Slices:
+        """The faces across dimension d beyond the last cells of this rank."""
+        return tuple(slice(s.stop, s.stop + 1) if i == d else s for i, s in enumerate(self._cells))
 
     def _open_borders(self) -> list[_Border]:
         """The borders of the grid that this rank touches."""
@@ -231,9 +239,8 @@ class ShallowWater(Solver):
                 for at in (cell, cell + (side == 1))
             )
             speed = np.sqrt(GRAVITY * np.maximum(self.depth[cells], 0)).astype(self.dtype)
-            flux = self.fields[("hv", "hu")[d]][faces]
-            height = self.fields["eta"][cells]
-            borders.append(_Border(d, outward, cells, flux, height, np.copysign(speed, outward)))
+            arrays = self._arrays[("hv", "hu")[d]][faces], self._arrays["eta"][cells]
+            borders.append(_Border(d, outward, cells, arrays, np.copysign(speed, outward)))
         return borders
 
 
@@ -243,8 +250,7 @@ class _Border(NamedTuple):
     dimension: int
     outward: int  # -1 or 1
     cells: Slices
-    flux: np.ndarray
-    height: np.ndarray
+    arrays: tuple[Any, Any]  # the flux through its faces, and the height of its cells
     speed: np.ndarray  # outward times c, m/s
 
 

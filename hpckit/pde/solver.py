@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from hpckit import native
 from hpckit.arguments import per_dimension
-from hpckit.errors import ConfigError, together
-from hpckit.pde.sweep import Team, aligned
+from hpckit.comm.device import HOST
+from hpckit.errors import ConfigError, same, together
+from hpckit.pde.backend import BACKENDS, Place
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -34,7 +35,9 @@ class Solver:
     Attributes
     ----------
     fields : name to local array with ghosts. Owned cells are the state; a step may put another
-        array under a name.
+        array under a name. Those of a device are copied to the host when asked for: to write to
+        them, see `changing`.
+    place : where they are: `HOST` or a device.
     halo : how its ghosts are filled.
     time : seconds (or whatever unit the coefficients have) since the start.
     dt_max : the largest stable time step.
@@ -43,12 +46,14 @@ class Solver:
     """
 
     kernels: ClassVar[str] = "hpckit.pde.kernels"  # the module of its own, where it has one
-    fields: dict[str, np.ndarray]
+    fields: Mapping[str, np.ndarray]
     halo: Halo
     dt_max: float
     bytes_per_step: int
 
-    def __init__(self, grid: Grid, dtype: DTypeLike, threads: int, method: str) -> None:
+    def __init__(
+        self, grid: Grid, dtype: DTypeLike, threads: int, method: str, place: Place = HOST
+    ) -> None:
         with together(grid.comm):
             self.dtype = np.dtype(dtype)
             if self.dtype not in (np.float32, np.float64):
@@ -60,12 +65,20 @@ class Solver:
                     f"ghost width {grid.width} must be at least 1 on every side: make"
                     " Grid(..., width=1)"
                 )
+            if getattr(place, "kind", None) not in BACKENDS:
+                raise ConfigError(
+                    f"place={place!r} must be a device, as hpckit.device(comm, 'cuda') gives, or"
+                    " hpckit.comm.device.HOST"
+                )
+            backend = BACKENDS[place.kind]
+            self._backend = backend(place, grid, self.dtype, threads, method, self.kernels)
+        same(grid.comm, "the place of a solver's fields", place.name)
         self.grid = grid
+        self.place = place
         self.method = method
         self.time = 0.0
         self.fields = {}
-        self._team = Team(threads)
-        self._kernels = native.load(self.kernels)
+        self._threads = threads
 
     def step(self, dt: float) -> None:
         """Advance by `dt`. Raises `ConfigError` beyond `dt_max`."""
@@ -89,7 +102,24 @@ class Solver:
         """
         if name not in self.fields:
             raise ConfigError(f"no field {name!r}: choose one of {', '.join(self.fields)}")
-        self._assign(name, self.fields[name], values)
+        with self.changing() as fields:
+            self._assign(name, fields[name], values)
+
+    def changing(self) -> AbstractContextManager[Mapping[str, np.ndarray]]:
+        """The fields, to be written to: those of a device take what they hold at the end. ::
+
+        with heat.changing() as fields:
+            fields["temperature"][heat.grid.owned] *= 2
+        """
+        return self._backend.changing(self.fields)
+
+    def has_nan(self) -> bool:
+        """Whether an owned cell of this rank is NaN."""
+        return self._backend.has_nan(self.fields)
+
+    def synchronize(self) -> None:
+        """Wait until all steps are done: those on a device are only enqueued."""
+        self._backend.synchronize()
 
     def _assign(self, name: str, array: np.ndarray, values: ArrayLike) -> None:
         owned = array[self.grid.owned]
@@ -100,19 +130,6 @@ class Solver:
                 )
             owned[...] = values
         _check_finite(self.grid, name, owned)
-
-    def _kernel(self, name: str):
-        return getattr(self._kernels, f"{name}_f{self.dtype.itemsize}")
-
-    def _zeros(self, stagger: int | Sequence[int] = 0) -> np.ndarray:
-        """A local array; in the node's memory where the halo reads neighbours' arrays directly."""
-        if self.method == "direct":
-            return self.grid.zeros(self.dtype, stagger, shared=True)
-        shape = [
-            lo + n + hi
-            for n, (lo, hi) in zip(self.grid.owned_shape(stagger), self.grid.width, strict=True)
-        ]
-        return aligned(shape, self.dtype, self.grid.width[-1][0])
 
     def _streams(self, arrays: int) -> bool:
         """Whether this many arrays of all ranks of this node exceed its caches."""

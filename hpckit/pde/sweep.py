@@ -18,11 +18,12 @@ _WORTH = 8192  # cells below which a box is not worth dividing
 
 
 class Sweep:
-    """A kernel bound to arrays and boxes: `kernel(*addresses, *extents, *arguments)` for every box.
+    """A kernel bound to arrays and boxes, each of which it sweeps by one call.
 
-    Places and extents are computed here, once; a call costs a microsecond per box, without
-    allocation. Boxes are divided among the threads of `team`; kernels release the GIL, and cells do
-    not depend on the box they lie in, so the result is the same for any number of threads.
+    That is `kernel(*addresses, *extents, *layout, *arguments)`; what does not change is computed
+    here, once, and a call costs a microsecond per box, without allocation. Boxes are divided among
+    the threads of `team`; kernels release the GIL, and cells do not depend on the box they lie in,
+    so the result is the same for any number of threads.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ class Sweep:
         `array[i]`.
     interior, shell : boxes of cells, as slices of a local array, each box to be swept once.
     repeated : the kernel that makes several steps where this rank is alone (`hpckit.pde.alone`).
+    layout : what the kernel takes after the extents, such as strides.
+    walk : what it takes last: how a core shall go through the cells.
 
     ::
 
@@ -45,21 +48,37 @@ class Sweep:
         interior: Slices,
         shell: Sequence[Slices],
         repeated: Callable | None = None,
+        layout: tuple = (),
+        walk: tuple = (),
     ) -> None:
         self._team = team
         self._kernel = kernel
         self._repeated = repeated
-        self._arrays = list(arrays)  # calls hold addresses only
-        self._interior = self._places([interior])
-        self._shell = self._places(shell)
+        self._walk = walk
+        self._arrays: list[np.ndarray] = []  # calls hold addresses only
+        self._interior: list[tuple] = []
+        self._shell: list[tuple] = []
+        self.add(arrays, interior, shell, layout)
+
+    def add(
+        self,
+        arrays: Sequence[np.ndarray],
+        interior: Slices,
+        shell: Sequence[Slices],
+        layout: tuple = (),
+    ) -> None:
+        """More to sweep by the same kernel, after what there is: other arrays, other boxes."""
+        self._arrays.extend(arrays)
+        self._interior += self._places(arrays, [interior], layout)
+        self._shell += self._places(arrays, shell, layout)
 
     def interior(self, *arguments: float) -> None:
         """Sweep the cells that need no ghosts."""
-        self._team.run(self._kernel, self._interior, arguments)
+        self._team.run(self._kernel, self._interior, arguments + self._walk)
 
     def shell(self, *arguments: float) -> None:
         """Sweep the rest."""
-        self._team.run(self._kernel, self._shell, arguments)
+        self._team.run(self._kernel, self._shell, arguments + self._walk)
 
     @property
     def repeats(self) -> bool:
@@ -69,11 +88,13 @@ class Sweep:
     def repeat(self, *arguments: float) -> None:
         """Several steps, for a rank that is alone: it has no shell."""
         assert self._repeated
-        self._team.run(self._repeated, self._interior, arguments)
+        self._team.run(self._repeated, self._interior, arguments + self._walk)
 
-    def _places(self, boxes: Sequence[Slices]) -> list[tuple[int, ...]]:
+    def _places(
+        self, arrays: Sequence[np.ndarray], boxes: Sequence[Slices], layout: tuple
+    ) -> list[tuple]:
         pieces = (piece for box in boxes for piece in _divide(box, self._team.threads))
-        return [_place(self._arrays, piece) for piece in pieces]
+        return [(*corners(arrays, piece), *extents(piece), *layout) for piece in pieces]
 
 
 class Team:
@@ -103,23 +124,27 @@ def aligned(shape: Sequence[int], dtype: np.dtype, ghosts: int) -> np.ndarray:
     return room[first : first + room.size - line].reshape(*shape[:-1], pitch)[..., : shape[-1]]
 
 
-def _place(arrays: Sequence[np.ndarray], box: Slices) -> tuple[int, ...]:
-    """Addresses of the box's first cell in all arrays, then the box's extents."""
+def corners(arrays: Sequence[np.ndarray], box: Slices) -> list[int]:
+    """Addresses of the box's first cell in all arrays."""
     corner = [s.start for s in box]
-    places = [
+    return [
         native.address(a) + sum(i * s for i, s in zip(corner, a.strides, strict=True))
         for a in arrays
     ]
-    return *places, *(s.stop - s.start for s in box)
+
+
+def extents(box: Slices) -> list[int]:
+    """Cells of the box per dimension."""
+    return [s.stop - s.start for s in box]
 
 
 def _divide(box: Slices, threads: int) -> list[Slices]:
     """The box in `threads` pieces along its slowest long enough dimension; none, if it is empty."""
-    extents = [s.stop - s.start for s in box]
-    if min(extents) <= 0:
+    cells = extents(box)
+    if min(cells) <= 0:
         return []
-    along = next((d for d, n in enumerate(extents) if n >= threads), None)
-    if threads == 1 or along is None or np.prod(extents) < _WORTH:
+    along = next((d for d, n in enumerate(cells) if n >= threads), None)
+    if threads == 1 or along is None or np.prod(cells) < _WORTH:
         return [box]
-    cuts = [box[along].start + first for first in partition.starts(extents[along], threads)]
+    cuts = [box[along].start + first for first in partition.starts(cells[along], threads)]
     return [(*box[:along], slice(a, b), *box[along + 1 :]) for a, b in pairwise(cuts)]

@@ -92,12 +92,17 @@ class TsunamiEquation(Equation[ShallowWater, Options]):
             south=self.bounds.south,
             border="open",
             threshold=options.threshold,
+            place=setup.place,
             **setup.numerics,
         )
 
     @classmethod
     def cost(cls, options: Options, has_input: bool) -> Cost:
         return Cost(kept=11, exchanged=3, written=4, moved=16, of_copying=1.4, drawing=(50e6, 550))
+
+    @classmethod
+    def on_devices(cls, options: Options) -> bool:
+        return True
 
     @classmethod
     def limits_dt(cls, options: Options) -> str:

@@ -7,7 +7,7 @@ is the value on the wall (ghost = 2 value - cell). Both keep the second order of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +55,18 @@ def sides(grid: Grid) -> list[tuple[int, int]]:
     return found
 
 
+def edges(grid: Grid, walls: Walls) -> Iterator[tuple[int, int, int, Wall]]:
+    """Dimension, index of the last owned cells and of the ghosts beside them, and their wall."""
+    shape = grid.local_shape
+    for d, side in sides(grid):
+        edge = grid.width[d][0] if side == 0 else shape[d] - grid.width[d][1] - 1
+        yield d, edge, edge - 1 if side == 0 else edge + 1, walls[d][side]
+
+
 class Fill:
     """Fills the ghosts beside this rank's walls; dimension by dimension, so corners too.
 
-    arrays : local arrays of one shape.
+    arrays : local arrays of cells.
 
     ::
 
@@ -68,11 +76,8 @@ class Fill:
 
     def __init__(self, grid: Grid, walls: Walls, *arrays: np.ndarray) -> None:
         self._order: list[tuple[np.ndarray, np.ndarray, np.generic | None]] = []
-        for d, side in sides(grid):
-            wall = walls[d][side]
+        for d, edge, ghost, wall in edges(grid, walls):
             for array in arrays:
-                edge = grid.width[d][0] if side == 0 else array.shape[d] - grid.width[d][1] - 1
-                ghost = edge - 1 if side == 0 else edge + 1
                 cells, beyond = (
                     array[(slice(None),) * d + (slice(i, i + 1),)] for i in (edge, ghost)
                 )

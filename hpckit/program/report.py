@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from hpckit.comm.device import HOST, Device, Host
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -22,22 +26,40 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def copy_rate(comm: MPI.Intracomm, nbytes: int) -> float:
+def copy_rate(comm: MPI.Intracomm, nbytes: int, place: Host | Device = HOST) -> float:
     """Bytes per second, read and written, when all ranks copy `nbytes` at once (collective).
 
-    It is the limit of a sweep. Ranks that share a core take turns.
+    It is the limit of a sweep there. Ranks that share a core take turns.
     """
     from mpi4py import MPI
 
     from hpckit.machine.node_memory import node_ranks
 
-    source = np.ones(max(8192, min(nbytes, COPIED // comm.size)) // 8)
-    target, best = np.empty_like(source), math.inf
+    nbytes = max(8192, min(nbytes, COPIED // comm.size))
+    copy, best = _COPIES[place.kind](place, nbytes), math.inf
     with node_ranks(comm) as node:
         share = min(1.0, (os.cpu_count() or 1) / node.size)
     for _ in range(6):
         comm.Barrier()
         begin = time.perf_counter()
-        np.copyto(target, source)
+        copy()
         best = min(best, comm.allreduce(time.perf_counter() - begin, MPI.MAX))
-    return 2 * source.nbytes * comm.allreduce(share) / best
+    return 2 * nbytes * comm.allreduce(share) / best
+
+
+def _on_host(place: Host, nbytes: int) -> Callable[[], object]:
+    source = np.ones(nbytes, np.uint8)
+    return partial(np.copyto, np.empty_like(source), source)
+
+
+def _on_device(place: Device, nbytes: int) -> Callable[[], object]:
+    source, target = place.allocate(nbytes), place.allocate(nbytes)
+
+    def copy() -> None:
+        place.copy(target.address, source.address, nbytes, place.default_stream)
+        place.synchronize(place.default_stream)
+
+    return copy
+
+
+_COPIES: dict[str, Any] = {"host": _on_host, "device": _on_device}  # what copies once, by kind

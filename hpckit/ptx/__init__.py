@@ -38,8 +38,9 @@ the same bits.
 The twin's name and signature, less its first argument, are the kernel's: a device launches it by
 `device.prepare(Kernel("hpckit.comm.device_kernels", "axpy"), blocks, [y, x, n, a], stream)`.
 
-`make ptx` compiles them all to `hpckit/ptx/files`, where `text` finds them: who runs them needs no
-compiler and no Numba.
+`make ptx` compiles them all to `hpckit/ptx/files`, where `text` finds them: whoever runs them needs
+no compiler and no Numba. One text serves GPUs from Volta (2017) and drivers from CUDA 12.0 on, since
+newer ones take older PTX.
 """
 
 from __future__ import annotations
@@ -49,30 +50,38 @@ from pathlib import Path
 
 from hpckit.errors import HpckitError
 
-FILES = Path(__file__).parent / "files"
-RELEASES = (13, 12)
-"""of CUDA, newest first: a driver takes PTX of its own release, or of an older one"""
+OLDEST = 12000  # of the drivers that take our PTX: CUDA 12.0, whose compiler made it
 
 
 @cache
 def text(module: str, driver: int) -> bytes:
-    """The PTX of a module of device kernels, for a driver.
+    """The PTX of a module of device kernels.
 
-    driver : the newest CUDA that it supports, as `cuDriverGetVersion` says: 13000 is 13.0.
+    driver : the newest CUDA that the GPU's driver supports, as `cuDriverGetVersion` says it.
 
-    Raises HpckitError where the driver is older than what the kernels are compiled for. ::
+    Raises HpckitError where that is too old. ::
 
         text("hpckit.comm.device_kernels", 13000)
     """
-    for release in RELEASES:
-        if driver >= 1000 * release:
-            return file(module, release).read_bytes()
-    raise HpckitError(
-        f"the driver of the GPU supports CUDA {driver // 1000}.{driver % 1000 // 10}, hpckit's "
-        f"kernels need {RELEASES[-1]}.0 or newer: install a newer driver"
-    )
+    if driver < OLDEST:
+        raise HpckitError(
+            f"the driver of the GPU supports CUDA {_release(driver)}, hpckit's kernels need "
+            f"{_release(OLDEST)} or newer: update the driver"
+        )
+    return file(module).read_bytes()
 
 
-def file(module: str, release: int) -> Path:
-    """Where the PTX of a module for a release of CUDA is."""
-    return FILES / f"{module}-cuda{release}.ptx"
+def file(module: str) -> Path:
+    """Where its PTX is."""
+    return Path(__file__).parent / "files" / f"{module}.ptx"
+
+
+def sources() -> list[str]:
+    """All modules of device kernels."""
+    root = Path(__file__).parents[2]
+    found = root.glob("hpckit/**/device_kernels.py")
+    return sorted(".".join(path.relative_to(root).with_suffix("").parts) for path in found)
+
+
+def _release(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"

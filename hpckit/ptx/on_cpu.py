@@ -10,10 +10,9 @@ import sys
 from llvmlite import ir
 from numba import njit, types
 
-from hpckit.ptx.addresses import INSIDE, SPACE, SPACE_BITS
+from hpckit.ptx.conventions import INSIDE, SPACE, SPACE_BITS, THREADS
 from hpckit.ptx.words import division, pair, word
 
-THREADS = 256
 function = njit
 sqrt = math.sqrt
 i8, i4, u8, u4 = types.int64, types.int32, types.uint64, types.uint32

@@ -4,20 +4,17 @@ Used by `hpckit.ptx.compiler` alone, which makes PTX of them.
 """
 
 import math
+import sys
 
 from numba import cuda, types
 
 from hpckit.ptx.words import division, pair, word
 
-THREADS = 256
 sqrt = math.sqrt
 i8, i4, u8, u4 = types.int64, types.int32, types.uint64, types.uint32
 f8, f4 = types.float64, types.float32
+function = cuda.jit(device=True)
 _GLOBAL = 1  # the address space of all memory that kernels here reach
-
-
-def function(inner):
-    return cuda.jit(device=True, inline=True)(inner)
 
 
 def _pointer(builder, address, kind):
@@ -36,3 +33,8 @@ load_u2, store_u2 = word(types.uint16, _pointer, "cuda")
 load_u1, store_u1 = word(types.uint8, _pointer, "cuda")
 load_pair, store_pair = pair(_pointer, "cuda")
 divide = division("cuda")
+
+
+def on_cuda(thread):
+    """A kernel's thread, given its factory."""
+    return function(thread(sys.modules[__name__]))

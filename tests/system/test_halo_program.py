@@ -67,9 +67,32 @@ def test_stopped_for_time_and_resumed(mpirun, tmp_path):
     assert (tmp_path / "r/heat.vtkhdf").exists()
 
 
+def test_ranks_use_one_device_only_when_they_may_share_it(mpirun, tmp_path):
+    case = (
+        "--shape",
+        "12,12,12",
+        "--steps",
+        "5",
+        "--output",
+        tmp_path / "r",
+        "--device",
+        "stand-in",
+    )
+    one = {"HPCKIT_STAND_IN_DEVICES": "1"}
+    refused = mpirun(2, *PROGRAM, *case, **one)
+    assert refused.returncode == 2, refused.stdout
+    assert "ranks 0-1 would use one device" in refused.stdout
+    done = mpirun(2, *PROGRAM, *case, "--share", **one)
+    assert done.returncode == 0, done.stdout
+    assert "devices   1 x stand-in for a GPU" in done.stdout
+    assert "memory traffic, % of copying" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (("--shape", "8,8", "--device", "stand-in", "--threads", "2"), "use threads=1"),
+        (("--shape", "8,8", "--device", "gpu"), "--device gpu"),
         (("--shape", "8,8", "--step", "3"), "unknown flag --step, did you mean --steps?"),
         (("--shape", "8,eight"), "--shape 8,eight"),
         (("--shape", "8,8", "--process-shape", "3,1"), "needs 3 ranks"),

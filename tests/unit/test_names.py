@@ -29,6 +29,7 @@ def test_all_of_them_mean_something():
     assert all(callable(getattr(cluster, name)) for name in names.SEARCHES)
     assert [*ALGORITHMS] == [*names.ALGORITHMS]
     assert [*METHODS] == ["auto", *names.HALO_METHODS]
+    assert [*names.load(names.DEVICES)] == [*names.DEVICES]
     assert set(OUTPUTS) == set(get_args(names.Layout))
 
 

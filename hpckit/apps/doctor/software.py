@@ -26,22 +26,22 @@ def software() -> list[str]:
     return [
         f"mpi       {mpi_library()}, standard {standard}, threads "
         f"{levels.get(MPI.Query_thread(), 'multiple')}",
-        f"gpu       {_gpu_awareness()}",
+        f"gpu       {cuda_hint()}; whether it is, `python -m hpckit.apps.doctor --gpu` tries",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",
         f"kernels   {sum(kept)} of {len(kept)} compiled for this machine, in {cache.home()}",
     ]
 
 
-def _gpu_awareness() -> str:
+def cuda_hint() -> str:
     """What MPI says of itself: it may be wrong either way, and a wrong answer is a crash later."""
     from mpi4py import MPI
 
     try:
         query = ctypes.CDLL(MPI.__file__).MPIX_Query_cuda_support
     except (OSError, AttributeError):
-        return "this MPI has no MPIX_Query_cuda_support: take it as not GPU-aware"
-    return f"MPI says it is {'' if query() else 'not '}CUDA-aware (a hint only)"
+        return "which does not say whether it is CUDA-aware"
+    return f"which says that it is {'' if query() else 'not '}CUDA-aware"
 
 
 def _version(package: str) -> str:

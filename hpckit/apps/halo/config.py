@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from hpckit.keys import Count, InputFile, Positive, note
-from hpckit.names import HALO_METHODS, Layout
+from hpckit.names import DEVICE_HALO_METHODS, DEVICES, HALO_METHODS, Layout
 from hpckit.pde import EQUATIONS
 
 if TYPE_CHECKING:
-    Name = Method = str
+    Name = Method = Place = str
 else:
     Name = Literal[tuple(EQUATIONS)]
-    Method = Literal[("auto", *HALO_METHODS)]
+    Method = Literal[("auto", *HALO_METHODS, *DEVICE_HALO_METHODS)]
+    Place = Literal[("cpu", *DEVICES)]
 
 
 class Keys(msgspec.Struct):
@@ -55,6 +56,10 @@ class Keys(msgspec.Struct):
         None
     )
     method: Annotated[Method, note("way to exchange halos")] = "auto"
+    device: Annotated[Place, note("what computes, one per rank; stand-in: a GPU's, for tests")] = (
+        "cpu"
+    )
+    share: Annotated[bool, note("ranks may use one device together")] = False
     threads: Annotated[Count, note("threads per rank", le=1024)] = 1
     dtype: Annotated[Literal["float64", "float32"], note("numbers to compute with")] = "float64"
     output: Annotated[str, note("folder for results, pictures and checkpoints")] = "results/halo"

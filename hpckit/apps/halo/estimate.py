@@ -78,6 +78,8 @@ def estimate(config: Config, ranks: int) -> str:
 
 def _time(config: Config, ranks: int, shape: tuple[int, ...], cells: int, halo: int) -> str:
     """Of a step and of all, by this machine's model of copying and of messages on one node."""
+    if config.device != "cpu":
+        return "unknown: the model of a machine is that of its CPUs"
     with offline():
         from hpckit.machine.model import Model
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mpi4py import MPI
 
 from hpckit.apps.halo.estimate import memory
 from hpckit.apps.halo.input import read_input
 from hpckit.apps.halo.layout import ghosts, layout
 from hpckit.apps.halo.schedule import marks, schedule
+from hpckit.comm.device import HOST
 from hpckit.comm.grid import Grid
+from hpckit.comm.places import open_device
 from hpckit.errors import HpckitError, together
 from hpckit.io.checkpoint import Checkpoint
 from hpckit.io.fields import FieldFile
@@ -33,6 +35,7 @@ from hpckit.trace import seconds, span
 if TYPE_CHECKING:
     from hpckit.apps.halo.config import Config
     from hpckit.pde import Equation
+    from hpckit.pde.backend import Place
 
 
 def main(comm: MPI.Intracomm, config: Config) -> dict[str, Any]:
@@ -54,7 +57,19 @@ def equation(comm: MPI.Intracomm, config: Config) -> Equation[Any, Any]:
     )
     numerics = {"dtype": config.dtype, "threads": config.threads, "method": config.method}
     read = (lambda: read_input(grid, config)) if config.input else None
-    return EQUATIONS[config.equation](Setup(grid, numerics, config.bounds, read), config.options)
+    setup = Setup(grid, numerics, config.bounds, read, _place(comm, config))
+    return EQUATIONS[config.equation](setup, config.options)
+
+
+def _place(comm: MPI.Intracomm, config: Config) -> Place:
+    """What computes: this rank's CPU, or its device, which is said (collective)."""
+    if config.device == "cpu":
+        return HOST
+    device = open_device(comm, config.device, config.share)
+    each = comm.allgather((device.title, device.uuid))
+    titles = Counter(title for title, _ in set(each))
+    say(comm, f"devices   {', '.join(f'{n} x {title}' for title, n in titles.items())}")
+    return device
 
 
 class Job:
@@ -91,7 +106,8 @@ class Job:
         """Take all steps; raises `Checkpointed` on all ranks when asked to stop before the end."""
         self.copying = self._copying()
         if self.config.resume and self.checkpoint.exists():
-            self.done, self.solver.time, identity = self.checkpoint.load(self.solver.fields)
+            with self.solver.changing() as fields:
+                self.done, self.solver.time, identity = self.checkpoint.load(fields)
             check_case(self.checkpoint.directory, identity, self.identity)
         if not self.snapshots:
             self._march()
@@ -127,7 +143,8 @@ class Job:
             limit = (self.copying + self._copying()) / 2  # before the steps, and after them
             results["memory traffic, GB/s"] = rounded(traffic / 1e9)
             results["memory traffic, % of copying"] = rounded(100 * traffic / limit)
-            results["halo share, % of the steps"] = rounded(100 * halo * rate / self.counted)
+            if self.solver.place is HOST:  # while it waits for a halo, a device computes
+                results["halo share, % of the steps"] = rounded(100 * halo * rate / self.counted)
         return results
 
     def draw(self) -> dict[str, Any]:
@@ -148,7 +165,7 @@ class Job:
         loop = Loop(
             self.comm,
             [
-                (If(self._is_broken), self._fail),
+                (If(self.solver.has_nan), self._fail),
                 (At(self.snapshots), self._write),
                 (save, self._save),
             ],
@@ -169,15 +186,12 @@ class Job:
         with span("first step" if cold else "steps", count * self.solver.bytes_per_step):
             for _ in range(count):
                 self.solver.step(self.dt)
+            self.solver.synchronize()
         self.done += count
         self.counted += count
         if not cold:
             self.seconds += time.perf_counter() - begin
             self.halo_seconds += _halo_seconds() - before
-
-    def _is_broken(self) -> bool:
-        owned = self.equation.grid.owned
-        return any(np.isnan(array[owned]).any() for array in self.solver.fields.values())
 
     def _fail(self) -> None:
         raise HpckitError(
@@ -203,7 +217,8 @@ class Job:
         return f"stopped after {self.done} of {self.steps} steps: run again with --resume to go on"
 
     def _copying(self) -> float:
-        return copy_rate(self.comm, next(iter(self.solver.fields.values())).nbytes)
+        nbytes = math.prod(self.equation.grid.local_shape) * self.solver.dtype.itemsize
+        return copy_rate(self.comm, nbytes, self.solver.place)
 
 
 def _halo_seconds() -> float:

@@ -60,6 +60,11 @@ def _check_grid(config: Config, ndim: int) -> None:
             f"dimension{'s' * (needed > 1)}, but shape is {times(config.shape)} and periodic = "
             f"{str(config.periodic).lower()}"
         )
+    if config.device != "cpu" and not equation.on_devices(config.options):
+        raise ConfigError(
+            f"equation {config.equation!r} with these options has no kernels for devices, those of "
+            "explicit heat and of tsunami have: leave out --device"
+        )
     if config.input and not equation.takes_input:
         raise ConfigError(
             f"equation {config.equation!r} takes no input, its section says how it starts: leave "

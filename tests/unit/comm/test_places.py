@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mpi4py import MPI
 
 import hpckit
 from hpckit.comm import places
@@ -21,6 +22,7 @@ from mpi4py import MPI
 import hpckit
 device = hpckit.device(MPI.COMM_WORLD, "stand-in")
 u = hpckit.Grid(MPI.COMM_WORLD, (4, 4)).zeros(device=device)
+u.set(1.0)
 child = os.fork()
 if child == 0:
     try:
@@ -180,7 +182,7 @@ def test_an_empty_array_is_where_the_others_are(comm, device):
 
 
 def test_the_place_of_all_ranks(comm, device):
-    node = comm.Split_type(places.MPI.COMM_TYPE_SHARED)
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     assert places.common_place(comm, node, [empty(device, (3,))]) is device
     assert places.common_place(comm, node, [np.zeros(3)]) is HOST
     if comm.size > 1:
@@ -258,6 +260,41 @@ def test_without_a_launcher_the_node_does(comm, monkeypatch):
     assert hpckit.device(comm, "stand-in").number == comm.rank
 
 
+EARLY = """
+import sys, hpckit
+device = hpckit.device(None, "stand-in")
+assert "mpi4py.MPI" not in sys.modules
+from mpi4py import MPI
+assert hpckit.device(MPI.COMM_WORLD, "stand-in") is device and device.number == MPI.COMM_WORLD.rank
+print("ok", flush=True)
+"""
+
+
+def test_a_rank_may_have_its_device_before_mpi_begins(mpirun):
+    assert mpirun(2, "-c", EARLY).stdout.split() == ["ok", "ok"]
+
+
+def test_before_mpi_begins_only_launchers_can_tell(comm, monkeypatch):
+    for name in places._LOCAL_RANKS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no launcher says which rank of its node this is"):
+        hpckit.device(None, "stand-in")
+
+
+IDLE = """
+import hpckit, numpy
+from mpi4py import MPI
+from hpckit.comm import places
+hpckit.Halo(grid := hpckit.Grid(MPI.COMM_WORLD, (8, 8)), 1, [grid.zeros()])
+places.place([numpy.zeros(3)])
+print(places._devices, places._used)
+"""
+
+
+def test_no_device_is_opened_by_accident(mpirun):
+    assert mpirun(None, "-c", IDLE).stdout.splitlines()[-1] == "{} {}"
+
+
 @pytest.mark.mpi(min_size=2)
 def test_ranks_share_a_device_only_if_they_say_so(comm, monkeypatch):
     monkeypatch.setattr(places, "_used", {})
@@ -293,4 +330,4 @@ def test_none_that_this_rank_sees(comm, monkeypatch):
 def test_a_forked_child_is_refused_and_harms_nobody(mpirun):
     lines = mpirun(None, "-W", "ignore", "-c", FORK).stdout.splitlines()
     assert "of the parent process cannot be used in a forked one" in lines[0]
-    assert lines[1:] == ["0.0"]
+    assert lines[1:] == ["36.0"]

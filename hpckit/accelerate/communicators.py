@@ -1,0 +1,126 @@
+"""Communicators whose calls with derived datatypes pack by our kernels where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+from mpi4py import MPI
+
+from hpckit.accelerate.layouts import Pays, parcel
+
+
+class Intracomm(MPI.Intracomm):
+    """One whose blocking messages go by `parcel`, and whose descendants are such as well.
+
+    pays : whether to pack messages of a block. It is this rank's own matter: packed or not, the
+        same bytes travel
+    """
+
+    pays: Pays = staticmethod(lambda block: False)
+
+    def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
+        with parcel(buf, self.pays, readonly=True) as sent:
+            sent.gather()
+            super().Send(sent.message, dest, tag)
+
+    def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        with parcel(buf, self.pays, readonly=True) as sent:
+            sent.gather()
+            super().Bsend(sent.message, dest, tag)
+
+    def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        with parcel(buf, self.pays, readonly=True) as sent:
+            sent.gather()
+            super().Ssend(sent.message, dest, tag)
+
+    def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        with parcel(buf, self.pays, readonly=True) as sent:
+            sent.gather()
+            super().Rsend(sent.message, dest, tag)
+
+    def Recv(
+        self,
+        buf: Any,
+        source: int = MPI.ANY_SOURCE,
+        tag: int = MPI.ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> None:
+        status = MPI.Status() if status is None else status
+        with parcel(buf, self.pays) as received:
+            super().Recv(received.message, source, tag, status)
+            received.arrived(status)
+
+    def Sendrecv(
+        self,
+        sendbuf: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,
+        source: int = MPI.ANY_SOURCE,
+        recvtag: int = MPI.ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> None:
+        status = MPI.Status() if status is None else status
+        with parcel(sendbuf, self.pays, readonly=True) as sent, parcel(recvbuf, self.pays) as came:
+            sent.gather()
+            super().Sendrecv(sent.message, dest, sendtag, came.message, source, recvtag, status)
+            came.arrived(status)
+
+    def Idup(self, info: MPI.Info | None = None) -> tuple[Intracomm, MPI.Request]:
+        return self._alike(*super().Idup(info))
+
+    def Idup_with_info(self, info: MPI.Info) -> tuple[Intracomm, MPI.Request]:
+        return self._alike(*super().Idup_with_info(info))
+
+    def _alike(self, comm: Intracomm, request: MPI.Request) -> tuple[Intracomm, MPI.Request]:
+        """It is of our class, but MPI may set its handle later: no other object may have it yet."""
+        comm.pays = self.pays
+        return comm, request
+
+
+class Cartcomm(Intracomm, MPI.Cartcomm):
+    """Made by `Create_cart`, or by `Sub` of another."""
+
+    def Sub(self, remain_dims: Sequence[bool]) -> Cartcomm:
+        return wrap(super().Sub(remain_dims), self.pays)
+
+
+class Graphcomm(Intracomm, MPI.Graphcomm):
+    """Made by `Create_graph`."""
+
+
+class Distgraphcomm(Intracomm, MPI.Distgraphcomm):
+    """Made by `Create_dist_graph` and `Create_dist_graph_adjacent`."""
+
+
+_KINDS = {
+    MPI.Cartcomm: Cartcomm,
+    MPI.Graphcomm: Graphcomm,
+    MPI.Distgraphcomm: Distgraphcomm,
+    MPI.Intracomm: Intracomm,
+}
+
+
+def wrap(comm: MPI.Intracomm, pays: Pays) -> Any:
+    """The same communicator, of our class for its kind."""
+    kind = next(ours for mpis, ours in _KINDS.items() if isinstance(comm, mpis))
+    ours = kind(comm)
+    ours.pays = pays
+    return ours
+
+
+def _descendant(make: Callable[..., MPI.Intracomm]) -> Callable[..., Intracomm]:
+    @wraps(make)
+    def made(self: Intracomm, *args: Any, **kwargs: Any) -> Intracomm:
+        return wrap(make(self, *args, **kwargs), self.pays)
+
+    return made
+
+
+for _name in (
+    *("Clone", "Dup", "Dup_with_info", "Create", "Create_group", "Split", "Split_type", "Shrink"),
+    *("Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent"),
+):
+    setattr(Intracomm, _name, _descendant(getattr(MPI.Intracomm, _name)))

@@ -1,0 +1,40 @@
+"""Method `device`: packed messages from and to a device's memory, for MPI libraries that take it.
+
+Where the library does not, it reads what the host cannot and the process dies. Nothing here finds
+that out: `auto` leaves this way out unless the doctor has seen it work, and who names it knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hpckit.comm.gpu_awareness import known
+from hpckit.halo.device_messages import DeviceMessages
+
+if TYPE_CHECKING:
+    from hpckit.comm.device import Device as Where
+    from hpckit.comm.device import Memory
+    from hpckit.halo.pattern import Pattern, Sizes
+    from hpckit.machine.device_model import DeviceModel
+
+
+class Device(DeviceMessages):
+    """Device memory, for kernels and for MPI."""
+
+    name: ClassVar[str] = "device"
+    pointers: ClassVar[str] = "device"
+
+    def _memories(self, device: Where, nbytes: int) -> tuple[Memory, Memory]:
+        memory = device.allocate(nbytes)
+        return memory, memory
+
+    @staticmethod
+    def possible(pattern: Pattern) -> bool:
+        place: Any = pattern.place
+        return known(place) is True
+
+    @staticmethod
+    def _carrying(model: DeviceModel, sizes: Sizes) -> float:
+        pack = sum(model.pack(*piece) for piece in sizes.sends)
+        unpack = sum(model.unpack(*piece) for piece in sizes.receives)
+        return pack + model.device_message(sizes.nbytes, sizes.near) + unpack
