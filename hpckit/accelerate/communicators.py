@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from mpi4py import MPI
 
+from hpckit.accelerate import devices
 from hpckit.accelerate.layouts import Pays, parcel
+from hpckit.errors import ConfigError
+
+_WITH_BUFFERS = re.compile("send|recv|bcast|gather|scatter|alltoall|reduce|scan")  # calls that are
 
 
 class Intracomm(MPI.Intracomm):
@@ -68,6 +73,12 @@ class Intracomm(MPI.Intracomm):
             super().Sendrecv(sent.message, dest, sendtag, came.message, source, recvtag, status)
             came.arrived(status)
 
+    def Allreduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:
+        if devices.is_used(sendbuf, recvbuf):
+            devices.allreduce(self, sendbuf, recvbuf, op)
+        else:
+            super().Allreduce(sendbuf, recvbuf, op)
+
     def Idup(self, info: MPI.Info | None = None) -> tuple[Intracomm, MPI.Request]:
         return self._alike(*super().Idup(info))
 
@@ -119,8 +130,28 @@ def _descendant(make: Callable[..., MPI.Intracomm]) -> Callable[..., Intracomm]:
     return made
 
 
+def _of_the_host(call: Callable[..., Any]) -> Callable[..., Any]:
+    """One that we leave to MPI, which shall never see a device's address."""
+
+    @wraps(call)
+    def checked(self: Intracomm, *args: Any, **kwargs: Any) -> Any:
+        if devices.is_used(*args, *kwargs.values()):
+            raise ConfigError(
+                f"{call.__name__} cannot take an array on a device: use Send, Recv, Sendrecv, "
+                "Allreduce or hpckit.Halo, or a copy on the host"
+            )
+        return call(self, *args, **kwargs)
+
+    return checked
+
+
 for _name in (
     *("Clone", "Dup", "Dup_with_info", "Create", "Create_group", "Split", "Split_type", "Shrink"),
     *("Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent"),
 ):
     setattr(Intracomm, _name, _descendant(getattr(MPI.Intracomm, _name)))
+for _kind in (Intracomm, *_KINDS.values()):
+    _ours = {name for each in _kind.__mro__ if each.__module__ == __name__ for name in vars(each)}
+    for _name in {*dir(_kind)} - _ours:
+        if _name[0].isupper() and _WITH_BUFFERS.search(_name.lower()):
+            setattr(_kind, _name, _of_the_host(getattr(_kind, _name)))
