@@ -45,7 +45,7 @@ from hpckit.machine.lifetime import leave
 from hpckit.machine.spin import Lookout
 
 if TYPE_CHECKING:
-    pass
+    from hpckit.machine.device_model import DeviceModel
 
 _AHEAD = 64  # exchanges that may be enqueued: the driver blocks when its queue is full
 _FIRST = 0  # the number before that of the first exchange
