@@ -32,11 +32,11 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
+leaving: list[Callable[[], bool]] = []
+"""each gives back what other ranks may still read, once none does, and says whether that was all"""
 owed: dict[int, Callable[[], object]] = {}
 """by exchange, what begins sends whose data a device packs, and leaves; a rank begins them before
 it waits for others, who may wait for them"""
-# What gives back memory that others may still read, once none does, and what it needs until then.
-leaving: list[tuple[Callable[[], bool], object]] = []
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
@@ -49,9 +49,9 @@ def land() -> None:
     for flight in adrift[:]:
         if _is_over(flight[0].poll):
             adrift.remove(flight)
-    for each in leaving[:]:
-        if _is_over(each[0]):
-            leaving.remove(each)
+    for given_back in leaving[:]:
+        if _is_over(given_back):
+            leaving.remove(given_back)
 
 
 def begin_owed() -> None:

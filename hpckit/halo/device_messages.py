@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.device import Device, Memory
+from hpckit.comm.device import Device, Event, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
@@ -62,6 +62,8 @@ class DeviceMessages:
             self._out_offsets, self._out = self._slab(sends, comm.Send_init, tag)
             self._in_offsets, self._in = self._slab(receives, comm.Recv_init, tag)
             self._packed, self._arrived, self._filled = (self._device.event() for _ in range(3))
+        # When the first chunk may be sent, and messages may be received.
+        self._ready = self._out.chunks[0].copied if self._out.chunks else self._packed
         self._stream: int | None = None  # of the last exchange
         free_with(self, *self._in.requests, *self._out.requests, keep=(self._in, self._out))
 
@@ -110,9 +112,8 @@ class DeviceMessages:
             left[:] = [*sends, *rest]
             owed[id(left)] = send
 
-        # The device may use these when nobody else does any more.
-        used = self._filled.done, (pack, unpack, self)
-        weakref.finalize(wait, leaving.append, used).atexit = False
+        unused = partial(_is_done, self._filled, (pack, unpack, self))
+        weakref.finalize(wait, leaving.append, unused).atexit = False
         poll = partial(_poll, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 
@@ -141,13 +142,13 @@ class DeviceMessages:
         self._stream = stream
 
     def _copy_out(self, stream: int) -> list[Callable[[], object]]:
-        """What enqueues the copies to where MPI sends from, and marks when all is there."""
+        """What enqueues the copies to where MPI sends from, and marks when they are made."""
         out = self._out
-        packed = partial(self._packed.record, stream)
         if not out.pipelined:
             copies = [copy for chunk in out.chunks for copy in out.copy_out(chunk, stream)]
-            return [*copies, packed] if self._partners else []
+            return [*copies, partial(self._ready.record, stream)] if self._partners else []
         down, _ = _copy_streams(self._device)
+        packed = partial(self._packed.record, stream)
         copies = [packed, partial(self._device.wait, down, self._packed)]
         for chunk in out.chunks:
             copies += [*out.copy_out(chunk, down), partial(chunk.copied.record, down)]
@@ -155,11 +156,11 @@ class DeviceMessages:
 
     def _send_steps(self) -> Iterator[_Step]:
         if self._partners:
-            yield _Step(self._packed.synchronize, self._packed.done)
+            yield _Step(self._ready.synchronize, self._ready.done)
         for chunk in self._in.chunks:
             yield _Step(chunk.start)
         for chunk in self._out.chunks:
-            if self._out.pipelined:
+            if chunk.copied is not self._ready:
                 yield _Step(chunk.copied.synchronize, chunk.copied.done)
             yield _Step(chunk.start)
 
@@ -176,6 +177,11 @@ class DeviceMessages:
         """For messages, of these ranks."""
         wait = waiter(ranks, self._pattern.deadline, DOING)
         return _Step(partial(wait, requests), partial(complete, requests))
+
+
+def _is_done(filled: Event, _: object) -> bool:
+    """Whether the device uses no more what is given with this, and what nobody else may hold."""
+    return filled.done()
 
 
 def _yes() -> bool:
