@@ -13,8 +13,8 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.stand_in import Mark, StandIn, census
 from hpckit.errors import HpckitError
 from hpckit.halo import Halo, peer
-from hpckit.halo.adrift import adrift, land, leaving
-from hpckit.machine import spin
+from hpckit.halo.adrift import adrift, land
+from hpckit.machine import lifetime, spin
 
 pytestmark = pytest.mark.mpi
 several = pytest.mark.mpi(min_size=2)
@@ -308,8 +308,9 @@ def everything_leaves(comm) -> None:
     """All ranks give back what nobody reads any more."""
     gc.collect()
     comm.Barrier()
-    while adrift or leaving:
+    while adrift or lifetime._leaving:
         land()
+        lifetime._free()
     comm.Barrier()
 
 
