@@ -43,8 +43,10 @@ u[grid.owned] = comm.rank
 halo = hpckit.Halo(grid, fields=[u], method="datatype")
 for _ in range(2):
     halo.exchange(u)
+for each in plan:
+    each.Free()
 if comm.rank == 0:
-    print(type(plan[0]).__name__, here[:, 0].tolist(), here[:, 1:].any(), sorted(set(u.ravel())))
+    print(type(plan[0]).__name__, *here[:, 0], here[:, 1:].any(), sorted({*u.ravel().tolist()}))
 """
 
 
@@ -71,8 +73,8 @@ def test_persistent_requests_are_ours_and_so_are_lists_of_them(mpirun, folder):
     (folder / "script.py").write_text(PLANNED)
     result = mpirun(2, "-m", "hpckit.accelerate", "--method", "packed", "script.py", cwd=folder)
     assert result.returncode == 0, result.stdout
-    expected = "Persistent [8.0, 8.0, 8.0, 8.0, 8.0, 8.0] False [0.0, 1.0]"
-    assert result.stdout.splitlines()[-1].replace("np.float64(", "").replace(")", "") == expected
+    expected = "Persistent 8.0 8.0 8.0 8.0 8.0 8.0 False [0.0, 1.0]"
+    assert result.stdout.splitlines()[-1] == expected
 
 
 def test_a_rank_that_fails_ends_the_job(mpirun, folder):
