@@ -40,7 +40,7 @@ grid = hpckit.Grid(comm, (8, 8), periodic=True)
 u = grid.zeros()
 u[:] = 9.0
 u[grid.owned] = comm.rank
-halo = hpckit.Halo(grid, fields=[u], method="datatype")
+halo = hpckit.Halo(grid, fields=[u], corners=True, method="datatype")
 for _ in range(2):
     halo.exchange(u)
 for each in plan:
