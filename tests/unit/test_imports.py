@@ -33,6 +33,8 @@ def test_import_hpckit_is_fast_and_starts_nothing(python):
 def test_no_module_loads_what_it_may_not_need(python):
     heavy = {"hpckit.comm.moves", "hpckit.cluster.estimators", "hpckit.io.geotiff"}
     heavy |= {name for name in MODULES if "kernels" in name}
+    heavy |= {name for name in MODULES if name.startswith(("hpckit.ptx.on_", "hpckit.ptx.words"))}
+    heavy |= {"hpckit.ptx.compiler"}
     heavy |= {name for name in MODULES if ".surrogate.models." in name or ".torch_" in name}
     names = ", ".join(name for name in MODULES if name not in heavy)
     loaded = python(f"import sys, {names}; print(*sys.modules)")

@@ -256,7 +256,7 @@ def test_all_modules_of_kernels_are_known():
     root = Path(hpckit.__path__[0])
     marked = re.compile(r"(?<!def )(?<![\w.])export\(")
     kernels = {path for path in root.rglob("*.py") if marked.search(path.read_text())}
-    kernels -= {root / "native.py"}
+    kernels -= {root / "native.py", root / "ptx" / "__init__.py"}  # they only say how
     names = {".".join(path.relative_to(root.parent).with_suffix("").parts) for path in kernels}
     assert len(names) > 10 and {source.module for source in native.sources()} == names
 

@@ -91,7 +91,9 @@ def _run(command: list[str]) -> tuple[list[dict[str, Any]], str]:
             start_new_session=True,
         )
     except OSError as error:
-        raise HpckitError(f"the launcher {command[0]!r} does not start: {error.strerror or error}") from None
+        raise HpckitError(
+            f"the launcher {command[0]!r} does not start: {error.strerror or error}"
+        ) from None
     try:
         output, _ = job.communicate(timeout=TIMEOUT)
         end = f"the job ended with {job.returncode}"

@@ -143,7 +143,8 @@ class Job:
             limit = (self.copying + self._copying()) / 2  # before the steps, and after them
             results["memory traffic, GB/s"] = rounded(traffic / 1e9)
             results["memory traffic, % of copying"] = rounded(100 * traffic / limit)
-            results["halo share, % of the steps"] = rounded(100 * halo * rate / self.counted)
+            if self.solver.place is HOST:  # while it waits for a halo, a device computes
+                results["halo share, % of the steps"] = rounded(100 * halo * rate / self.counted)
         return results
 
     def draw(self) -> dict[str, Any]:
