@@ -154,7 +154,7 @@ class Context:
 
 
 def _uuid_of(device: Any) -> tuple[Any, ...]:
-    """Of a slice of a GPU that slice's own; version 12 of the package has the older question too."""
+    """A slice of a GPU has its own; version 12 of the package knows the older question too."""
     cuda = driver()
     return getattr(cuda, "cuDeviceGetUuid_v2", cuda.cuDeviceGetUuid)(device)
 
