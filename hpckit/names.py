@@ -21,6 +21,7 @@ HALO_METHODS = {
 # Of fields on a device.
 DEVICE_HALO_METHODS = {
     "staged": "hpckit.halo.staged:Staged",
+    "peer": "hpckit.halo.peer:Peer",
     "oneshot": "hpckit.halo.oneshot:OneShot",
     "device": "hpckit.halo.device:Device",
 }

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 from mpi4py import MPI
 
+from hpckit.accelerate import devices, requests
 from hpckit.accelerate.layouts import Pays, parcel
+from hpckit.accelerate.parcels import Plain
+from hpckit.accelerate.requests import Persistent
+from hpckit.comm.strided import StridedBlock
+from hpckit.errors import ConfigError
+
+_WITH_BUFFERS = re.compile("send|recv|bcast|gather|scatter|alltoall|reduce|scan")  # calls that are
+
+
+def _never(block: StridedBlock) -> bool:
+    return False
 
 
 class Intracomm(MPI.Intracomm):
@@ -18,7 +30,7 @@ class Intracomm(MPI.Intracomm):
         same bytes travel
     """
 
-    pays: Pays = staticmethod(lambda block: False)
+    pays: Pays = staticmethod(_never)
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         with parcel(buf, self.pays, readonly=True) as sent:
@@ -67,6 +79,35 @@ class Intracomm(MPI.Intracomm):
             sent.gather()
             super().Sendrecv(sent.message, dest, sendtag, came.message, source, recvtag, status)
             came.arrived(status)
+
+    def Send_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Send_init, buf, dest, tag, sends=True)
+
+    def Bsend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Bsend_init, buf, dest, tag, sends=True)
+
+    def Ssend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Ssend_init, buf, dest, tag, sends=True)
+
+    def Rsend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Rsend_init, buf, dest, tag, sends=True)
+
+    def Recv_init(self, buf: Any, source: int = MPI.ANY_SOURCE, tag: int = MPI.ANY_TAG) -> Any:
+        return self._persistent(super().Recv_init, buf, source, tag, sends=False)
+
+    def _persistent(
+        self, make: Callable[..., MPI.Request], buf: Any, rank: int, tag: int, sends: bool
+    ) -> MPI.Request | Persistent:
+        """MPI's request wherever it can take the buffer, and lists of requests are not ours."""
+        taken = parcel(buf, self.pays if requests.are_installed() else _never, sends)
+        request = make(taken.message, rank, tag)
+        return request if isinstance(taken, Plain) else Persistent(request, taken, buf, sends)
+
+    def Allreduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:
+        if devices.is_used(sendbuf, recvbuf):
+            devices.allreduce(self, sendbuf, recvbuf, op)
+        else:
+            super().Allreduce(sendbuf, recvbuf, op)
 
     def Idup(self, info: MPI.Info | None = None) -> tuple[Intracomm, MPI.Request]:
         return self._alike(*super().Idup(info))
@@ -119,8 +160,28 @@ def _descendant(make: Callable[..., MPI.Intracomm]) -> Callable[..., Intracomm]:
     return made
 
 
+def _of_the_host(call: Callable[..., Any]) -> Callable[..., Any]:
+    """One that we leave to MPI, which shall never see a device's address."""
+
+    @wraps(call)
+    def checked(self: Intracomm, *args: Any, **kwargs: Any) -> Any:
+        if devices.is_used(*args, *kwargs.values()):
+            raise ConfigError(
+                f"{call.__name__} cannot take an array on a device: use Send, Recv, Sendrecv, "
+                "Allreduce or hpckit.Halo, or a copy on the host"
+            )
+        return call(self, *args, **kwargs)
+
+    return checked
+
+
 for _name in (
     *("Clone", "Dup", "Dup_with_info", "Create", "Create_group", "Split", "Split_type", "Shrink"),
     *("Create_cart", "Create_graph", "Create_dist_graph", "Create_dist_graph_adjacent"),
 ):
     setattr(Intracomm, _name, _descendant(getattr(MPI.Intracomm, _name)))
+for _kind in (Intracomm, *_KINDS.values()):
+    _ours = {name for each in _kind.__mro__ if each.__module__ == __name__ for name in vars(each)}
+    for _name in {*dir(_kind)} - _ours:
+        if _name[0].isupper() and _WITH_BUFFERS.search(_name.lower()):
+            setattr(_kind, _name, _of_the_host(getattr(_kind, _name)))

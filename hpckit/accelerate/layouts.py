@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from mpi4py import MPI
 
-from hpckit.accelerate.parcels import Parcel, Plain, Slabs
+from hpckit.accelerate.devices import array_of, device_parcel
+from hpckit.accelerate.parcels import Parcel, Plain, Slab, Slabs
+from hpckit.comm.shadow import is_of_device
 from hpckit.comm.strided import NotStrided, StridedBlock, from_datatype
 
 Pays = Callable[[StridedBlock], bool]
@@ -31,7 +33,7 @@ class Layout:
         self._block: StridedBlock | None = None
         with suppress(NotStrided):
             self._block = from_datatype(datatype)
-        self._slabs: dict[tuple[Pays, int], Slabs | None] = {}
+        self._slabs: dict[tuple[Pays, int], Slabs[Slab] | None] = {}
 
     @classmethod
     def of(cls, datatype: MPI.Datatype) -> Layout:
@@ -46,7 +48,7 @@ class Layout:
         """Objects in a buffer of so many bytes; 0 where that is no whole number."""
         return nbytes // self._extent if self._extent > 0 and nbytes % self._extent == 0 else 0
 
-    def slabs(self, pays: Pays, count: int) -> Slabs | None:
+    def slabs(self, pays: Pays, count: int) -> Slabs[Slab] | None:
         """Those for `count` objects; None where MPI shall walk them."""
         try:
             return self._slabs[pays, count]
@@ -56,7 +58,8 @@ class Layout:
         packs = block and block.counts and block.nbytes <= _MOST and pays(block)
         if len(self._slabs) == _KEPT:
             self._slabs.clear()
-        self._slabs[pays, count] = found = Slabs(block) if block and packs else None
+        found = Slabs(partial(Slab, block)) if block and packs else None
+        self._slabs[pays, count] = found
         return found
 
 
@@ -65,6 +68,8 @@ def parcel(buffer: Any, pays: Pays, readonly: bool = False) -> Parcel:
 
     readonly : it is sent from
     """
+    if is_of_device(array_of(buffer)):
+        return device_parcel(buffer, readonly)
     match buffer:
         case [array, MPI.Datatype() as datatype]:
             count = None
@@ -80,7 +85,7 @@ def parcel(buffer: Any, pays: Pays, readonly: bool = False) -> Parcel:
         return Plain(buffer)
     layout = Layout.of(datatype)
     slabs = layout.slabs(pays, layout.count(memory.nbytes) if count is None else count)
-    return Plain(buffer) if slabs is None else slabs.take(memory.address)
+    return Plain(buffer) if slabs is None else slabs.take().at(memory.address)
 
 
 @cache

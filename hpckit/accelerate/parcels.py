@@ -6,7 +6,10 @@ travel as `MPI.PACKED`, which matches every type at the other end.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, Self
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -59,59 +62,88 @@ class Plain:
         pass
 
 
-class Slabs:
-    """Those of one block. Each message takes one of its own: several threads may send at once."""
+class Packed(ABC):
+    """A message of packed bytes, in memory that MPI may read and write.
 
-    def __init__(self, block: StridedBlock) -> None:
-        self._block = block
-        self._idle: list[Slab] = []
-
-    def take(self, address: int) -> Slab:
-        """One that nobody uses, for a buffer at this address; it comes back by itself."""
-        try:
-            slab = self._idle.pop()
-        except IndexError:
-            slab = Slab(self._block, self._idle)
-        slab.address = address
-        return slab
-
-
-class Slab:
-    """The packed bytes of a block in a buffer at `address`, which may change between messages.
-
-    idle : where it comes back to
+    memory : (n,) uint8
+    home : where it comes back to after its use, if that is still there
     """
 
-    def __init__(self, block: StridedBlock, idle: list[Slab]) -> None:
-        self.address = 0
-        self._bytes = np.empty(block.nbytes, np.uint8)
-        self.message = [self._bytes, block.nbytes, MPI.PACKED]
-        self._gather = _Walk(block, self._bytes, "source")
-        self._scatter = _Walk(block, self._bytes, "target")
-        self._idle = idle
+    def __init__(self, memory: np.ndarray, home: Slabs[Any]) -> None:
+        self.message = [memory, memory.size, MPI.PACKED]
+        self._memory = memory
+        self._home = weakref.ref(home)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._idle.append(self)
+        if home := self._home():
+            home.idle.append(self)
 
+    @abstractmethod
     def gather(self) -> None:
-        self._gather(self.address)
+        """From the buffer to the packed bytes."""
+
+    @abstractmethod
+    def scatter(self) -> None:
+        """From the packed bytes to the buffer."""
 
     def arrived(self, status: MPI.Status) -> None:
         """Scatter; what a short message lacks is gathered first, and comes back to where it was."""
         nbytes = status.Get_count(MPI.BYTE)
-        if 0 < nbytes < self._bytes.size:
-            came = self._bytes[:nbytes].copy()
-            self._gather(self.address)
-            self._bytes[:nbytes] = came
+        if 0 < nbytes < self._memory.size:
+            came = self._memory[:nbytes].copy()
+            self.gather()
+            self._memory[:nbytes] = came
         if nbytes:
-            self._scatter(self.address)
+            self.scatter()
+
+
+class Slab(Packed):
+    """The packed bytes of a block in a buffer, which may lie elsewhere in each message."""
+
+    def __init__(self, block: StridedBlock, home: Slabs[Slab]) -> None:
+        super().__init__(np.empty(block.nbytes, np.uint8), home)
+        self._address = 0
+        self._gather = _Walk(block, self._memory, "source")
+        self._scatter = _Walk(block, self._memory, "target")
+
+    def at(self, address: int) -> Self:
+        """Of the buffer at this address, until the next message."""
+        self._address = address
+        return self
+
+    def gather(self) -> None:
+        self._gather(self._address)
+
+    def scatter(self) -> None:
+        self._scatter(self._address)
+
+
+P = TypeVar("P", bound=Packed)
+
+
+class Slabs(Generic[P]):
+    """Those of one layout. Each message takes one of its own: several threads may send at once.
+
+    make : a new one, given this, where it comes back to
+    """
+
+    def __init__(self, make: Callable[[Slabs[P]], P]) -> None:
+        self._make = make
+        self.idle: list[P] = []
+
+    def take(self) -> P:
+        """One that nobody uses; it comes back by itself."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return self._make(self)
 
 
 class _Walk:
-    """The moves between packed bytes and a buffer, its end, at any address."""
+    """The moves between packed bytes and a buffer at any address, one end of them."""
 
     def __init__(
         self, block: StridedBlock, packed: np.ndarray, end: Literal["source", "target"]

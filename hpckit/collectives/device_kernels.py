@@ -154,6 +154,10 @@ def _fold_thread(operation, kind, size):
         combine = on.function(combine)
 
         @on.function
+        def lesser(a, b):
+            return a if a < b else b
+
+        @on.function
         def write(i, n, into, x):
             if i < n:
                 store(into + i * size, x)
@@ -163,10 +167,10 @@ def _fold_thread(operation, kind, size):
             j, k, m = i + on.THREADS, i + 2 * on.THREADS, i + 3 * on.THREADS
             last = n - 1
             at, bt, ct, dt = (
-                offset + min(i, last) * size,
-                offset + min(j, last) * size,
-                offset + min(k, last) * size,
-                offset + min(m, last) * size,
+                offset + lesser(i, last) * size,
+                offset + lesser(j, last) * size,
+                offset + lesser(k, last) * size,
+                offset + lesser(m, last) * size,
             )
             source = on.load_i8(sources)
             a, b, c, d = load(source + at), load(source + bt), load(source + ct), load(source + dt)

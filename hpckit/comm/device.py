@@ -76,6 +76,18 @@ class Device(Protocol):
     default_stream: int
     """the one on which arrays are used that name none"""
 
+    # -- all of its kind; one is made by its number and whether it is shared
+
+    @classmethod
+    def count(cls) -> int:
+        """How many this process sees."""
+        ...
+
+    @classmethod
+    def number_at(cls, address: int) -> int | None:
+        """Of that in whose memory this address is; None: of none."""
+        ...
+
     @classmethod
     def describe(cls) -> list[str]:
         """Lines for people, about the driver and all devices that this process sees."""

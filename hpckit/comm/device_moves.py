@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from hpckit.comm.device import Device, Kernel, Memory
-from hpckit.comm.pack import Move, fit
+from hpckit.comm.pack import Move, fit, simplify
 from hpckit.comm.tables import DIVISION, LOOPS, MOVE, PIECES, WORK
 
 MOST = (1 << 31) - PIECES  # pieces of a move: their numbers are 32-bit integers, also beyond it
 _KERNEL = Kernel("hpckit.comm.device_kernels", "moves")
 _ALIGNED = 256  # bytes, of tables
 _WIDEST = 16  # bytes of a word
-_SHORT = 4  # of words below this a piece holds several, so that they share what it costs
+_SHORT = 4
 
 
 class DeviceMoves:
@@ -64,23 +64,30 @@ def tables_of(moves: Iterable[Move]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     divisions : (n,) DIVISION
     """
     moves = list(moves)
-    table, divisions = np.zeros(len(moves), MOVE), np.zeros(len(moves), DIVISION)
-    work = []
-    for number, move in enumerate(moves):
-        idle = (0,) * (LOOPS - len(move.shape))
-        counts = (1,) * len(idle) + move.shape
-        strides = (*idle, *move.source_strides), (*idle, *move.target_strides)
-        table[number] = (move.source, move.target, 0, 0, move.row, counts, *strides)
-        divisors = (-(-move.row // _piece(move)), *reversed(move.shape))
-        pieces = math.prod(divisors)
-        here = divisions[number]
-        here["word"], here["piece"], here["last"] = _word(move), _piece(move), pieces - 1
-        here["counts"][: len(divisors)] = divisors
-        for loop, d in enumerate(divisors):
-            here["multipliers"][loop], here["shifts"][loop] = multiplier(d)
-        first = np.arange(0, pieces, PIECES)
-        work.append(np.rec.fromarrays([np.full_like(first, number), first], WORK))
-    return np.concatenate(work), table, divisions
+    table = np.array([_row(move) for move in moves], MOVE)
+    divisions = np.array([_division(move) for move in moves], DIVISION)
+    blocks = divisions["last"] // PIECES + 1
+    work = np.zeros(blocks.sum(), WORK)
+    work["move"] = np.repeat(np.arange(len(moves)), blocks)
+    before = np.repeat(blocks.cumsum() - blocks, blocks)
+    work["first"] = PIECES * (np.arange(len(work)) - before)
+    return work, table, divisions
+
+
+def _row(move: Move) -> tuple:
+    idle = (0,) * (LOOPS - len(move.shape))
+    counts = (1,) * len(idle) + move.shape
+    strides = (*idle, *move.source_strides), (*idle, *move.target_strides)
+    return (move.source, move.target, 0, 0, move.row, counts, *strides)
+
+
+def _division(move: Move) -> tuple:
+    word, piece = _word_and_piece(move)
+    counts = -(-move.row // piece), *reversed(move.shape)
+    multipliers, shifts = zip(*map(multiplier, counts), strict=True)
+    idle = (0,) * (LOOPS - len(move.shape))
+    loops = (*counts, *idle, 0), (*multipliers, *idle), (*shifts, *idle)
+    return (word, piece, math.prod(counts) - 1, *loops)
 
 
 def multiplier(d: int) -> tuple[int, int]:
@@ -95,21 +102,20 @@ def multiplier(d: int) -> tuple[int, int]:
     return -(-(1 << 31 + shift) // d), shift
 
 
-def _word(move: Move) -> int:
-    """The widest word that all its rows are made of and aligned to, at both ends."""
+def _word_and_piece(move: Move) -> tuple[int, int]:
+    """Bytes of the widest word that all rows are made of and aligned to, at both ends; of a piece.
+
+    Words below `_SHORT` bytes share what a piece costs.
+    """
     ends = move.source, move.target, *move.source_strides, *move.target_strides
-    return math.gcd(_WIDEST, move.row, *ends)
-
-
-def _piece(move: Move) -> int:
-    """Bytes of a row that one number stands for."""
-    word = _word(move)
-    return word if word >= _SHORT else min(_SHORT * word, move.row)
+    word = math.gcd(_WIDEST, move.row, *ends)
+    return word, word if word >= _SHORT else min(_SHORT * word, move.row)
 
 
 def _split(move: Move) -> Iterator[Move]:
     """The move in parts of `MOST` pieces at most: halves of its outermost loop, or of its row."""
-    piece = _piece(move)
+    move = simplify(move)
+    _, piece = _word_and_piece(move)
     if math.prod(move.shape) * -(-move.row // piece) <= MOST:
         yield move
     elif move.shape:

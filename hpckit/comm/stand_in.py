@@ -146,8 +146,19 @@ class StandIn(DeviceArrays):
         return self._counted("allocations", piece, self._free)
 
     def _free(self, address: int, nbytes: int) -> None:
+        """Once all that is enqueued has run: a driver waits for that, here nobody may run it."""
         del self._allocated[address]
-        self._space.free(address, nbytes)
+        busy = [queue for queue in self._streams.values() if queue.operations]
+
+        def passed() -> None:
+            busy.pop()
+            if not busy:
+                self._space.free(address, nbytes)
+
+        if not busy:
+            self._space.free(address, nbytes)
+        for queue in [*busy]:
+            queue.operations.append(passed)
 
     def pinned(self, nbytes: int) -> Piece:
         memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), "u1")[:nbytes]
@@ -160,7 +171,7 @@ class StandIn(DeviceArrays):
                 f"{nbytes} bytes at {start:#x} cannot be registered: they must be whole pages of "
                 f"{mmap.PAGESIZE} bytes, one at least"
             )
-        if any(start < end and begin < start + nbytes for begin, end in self._host.items()):
+        if any(start < end and begin < start + nbytes for begin, end in self._reached_on_host()):
             raise HpckitError(f"memory at {start:#x} cannot be registered: some of it is already")
         return self._reachable("registered", array)
 
@@ -168,6 +179,10 @@ class StandIn(DeviceArrays):
         piece = Piece(native.address(host), host.nbytes, host)
         self._host[piece.address] = piece.address + host.nbytes
         return self._counted(what, piece, self._unreachable)
+
+    def _reached_on_host(self) -> list[tuple[int, int]]:
+        """Where that begins and ends; a copy, as garbage may be given back while one looks."""
+        return [*self._host.items()]
 
     def _unreachable(self, address: int, nbytes: int) -> None:
         del self._host[address]
@@ -311,7 +326,7 @@ class StandIn(DeviceArrays):
     def _check(self, address: int, nbytes: int) -> None:
         """A GPU faults, or reads what is not there yet."""
         if not self._space.holds(address) and not any(
-            begin <= address and address + nbytes <= end for begin, end in self._host.items()
+            begin <= address and address + nbytes <= end for begin, end in self._reached_on_host()
         ):
             raise HpckitError(
                 f"{nbytes} bytes at {address:#x} are neither in the memory of {self.uuid} nor "

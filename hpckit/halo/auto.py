@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpckit.comm.measure import with_steps
+from hpckit.comm.measure_device import with_device_steps
 from hpckit.errors import HpckitError
 from hpckit.halo.adrift import begin_owed
 from hpckit.halo.bound_exchange import DOING, MEETING, Exchange, NotBegun
@@ -24,6 +25,8 @@ from hpckit.machine.spin import Meeting
 if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
     from hpckit.halo.pattern import Pattern
+    from hpckit.machine.device_model import DeviceModel
+    from hpckit.machine.model import Model
 
 _DOUBT = 16.0  # times: a model that was measured on a busy machine may be off by so much
 
@@ -43,7 +46,7 @@ class Auto:
         self._meeting = None if pattern.deadline is None else Meeting(*met)
         predicted = _predict(pattern)
         known = _chosen.setdefault(pattern.grid, {})
-        key = pattern.signature(), "direct" in predicted
+        key = pattern.signature(), frozenset(predicted)
         ranking = sorted(predicted, key=predicted.__getitem__)
         limit = _DOUBT * predicted[ranking[0]]
         self._choice = Choice(
@@ -145,9 +148,21 @@ class Auto:
         self._on_choice()
 
 
+def _of_host(pattern: Pattern) -> Model:
+    return with_steps(pattern.grid.comm, pattern.grid.node_memory)
+
+
+def _of_device(pattern: Pattern) -> DeviceModel:
+    place: Any = pattern.place
+    return with_device_steps(pattern.grid.comm, pattern.grid.node_memory, place)
+
+
+_MODELS: dict[str, Callable[[Pattern], Any]] = {"host": _of_host, "device": _of_device}
+
+
 def _predict(pattern: Pattern) -> dict[str, float]:
     """The slowest rank's seconds by each method that all ranks can take (collective)."""
-    model = with_steps(pattern.grid.comm, pattern.grid.node_memory)
+    model = _MODELS[pattern.place.kind](pattern)
     methods = METHODS[pattern.place.kind]
     costs = [method.cost(model, pattern) for method in methods.values()]
     barred = [float(not method.possible(pattern)) for method in methods.values()]

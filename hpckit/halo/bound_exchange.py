@@ -55,3 +55,31 @@ class Exchange(NamedTuple):
             wait()
 
         return cls(start, wait, call, poll, owner, settle)
+
+
+def _yes() -> bool:
+    return True
+
+
+class Step(NamedTuple):
+    """A part of an exchange, and whether it would not block now."""
+
+    do: Callable[[], object]
+    is_ready: Callable[[], bool] = _yes
+
+
+def run_steps(left: list[Step], until: int) -> None:
+    """Do steps until so many are left; one that fails is still among them."""
+    while len(left) > until:
+        left[0].do()
+        del left[0]
+
+
+def poll_steps(left: list[Step], over: Callable[[], bool]) -> bool:
+    """Do what can be done without blocking; whether that, and the device's part, is all."""
+    while left:
+        if not left[0].is_ready():
+            return False
+        left[0].do()
+        del left[0]
+    return over()

@@ -6,16 +6,16 @@ that out: `auto` leaves this way out unless the doctor has seen it work, and who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hpckit.comm.gpu_awareness import known
 from hpckit.halo.device_messages import DeviceMessages
-from hpckit.halo.packed import packed_cost
 
 if TYPE_CHECKING:
     from hpckit.comm.device import Device as Where
     from hpckit.comm.device import Memory
-    from hpckit.halo.pattern import Pattern
-    from hpckit.machine.model import Model
+    from hpckit.halo.pattern import Pattern, Sizes
+    from hpckit.machine.device_model import DeviceModel
 
 
 class Device(DeviceMessages):
@@ -30,8 +30,11 @@ class Device(DeviceMessages):
 
     @staticmethod
     def possible(pattern: Pattern) -> bool:
-        return False
+        place: Any = pattern.place
+        return known(place) is True
 
     @staticmethod
-    def cost(model: Model, pattern: Pattern) -> float:
-        return sum((packed_cost(model, each) for each in pattern.sizes), 0.0)
+    def _carrying(model: DeviceModel, sizes: Sizes) -> float:
+        pack = sum(model.pack(*piece) for piece in sizes.sends)
+        unpack = sum(model.unpack(*piece) for piece in sizes.receives)
+        return pack + model.device_message(sizes.nbytes, sizes.near) + unpack

@@ -17,21 +17,31 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mpi4py import MPI
 
-from hpckit.comm.device import Device, Event, Memory
+from hpckit.comm.device import Device, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
-from hpckit.halo.adrift import leaving, owed
-from hpckit.halo.bound_exchange import DOING, Exchange, NotBegun
-from hpckit.halo.pattern import ALIGN, Box, Partner, Pattern
+from hpckit.halo.adrift import owed
+from hpckit.halo.bound_exchange import (
+    DOING,
+    Exchange,
+    NotBegun,
+    Step,
+    poll_steps,
+    run_steps,
+)
+from hpckit.halo.pattern import ALIGN, Box, Partner, Pattern, Sizes
 from hpckit.halo.slab import Message, Slab
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import free_with, leave
 from hpckit.machine.spin import complete, waiter
+
+if TYPE_CHECKING:
+    from hpckit.machine.device_model import DeviceModel
 
 
 class DeviceMessages:
@@ -88,20 +98,35 @@ class DeviceMessages:
     def possible(pattern: Pattern) -> bool:
         return True
 
+    @classmethod
+    def cost(cls, model: DeviceModel, pattern: Pattern) -> float:
+        return cls.cost_of(model, pattern.sizes)
+
+    @classmethod
+    def cost_of(cls, model: DeviceModel, partners: Sequence[Sizes]) -> float:
+        """Seconds to exchange with some partners; chunks are taken as if none overlapped."""
+        by_itself = 2 * (model.launch() + model.settle()) if partners else 0.0
+        return by_itself + sum(cls._carrying(model, sizes) for sizes in partners)
+
+    @staticmethod
+    def _carrying(model: DeviceModel, sizes: Sizes) -> float:
+        """What the bytes for and from one partner take from fields to fields."""
+        raise NotImplementedError
+
     def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         pack = DeviceMoves(self._device, self._pack_moves(arrays), stream)
         unpack = DeviceMoves(self._device, self._unpack_moves(arrays), stream)
         packing = [partial(self._follow, stream), pack.run, *self._copy_out(stream)]
-        left: list[_Step] = []  # to do; after an error `wait` goes on with the one that failed
-        sends = [*self._send_steps(), _Step(partial(owed.pop, id(left), None))]
+        left: list[Step] = []  # to do; after an error `wait` goes on with the one that failed
+        sends = [*self._send_steps(), Step(partial(owed.pop, id(left), None))]
         rest = [
             *self._receive_steps(stream),
-            _Step(unpack.run),
-            _Step(partial(self._filled.record, stream)),
+            Step(unpack.run),
+            Step(partial(self._filled.record, stream)),
             self._wait(self._out.ranks, self._out.requests),
         ]
-        send = partial(_run, left, len(rest))
-        wait = partial(_run, left, 0)
+        send = partial(run_steps, left, len(rest))
+        wait = partial(run_steps, left, 0)
 
         def start() -> None:
             try:
@@ -112,9 +137,9 @@ class DeviceMessages:
             left[:] = [*sends, *rest]
             owed[id(left)] = send
 
-        unused = partial(_is_done, self._filled, (pack, unpack, self))
-        weakref.finalize(wait, leaving.append, unused).atexit = False
-        poll = partial(_poll, left, self._filled.done)
+        # The device may use these when nobody else does any more.
+        weakref.finalize(wait, leave, self._filled.done, (pack, unpack, self)).atexit = False
+        poll = partial(poll_steps, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 
     def _pack_moves(self, arrays: Sequence[np.ndarray]) -> list[Move]:
@@ -154,62 +179,29 @@ class DeviceMessages:
             copies += [*out.copy_out(chunk, down), partial(chunk.copied.record, down)]
         return copies
 
-    def _send_steps(self) -> Iterator[_Step]:
+    def _send_steps(self) -> Iterator[Step]:
         if self._partners:
-            yield _Step(self._ready.synchronize, self._ready.done)
+            yield Step(self._ready.synchronize, self._ready.done)
         for chunk in self._in.chunks:
-            yield _Step(chunk.start)
+            yield Step(chunk.start)
         for chunk in self._out.chunks:
             if chunk.copied is not self._ready:
-                yield _Step(chunk.copied.synchronize, chunk.copied.done)
-            yield _Step(chunk.start)
+                yield Step(chunk.copied.synchronize, chunk.copied.done)
+            yield Step(chunk.start)
 
-    def _receive_steps(self, stream: int) -> Iterator[_Step]:
+    def _receive_steps(self, stream: int) -> Iterator[Step]:
         up = _copy_streams(self._device)[1] if self._in.pipelined else stream
         for chunk in self._in.chunks:
             yield self._wait(chunk.ranks, chunk.requests)
-            yield from map(_Step, self._in.copy_in(chunk, up))
+            yield from map(Step, self._in.copy_in(chunk, up))
         if self._in.pipelined:
-            yield _Step(partial(self._arrived.record, up))
-            yield _Step(partial(self._device.wait, stream, self._arrived))
+            yield Step(partial(self._arrived.record, up))
+            yield Step(partial(self._device.wait, stream, self._arrived))
 
-    def _wait(self, ranks: Sequence[int | None], requests: Sequence[MPI.Prequest]) -> _Step:
+    def _wait(self, ranks: Sequence[int | None], requests: Sequence[MPI.Prequest]) -> Step:
         """For messages, of these ranks."""
         wait = waiter(ranks, self._pattern.deadline, DOING)
-        return _Step(partial(wait, requests), partial(complete, requests))
-
-
-def _is_done(filled: Event, _: object) -> bool:
-    """Whether the device uses no more what is given with this, and what nobody else may hold."""
-    return filled.done()
-
-
-def _yes() -> bool:
-    return True
-
-
-class _Step(NamedTuple):
-    """A part of an exchange, and whether it would not block now."""
-
-    do: Callable[[], object]
-    is_ready: Callable[[], bool] = _yes
-
-
-def _run(left: list[_Step], until: int) -> None:
-    """Do steps until so many are left; one that fails is still among them."""
-    while len(left) > until:
-        left[0].do()
-        del left[0]
-
-
-def _poll(left: list[_Step], over: Callable[[], bool]) -> bool:
-    """Do what can be done without blocking; whether that, and the device's part, is all."""
-    while left:
-        if not left[0].is_ready():
-            return False
-        left[0].do()
-        del left[0]
-    return over()
+        return Step(partial(wait, requests), partial(complete, requests))
 
 
 @cache

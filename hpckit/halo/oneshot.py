@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from hpckit.halo.device_messages import DeviceMessages
-from hpckit.halo.packed import packed_cost
 
 if TYPE_CHECKING:
     from hpckit.comm.device import Device, Memory
-    from hpckit.halo.pattern import Pattern
-    from hpckit.machine.model import Model
+    from hpckit.halo.pattern import Sizes
+    from hpckit.machine.device_model import DeviceModel
 
 
 class OneShot(DeviceMessages):
@@ -28,5 +27,7 @@ class OneShot(DeviceMessages):
         return mapped, mapped
 
     @staticmethod
-    def cost(model: Model, pattern: Pattern) -> float:
-        return sum((packed_cost(model, each) for each in pattern.sizes), 0.0)
+    def _carrying(model: DeviceModel, sizes: Sizes) -> float:
+        pack = sum(model.mapped_pack(*piece) for piece in sizes.sends)
+        unpack = sum(model.mapped_unpack(*piece) for piece in sizes.receives)
+        return pack + model.message(sizes.nbytes, sizes.near) + unpack

@@ -67,6 +67,11 @@ class Sizes(NamedTuple):
         """Bytes to send."""
         return sum(nbytes for nbytes, _ in self.sends)
 
+    @property
+    def received(self) -> int:
+        """Bytes to receive."""
+        return sum(nbytes for nbytes, _ in self.receives)
+
 
 class Layout(NamedTuple):
     """What one field's local array is like, ghosts included, and how its boxes are packed."""

@@ -18,10 +18,9 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,14 +28,24 @@ from hpckit.comm.device import Signal
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.comm.peer_memory import COUNTER, PeerMemory
-from hpckit.halo.adrift import help_others, leaving
-from hpckit.halo.bound_exchange import DOING, Exchange
+from hpckit.errors import HpckitError
+from hpckit.halo.adrift import begin_owed, help_others
+from hpckit.halo.bound_exchange import (
+    DOING,
+    Exchange,
+    NotBegun,
+    Step,
+    nothing,
+    poll_steps,
+    run_steps,
+)
 from hpckit.halo.pattern import Pattern
 from hpckit.halo.staged import Staged
+from hpckit.machine.lifetime import leave
 from hpckit.machine.spin import Lookout
 
 if TYPE_CHECKING:
-    pass
+    from hpckit.machine.device_model import DeviceModel
 
 _AHEAD = 64  # exchanges that may be enqueued: the driver blocks when its queue is full
 _FIRST = 0  # the number before that of the first exchange
@@ -56,28 +65,31 @@ class Peer:
     """Partners on this node through memory of the devices, others by staged messages."""
 
     name: ClassVar[str] = "peer"
+    pointers: str = "no"
 
     def __init__(self, pattern: Pattern, tag: int) -> None:
         grid = pattern.grid
         near = set(grid.node_memory.ranks)
         self._pattern = pattern
+        self._device: Any = pattern.place
         self._partners = [partner for partner in pattern.partners if partner.rank in near]
         self._ranks = [partner.rank for partner in self._partners]
         others = [partner for partner in pattern.partners if partner.rank not in near]
-        self._others = Staged(pattern, tag, others, own=False) if others else None
+        self._others: Staged | None = None
+        if grid.node_comm.size < grid.size:  # on all ranks, those without such partners too
+            self._others = Staged(pattern, tag, others, own=False)
+            self.pointers = Staged.pointers
         *offsets, half = pattern.offsets([partner.sends for partner in self._partners])
         self._ours = [_Place(offset, half) for offset in offsets]
         self._theirs: list[_Place] = pattern.swap(self._partners, self._ours, tag)
         memory = PeerMemory(
-            grid.comm, grid.node_memory, pattern.place, 2 * half, self._ranks, _FIRST
+            grid.comm, grid.node_memory, self._device, 2 * half, self._ranks, _FIRST
         )
         self._memory = memory
         self._lookout = Lookout(grid.comm, grid.node_memory, self._ranks, DOING, pattern.deadline)
         self._number = _FIRST  # of the exchange that has begun last
         self._stream: int | None = None  # which it is on
-        # Whose tables the device may still read, though the arrays that they are for are gone.
-        self._recent: deque[list[DeviceMoves]] = deque(maxlen=2 * (_AHEAD + 1))
-        self.leave = weakref.finalize(self, leaving.append, (memory.given_back, self._recent))
+        self.leave = weakref.finalize(self, leave, memory.given_back)
         self.leave.atexit = False  # see `_end`
         _plans.add(self)
 
@@ -85,51 +97,56 @@ class Peer:
     def possible(pattern: Pattern) -> bool:
         return True
 
-    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
-        """Steps that enqueue: after an error `wait` goes on with the one that failed."""
-        others = self._others.bind(arrays, stream) if self._others else _NOTHING
-        post = self._signals(stream, ours=True)
-        collect = self._signals(stream, theirs=True)
-        meet = self._signals(stream, ours=True, theirs=True)
-        pack = self._launch(self._own_moves, arrays, stream)
-        unpack = self._launch(self._partner_moves, arrays, stream)
-        done = self._memory.event.done
-        first = [others.start, partial(self._begin, stream), pack]
-        last = [unpack, others.wait, partial(self._memory.event.record, stream)]
-        # What would block, the host or all that comes later on the stream, and when it does not.
-        ready = {collect: self._all_posted, others.wait: others.poll}
-        left: list[Callable[[], object]] = []  # steps to do
-        rest: list[Callable[[], object]] = []  # and those that only `wait` does
+    @staticmethod
+    def cost(model: DeviceModel, pattern: Pattern) -> float:
+        near = [sizes for sizes in pattern.sizes if sizes.near]
+        far = [sizes for sizes in pattern.sizes if not sizes.near]
+        seconds = 2 * model.launch() + model.settle()
+        for sizes in near:
+            seconds += sum(model.pack(*piece) for piece in sizes.sends)
+            seconds += sum(model.peer(*piece) for piece in sizes.receives)
+        return seconds + (model.signal() if near else 0.0) + Staged.cost_of(model, far)
 
-        def run() -> None:
-            while left:
-                left[0]()
-                del left[0]
+    def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
+        device, event = self._device, self._memory.event
+        pack, unpack = (
+            [DeviceMoves(device, moves(arrays, parity), stream) for parity in (0, 1)]
+            for moves in (self._own_moves, self._partner_moves)
+        )
+        others = self._others.bind(arrays, stream) if self._others else _NOTHING
+        post = Step(self._post(stream, collects=False))
+        meet = Step(self._post(stream, collects=True))
+        # Not earlier than need be: all that comes later on the stream waits as well.
+        collect = Step(self._collect(stream), self._all_posted)
+        last = [
+            Step(lambda: unpack[self._number % 2].run()),
+            Step(others.wait, others.poll),
+            Step(partial(event.record, stream)),
+        ]
+        left: list[Step] = []  # to do; after an error `wait` goes on with the one that failed
+
+        def prepare() -> None:
+            try:
+                self._follow(stream)
+                pack[(self._number + 1) % 2].run()
+                others.start()
+            except HpckitError as error:
+                raise NotBegun(str(error)) from error
 
         def start() -> None:
-            left[:], rest[:] = [*first, post], [collect, *last]
-            run()
-
-        def wait() -> None:
-            left.extend(rest)
-            rest.clear()
-            run()
+            prepare()
+            left[:] = [post, collect, *last]
+            run_steps(left, 1 + len(last))
 
         def call() -> None:
-            left[:] = [*first, meet, *last]
-            run()
+            prepare()
+            left[:] = [meet, *last]
+            run_steps(left, 0)
 
-        def poll() -> bool:
-            left.extend(rest)
-            rest.clear()
-            while left:
-                if not ready.get(left[0], _yes)():
-                    return False
-                left[0]()
-                del left[0]
-            return done()
-
-        return Exchange(start, wait, call, poll, self, partial(self._watch, done))
+        wait, poll = partial(run_steps, left, 0), partial(poll_steps, left, event.done)
+        # The device may use these when nobody else does any more.
+        weakref.finalize(wait, leave, event.done, (pack, unpack, self)).atexit = False
+        return Exchange(start, wait, call, poll, self, partial(self._watch, event.done))
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list[Move]:
         """What we do before the others may read: within this rank, and into the packed data."""
@@ -147,48 +164,48 @@ class Peer:
             moves += self._pattern.unpack_moves(arrays, partner.receives, packed)
         return moves
 
-    def _launch(
-        self,
-        moves: Callable[[Sequence[np.ndarray], int], list[Move]],
-        arrays: Sequence[np.ndarray],
-        stream: int,
-    ) -> Callable[[], None]:
-        """What enqueues the moves of the exchange that has begun."""
-        place = self._pattern.place
-        both = [DeviceMoves(place, moves(arrays, parity), stream) for parity in (0, 1)]
+    def _post(self, stream: int, collects: bool) -> Callable[[], None]:
+        """What enqueues that our data can be read, by which the exchange has begun.
 
-        def launch() -> None:
-            self._recent.append(both)
-            both[self._number % 2].run()
+        collects : and, in the same call, that the stream waits for that of all partners
+        """
+        own: list[Signal] = [("write", self._memory.counter(self._pattern.grid.rank, _POSTED))]
+        enqueue = self._enqueue(own + self._theirs_posted() * collects, stream)
 
-        return launch
+        def post() -> None:
+            enqueue(self._number + 1)
+            self._number += 1
 
-    def _signals(
-        self, stream: int, ours: bool = False, theirs: bool = False
-    ) -> Callable[[], object]:
-        """What enqueues, in one call, that our data is posted, and the wait for all partners'."""
-        counter = self._memory.counter
-        posts: list[Signal] = [("write", counter(self._pattern.grid.rank, _POSTED))] * ours
-        waits: list[Signal] = [("wait", counter(rank, _POSTED)) for rank in self._ranks] * theirs
-        signals = posts + waits if self._ranks else []
-        if not signals:
-            return _nothing
-        enqueue = self._pattern.place.signals(signals, stream)
-        return lambda: enqueue([self._number & COUNTER] * len(signals))
+        return post
 
-    def _begin(self, stream: int) -> None:
-        """The next exchange, after the one before, whatever stream that is on."""
+    def _collect(self, stream: int) -> Callable[[], object]:
+        """What enqueues that the stream waits for the data of all partners."""
+        enqueue = self._enqueue(self._theirs_posted(), stream)
+        return lambda: enqueue(self._number)
+
+    def _theirs_posted(self) -> list[Signal]:
+        return [("wait", self._memory.counter(rank, _POSTED)) for rank in self._ranks]
+
+    def _enqueue(self, signals: list[Signal], stream: int) -> Callable[[int], object]:
+        """What enqueues these with the number of an exchange; nothing where nobody reads them."""
+        if not self._ranks:
+            return lambda _: None
+        enqueue = self._device.signals(signals, stream)
+        return lambda number: enqueue([number & COUNTER] * len(signals))
+
+    def _follow(self, stream: int) -> None:
+        """Come after the last exchange, whatever stream that is on, and not too many before it."""
         event = self._memory.event
         if self._stream not in (None, stream):
-            self._pattern.place.wait(stream, event)
-        oldest = self._number - _AHEAD
+            self._device.wait(stream, event)
+        self._stream = stream
+        oldest = self._number + 1 - _AHEAD
         if self._ranks and not self._memory.reached(self._pattern.grid.rank, _POSTED, oldest):
             self._watch(event.done)
-        self._stream = stream
-        self._number += 1
 
     def _watch(self, over: Callable[[], bool]) -> None:
         """The host waits for its device, and looks after the ranks that this waits for."""
+        begin_owed()
         self._lookout.begin()
         while not over():
             self._lookout.look(self._late())
@@ -208,19 +225,11 @@ class Peer:
         return [rank for rank in self._ranks if not self._memory.reached(rank, _POSTED, number)]
 
 
-def _nothing() -> None:
-    pass
-
-
-def _yes() -> bool:
-    return True
-
-
-_NOTHING = Exchange(_nothing, _nothing, _nothing, _yes, None, _nothing)
+_NOTHING = Exchange(nothing, nothing, nothing, lambda: True, None, nothing)
 
 
 @atexit.register
 def _end() -> None:
-    """Before that of `adrift`, which registered itself first, and sees to what leaves."""
+    """Before that of `lifetime`, which registered itself first, and sees to what leaves."""
     for plan in list(_plans):
         plan.leave()

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from hpckit.halo.device_messages import DeviceMessages
-from hpckit.halo.packed import packed_cost
 
 if TYPE_CHECKING:
     from hpckit.comm.device import Device, Memory
-    from hpckit.halo.pattern import Pattern
-    from hpckit.machine.model import Model
+    from hpckit.halo.pattern import Sizes
+    from hpckit.machine.device_model import DeviceModel
 
 
 class Staged(DeviceMessages):
@@ -27,5 +26,8 @@ class Staged(DeviceMessages):
         return device.allocate(nbytes), device.pinned(nbytes)
 
     @staticmethod
-    def cost(model: Model, pattern: Pattern) -> float:
-        return sum((packed_cost(model, each) for each in pattern.sizes), 0.0)
+    def _carrying(model: DeviceModel, sizes: Sizes) -> float:
+        pack = sum(model.pack(*piece) for piece in sizes.sends)
+        unpack = sum(model.unpack(*piece) for piece in sizes.receives)
+        copies = model.to_host(sizes.nbytes) + model.to_device(sizes.received)
+        return pack + copies + model.message(sizes.nbytes, sizes.near) + unpack

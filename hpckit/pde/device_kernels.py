@@ -48,7 +48,12 @@ def _finder(on):
         rest = number // n2
         i = rest // pieces
         first = (rest - i * pieces) * CELLS
-        last = min(first + CELLS, n1) if i < entry(line, 1) else first
+        if i >= entry(line, 1):
+            last = first
+        elif first + CELLS < n1:
+            last = first + CELLS
+        else:
+            last = n1
         return line, i, first, last, number - rest * n2
 
     return find
@@ -162,70 +167,40 @@ def _wall(on, load, store, size):
     return thread
 
 
-def _seek_nan(on, load, size):
-    """Sets the integer at the address `found` to 1 where a cell is NaN: array; s0, s1."""
+def _seek_nan(on, load, _, size):
+    """Sets an integer to 1 where a cell is NaN: array; s0, s1; the integer's address."""
     entry, find = _reader(on), _finder(on)
 
-    def thread(block, lane, table, lines, found):
-        line, i, first, last, k = find(table, lines, EXTENTS + 3, block, lane)
+    def thread(block, lane, table, lines):
+        line, i, first, last, k = find(table, lines, EXTENTS + 4, block, lane)
         s0, s1 = size * entry(line, EXTENTS + 1), size * entry(line, EXTENTS + 2)
         column = entry(line, EXTENTS) + i * s0 + size * k
         for j in range(first, last):
             value = load(column + j * s1)
             if value != value:
-                on.store_i8(found, 1)
+                on.store_i8(entry(line, EXTENTS + 3), 1)
 
     return thread
 
 
-def diffuse_f8_thread(on):
-    return _diffuse(on, on.load_f8, on.store_f8, 8)
+def _both(factory):
+    """The factories of a kernel for float64 and for float32."""
+
+    def of_f8(on):
+        return factory(on, on.load_f8, on.store_f8, 8)
+
+    def of_f4(on):
+        return factory(on, on.load_f4, on.store_f4, 4)
+
+    return of_f8, of_f4
 
 
-def diffuse_f4_thread(on):
-    return _diffuse(on, on.load_f4, on.store_f4, 4)
-
-
-def push_f8_thread(on):
-    return _push(on, on.load_f8, on.store_f8, 8)
-
-
-def push_f4_thread(on):
-    return _push(on, on.load_f4, on.store_f4, 4)
-
-
-def fill_f8_thread(on):
-    return _fill(on, on.load_f8, on.store_f8, 8)
-
-
-def fill_f4_thread(on):
-    return _fill(on, on.load_f4, on.store_f4, 4)
-
-
-def multiply_f8_thread(on):
-    return _multiply(on, on.load_f8, on.store_f8, 8)
-
-
-def multiply_f4_thread(on):
-    return _multiply(on, on.load_f4, on.store_f4, 4)
-
-
-def wall_f8_thread(on):
-    return _wall(on, on.load_f8, on.store_f8, 8)
-
-
-def wall_f4_thread(on):
-    return _wall(on, on.load_f4, on.store_f4, 4)
-
-
-def seek_nan_f8_thread(on):
-    return _seek_nan(on, on.load_f8, 8)
-
-
-def seek_nan_f4_thread(on):
-    return _seek_nan(on, on.load_f4, 4)
-
-
+diffuse_f8_thread, diffuse_f4_thread = _both(_diffuse)
+push_f8_thread, push_f4_thread = _both(_push)
+fill_f8_thread, fill_f4_thread = _both(_fill)
+multiply_f8_thread, multiply_f4_thread = _both(_multiply)
+wall_f8_thread, wall_f4_thread = _both(_wall)
+seek_nan_f8_thread, seek_nan_f4_thread = _both(_seek_nan)
 _diffuse_f8 = on_cpu(diffuse_f8_thread)
 _diffuse_f4 = on_cpu(diffuse_f4_thread)
 _push_f8 = on_cpu(push_f8_thread)
@@ -290,11 +265,11 @@ def wall_f4(blocks, table, lines):
     launch(_wall_f4, blocks, table, lines)
 
 
-@export("void(i8, i8, i8, i8)")
-def seek_nan_f8(blocks, table, lines, found):
-    launch(_seek_nan_f8, blocks, table, lines, found)
+@export("void(i8, i8, i8)")
+def seek_nan_f8(blocks, table, lines):
+    launch(_seek_nan_f8, blocks, table, lines)
 
 
-@export("void(i8, i8, i8, i8)")
-def seek_nan_f4(blocks, table, lines, found):
-    launch(_seek_nan_f4, blocks, table, lines, found)
+@export("void(i8, i8, i8)")
+def seek_nan_f4(blocks, table, lines):
+    launch(_seek_nan_f4, blocks, table, lines)

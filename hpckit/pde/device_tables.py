@@ -2,4 +2,3 @@
 
 EXTENTS = 4  # numbers of a line before those of its kernel: first thread, then three extents
 CELLS = 8  # of the middle dimension that a thread goes through
-THREADS = 256  # of a block, as `hpckit.ptx` has them

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpckit import native
 from hpckit.comm.device import Device, Kernel
 from hpckit.errors import ConfigError
-from hpckit.pde.device_tables import CELLS, EXTENTS, THREADS
+from hpckit.pde.device_tables import CELLS, EXTENTS
 from hpckit.pde.sweep import Slices, corners, extents
 from hpckit.pde.walls import INSULATED, Walls, edges
+from hpckit.ptx.conventions import THREADS
 
 if TYPE_CHECKING:
     from hpckit.comm.device_array import DeviceArray
@@ -44,12 +46,17 @@ class OnDevice:
             slice(lo, lo + n) for (lo, _), n in zip(grid.width, grid.owned_shape(), strict=True)
         )
         self._found = place.pinned(8)  # 1 where a kernel found NaN
+        self._seekers: dict[tuple[int, ...], Launch] = {}  # by the places of the fields
 
     def zeros(self, stagger: int | Sequence[int] = 0) -> DeviceArray:
         return self._grid.zeros(self._dtype, stagger, device=self._device)
 
     def put(self, values: np.ndarray, stagger: int | Sequence[int] | None = None) -> DeviceArray:
-        return _copied(self._device, values)
+        if stagger is None:
+            return _copied(self._device, values)
+        array = self.zeros(stagger)
+        array.set(values)
+        return array
 
     def sweep(
         self,
@@ -102,16 +109,23 @@ class OnDevice:
         flag = self._found.host
         assert flag is not None  # it is pinned
         flag[:] = 0
-        arrays = fields.arrays.values()
+        arrays = self._device.views([*fields.arrays.values()])
+        places = tuple(map(native.address, arrays))
+        if places not in self._seekers:
+            self._seekers[places] = self._seeker(arrays)
+        self._seekers[places]()
+        self.synchronize()
+        return bool(flag.any())
+
+    def _seeker(self, arrays: Sequence[np.ndarray]) -> Launch:
         lines = []
-        for array in self._device.views(list(arrays)):
+        for array in arrays:
             owned = tuple(
                 slice(lo, n - hi) for n, (lo, hi) in zip(array.shape, self._grid.width, strict=True)
             )
-            lines.append((*_three(owned), *corners([array], owned), *_strides(array)))
-        self.launch("seek_nan", lines, arrays)(self._found.address)
-        self.synchronize()
-        return bool(flag.any())
+            place = corners([array], owned)
+            lines.append((*_three(owned), *place, *_strides(array), self._found.address))
+        return self.launch("seek_nan", lines, (arrays, self._found))
 
     def synchronize(self) -> None:
         self._device.synchronize(self._device.default_stream)
@@ -153,7 +167,7 @@ class DeviceSweep:
 class Launch:
     """A kernel over all boxes of a table, by one launch; none where there are no cells.
 
-    dtype : of the cells, and of the numbers among the kernel's arguments.
+    dtype : of the cells, and of what the kernel takes besides the table.
     lines : of the table; see `hpckit.pde.device_kernels`.
     keep : whatever owns the memory at these addresses.
     """
@@ -164,9 +178,8 @@ class Launch:
         self._device = device
         self._kernel = Kernel(_KERNELS, f"{kernel}_f{dtype.itemsize}")
         self._number = dtype.type
-        self._keep = keep
         self._prepared: Callable[[], object] = _nothing
-        self._arguments: tuple | None = None
+        self._numbers: tuple[np.floating, ...] | None = None  # with which it is prepared
         table, threads = [], 0
         for line in lines:
             if _threads(line):
@@ -174,20 +187,19 @@ class Launch:
                 threads += _threads(line)
         self._blocks = -(-threads // THREADS)
         self._table = _copied(device, np.array(table, np.int64)) if table else None
-        # What was enqueued may not have run yet: the memory that it needs goes after that.
-        weakref.finalize(self, device.synchronize, device.default_stream).atexit = False
+        _outlive(self, device, (self._table, keep))
 
     def __call__(self, *arguments: float) -> None:
         """Enqueue it; other arguments than at the call before cost more."""
-        if arguments != self._arguments:
-            self._prepared = self._prepare(arguments)
-            self._arguments = arguments
+        numbers = tuple(map(self._number, arguments))
+        if numbers != self._numbers:
+            self._prepared = self._prepare(numbers)
+            self._numbers = numbers
         self._prepared()
 
-    def _prepare(self, arguments: tuple) -> Callable[[], object]:
+    def _prepare(self, numbers: tuple[np.floating, ...]) -> Callable[[], object]:
         if self._table is None:
             return _nothing
-        numbers = [self._number(a) if isinstance(a, float) else a for a in arguments]
         given = self._table.memory.address, self._table.shape[0], *numbers
         stream = self._device.default_stream
         return self._device.prepare(self._kernel, self._blocks, given, stream)
@@ -233,6 +245,15 @@ def _copied(device: Device, values: np.ndarray) -> DeviceArray:
     array = empty(device, values.shape, values.dtype)
     array.set(values)
     return array
+
+
+def _outlive(launch: Launch, device: Device, keep: object) -> None:
+    """What it enqueued may not have run when it goes: `keep` lives until then."""
+    from hpckit.collectives.side_stream import passed  # these start MPI, too
+    from hpckit.machine.lifetime import leave
+
+    has_run = passed(device, device.default_stream, keep)
+    weakref.finalize(launch, leave, has_run).atexit = False
 
 
 def _nothing() -> None:

@@ -39,7 +39,7 @@ The twin's name and signature, less its first argument, are the kernel's: a devi
 `device.prepare(Kernel("hpckit.comm.device_kernels", "axpy"), blocks, [y, x, n, a], stream)`.
 
 `make ptx` compiles them all to `hpckit/ptx/files`, where `text` finds them: whoever runs them needs
-no compiler and no Numba. One text serves GPUs from Volta (2017) and drivers from CUDA 12.0 on, since
+no compiler and no Numba. One text serves GPUs since Volta (2017) and drivers since CUDA 12.0, as
 newer ones take older PTX.
 """
 

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 from itertools import pairwise
+from mmap import PAGESIZE
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_waiting_for_an_event_means_its_last_record_at_that_time(comm, device):
 
 
 def test_asking_whether_an_event_is_done_waits_for_no_counter(comm, device):
-    word = device.pinned(4096)
+    word = device.pinned(PAGESIZE)
     waiting, event = device.stream(), device.event()
     device.signals([("wait", word.address)], waiting)([3])
     event.record(waiting)
@@ -132,7 +133,7 @@ def test_asking_whether_an_event_is_done_waits_for_no_counter(comm, device):
 
 @pytest.mark.parametrize(("now", "wanted"), [(2**32 - 1, 0), (2**32 - 1, 2)])
 def test_counters_count_around(comm, device, now, wanted):
-    word = device.pinned(4096)
+    word = device.pinned(PAGESIZE)
     word.host.view("u4")[0] = now
     stream, event = device.stream(), device.event()
     device.signals([("wait", word.address)], stream)([wanted])
@@ -145,7 +146,7 @@ def test_counters_count_around(comm, device, now, wanted):
 
 def test_a_counter_that_never_comes_is_an_error(comm, device, monkeypatch):
     monkeypatch.setattr(stand_in, "PATIENCE", 0.05)
-    word = device.pinned(4096)
+    word = device.pinned(PAGESIZE)
     word.host[:] = 0
     stream = device.stream()
     device.signals([("wait", word.address)], stream)([1])
@@ -157,7 +158,7 @@ def test_a_counter_that_never_comes_is_an_error(comm, device, monkeypatch):
 def test_ranks_read_each_others_memory_once_counters_say_so(comm, device):
     """Rank 0 writes, then posts; the others wait for that on their device, then copy."""
     node = NodeMemory.of(comm)
-    window = device.register(node.zeros(4096, "u1"))
+    window = device.register(node.zeros(PAGESIZE, "u1"))
     theirs = node.peers(window.host)[0]
     counter = window if comm.rank == 0 else device.register(theirs)
     mine, stream = device.allocate(8), device.stream()
@@ -192,15 +193,15 @@ def test_what_cannot_be_opened(comm, device):
 
 
 def test_only_whole_pages_are_registered_and_once(comm, device):
-    pages = NodeMemory.of(comm).zeros(3 * 4096, "u1")
-    for part in (pages[:100], pages[8 : 8 + 4096], pages[:0]):
+    pages = NodeMemory.of(comm).zeros(3 * PAGESIZE, "u1")
+    for part in (pages[:100], pages[8 : 8 + PAGESIZE], pages[:0]):
         with pytest.raises(HpckitError, match="whole pages"):
             device.register(part)
-    held = device.register(pages[: 2 * 4096])
+    held = device.register(pages[: 2 * PAGESIZE])
     with pytest.raises(HpckitError, match="already"):
-        device.register(pages[4096:])
+        device.register(pages[PAGESIZE:])
     del held
-    device.register(pages[4096:])
+    device.register(pages[PAGESIZE:])
 
 
 def test_copies_from_memory_that_a_gpu_does_not_reach_are_errors(comm, device):
@@ -240,7 +241,7 @@ def test_nothing_is_left(comm, device):
     before = left(device)
     for nbytes in range(1000):
         held = [device.allocate(nbytes), device.pinned(nbytes), device.event()]
-        device.register(device.pinned(4096).host)
+        device.register(device.pinned(PAGESIZE).host)
     assert left(device) != before
     del held
     assert left(device) == before
@@ -271,8 +272,8 @@ def test_pieces_do_not_touch(comm, device, sizes, kept):
             del pieces[kept.randrange(len(pieces))]
         pieces.append(device.allocate(nbytes))
         ends = sorted((each.address, each.address + each.nbytes) for each in pieces)
-        assert all(end <= begin - 4096 for (_, end), (begin, _) in pairwise(ends))
-        assert all(device.holds(begin) and begin % 4096 == 0 for begin, _ in ends)
+        assert all(end <= begin - PAGESIZE for (_, end), (begin, _) in pairwise(ends))
+        assert all(device.holds(begin) and begin % PAGESIZE == 0 for begin, _ in ends)
 
 
 def test_new_memory_is_no_number(comm, device):

@@ -20,7 +20,7 @@ from hpckit.comm.stand_in import Mark, StandIn, census
 from hpckit.comm.stand_in_memory import inside
 from hpckit.errors import HpckitError
 from hpckit.halo import Halo, adrift, device_messages, slab
-from hpckit.machine import spin
+from hpckit.machine import lifetime, spin
 
 pytestmark = pytest.mark.mpi
 several = pytest.mark.mpi(min_size=2)
@@ -252,9 +252,11 @@ def test_halos_are_started_and_waited_for_in_any_order(comm, device, methods):
 
 def landed(comm) -> None:
     """All ranks complete what is adrift, and the devices what they still do."""
+    gc.collect()
     comm.Barrier()
-    while adrift.adrift or adrift.leaving:
+    while adrift.adrift or lifetime._leaving or lifetime._left:
         adrift.land()
+        lifetime._free()
     comm.Barrier()
 
 
@@ -287,16 +289,15 @@ def test_nothing_is_given_back_while_the_device_uses_it(comm, device, method):
     halo.exchange(field.array)
     del halo
     gc.collect()
-    assert adrift.leaving
+    assert lifetime._leaving
     assert field.is_filled(field.array.get(), 4)
     landed(comm)
-    assert not adrift.leaving
+    assert not lifetime._leaving
 
 
 def test_many_plans_leave_nothing_behind(comm, device):
     field = Field(comm, device)
     landed(comm)
-    gc.collect()
     kinds = ("allocations", "pinned", "registered", "opened", "streams", "events")
     before = {kind: census[kind] for kind in kinds}
     files = len([*Path("/proc/self/fd").iterdir()])
@@ -306,8 +307,6 @@ def test_many_plans_leave_nothing_behind(comm, device):
         if turn % 50 == 0:
             halo.exchange(field.array)
     del halo
-    gc.collect()
-    field.array.get()
     landed(comm)
     assert {kind: census[kind] for kind in kinds} == before
     assert len([*Path("/proc/self/fd").iterdir()]) <= files + 2

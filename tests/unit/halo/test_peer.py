@@ -13,8 +13,8 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.stand_in import Mark, StandIn, census
 from hpckit.errors import HpckitError
 from hpckit.halo import Halo, peer
-from hpckit.halo.adrift import land, leaving
-from hpckit.machine import spin
+from hpckit.halo.adrift import adrift, land
+from hpckit.machine import lifetime, spin
 
 pytestmark = pytest.mark.mpi
 several = pytest.mark.mpi(min_size=2)
@@ -242,7 +242,7 @@ def test_the_host_runs_ahead_of_its_device_so_far_and_no_farther(comm, grid, dev
         field.exchange()
         lengths.append(len(device.queue(field.stream).operations))
     first, each = lengths[0], lengths[1] - lengths[0]
-    assert max(lengths) == first + each * (3 if comm.size > 1 else 19)
+    assert max(lengths) == first + each * (2 if comm.size > 1 else 19)
     field.halo.synchronize()
 
 
@@ -286,7 +286,7 @@ class Faults:
 
 @pytest.mark.parametrize("step", range(4))
 def test_after_an_error_of_the_device_wait_goes_on(comm, grid, device, monkeypatch, step):
-    """The step that failed is made again, and none twice."""
+    """The step that failed is made again, and none twice; where nothing has begun, all of them."""
     if comm.size == 1 and step > 1:
         pytest.skip("one rank has two steps")
     faults = Faults(monkeypatch)
@@ -296,7 +296,7 @@ def test_after_an_error_of_the_device_wait_goes_on(comm, grid, device, monkeypat
         faults.after = step
         with pytest.raises(HpckitError, match="the driver refuses"):
             field.exchange()
-        field.halo.wait()
+        field.halo.wait() if step else field.exchange()
         field.halo.synchronize()
         assert field.is_filled(number)
 
@@ -308,8 +308,9 @@ def everything_leaves(comm) -> None:
     """All ranks give back what nobody reads any more."""
     gc.collect()
     comm.Barrier()
-    while leaving:
+    while adrift or lifetime._leaving:
         land()
+        lifetime._free()
     comm.Barrier()
 
 
@@ -324,7 +325,7 @@ def test_a_thousand_plans_leave_nothing(comm, grid, device):
     device.synchronize(device.default_stream)
     everything_leaves(comm)
     before = living()
-    for _ in range(1000 if comm.size < 3 else 100):
+    for _ in range(1000 if comm.size == 1 else 300 if comm.size == 2 else 100):
         halo = Halo(grid, fields=[array], method="peer")
         halo.exchange(array)
         halo.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from hpckit.comm.device import HOST
 from hpckit.comm.grid import Grid
 from hpckit.comm.places import open_device
+from hpckit.comm.stand_in import census
 from hpckit.errors import ConfigError
+from hpckit.halo import Halo
 from hpckit.pde import Heat, ImplicitHeat, ShallowWater
 
 DTYPES = ["float64", "float32"]
@@ -65,6 +68,19 @@ def test_walls_may_change_between_steps(comm, places):
     assert comm.allreduce(solvers[1].fields["temperature"].max()) > 0
 
 
+@pytest.mark.parametrize("method", ["staged", "peer", "oneshot"])
+def test_any_method(comm, places, method):
+    solvers = []
+    for place, how in zip(places, ("packed", method), strict=True):
+        heat = Heat(Grid(comm, (12, 14), periodic=True), 1, kappa=0.1, method=how, place=place)
+        heat.set("temperature", np.random.default_rng(3).uniform(size=heat.grid.owned_shape()))
+        heat.advance(np.float32(1), 4)  # no Python float, as dt may be
+        heat.step(1)
+        solvers.append(heat)
+    assert solvers[1].halo.method == method
+    assert_same_bits(*solvers)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("south", [None, 30.0])
 @pytest.mark.parametrize("border", ["open", "closed", "periodic"])
@@ -115,3 +131,26 @@ def test_what_has_no_kernels_is_refused(comm, places):
         Heat(grid, 1 / 12, place="cuda")
     with pytest.raises(ConfigError, match="values that are NaN or infinite"):
         Heat(grid, 1 / 12, place=places[1]).set("temperature", math.nan)
+
+
+def test_solvers_may_go_while_their_steps_are_on_their_way(comm, places):
+    def left():
+        """What lives on the device once all that can be given back is."""
+        for _ in range(20):
+            gc.collect()
+            Halo(Grid(comm, (8, 8)), fields=[np.zeros(Grid(comm, (8, 8)).local_shape)])
+        return {what: census[what] for what in ("allocations", "pinned", "events")}
+
+    def steps():
+        heat = Heat(Grid(comm, (12, 14)), 1 / 12, place=places[1])
+        heat.step(heat.dt_max)
+        heat.set_walls(1.0)
+        heat.advance(heat.dt_max, 2)
+        assert not heat.has_nan()
+        heat.step(heat.dt_max)
+
+    steps()
+    before = left()
+    for _ in range(5):
+        steps()
+    assert left() == before
