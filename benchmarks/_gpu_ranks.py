@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -215,23 +217,22 @@ def _sums_of_mpi(
         yield "MPI on the device", lambda: (device.synchronize(stream), comm.Allreduce(*both))
 
 
-def program(device_name: str, quick: bool) -> None:
+def program(device: str, quick: bool) -> None:
     """The program's rates on the device and on CPUs, in jobs of their own."""
-    sizes = {"cpu": 16 if quick else 256, device_name: 16 if quick else 512}
-    for equation in ("heat", "shallow_water"):
-        for ranks in (1, 2):
-            for place, n in sizes.items():
-                _program(equation, ranks, place, n)
+    cells, steps = (16, 10) if quick else (512, 100)
+    for dtype, ranks, place in itertools.product(("float64", "float32"), (1, 2), ("cpu", device)):
+        shape = f"{cells},{cells},{cells}"
+        flags = ["--device", place, "--share", "--dtype", dtype, "--shape", shape]
+        _program(ranks, [*flags, "--steps", str(steps)])
 
 
-def _program(equation: str, ranks: int, place: str, n: int) -> None:
-    shape = ",".join(map(str, (n, n, n) if equation == "heat" else (n * 4, n * 4)))
-    flags = ["--shape", shape, "--steps", "100", "--snapshots", "0", "--no-pictures"]
-    words = ["--equation", equation, "--device", place, "--share", *flags, "--json"]
-    command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.halo", *words]
-    job = subprocess.run(command, capture_output=True, text=True, check=False)
-    case = f"{equation} {shape}, {ranks} ranks, {place}"
+def _program(ranks: int, flags: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*flags, "--snapshots=0", "--pictures=false", "--output", folder, "--json"]
+        command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.halo", *words]
+        job = subprocess.run(command, capture_output=True, text=True, check=False)
+    case = f"{ranks} ranks, {' '.join(flags)}"
     if job.returncode:
         emit("program", case, failed=job.stderr.strip().splitlines()[-1:])
-        return
-    emit("program", case, **json.loads(job.stdout.splitlines()[-1])["results"])
+    else:
+        emit("program", case, **json.loads(job.stdout.splitlines()[-1])["results"])

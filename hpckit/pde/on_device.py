@@ -52,7 +52,11 @@ class OnDevice:
         return self._grid.zeros(self._dtype, stagger, device=self._device)
 
     def put(self, values: np.ndarray, stagger: int | Sequence[int] | None = None) -> DeviceArray:
-        return _copied(self._device, values)
+        if stagger is None:
+            return _copied(self._device, values)
+        array = self.zeros(stagger)
+        array.set(values)
+        return array
 
     def sweep(
         self,
@@ -244,7 +248,10 @@ def _copied(device: Device, values: np.ndarray) -> DeviceArray:
 
 
 def _outlive(launch: Launch, device: Device, keep: object) -> None:
-    """What it enqueued may not have run when it goes: `keep` lives until then."""
+    """What it enqueued may not have run when it goes: `keep` lives until then.
+
+    To give memory back at once would wait for the device, which may wait for other ranks.
+    """
     from hpckit.collectives.side_stream import passed  # these start MPI, too
     from hpckit.machine.lifetime import leave
 

@@ -16,7 +16,7 @@ from hpckit.comm.device import Kernel
 from hpckit.comm.device_array import empty
 from hpckit.comm.places import place
 from hpckit.errors import HpckitError
-from hpckit.names import DEVICE_ALGORITHMS
+from hpckit.names import DEVICE_ALGORITHMS, DEVICE_HALO_METHODS
 
 OUT_OF_MEMORY, INVALID_VALUE, ILLEGAL_ADDRESS = 2, 1, 700
 NOTHING = Kernel("tests.of_cuda", "nothing")
@@ -297,13 +297,29 @@ def test_a_halo(comm, shared_gpu):
     here[...] = np.random.default_rng(comm.rank).random(here.shape)
     expected = here.copy()
     hpckit.Halo(grid, fields=[expected]).exchange(expected)
-    for method in ("staged", "oneshot", "peer", "auto"):
+    for method in ("auto", *sorted(DEVICE_HALO_METHODS.keys() - {"device"})):
         there = grid.zeros(device=shared_gpu)
         there.set(here)
         halo = hpckit.Halo(grid, fields=[there], method=method)
         halo.exchange(there)
         halo.synchronize()
         assert np.array_equal(there.get(), expected), method
+
+
+ENQUEUED = "cuLaunchKernel", "cuMemcpyAsync", "cuEventRecord", "cuStreamWaitEvent"
+
+
+@pytest.mark.parametrize("method", ["staged", "oneshot"])
+def test_an_exchange_is_few_calls_however_many_fields(comm, shared_gpu, stub, method):
+    grid = hpckit.Grid(comm, (6, 8, 5), periodic=True)
+    fields = [grid.zeros(device=shared_gpu) for _ in range(3)]
+    halo = hpckit.Halo(grid, fields=fields, method=method)
+    halo.exchange(*fields)
+    before = [stub.calls(each) for each in ENQUEUED]
+    halo.exchange(*fields)
+    made = [stub.calls(each) - was for each, was in zip(ENQUEUED, before, strict=True)]
+    halo.synchronize()
+    assert made[0] <= 2 and sum(made) <= 6, dict(zip(ENQUEUED, made, strict=True))
 
 
 def test_a_sum(comm, shared_gpu):
