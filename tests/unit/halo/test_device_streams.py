@@ -328,8 +328,11 @@ def test_the_end_of_the_program_completes_what_is_in_flight(comm, device, method
 # -- errors
 
 
-def refuse(monkeypatch, method: str = "prepare") -> list[int]:
-    """Launches fail while the list that this gives has the number of those before it as 0."""
+REFUSED = HpckitError("the driver refuses this launch")
+
+
+def refuse(monkeypatch, error: BaseException = REFUSED) -> list[int]:
+    """One launch fails, after so many as the list that this gives says."""
     left = [10**9]
     original = StandIn.prepare
 
@@ -339,7 +342,7 @@ def refuse(monkeypatch, method: str = "prepare") -> list[int]:
         def launched() -> None:
             left[0] -= 1
             if left[0] == -1:
-                raise HpckitError("the driver refuses this launch")
+                raise error
             launch()
 
         return launched
@@ -361,6 +364,19 @@ def test_a_launch_that_fails_before_the_messages_may_be_tried_again(
             begin(field.array)
         halo.exchange(field.array)
         assert field.is_filled(field.array.get(), 6)
+
+
+def test_after_an_interrupt_wait_goes_on(comm, device, method, monkeypatch):
+    left = refuse(monkeypatch, KeyboardInterrupt())
+    field = Field(comm, device)
+    halo = Halo(field.grid, fields=[field.array], method=method)
+    for launches in range(1 + (comm.size > 1)):
+        field.set(9 + launches)
+        left[0] = launches
+        with pytest.raises(KeyboardInterrupt):
+            halo.exchange(field.array)
+        halo.wait()
+        assert field.is_filled(field.array.get(), 9 + launches)
 
 
 @several
