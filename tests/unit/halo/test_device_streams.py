@@ -218,6 +218,19 @@ def test_launches_and_calls_do_not_grow_with_faces_and_fields(comm, device):
         assert census["calls"] - before["calls"] - waits <= most
 
 
+def test_views_that_are_made_anew_are_found_again(comm, device, method):
+    field = Field(comm, device)
+    halo = Halo(field.grid, fields=[field.array], method=method)
+    halo.exchange(field.array)
+    before = census["allocations"]
+    for turn in range(10):
+        field.set(turn)
+        halo.exchange(field.array[:])
+        assert field.is_filled(field.array.get(), turn)
+        field.kept.clear()
+        assert census["allocations"] == before
+
+
 # -- several in flight
 
 
