@@ -307,6 +307,7 @@ class Faults:
 
     def __init__(self, monkeypatch) -> None:
         self.after: int | None = None  # so many calls
+        self.error: BaseException = HpckitError("the driver refuses")
         for verb in ("prepare", "signals"):
             make = getattr(StandIn, verb)
             monkeypatch.setattr(StandIn, verb, lambda *a, make=make: self._watched(make(*a)))
@@ -318,7 +319,7 @@ class Faults:
                 self.after -= 1
             if self.after == -1:
                 self.after = None
-                raise HpckitError("the driver refuses")
+                raise self.error
             return call(*arguments)
 
         return watched
@@ -337,6 +338,23 @@ def test_after_an_error_of_the_device_wait_goes_on(comm, grid, device, monkeypat
         with pytest.raises(HpckitError, match="the driver refuses"):
             field.exchange()
         field.halo.wait() if step else field.exchange()
+        field.halo.synchronize()
+        assert field.is_filled(number)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_after_an_interrupt_wait_goes_on(comm, grid, device, monkeypatch, step):
+    if comm.size == 1 and step > 1:
+        pytest.skip("one rank has two steps")
+    faults = Faults(monkeypatch)
+    faults.error = KeyboardInterrupt()
+    field = Field(grid, device)
+    for number in range(3):
+        field.set(number)
+        faults.after = step
+        with pytest.raises(KeyboardInterrupt):
+            field.exchange()
+        field.halo.wait()
         field.halo.synchronize()
         assert field.is_filled(number)
 
