@@ -58,8 +58,10 @@ def _accelerate(method: str) -> None:
     except (ImportError, RuntimeError) as error:
         _refuse(str(no_mpi(error) or error))
     from hpckit.abort import abort_on_exception
+    from hpckit.accelerate import requests
     from hpckit.accelerate.methods import accelerated
 
+    requests.install()
     abort_on_exception(MPI.COMM_WORLD)
     MPI.COMM_WORLD = accelerated(MPI.COMM_WORLD, method)
     MPI.COMM_SELF = accelerated(MPI.COMM_SELF, method)

@@ -9,11 +9,18 @@ from typing import Any
 
 from mpi4py import MPI
 
-from hpckit.accelerate import devices
+from hpckit.accelerate import devices, requests
 from hpckit.accelerate.layouts import Pays, parcel
+from hpckit.accelerate.parcels import Plain
+from hpckit.accelerate.requests import Persistent
+from hpckit.comm.strided import StridedBlock
 from hpckit.errors import ConfigError
 
 _WITH_BUFFERS = re.compile("send|recv|bcast|gather|scatter|alltoall|reduce|scan")  # calls that are
+
+
+def _never(block: StridedBlock) -> bool:
+    return False
 
 
 class Intracomm(MPI.Intracomm):
@@ -23,7 +30,7 @@ class Intracomm(MPI.Intracomm):
         same bytes travel
     """
 
-    pays: Pays = staticmethod(lambda block: False)
+    pays: Pays = staticmethod(_never)
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         with parcel(buf, self.pays, readonly=True) as sent:
@@ -72,6 +79,29 @@ class Intracomm(MPI.Intracomm):
             sent.gather()
             super().Sendrecv(sent.message, dest, sendtag, came.message, source, recvtag, status)
             came.arrived(status)
+
+    def Send_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Send_init, buf, dest, tag, sends=True)
+
+    def Bsend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Bsend_init, buf, dest, tag, sends=True)
+
+    def Ssend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Ssend_init, buf, dest, tag, sends=True)
+
+    def Rsend_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
+        return self._persistent(super().Rsend_init, buf, dest, tag, sends=True)
+
+    def Recv_init(self, buf: Any, source: int = MPI.ANY_SOURCE, tag: int = MPI.ANY_TAG) -> Any:
+        return self._persistent(super().Recv_init, buf, source, tag, sends=False)
+
+    def _persistent(
+        self, make: Callable[..., MPI.Request], buf: Any, rank: int, tag: int, sends: bool
+    ) -> MPI.Request | Persistent:
+        """MPI's request wherever it can take the buffer, and lists of requests are not ours."""
+        taken = parcel(buf, self.pays if requests.are_installed() else _never, sends)
+        request = make(taken.message, rank, tag)
+        return request if isinstance(taken, Plain) else Persistent(request, taken, buf, sends)
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = MPI.SUM) -> None:
         if devices.is_used(sendbuf, recvbuf):

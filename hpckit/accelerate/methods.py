@@ -30,7 +30,7 @@ def accelerated(comm: MPI.Intracomm, method: str) -> Intracomm:
         raise ConfigError(f"method {method!r} is none of {', '.join(ACCELERATE_METHODS)}")
     if method == "auto":
         return wrap(comm, ByModel(with_steps(comm, NodeMemory.of(comm))))
-    return wrap(comm, _always if method == "packed" else _never)
+    return wrap(comm, _always if method == "packed" else Intracomm.pays)
 
 
 class ByModel:
@@ -54,10 +54,6 @@ class ByModel:
 
 def _always(block: StridedBlock) -> bool:
     return True
-
-
-def _never(block: StridedBlock) -> bool:
-    return False
 
 
 def _overhead() -> float:

@@ -35,8 +35,8 @@ AREA = 1 << 27  # bytes that strided data may span
 _SEVERAL = 8  # kernels more, to tell what one of them costs
 _LEAST = 1e-9  # seconds: what a step takes beyond a kernel of one word may be too little to tell
 _OF_PAIRS = {"pack", "peer"}  # what is there where nothing was refused
-_KERNELS = ("pack", "unpack", "mapped pack", "mapped unpack", "peer")
-_OTHERS = ("to host", "to device", "signal")  # that streams do
+_KERNELS: tuple[str, ...] = ("pack", "unpack", "mapped pack", "mapped unpack", "peer")
+_OTHERS: tuple[str, ...] = ("to host", "to device", "signal")  # that streams do
 
 
 def with_device_steps(comm: MPI.Intracomm, node: NodeMemory, device: Device) -> DeviceModel:

@@ -52,7 +52,11 @@ class OnDevice:
         return self._grid.zeros(self._dtype, stagger, device=self._device)
 
     def put(self, values: np.ndarray, stagger: int | Sequence[int] | None = None) -> DeviceArray:
-        return _copied(self._device, values)
+        if stagger is None:
+            return _copied(self._device, values)
+        array = self.zeros(stagger)
+        array.set(values)
+        return array
 
     def sweep(
         self,

@@ -171,7 +171,7 @@ def test_mpi_gets_no_address_of_a_device(ours, on_device):
     for call in (
         lambda: ours.Isend(u, 0),
         lambda: ours.Irecv([u, 4, MPI.DOUBLE], source=0),
-        lambda: ours.Send_init(u, 0),
+        lambda: ours.Psend_init(u, 1, 0),
         lambda: ours.Sendrecv_replace(u, 0),
         lambda: ours.Bcast(u),
         lambda: ours.Gather(host, recvbuf=u),

@@ -19,6 +19,36 @@ if comm.rank == 0:
     print(*mine, u[5, 9], __name__, *sys.argv[1:])
 """
 
+PLANNED = """
+import numpy as np
+from mpi4py import MPI
+from mpi4py.MPI import Prequest, Request
+import hpckit
+
+comm = MPI.COMM_WORLD
+there, here = np.full((6, 10), comm.rank + 1.0), np.zeros((6, 10))
+column = MPI.DOUBLE.Create_vector(6, 1, 10).Commit()
+plan = [
+    comm.Recv_init([here, 1, column], 1 - comm.rank),
+    comm.Send_init([there, 1, column], 1 - comm.rank),
+]
+for _ in range(2):
+    there *= 2.0
+    Prequest.Startall(plan)
+    Request.Waitall(plan)
+grid = hpckit.Grid(comm, (8, 8), periodic=True)
+u = grid.zeros()
+u[:] = 9.0
+u[grid.owned] = comm.rank
+halo = hpckit.Halo(grid, fields=[u], corners=True, method="datatype")
+for _ in range(2):
+    halo.exchange(u)
+for each in plan:
+    each.Free()
+if comm.rank == 0:
+    print(type(plan[0]).__name__, *here[:, 0], here[:, 1:].any(), sorted({*u.ravel().tolist()}))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -36,6 +66,15 @@ def test_a_script_runs_as_it_is(mpirun, folder, how):
     assert result.returncode == 0, result.stdout
     ours = "hpckit.accelerate.communicators"
     assert result.stdout.splitlines()[-1].split() == [*[ours] * 3, "1050.0", "__main__", "--x", "1"]
+
+
+def test_persistent_requests_are_ours_and_so_are_lists_of_them(mpirun, folder):
+    """Whoever imports MPI's classes after the start, hpckit too, gets functions that take both."""
+    (folder / "script.py").write_text(PLANNED)
+    result = mpirun(2, "-m", "hpckit.accelerate", "--method", "packed", "script.py", cwd=folder)
+    assert result.returncode == 0, result.stdout
+    expected = "Persistent 8.0 8.0 8.0 8.0 8.0 8.0 False [0.0, 1.0]"
+    assert result.stdout.splitlines()[-1] == expected
 
 
 def test_a_rank_that_fails_ends_the_job(mpirun, folder):
