@@ -248,7 +248,10 @@ def _copied(device: Device, values: np.ndarray) -> DeviceArray:
 
 
 def _outlive(launch: Launch, device: Device, keep: object) -> None:
-    """What it enqueued may not have run when it goes: `keep` lives until then."""
+    """What it enqueued may not have run when it goes: `keep` lives until then.
+
+    To give memory back at once would wait for the device, which may wait for other ranks.
+    """
     from hpckit.collectives.side_stream import passed  # these start MPI, too
     from hpckit.machine.lifetime import leave
 

@@ -133,7 +133,7 @@ def all_equal(*pairs):
 def test_the_bits_are_those_of_the_host_in_rank_order(comm, device, algorithm, monkeypatch):
     monkeypatch.setattr(pipelined, "_PIECE", 1024)
     for dtype in ("f4", "f8", "c8", "c16"):
-        for op in (MPI.SUM, MPI.PROD):
+        for op in (MPI.SUM, MPI.PROD) if dtype in ("f4", "f8") else (MPI.SUM,):
             mine = np.random.default_rng(comm.rank).normal(size=(2003, 2)).astype(dtype)[:, 0]
             mine[::7], mine[::11] = np.nan, -0.0
             here, there = mine.copy(), on(device, mine)

@@ -364,6 +364,24 @@ def test_a_launch_that_fails_before_the_messages_may_be_tried_again(
 
 
 @several
+def test_a_rank_that_tries_again_counts_calls_as_the_others_do(comm, device, monkeypatch):
+    """Else it would begin a race, or end one, before or after them."""
+    left = refuse(monkeypatch)
+    field = Field(comm, device)
+    halo = Halo(field.grid, fields=[field.array])
+    for turn in range(600):
+        field.set(turn)
+        if turn % 7 == comm.rank:
+            left[0] = 0
+            with pytest.raises(HpckitError, match="refuses this launch"):
+                halo.exchange(field.array)
+        halo.exchange(field.array)
+        assert field.is_filled(field.array.get(), turn)
+        field.kept.clear()
+    assert halo.method != "auto"
+
+
+@several
 def test_after_a_launch_that_fails_later_wait_goes_on(comm, device, method, monkeypatch):
     left = refuse(monkeypatch)
     field = Field(comm, device)
