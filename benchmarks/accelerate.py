@@ -1,8 +1,8 @@
 """Messages with derived datatypes between two ranks: `hpckit.accelerate` against plain MPI.
 
 Each way is the same call, `Sendrecv` between the two ranks with the same datatype at both ends:
-faces of a block of float64 with ghosts. `packed` always packs by our kernels; `auto` where the model
-of the machine says that it pays, which is what users get. Buffers are in host memory.
+faces of a block of float64 with ghosts, in host memory. `packed` always packs by our kernels;
+`auto`, which is what users get, where the model of the machine says that it pays.
 """
 
 from __future__ import annotations

@@ -137,6 +137,25 @@ def test_messages_to_oneself_from_many_places(comm, ours, on_device):
     assert (u.get()[:, ::3] == np.arange(0.0, 20.0, 3)).all()
 
 
+def test_a_message_that_was_taken_out_of_the_queue(comm, ours, on_device, ring):
+    here = on_device(np.zeros((6, 10)))
+    request = comm.Isend(field(comm.rank), ring[0])
+    message = ours.Mprobe(ring[1])
+    with pytest.raises(ConfigError, match="Irecv cannot take an array on a device"):
+        message.Irecv(here)
+    message.Recv(here)
+    request.Wait()
+    np.testing.assert_array_equal(here.get(), field(ring[1]))
+
+
+def test_in_the_place_of_what_was_sent(comm, ours, on_device, ring):
+    u = on_device(field(comm.rank))
+    ours.Sendrecv_replace(u[:, ::3], ring[0], 0, ring[1], 0)
+    expected = field(comm.rank)
+    expected[:, ::3] = field(ring[1])[:, ::3]
+    np.testing.assert_array_equal(u.get(), expected)
+
+
 def test_nobody(ours, on_device):
     u = on_device(field(0))
     ours.Send(u, MPI.PROC_NULL)
@@ -172,7 +191,7 @@ def test_mpi_gets_no_address_of_a_device(ours, on_device):
         lambda: ours.Isend(u, 0),
         lambda: ours.Irecv([u, 4, MPI.DOUBLE], source=0),
         lambda: ours.Psend_init(u, 1, 0),
-        lambda: ours.Sendrecv_replace(u, 0),
+        lambda: ours.Isendrecv_replace(u, 0),
         lambda: ours.Bcast(u),
         lambda: ours.Gather(host, recvbuf=u),
         lambda: ours.Iallreduce(u, host),

@@ -218,6 +218,28 @@ def test_a_message_that_was_probed(comm, packed, ring, make):
     np.testing.assert_array_equal(here[:, 0], field(ring[1])[:, 0])
 
 
+@pytest.mark.parametrize("probe", ["Mprobe", "Improbe"])
+def test_a_message_that_was_taken_out_of_the_queue(comm, packed, ring, make, probe):
+    datatype, here, status = column(make), np.zeros((6, 10)), MPI.Status()
+    request = comm.Isend([field(comm.rank), 1, datatype], ring[0])
+    while (message := getattr(packed, probe)(ring[1], 0)) is None:
+        pass
+    message.Recv([here, 1, datatype], status)
+    request.Wait()
+    assert status.Get_count(datatype) == 1 and status.source == ring[1]
+    assert (here[:, 0] == field(ring[1])[:, 0]).all() and not here[:, 1:].any()
+
+
+def test_in_the_place_of_what_was_sent(comm, packed, ring, make):
+    u, v = field(comm.rank), field(comm.rank)
+    packed.Sendrecv_replace([u, 1, column(make)], ring[0], 0, ring[1], 0)
+    packed.Sendrecv_replace(v, ring[0], 0, ring[1], 0)
+    expected = field(comm.rank)
+    expected[:, 0] = field(ring[1])[:, 0]
+    np.testing.assert_array_equal(u, expected)
+    np.testing.assert_array_equal(v, field(ring[1]))
+
+
 def test_longer_messages_than_there_is_room_for(comm, packed, ring, make):
     request = comm.Isend(np.zeros(7), ring[0])
     with pytest.raises(MPI.Exception) as caught:
