@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from datatypes import Made, Objects, recipes
@@ -204,6 +206,8 @@ def test_nobody(packed, make):
     packed.Send([here, 1, datatype], MPI.PROC_NULL)
     packed.Recv([here, 1, datatype], MPI.PROC_NULL, status=status)
     assert status.source == MPI.PROC_NULL and status.Get_count(datatype) == 0
+    packed.Mprobe(MPI.PROC_NULL).Recv([here, 1, datatype], status)
+    assert status.Get_count(datatype) == 0
     np.testing.assert_array_equal(here, field(0))
 
 
@@ -270,6 +274,26 @@ def test_a_new_type_may_have_the_handle_of_a_freed_one(comm, packed, ring):
         np.testing.assert_array_equal(here[:, 0], field(ring[1]).ravel()[: 6 * stride : stride])
         datatype.Free()
     assert len(handles) < 8  # else this proves nothing
+
+
+def test_several_threads_with_one_type(packed, make):
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        pytest.skip("MPI takes calls of one thread alone")
+    datatype = make(MPI.DOUBLE.Create_vector(1000, 1, 2))
+
+    def swap(number: int) -> bool:
+        there, here = np.full(2000, float(number)), np.zeros(2000)
+        for _ in range(50):
+            here[:] = -1.0
+            packed.Sendrecv(
+                [there, 1, datatype], packed.rank, number, [here, 1, datatype], packed.rank, number
+            )
+            if not (here[::2] == number).all() or not (here[1::2] == -1.0).all():
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(swap, range(4)))
 
 
 def test_many_counts_of_one_type(comm, packed, ring, make):
