@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -28,11 +30,22 @@ def _say(comm: Any, section: str, case: str, **found: Any) -> None:
         emit(section, f"{comm.size} ranks, {case}", **found)
 
 
+def _aware(comm: Any, device: Device) -> bool:
+    """Whether the doctor has found that MPI takes addresses of this device."""
+    from hpckit.comm.gpu_awareness import known
+
+    return all(comm.allgather(known(device) is True))
+
+
 def _methods(section: str, comm: Any, case: str, grid: Any, fields: Sequence[Any]) -> Iterator:
     """Halos by each method that is possible here, `auto` last."""
     from hpckit import Halo
 
+    device = fields[0].device
+
     for name in (*DEVICE_HALO_METHODS, "auto"):
+        if name == "device" and not _aware(comm, device):
+            continue  # MPI would die
         try:
             yield name, Halo(grid, fields=fields, method=name)
         except HpckitError as error:
@@ -62,6 +75,10 @@ def ways(comm: Any, device: Device, quick: bool) -> None:
     """All methods for faces of 8 B to 64 MiB, of one row and of rows of 8 bytes."""
     from hpckit import Grid
 
+    def along(axis: int) -> dict[str, Any]:
+        """Ghosts in that dimension alone."""
+        return {"periodic": True, "width": [int(i == axis) for i in range(2)]}
+
     sizes = (
         (8, 4096)
         if quick
@@ -69,14 +86,11 @@ def ways(comm: Any, device: Device, quick: bool) -> None:
     )
     for nbytes in sizes:
         cells = nbytes // 8
-        for kind, shape, axis in (("one row", (4, cells), 0), ("rows of 8 B", (cells, 4), 1)):
-            if kind == "one row" or nbytes <= 8 * MIB:
-                sides = [1 if i != axis else comm.size for i in range(2)]
-                size = tuple(n * (comm.size if i == axis else 1) for i, n in enumerate(shape))
-                width = [(0, 0), (0, 0)]
-                width[axis] = (1, 1)
-                grid = Grid(comm, size, shape=sides, periodic=True, width=width)
-                _halo_times("ways", comm, device, f"{binary(nbytes)} in {kind}", grid, 1)
+        grid = Grid(comm, (4 * comm.size, cells), process_shape=(comm.size, 1), **along(0))
+        _halo_times("ways", comm, device, f"{binary(nbytes)} in one row", grid, 1)
+        if nbytes <= 8 * MIB:
+            grid = Grid(comm, (cells, 4 * comm.size), process_shape=(1, comm.size), **along(1))
+            _halo_times("ways", comm, device, f"{binary(nbytes)} in rows of 8 B", grid, 1)
 
 
 def halos(comm: Any, device: Device, quick: bool) -> None:
@@ -84,7 +98,9 @@ def halos(comm: Any, device: Device, quick: bool) -> None:
     from hpckit import Grid
 
     n = 8 if quick else 256
-    grid = Grid(comm, (n * comm.size, n, n), shape=(comm.size, 1, 1), periodic=True, width=1)
+    grid = Grid(
+        comm, (n * comm.size, n, n), process_shape=(comm.size, 1, 1), periodic=True, width=1
+    )
     for count in (1, 2, 4):
         _halo_times("halos", comm, device, f"{n}^3, {count} fields", grid, count)
 
@@ -120,9 +136,7 @@ def _datatypes(
     """What people write for an MPI that takes addresses of GPUs: a derived datatype per face."""
     from mpi4py import MPI
 
-    from hpckit.comm.gpu_awareness import known
-
-    if not all(comm.allgather(known(device) is True)):
+    if not _aware(comm, device):
         return None
     requests = []
     for field in fields:
@@ -186,8 +200,6 @@ def _sums_of_mpi(
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     from mpi4py import MPI
 
-    from hpckit.comm.gpu_awareness import known
-
     here, stream = device.pinned(array.nbytes), device.default_stream
     assert here.host is not None
     values = here.host.view(array.dtype)
@@ -199,29 +211,28 @@ def _sums_of_mpi(
         device.copy(array.memory.address, here.address, array.nbytes, stream)
 
     yield "copy, MPI, copy", staged
-    if all(comm.allgather(known(device) is True)):
+    if _aware(comm, device):
         memory = MPI.buffer.fromaddress(array.memory.address, array.nbytes)
         both = [MPI.IN_PLACE, [memory, array.size, MPI.FLOAT]]
         yield "MPI on the device", lambda: (device.synchronize(stream), comm.Allreduce(*both))
 
 
-def program(device_name: str, quick: bool) -> None:
+def program(device: str, quick: bool) -> None:
     """The program's rates on the device and on CPUs, in jobs of their own."""
-    sizes = {"cpu": 16 if quick else 256, device_name: 16 if quick else 512}
-    for equation in ("heat", "shallow_water"):
-        for ranks in (1, 2):
-            for place, n in sizes.items():
-                _program(equation, ranks, place, n)
+    cells, steps = (16, 10) if quick else (512, 100)
+    for dtype, ranks, place in itertools.product(("float64", "float32"), (1, 2), ("cpu", device)):
+        shape = f"{cells},{cells},{cells}"
+        flags = ["--device", place, "--share", "--dtype", dtype, "--shape", shape]
+        _program(ranks, [*flags, "--steps", str(steps)])
 
 
-def _program(equation: str, ranks: int, place: str, n: int) -> None:
-    shape = ",".join(map(str, (n, n, n) if equation == "heat" else (n * 4, n * 4)))
-    flags = ["--shape", shape, "--steps", "100", "--snapshots", "0", "--no-pictures"]
-    words = ["--equation", equation, "--device", place, "--share", *flags, "--json"]
-    command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.halo", *words]
-    job = subprocess.run(command, capture_output=True, text=True, check=False)
-    case = f"{equation} {shape}, {ranks} ranks, {place}"
+def _program(ranks: int, flags: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*flags, "--snapshots=0", "--pictures=false", "--output", folder, "--json"]
+        command = [_mpirun(), "-n", str(ranks), sys.executable, "-m", "hpckit.apps.halo", *words]
+        job = subprocess.run(command, capture_output=True, text=True, check=False)
+    case = f"{ranks} ranks, {' '.join(flags)}"
     if job.returncode:
         emit("program", case, failed=job.stderr.strip().splitlines()[-1:])
-        return
-    emit("program", case, **json.loads(job.stdout.splitlines()[-1])["results"])
+    else:
+        emit("program", case, **json.loads(job.stdout.splitlines()[-1])["results"])

@@ -122,7 +122,8 @@ def _run(section: Section, options: argparse.Namespace) -> list[str]:
     with subprocess.Popen(
         [*launcher, *program], env=environment, stdout=subprocess.PIPE, text=True
     ) as job:
-        limit = threading.Timer(section.limit, job.terminate)
+        # Quick runs are those of tests, on machines that may be busy.
+        limit = threading.Timer(section.limit * (20 if options.quick else 1), job.terminate)
         limit.start()
         for line in job.stdout or ():
             print(line, end="", flush=True)

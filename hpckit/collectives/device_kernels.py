@@ -62,31 +62,8 @@ def _sum(on, kind, size):
 
 
 def _product(on, kind, size):
-    if kind == "c":
-        return _complex_product(on, size // 2)
     load, store = _float(on, size) if kind == "f" else _integer(on, kind, size)
     return load, lambda a, b: a * b, store
-
-
-def _complex_product(on, size):
-    """Four real products; where a part of a factor is not finite, x - x makes both parts NaN."""
-    get, put = _float(on, size)
-
-    @on.function
-    def load(address):
-        return get(address), get(address + size)
-
-    def combine(a, b):
-        (x, y), (u, v) = a, b
-        poison = ((x - x) + (y - y)) + ((u - u) + (v - v))
-        return (x * u - y * v) + poison, (x * v + y * u) + poison
-
-    @on.function
-    def store(address, z):
-        put(address, z[0])
-        put(address + size, z[1])
-
-    return load, combine, store
 
 
 def _smaller(on, kind, size):
@@ -147,11 +124,18 @@ _OPERATIONS = {
 
 
 def _fold_thread(operation, kind, size):
-    """Of a lane: four elements of its block, so that four loads are on their way at once."""
+    """Of a lane: two elements of its block, so that several loads are on their way at once.
+
+    Beyond the end the last element is read once more: cheaper than to ask whether there is one.
+    """
 
     def fold_thread(on):
         load, combine, store = operation(on, kind, size)
         combine = on.function(combine)
+
+        @on.function
+        def place(i, n):
+            return (i if i < n else n - 1) * size
 
         @on.function
         def write(i, n, into, x):
@@ -160,24 +144,15 @@ def _fold_thread(operation, kind, size):
 
         def thread(block, lane, into, sources, ranks, offset, n):
             i = block * ELEMENTS + lane
-            j, k, m = i + on.THREADS, i + 2 * on.THREADS, i + 3 * on.THREADS
-            last = n - 1
-            at, bt, ct, dt = (
-                offset + min(i, last) * size,
-                offset + min(j, last) * size,
-                offset + min(k, last) * size,
-                offset + min(m, last) * size,
-            )
+            j = i + on.THREADS
+            at, bt = offset + place(i, n), offset + place(j, n)
             source = on.load_i8(sources)
-            a, b, c, d = load(source + at), load(source + bt), load(source + ct), load(source + dt)
+            a, b = load(source + at), load(source + bt)
             for rank in range(1, ranks):
                 source = on.load_i8(sources + 8 * rank)
                 a, b = combine(a, load(source + at)), combine(b, load(source + bt))
-                c, d = combine(c, load(source + ct)), combine(d, load(source + dt))
             write(i, n, into, a)
             write(j, n, into, b)
-            write(k, n, into, c)
-            write(m, n, into, d)
 
         return thread
 

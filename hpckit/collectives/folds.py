@@ -15,22 +15,22 @@ from hpckit.comm.device import Device, Kernel
 from hpckit.errors import ConfigError
 
 MODULE = "hpckit.collectives.device_kernels"
-ELEMENTS = 1024
-"""that a block reduces"""
+ELEMENTS = 512
+"""that a block reduces: two for each of its threads"""
 
-# Numbers of 4 and 8 bytes, and bool: what devices compute with. Others are reduced by the host.
-_SUMS = ("i4", "i8", "f4", "f8")
-_EXTREMES = ("i4", "i8", "u4", "u8", "f4", "f8")
-_TRUTHS = ("i1", "i4", "i8")
+# Numbers of 4 and 8 bytes, and truth of bool. Others are reduced by the host.
+_NUMBERS = ("i4", "i8", "f4", "f8")
+_EXTREMES = (*_NUMBERS, "u4", "u8")
+_TRUTH = ("i1",)
 _BITS = ("i4", "i8")
 TYPES = {
-    "sum": _SUMS,
-    "prod": (*_SUMS, "c8", "c16"),
+    "sum": _NUMBERS,
+    "prod": _NUMBERS,
     "min": _EXTREMES,
     "max": _EXTREMES,
-    "land": _TRUTHS,
-    "lor": _TRUTHS,
-    "lxor": _TRUTHS,
+    "land": _TRUTH,
+    "lor": _TRUTH,
+    "lxor": _TRUTH,
     "band": _BITS,
     "bor": _BITS,
     "bxor": _BITS,

@@ -212,8 +212,8 @@ class DeviceArrays:
         """Page-locked memory like the target, which the node's ranks share where they can."""
         channel, target = self._channel, self._target.values
         nbytes = max(-(-target.nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        with together(channel.comm):
-            shares = channel.shares_memory
+        shares = channel.shares_memory
+        with together(channel.comm):  # the ranks of a node fail together, but not those of all
             memory = channel.node.zeros((nbytes,), np.uint8) if shares else None
         with together(channel.comm):
             if memory is None:

@@ -274,6 +274,7 @@ class Cuda(DeviceArrays):
         return operation, field
 
     def _function(self, kernel: Kernel) -> Any:
+        """It is loaded now, since loading may wait for all streams, and those for other ranks."""
         what = f"there is no kernel {kernel.name} in the PTX of {kernel.module}"
         module = self._module(kernel.module)
         return self._context(what, self._cuda.cuModuleGetFunction, module, kernel.name.encode())

@@ -101,7 +101,7 @@ def properties(number: int) -> Properties:
     return Properties(
         number,
         title=checked(what, cuda.cuDeviceGetName(256, device)).partition(b"\0")[0].decode(),
-        uuid=_uuid(checked(what, cuda.cuDeviceGetUuid(device)).bytes),
+        uuid=_uuid(checked(what, _uuid_of(device)).bytes),
         nbytes=checked(what, cuda.cuDeviceTotalMem(device)),
         capability=(attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")),
         stream_operations=bool(attribute("CAN_USE_64_BIT_STREAM_MEM_OPS")),
@@ -143,13 +143,20 @@ class Context:
     def when_gone(self, owner: object, function: Callable[..., tuple], *arguments: Any) -> None:
         """Call it once `owner` is gone, whatever it answers.
 
-        Not at the end of the program: that gives all back, and an exchange may still be under way.
+        Giving back memory waits for all that the GPU is doing. It is not done at the end of the
+        program, which gives back everything: an exchange may still be under way.
         """
         weakref.finalize(owner, self._release, function, *arguments).atexit = False
 
     def _release(self, function: Callable[..., tuple], *arguments: Any) -> None:
         if os.getpid() == self._process:  # a forked child's garbage is its parent's memory
             self.ask(function, *arguments)
+
+
+def _uuid_of(device: Any) -> tuple[Any, ...]:
+    """A slice of a GPU has its own; version 12 of the package knows the older question too."""
+    cuda = driver()
+    return getattr(cuda, "cuDeviceGetUuid_v2", cuda.cuDeviceGetUuid)(device)
 
 
 def _uuid(raw: bytes) -> str:

@@ -19,11 +19,8 @@ _INNERMOST = 8 * (LOOPS - 1)  # of a move's loops
 _SOURCE_STRIDES = 8 * MOVE_AT.source_strides + _INNERMOST
 _TARGET_STRIDES = 8 * MOVE_AT.target_strides + _INNERMOST
 _WORD, _PIECE, _LAST = 4 * DIVISION_AT.word, 4 * DIVISION_AT.piece, 4 * DIVISION_AT.last
-_COUNTS, _MULTIPLIERS, _SHIFTS = (
-    4 * DIVISION_AT.counts,
-    4 * DIVISION_AT.multipliers,
-    4 * DIVISION_AT.shifts,
-)
+_COUNTS, _SHIFTS = 4 * DIVISION_AT.counts, 4 * DIVISION_AT.shifts
+_MULTIPLIERS = 4 * DIVISION_AT.multipliers
 
 
 def moves_thread(on):
@@ -78,6 +75,8 @@ def moves_thread(on):
         n1, s1, t1 = begin(n + on.THREADS, move, division)
         n2, s2, t2 = begin(n + 2 * on.THREADS, move, division)
         n3, s3, t3 = begin(n + 3 * on.THREADS, move, division)
+        # To the 0 after the last count: a number of turns that is not known beforehand keeps the
+        # compiler from unrolling, for which there are not registers enough.
         at = division + 4
         while on.load_u4(at + _COUNTS):
             ds, dt = on.load_i8(move + _SOURCE_STRIDES), on.load_i8(move + _TARGET_STRIDES)

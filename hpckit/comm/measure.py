@@ -89,11 +89,11 @@ def _messages(pair: MPI.Intracomm) -> dict[str, Table]:
     def message(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         del row, stride
         ends = [send, nbytes, MPI.BYTE], [receive, nbytes, MPI.BYTE]
-        return _write(send[:nbytes]), _exchange(pair, *ends)
+        return _write(send[:nbytes]), exchange(pair, *ends)
 
     def datatype(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
         rows = MPI.DOUBLE.Create_hvector(nbytes // row, row // 8, stride).Commit()
-        step = _exchange(pair, [send, 1, rows], [receive, 1, rows])
+        step = exchange(pair, [send, 1, rows], [receive, 1, rows])
         rows.Free()  # MPI keeps it for the requests
         return _write(_rows(send, nbytes, row, stride)), step
 
@@ -235,7 +235,8 @@ def _copy(source: np.ndarray, target: np.ndarray) -> Step:
     return Moves([Move((count,), row, begin, source.strides[:1], end, target.strides[:1])]).run
 
 
-def _exchange(pair: MPI.Intracomm, send: list, receive: list) -> Step:
+def exchange(pair: MPI.Intracomm, send: list, receive: list) -> Step:
+    """A message each way, by persistent requests."""
     other = 1 - pair.rank
     requests = [pair.Recv_init(receive, other), pair.Send_init(send, other)]
 

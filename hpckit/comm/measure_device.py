@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from mpi4py import MPI
 
 from hpckit.comm.device_moves import DeviceMoves
-from hpckit.comm.measure import Case, Step, best, times, with_steps
+from hpckit.comm.gpu_awareness import known
+from hpckit.comm.measure import MESSAGES, Case, Step, best, exchange, times, with_steps
 from hpckit.comm.pack import Move
 from hpckit.comm.peer_memory import PeerMemory
 from hpckit.errors import HpckitError, meet, together
 from hpckit.log import get_logger
 from hpckit.machine.device_model import DeviceModel
-from hpckit.machine.model import partner
+from hpckit.machine.model import partner, place
 from hpckit.machine.node_memory import NodeMemory, kept_by
 from hpckit.machine.steps import Table
 
@@ -34,7 +35,8 @@ AREA = 1 << 27  # bytes that strided data may span
 _SEVERAL = 8  # kernels more, to tell what one of them costs
 _LEAST = 1e-9  # seconds: what a step takes beyond a kernel of one word may be too little to tell
 _OF_PAIRS = {"pack", "peer"}  # what is there where nothing was refused
-_NO_KERNELS = ("to host", "to device", "signal")
+_KERNELS: tuple[str, ...] = ("pack", "unpack", "mapped pack", "mapped unpack", "peer")
+_OTHERS: tuple[str, ...] = ("to host", "to device", "signal")  # that streams do
 
 
 def with_device_steps(comm: MPI.Intracomm, node: NodeMemory, device: Device) -> DeviceModel:
@@ -43,34 +45,38 @@ def with_device_steps(comm: MPI.Intracomm, node: NodeMemory, device: Device) -> 
     Where they are not all alike, rank 0's counts for all. Measuring takes about a second.
     """
     host = with_steps(comm, node)
-    which = comm.bcast((device.title, device.shared))
+    which = comm.bcast((device.title, device.shared, known(device) is True))
     models = kept_by(comm, _none_yet)
     if which not in models:
         models[which] = DeviceModel(host, *which)
         models[which].steps = comm.bcast(models[which].kept() if comm.rank == 0 else None)
     model = models[which]
     if not model.steps:
-        model.steps = _measure(comm, host.node_of, device)
+        model.steps = _measure(comm, host.node_of, device, aware=which[-1])
         if comm.rank == 0 and {*model.steps} >= (_OF_PAIRS if host.has_messages else {"pack"}):
             model.keep()
     return model
 
 
-def _none_yet(_: MPI.Intracomm) -> dict[tuple[str, bool], DeviceModel]:
+def _none_yet(_: MPI.Intracomm) -> dict[tuple[str, bool, bool], DeviceModel]:
     return {}
 
 
-def _measure(comm: MPI.Intracomm, node_of: Sequence[int], device: Device) -> dict[str, Table]:
-    """Rank 0 alone, then with one of its node; the others sleep."""
+def _measure(
+    comm: MPI.Intracomm, node_of: Sequence[int], device: Device, aware: bool
+) -> dict[str, Table]:
+    """Rank 0 alone, with one of its node, and with one of another; the others sleep."""
     tables = _told(_alone, device) if comm.rank == 0 else {}
     meet(comm)
-    other = partner(node_of, same_node=True)
-    takes_part = other is not None and comm.rank in (0, other)
-    pair = MPI.Intracomm(comm.Split(0 if takes_part else MPI.UNDEFINED, comm.rank))
-    if pair != MPI.COMM_NULL:
-        tables |= _told(_pair, device, pair)
-        pair.Free()
-    meet(comm)
+    for same_node in (True, False):
+        other = partner(node_of, same_node)
+        takes_part = other is not None and comm.rank in (0, other)
+        pair = MPI.Intracomm(comm.Split(0 if takes_part else MPI.UNDEFINED, comm.rank))
+        if pair != MPI.COMM_NULL:
+            tables |= _told(_pair, device, pair) if same_node else {}
+            tables |= _told(_messages, device, pair, place(same_node)) if aware else {}
+            pair.Free()
+        meet(comm)
     return comm.bcast(_steps(tables))
 
 
@@ -133,6 +139,19 @@ def _pair(device: Device, pair: MPI.Intracomm) -> dict[str, Table]:
     return tables
 
 
+def _messages(device: Device, pair: MPI.Intracomm, where: str) -> dict[str, Table]:
+    """Messages from and to devices' memory, which this MPI library is known to take."""
+    with together(pair):
+        send, receive = device.allocate(MESSAGES[-1]), device.allocate(MESSAGES[-1])
+
+    def message(nbytes: int, row: int, stride: int) -> tuple[Step, Step]:
+        del row, stride
+        ends = (MPI.buffer.fromaddress(each.address, nbytes) for each in (send, receive))
+        return _nothing, exchange(pair, *([end, MPI.BYTE] for end in ends))
+
+    return {f"message, {where}": times(pair, [(n, 1, 1) for n in MESSAGES], message)}
+
+
 def _steps(timed: dict[str, Table]) -> dict[str, Table]:
     """Each step by itself: what was timed, without what else was in that time."""
     if "kernel" not in timed:
@@ -140,10 +159,10 @@ def _steps(timed: dict[str, Table]) -> dict[str, Table]:
     (_, kernel), (_, kernels) = timed.pop("kernel")[1][0], timed.pop("kernels")[1][0]
     launch = max((kernels - kernel) / _SEVERAL, _LEAST)
     settle = max(kernel - launch, _LEAST)
-    rest = {step: settle if step in _NO_KERNELS else kernel for step in timed}
+    rest = dict.fromkeys(_KERNELS, kernel) | dict.fromkeys(_OTHERS, settle)
     return {"launch": _one(launch), "settle": _one(settle)} | {
         step: {
-            row: [(n, max(seconds - rest[step], _LEAST)) for n, seconds in points]
+            row: [(n, max(seconds - rest.get(step, 0.0), _LEAST)) for n, seconds in points]
             for row, points in table.items()
         }
         for step, table in timed.items()

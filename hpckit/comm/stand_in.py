@@ -146,8 +146,19 @@ class StandIn(DeviceArrays):
         return self._counted("allocations", piece, self._free)
 
     def _free(self, address: int, nbytes: int) -> None:
+        """Once all that is enqueued has run: a driver waits for that, here nobody may run it."""
         del self._allocated[address]
-        self._space.free(address, nbytes)
+        busy = [queue for queue in self._streams.values() if queue.operations]
+
+        def passed() -> None:
+            busy.pop()
+            if not busy:
+                self._space.free(address, nbytes)
+
+        if not busy:
+            self._space.free(address, nbytes)
+        for queue in [*busy]:
+            queue.operations.append(passed)
 
     def pinned(self, nbytes: int) -> Piece:
         memory = np.frombuffer(mmap.mmap(-1, max(nbytes, 1)), "u1")[:nbytes]

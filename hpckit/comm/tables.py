@@ -76,7 +76,7 @@ EXCHANGE = np.dtype(
 def places(name: str, table: np.dtype) -> Any:
     """Where each field begins, in words, as a named tuple that kernels can read."""
     fields = table.fields or {}
-    words = [at // kind.base.itemsize for kind, at in fields.values()]
+    words = [field[1] // field[0].base.itemsize for field in fields.values()]
     return namedtuple(name, fields)(*words)  # pyright: ignore
 
 

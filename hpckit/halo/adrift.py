@@ -32,26 +32,20 @@ class _Halo(Protocol):
 
 
 adrift: list[tuple[Exchange, object]] = []  # and the arrays
-leaving: list[Callable[[], bool]] = []
-"""each gives back what other ranks may still read, once none does, and says whether that was all"""
 owed: dict[int, Callable[[], object]] = {}
 """by exchange, what begins sends whose data a device packs, and leaves; a rank begins them before
 it waits for others, who may wait for them"""
 halos: weakref.WeakSet[_Halo] = weakref.WeakSet()  # all that live
 # MPI_Finalize comes after the interpreter's end, and what is not complete by then must not be given
 # back before.
-for _immortal in (adrift, leaving):
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_immortal))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(adrift))
 
 
 def land() -> None:
     """Complete what can be completed without blocking."""
     for flight in adrift[:]:
-        if _is_over(flight[0].poll):
+        if _is_over(flight[0]):
             adrift.remove(flight)
-    for given_back in leaving[:]:
-        if _is_over(given_back):
-            leaving.remove(given_back)
 
 
 def begin_owed() -> None:
@@ -67,9 +61,9 @@ def help_others() -> None:
         halo.progress()
 
 
-def _is_over(poll: Callable[[], bool]) -> bool:
+def _is_over(exchange: Exchange) -> bool:
     try:
-        return poll()
+        return exchange.poll()
     except (MPI.Exception, HpckitError):  # it ended badly, and nobody is there to be told
         return True
 
@@ -79,6 +73,6 @@ def _end() -> None:
     for halo in list(halos):
         halo.abandon()
     limit = time.monotonic() + _TIMEOUT
-    while (adrift or leaving) and not MPI.Is_finalized() and time.monotonic() < limit:
+    while adrift and not MPI.Is_finalized() and time.monotonic() < limit:
         land()
         time.sleep(0.001)

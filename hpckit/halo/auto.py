@@ -5,6 +5,7 @@ Every decision is taken when an exchange starts: waiting may come in any order.
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ class Auto:
             meet=self._meet,
         )
         self._due = self._choice.countdown()  # one for all arrays
+        self._is_counted = False  # the exchange that comes next: this rank could not begin it
 
     @property
     def method(self) -> str:
@@ -100,12 +102,17 @@ class Auto:
 
         def start() -> None:
             nonlocal began, spent
-            if not choice.over:
+            if not (choice.over or self._is_counted):
                 choice.next()
                 if choice.over:
                     self._settle()
             began = clock()
-            exchanges[choice.current].start()
+            try:
+                exchanges[choice.current].start()
+            except NotBegun:
+                self._count_no_more()
+                raise
+            self._is_counted = False
             spent = clock() - began
 
         def wait() -> None:
@@ -130,14 +137,30 @@ class Auto:
         def start() -> None:
             if due():
                 self._reopen()
-            exchange.start()
+            try:
+                exchange.start()
+            except NotBegun:
+                self._count_no_more()
+                raise
 
         def call() -> None:
             if due():
                 self._reopen()
-            exchange.call()
+            try:
+                exchange.call()
+            except NotBegun:
+                self._count_no_more()
+                raise
 
         return exchange._replace(start=start, call=call, owner=(self, exchange.owner))
+
+    def _count_no_more(self) -> None:
+        """Not the exchange that comes next: it is tried again, and others count it once."""
+        if self._choice.over:
+            self._due = itertools.chain([False], iter(self._due, None)).__next__
+            self._on_choice()  # exchanges are bound to the old countdown
+        else:
+            self._is_counted = True
 
     def _settle(self) -> None:
         self._due = self._choice.countdown()

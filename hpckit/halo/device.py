@@ -6,8 +6,9 @@ that out: `auto` leaves this way out unless the doctor has seen it work, and who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from hpckit.comm.gpu_awareness import known
 from hpckit.halo.device_messages import DeviceMessages
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Device(DeviceMessages):
 
     @staticmethod
     def possible(pattern: Pattern) -> bool:
-        return False
+        place: Any = pattern.place
+        return known(place) is True
 
     @staticmethod
     def _carrying(model: DeviceModel, sizes: Sizes) -> float:

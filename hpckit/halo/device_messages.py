@@ -26,19 +26,18 @@ from hpckit.comm.device import Device, Memory
 from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.errors import HpckitError, together
-from hpckit.halo.adrift import adrift, owed
+from hpckit.halo.adrift import owed
 from hpckit.halo.bound_exchange import (
     DOING,
     Exchange,
     NotBegun,
     Step,
-    nothing,
     poll_steps,
     run_steps,
 )
 from hpckit.halo.pattern import ALIGN, Box, Partner, Pattern, Sizes
 from hpckit.halo.slab import Message, Slab
-from hpckit.machine.lifetime import free_with
+from hpckit.machine.lifetime import free_with, leave
 from hpckit.machine.spin import complete, waiter
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ class DeviceMessages:
             self._out_offsets, self._out = self._slab(sends, comm.Send_init, tag)
             self._in_offsets, self._in = self._slab(receives, comm.Recv_init, tag)
             self._packed, self._arrived, self._filled = (self._device.event() for _ in range(3))
+        # When the first chunk may be sent, and messages may be received.
+        self._ready = self._out.chunks[0].copied if self._out.chunks else self._packed
         self._stream: int | None = None  # of the last exchange
         free_with(self, *self._in.requests, *self._out.requests, keep=(self._in, self._out))
 
@@ -137,8 +138,7 @@ class DeviceMessages:
             owed[id(left)] = send
 
         # The device may use these when nobody else does any more.
-        lingering = Exchange.of(nothing, nothing, self._filled.done, (pack, unpack, self))
-        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        weakref.finalize(wait, leave, self._filled.done, (pack, unpack, self)).atexit = False
         poll = partial(poll_steps, left, self._filled.done)
         return Exchange.of(start, wait, poll, self, self._filled.synchronize)
 
@@ -167,13 +167,13 @@ class DeviceMessages:
         self._stream = stream
 
     def _copy_out(self, stream: int) -> list[Callable[[], object]]:
-        """What enqueues the copies to where MPI sends from, and marks when all is there."""
+        """What enqueues the copies to where MPI sends from, and marks when they are made."""
         out = self._out
-        packed = partial(self._packed.record, stream)
         if not out.pipelined:
             copies = [copy for chunk in out.chunks for copy in out.copy_out(chunk, stream)]
-            return [*copies, packed] if self._partners else []
+            return [*copies, partial(self._ready.record, stream)] if self._partners else []
         down, _ = _copy_streams(self._device)
+        packed = partial(self._packed.record, stream)
         copies = [packed, partial(self._device.wait, down, self._packed)]
         for chunk in out.chunks:
             copies += [*out.copy_out(chunk, down), partial(chunk.copied.record, down)]
@@ -181,11 +181,11 @@ class DeviceMessages:
 
     def _send_steps(self) -> Iterator[Step]:
         if self._partners:
-            yield Step(self._packed.synchronize, self._packed.done)
+            yield Step(self._ready.synchronize, self._ready.done)
         for chunk in self._in.chunks:
             yield Step(chunk.start)
         for chunk in self._out.chunks:
-            if self._out.pipelined:
+            if chunk.copied is not self._ready:
                 yield Step(chunk.copied.synchronize, chunk.copied.done)
             yield Step(chunk.start)
 

@@ -118,8 +118,8 @@ class Halo:
             default the one that the arrays name, else the device's default stream
         """
         # By identity: a solver passes the same arrays each step.
-        known = self._bindings.get(tuple(map(id, fields))) if stream is None else None
-        exchange = known[0] if known else self._bind(fields, stream)
+        known = self._bindings.get(tuple(map(id, fields)))
+        exchange = known[0] if known and stream is None else self._bind(fields, stream)
         if self._flight:
             raise HpckitError(
                 "exchange() between start() and wait() of the same Halo: call wait() first, or "
@@ -141,8 +141,8 @@ class Halo:
 
         stream : as for `exchange`
         """
-        known = self._bindings.get(tuple(map(id, fields))) if stream is None else None
-        exchange = known[0] if known else self._bind(fields, stream)
+        known = self._bindings.get(tuple(map(id, fields)))
+        exchange = known[0] if known and stream is None else self._bind(fields, stream)
         if self._flight:
             raise HpckitError(
                 "start() twice without wait(): call wait() first, or make one Halo for each "

@@ -29,7 +29,7 @@ from hpckit.comm.device_moves import DeviceMoves
 from hpckit.comm.pack import Move
 from hpckit.comm.peer_memory import COUNTER, PeerMemory
 from hpckit.errors import HpckitError
-from hpckit.halo.adrift import adrift, begin_owed, help_others, leaving
+from hpckit.halo.adrift import begin_owed, help_others
 from hpckit.halo.bound_exchange import (
     DOING,
     Exchange,
@@ -41,10 +41,11 @@ from hpckit.halo.bound_exchange import (
 )
 from hpckit.halo.pattern import Pattern
 from hpckit.halo.staged import Staged
+from hpckit.machine.lifetime import leave
 from hpckit.machine.spin import Lookout
 
 if TYPE_CHECKING:
-    pass
+    from hpckit.machine.device_model import DeviceModel
 
 _AHEAD = 64  # exchanges that may be enqueued: the driver blocks when its queue is full
 _FIRST = 0  # the number before that of the first exchange
@@ -88,7 +89,7 @@ class Peer:
         self._lookout = Lookout(grid.comm, grid.node_memory, self._ranks, DOING, pattern.deadline)
         self._number = _FIRST  # of the exchange that has begun last
         self._stream: int | None = None  # which it is on
-        self.leave = weakref.finalize(self, leaving.append, memory.given_back)
+        self.leave = weakref.finalize(self, leave, memory.given_back)
         self.leave.atexit = False  # see `_end`
         _plans.add(self)
 
@@ -144,8 +145,7 @@ class Peer:
 
         wait, poll = partial(run_steps, left, 0), partial(poll_steps, left, event.done)
         # The device may use these when nobody else does any more.
-        lingering = _NOTHING._replace(poll=event.done, owner=(pack, unpack, self))
-        weakref.finalize(wait, adrift.append, (lingering, ())).atexit = False
+        weakref.finalize(wait, leave, event.done, (pack, unpack, self)).atexit = False
         return Exchange(start, wait, call, poll, self, partial(self._watch, event.done))
 
     def _own_moves(self, arrays: Sequence[np.ndarray], parity: int) -> list[Move]:
@@ -230,6 +230,6 @@ _NOTHING = Exchange(nothing, nothing, nothing, lambda: True, None, nothing)
 
 @atexit.register
 def _end() -> None:
-    """Before that of `adrift`, which registered itself first, and sees to what leaves."""
+    """Before that of `lifetime`, which registered itself first, and sees to what leaves."""
     for plan in list(_plans):
         plan.leave()

@@ -22,6 +22,7 @@ class DeviceModel:
     host : the model of the host, for messages
     title : of the device
     shared : whether other ranks use the device too
+    aware : whether MPI takes addresses of its memory
     steps : by name a table of times; empty while they are not measured
 
     The same on all ranks; get it by `hpckit.comm.measure_device.with_device_steps`. ::
@@ -30,10 +31,11 @@ class DeviceModel:
         model.launch() + model.pack(32768, row=8) + model.to_host(32768) + model.settle()
     """
 
-    def __init__(self, host: Model, title: str, shared: bool) -> None:
+    def __init__(self, host: Model, title: str, shared: bool, aware: bool) -> None:
         self.host = host
         names = {name: host.machine[name] for name in _HOST if name in host.machine}
-        self._machine = names | {"device": title, "shared": shared, "version": _VERSION}
+        own = {"device": title, "shared": shared, "aware": aware, "version": _VERSION}
+        self._machine = names | own
         self.steps: dict[str, Table] = {}
 
     def kept(self) -> dict[str, Table]:

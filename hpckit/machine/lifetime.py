@@ -26,7 +26,7 @@ _TIMEOUT = 1.0  # seconds that the end of the program waits for what is in fligh
 
 _owned: dict[int, tuple[weakref.ref, Sequence[Any], list | None, object]] = {}
 _left: deque[tuple[Sequence[Any], object]] = deque()  # handles to free, and what they use
-_leaving: deque[Callable[[], bool]] = deque()  # each gives back something, once it can
+_leaving: deque[tuple[Callable[[], bool], object]] = deque()  # what gives back, what it needs
 _unfinished: set[int] = set()  # communicators that stay
 # MPI_Finalize comes after the interpreter's end, and may write until then.
 for _immortal in (_owned, _left, _leaving):
@@ -77,12 +77,14 @@ def outlive(requests: Iterable[MPI.Request], keep: object) -> None:
     _left.append(([*requests], keep))
 
 
-def leave(given_back: Callable[[], bool]) -> None:
+def leave(given_back: Callable[[], bool], keep: object = None) -> None:
     """Call this now and then until it says that all is given back; from anywhere, a finaliser too.
 
     For what others than MPI still use: devices, and ranks that read our memory.
+
+    keep : lives until then
     """
-    _leaving.append(given_back)
+    _leaving.append((given_back, keep))
 
 
 class Flight:
@@ -129,9 +131,9 @@ def _free() -> None:
             if not _stays(handle):
                 handle.Free()
     for _ in range(min(len(_leaving), _LOOKS)):
-        given_back = _leaving.popleft()
+        given_back, keep = _leaving.popleft()
         if not _is_given_back(given_back):
-            _leaving.append(given_back)
+            _leaving.append((given_back, keep))
 
 
 def _is_given_back(given_back: Callable[[], bool]) -> bool:
@@ -168,7 +170,7 @@ def _land() -> None:
     limit = time.monotonic() + _TIMEOUT
     while not MPI.Is_finalized() and not (
         _complete(handle for handles, _ in list(_left) for handle in handles)
-        and all(map(_is_given_back, _leaving))
+        and all(_is_given_back(given_back) for given_back, _ in _leaving)
     ):
         if time.monotonic() > limit:
             break

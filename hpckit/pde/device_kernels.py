@@ -168,17 +168,17 @@ def _wall(on, load, store, size):
 
 
 def _seek_nan(on, load, _, size):
-    """Sets the integer at the address `found` to 1 where a cell is NaN: array; s0, s1."""
+    """Sets an integer to 1 where a cell is NaN: array; s0, s1; the integer's address."""
     entry, find = _reader(on), _finder(on)
 
-    def thread(block, lane, table, lines, found):
-        line, i, first, last, k = find(table, lines, EXTENTS + 3, block, lane)
+    def thread(block, lane, table, lines):
+        line, i, first, last, k = find(table, lines, EXTENTS + 4, block, lane)
         s0, s1 = size * entry(line, EXTENTS + 1), size * entry(line, EXTENTS + 2)
         column = entry(line, EXTENTS) + i * s0 + size * k
         for j in range(first, last):
             value = load(column + j * s1)
             if value != value:
-                on.store_i8(found, 1)
+                on.store_i8(entry(line, EXTENTS + 3), 1)
 
     return thread
 
@@ -265,11 +265,11 @@ def wall_f4(blocks, table, lines):
     launch(_wall_f4, blocks, table, lines)
 
 
-@export("void(i8, i8, i8, i8)")
-def seek_nan_f8(blocks, table, lines, found):
-    launch(_seek_nan_f8, blocks, table, lines, found)
+@export("void(i8, i8, i8)")
+def seek_nan_f8(blocks, table, lines):
+    launch(_seek_nan_f8, blocks, table, lines)
 
 
-@export("void(i8, i8, i8, i8)")
-def seek_nan_f4(blocks, table, lines, found):
-    launch(_seek_nan_f4, blocks, table, lines, found)
+@export("void(i8, i8, i8)")
+def seek_nan_f4(blocks, table, lines):
+    launch(_seek_nan_f4, blocks, table, lines)

@@ -52,7 +52,11 @@ class OnDevice:
         return self._grid.zeros(self._dtype, stagger, device=self._device)
 
     def put(self, values: np.ndarray, stagger: int | Sequence[int] | None = None) -> DeviceArray:
-        return _copied(self._device, values)
+        if stagger is None:
+            return _copied(self._device, values)
+        array = self.zeros(stagger)
+        array.set(values)
+        return array
 
     def sweep(
         self,
@@ -109,7 +113,7 @@ class OnDevice:
         places = tuple(map(native.address, arrays))
         if places not in self._seekers:
             self._seekers[places] = self._seeker(arrays)
-        self._seekers[places](self._found.address)
+        self._seekers[places]()
         self.synchronize()
         return bool(flag.any())
 
@@ -119,8 +123,9 @@ class OnDevice:
             owned = tuple(
                 slice(lo, n - hi) for n, (lo, hi) in zip(array.shape, self._grid.width, strict=True)
             )
-            lines.append((*_three(owned), *corners([array], owned), *_strides(array)))
-        return self.launch("seek_nan", lines, arrays)
+            place = corners([array], owned)
+            lines.append((*_three(owned), *place, *_strides(array), self._found.address))
+        return self.launch("seek_nan", lines, (arrays, self._found))
 
     def synchronize(self) -> None:
         self._device.synchronize(self._device.default_stream)
@@ -162,7 +167,7 @@ class DeviceSweep:
 class Launch:
     """A kernel over all boxes of a table, by one launch; none where there are no cells.
 
-    dtype : of the cells, and of the numbers among the kernel's arguments.
+    dtype : of the cells, and of what the kernel takes besides the table.
     lines : of the table; see `hpckit.pde.device_kernels`.
     keep : whatever owns the memory at these addresses.
     """
@@ -174,7 +179,7 @@ class Launch:
         self._kernel = Kernel(_KERNELS, f"{kernel}_f{dtype.itemsize}")
         self._number = dtype.type
         self._prepared: Callable[[], object] = _nothing
-        self._arguments: tuple | None = None
+        self._numbers: tuple[np.floating, ...] | None = None  # with which it is prepared
         table, threads = [], 0
         for line in lines:
             if _threads(line):
@@ -186,15 +191,15 @@ class Launch:
 
     def __call__(self, *arguments: float) -> None:
         """Enqueue it; other arguments than at the call before cost more."""
-        if arguments != self._arguments:
-            self._prepared = self._prepare(arguments)
-            self._arguments = arguments
+        numbers = tuple(map(self._number, arguments))
+        if numbers != self._numbers:
+            self._prepared = self._prepare(numbers)
+            self._numbers = numbers
         self._prepared()
 
-    def _prepare(self, arguments: tuple) -> Callable[[], object]:
+    def _prepare(self, numbers: tuple[np.floating, ...]) -> Callable[[], object]:
         if self._table is None:
             return _nothing
-        numbers = [self._number(a) if isinstance(a, float) else a for a in arguments]
         given = self._table.memory.address, self._table.shape[0], *numbers
         stream = self._device.default_stream
         return self._device.prepare(self._kernel, self._blocks, given, stream)
@@ -243,7 +248,10 @@ def _copied(device: Device, values: np.ndarray) -> DeviceArray:
 
 
 def _outlive(launch: Launch, device: Device, keep: object) -> None:
-    """What it enqueued may not have run when it goes: `keep` lives until then."""
+    """What it enqueued may not have run when it goes: `keep` lives until then.
+
+    To give memory back at once would wait for the device, which may wait for other ranks.
+    """
     from hpckit.collectives.side_stream import passed  # these start MPI, too
     from hpckit.machine.lifetime import leave
 

@@ -8,6 +8,7 @@ import sys
 
 from numba import cuda, types
 
+from hpckit.ptx.conventions import THREADS as THREADS
 from hpckit.ptx.words import division, pair, word
 
 sqrt = math.sqrt

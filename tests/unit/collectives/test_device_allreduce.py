@@ -9,8 +9,8 @@ from mpi4py import MPI
 
 import hpckit
 from hpckit import native
-from hpckit.collectives import Allreduce, Reproducible, allreduce
-from hpckit.collectives.algorithms import DEVICE_ALGORITHMS, NAMED, pipelined
+from hpckit.collectives import Allreduce, allreduce
+from hpckit.collectives.algorithms import DEVICE_ALGORITHMS, pipelined
 from hpckit.collectives.folds import fold_kernel
 from hpckit.collectives.reduction import defined
 from hpckit.comm import device_array
@@ -129,25 +129,21 @@ def all_equal(*pairs):
     return all((array.get() == expected).all() for array, expected in pairs)
 
 
-@pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "twoshot"])
+@pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "shared"])
 def test_the_bits_are_those_of_the_host_in_rank_order(comm, device, algorithm, monkeypatch):
     monkeypatch.setattr(pipelined, "_PIECE", 1024)
     for dtype in ("f4", "f8", "c8", "c16"):
-        for op in (MPI.SUM, MPI.PROD):
+        for op in (MPI.SUM, MPI.PROD) if dtype in ("f4", "f8") else (MPI.SUM,):
             mine = np.random.default_rng(comm.rank).normal(size=(2003, 2)).astype(dtype)[:, 0]
             mine[::7], mine[::11] = np.nan, -0.0
             here, there = mine.copy(), on(device, mine)
-            Allreduce(comm, here, op=op, algorithm="twoshot")()
+            Allreduce(comm, here, op=op, algorithm="shared")()
             Allreduce(comm, there, op=op, algorithm=algorithm)()
             assert there.get().tobytes() == here.tobytes()
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "peer", "pipelined", "ring"])
 def test_strided_arrays(comm, device, algorithm):
-    def cases(x):
-        yield x[:, ::2], x[1::2, ::-3]
-        yield x[::-1, 3], x[1, :4]
-
     base = np.arange(48.0).reshape(4, 12) + comm.rank
     summed = comm.size * np.arange(48.0).reshape(4, 12) + sum(range(comm.size))
     for index in (np.s_[:, ::2], np.s_[1::2, ::-3], np.s_[::-1, 3], np.s_[2, 3:4]):
@@ -231,16 +227,15 @@ def test_an_array_says_on_which_stream_it_is_used(comm, device):
 def test_the_race_is_among_those_of_the_device_and_the_host(comm, device):
     x = on(device, np.ones(1000))
     plan = Allreduce(comm, x)
-    for k in range(40):
+    while plan.algorithm == "auto":
+        x.set(1.0)
         plan()
-        np.testing.assert_array_equal(x.get(), float(comm.size) ** (k + 1))
-        x.set(float(comm.size) ** (k + 1) if k < 5 else 1.0)
-        if k >= 5:
-            plan_sum_is_size = comm.size
-            plan()
-            assert (x.get() == plan_sum_is_size).all()
-            break
-    assert {"peer", "pipelined", "native"} <= {*plan.explain().split()} or comm.size == 1
+        assert (x.get() == comm.size).all()
+    said = {*plan.explain().split()}
+    assert {"peer", "pipelined", "native"} <= said if comm.size > 1 else "peer" in said
+    x.set(1.0)
+    plan()
+    assert (x.get() == comm.size).all()
 
 
 @pytest.mark.mpi(min_size=2)
@@ -287,7 +282,7 @@ def hypotenuse(a, b, datatype):
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "ring"])
+@pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "twoshot"])
 def test_the_late_are_named_and_may_come_later(comm, device, algorithm):
     x = on(device, data(comm.rank, 5000))
     plan = Allreduce(comm, x, algorithm=algorithm, deadline=0.05)
@@ -302,8 +297,6 @@ def test_the_late_are_named_and_may_come_later(comm, device, algorithm):
     if comm.rank == last:
         plan.start()
     comm.Barrier()
-    if algorithm == "ring":  # the messages of the others' first rounds are there by now
-        return
     while not plan.poll():
         os.sched_yield()
     plan.wait()
@@ -366,7 +359,7 @@ def tidy(comm):
 def test_a_single_sum(comm, device):
     mine = data(comm.rank, 60).reshape(3, 20)
     x = on(device, mine)
-    for k in range(3):
+    for _ in range(3):
         result = allreduce(comm, x)
         np.testing.assert_array_equal(result.get(), total(comm, 60).reshape(3, 20))
         np.testing.assert_array_equal(x.get(), mine)
@@ -402,8 +395,8 @@ def test_what_is_refused(comm, device):
         Allreduce(comm, x, stream="second")
     with pytest.raises(ConfigError, match="does not define this operation for float64"):
         Allreduce(comm, x, op=MPI.BAND)
+    op = MPI.Op.Create(hypotenuse, commute=True)
     with pytest.raises(ConfigError, match="no kernel for operations of the user"):
-        op = MPI.Op.Create(hypotenuse, commute=True)
         Allreduce(comm, x, op=op, algorithm="peer")
     op.Free()
 
@@ -431,16 +424,11 @@ def test_no_memory_on_one_rank_is_everybodys_error(comm, device, monkeypatch):
             Allreduce(comm, given, algorithm=algorithm)
 
 
-def test_calls_are_recorded_where_the_communicator_is_watched(comm, device):
+def test_plans_are_watched(comm, device):
     x = on(device, data(comm.rank, 100))
     with Watch(comm, check=True) as watched:
-        plan = Allreduce(watched, x, algorithm="peer")
-        plan()
-        allreduce(watched, x)
-    assert "allreduce" in str(watched.watch.report() if hasattr(watched, "watch") else "allreduce")
-    np.testing.assert_array_equal(x.get(), total(comm, 100))
-
-
-def test_names_of_algorithms():
-    assert [*NAMED["device"]] == [*DEVICE_ALGORITHMS, *NAMED["host"]]
-    assert isinstance(Reproducible(), type(Reproducible()))
+        for algorithm in ALGORITHMS:
+            x.set(data(comm.rank, 100))
+            Allreduce(watched, x, algorithm=algorithm)()
+            np.testing.assert_array_equal(x.get(), total(comm, 100))
+        assert (allreduce(watched, x).get() == comm.size * total(comm, 100)).all()

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import stub_cuda
 
+import hpckit
 from hpckit import ptx
 from hpckit.comm.cuda import Cuda
 from hpckit.comm.device import Kernel
+from hpckit.comm.device_array import empty
+from hpckit.comm.places import place
 from hpckit.errors import HpckitError
+from hpckit.names import DEVICE_ALGORITHMS, DEVICE_HALO_METHODS
 
 OUT_OF_MEMORY, INVALID_VALUE, ILLEGAL_ADDRESS = 2, 1, 700
 NOTHING = Kernel("tests.of_cuda", "nothing")
@@ -22,19 +26,19 @@ pytestmark = pytest.mark.mpi
 
 @pytest.fixture(scope="session")
 def stub():
-    return stub_cuda.Stub()
+    return stub_cuda.Stub(*ptx.sources())
 
 
 @pytest.fixture(scope="session")
 def gpu(stub):
     """The GPU; the kernel `nothing` is added to those of hpckit."""
-    theirs = getattr(ptx, "text", None)
+    theirs = ptx.text
 
     def text(module, driver):
         return TEXT if module == NOTHING.module else theirs(module, driver)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ptx, "text", text, raising=False)
+        patch.setattr(ptx, "text", text)
         yield Cuda(0, shared=True)
 
 
@@ -275,3 +279,59 @@ def test_memory_of_other_ranks(comm, gpu, nothing_left):
             assert np.array_equal(download(gpu, theirs, float), np.full(4, float(rank)))
     theirs = None
     comm.Barrier()
+
+
+# -- what is above the seam
+
+
+@pytest.fixture
+def shared_gpu(comm, gpu):
+    """The GPU as ranks open it."""
+    return hpckit.device(comm, "cuda", share=True)
+
+
+def test_a_halo(comm, shared_gpu):
+    """Each method fills the ghosts that the host's fills; kernels come from the PTX of hpckit."""
+    grid = hpckit.Grid(comm, (6, 8), periodic=True)
+    here = grid.zeros()
+    here[...] = np.random.default_rng(comm.rank).random(here.shape)
+    expected = here.copy()
+    hpckit.Halo(grid, fields=[expected]).exchange(expected)
+    for method in ("auto", *sorted(DEVICE_HALO_METHODS.keys() - {"device"})):
+        there = grid.zeros(device=shared_gpu)
+        there.set(here)
+        halo = hpckit.Halo(grid, fields=[there], method=method)
+        halo.exchange(there)
+        halo.synchronize()
+        assert np.array_equal(there.get(), expected), method
+
+
+ENQUEUED = "cuLaunchKernel", "cuMemcpyAsync", "cuEventRecord", "cuStreamWaitEvent"
+
+
+@pytest.mark.parametrize("method", ["staged", "oneshot"])
+def test_an_exchange_is_few_calls_however_many_fields(comm, shared_gpu, stub, method):
+    grid = hpckit.Grid(comm, (6, 8, 5), periodic=True)
+    fields = [grid.zeros(device=shared_gpu) for _ in range(3)]
+    halo = hpckit.Halo(grid, fields=fields, method=method)
+    halo.exchange(*fields)
+    before = [stub.calls(each) for each in ENQUEUED]
+    halo.exchange(*fields)
+    made = [stub.calls(each) - was for each, was in zip(ENQUEUED, before, strict=True)]
+    halo.synchronize()
+    assert made[0] <= 2 and sum(made) <= 6, dict(zip(ENQUEUED, made, strict=True))
+
+
+def test_a_sum(comm, shared_gpu):
+    for algorithm in ("auto", *DEVICE_ALGORITHMS):
+        array = empty(shared_gpu, (1000,), "f4")
+        array.set(np.arange(1000) + comm.rank)
+        hpckit.Allreduce(comm, array, algorithm=algorithm)()
+        total = comm.size * np.arange(1000) + comm.size * (comm.size - 1) / 2
+        assert np.array_equal(array.get(), total.astype("f4")), algorithm
+
+
+def test_views_are_found_on_the_gpu(comm, shared_gpu):
+    array = empty(shared_gpu, (4, 6))[::-1, ::2]
+    assert place([array]) is shared_gpu
+    assert shared_gpu.view(array).strides == (-48, 16)

@@ -132,4 +132,4 @@ def test_what_one_rank_cannot_have_is_an_error_on_all(comm, device, monkeypatch,
     with pytest.raises(HpckitError, match="no more of that"):
         made(comm, device)
     gc.collect()  # the error holds what was made
-    assert {what: census[what] for what in before} == before
+    assert all(census[what] <= before[what] for what in before)

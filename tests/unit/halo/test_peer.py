@@ -13,8 +13,8 @@ from hpckit.comm.grid import Grid
 from hpckit.comm.stand_in import Mark, StandIn, census
 from hpckit.errors import HpckitError
 from hpckit.halo import Halo, peer
-from hpckit.halo.adrift import adrift, land, leaving
-from hpckit.machine import spin
+from hpckit.halo.adrift import adrift, land
+from hpckit.machine import lifetime, spin
 
 pytestmark = pytest.mark.mpi
 several = pytest.mark.mpi(min_size=2)
@@ -23,6 +23,11 @@ several = pytest.mark.mpi(min_size=2)
 @pytest.fixture
 def device(comm) -> StandIn:
     return hpckit.device(comm, "stand-in")
+
+
+@pytest.fixture(params=[False, True], ids=["exchange", "start and wait"])
+def split(request) -> bool:
+    return request.param
 
 
 @pytest.fixture
@@ -34,9 +39,12 @@ def grid(comm) -> Grid:
 class Field:
     """A field whose owned cells hold numbers of this rank and a round, exchanged on a stream."""
 
-    def __init__(self, grid: Grid, device: StandIn, deadline: float | None = None) -> None:
+    def __init__(
+        self, grid: Grid, device: StandIn, split: bool = False, deadline: float | None = None
+    ) -> None:
         self.grid = grid
         self.device = device
+        self.split = split
         self.array: DeviceArray = grid.zeros(device=device)
         self.halo = Halo(grid, fields=[self.array], method="peer", deadline=deadline)
         self.stream = device.stream()
@@ -47,8 +55,12 @@ class Field:
         self.array[self.grid.owned].set(self.grid.rank + 100 * number, self.other)
 
     def exchange(self, stream: int | None = None) -> None:
-        """Enqueue it."""
-        self.halo.exchange(self.array, stream=stream or self.stream)
+        """Enqueue it, in two halves if `split`."""
+        if self.split:
+            self.halo.start(self.array, stream=stream or self.stream)
+            self.halo.wait()
+        else:
+            self.halo.exchange(self.array, stream=stream or self.stream)
 
     def run(self, stream: int | None = None) -> None:
         """All that is enqueued, as far as it waits for no other rank."""
@@ -79,9 +91,9 @@ def roles(comm) -> list[tuple[list[int], list[int]]]:
 # -- what removing a wait does: each scenario is right with it, and wrong without
 
 
-def fast_reader(comm, grid, device) -> bool:
+def fast_reader(comm, grid, device, split) -> bool:
     """The fast ranks run all they can before the slow one has packed."""
-    field, right = Field(grid, device), True
+    field, right = Field(grid, device, split), True
     for number, (slow, fast) in enumerate(roles(comm)):
         field.set(number)
         field.exchange()
@@ -91,9 +103,9 @@ def fast_reader(comm, grid, device) -> bool:
     return all(comm.allgather(right))
 
 
-def slow_reader(comm, grid, device) -> bool:
+def slow_reader(comm, grid, device, split) -> bool:
     """The fast ranks pack the next exchange before the slow one has read this one."""
-    field, right = Field(grid, device), True
+    field, right = Field(grid, device, split), True
     for number, (slow, fast) in enumerate(roles(comm)):
 
         def pack_and_post() -> None:
@@ -118,9 +130,9 @@ def slow_reader(comm, grid, device) -> bool:
     return all(comm.allgather(right))
 
 
-def two_streams(comm, grid, device) -> bool:
+def two_streams(comm, grid, device, split) -> bool:
     """Two fields on two streams, of which one rank runs the second one first."""
-    first, second = Field(grid, device), Field(grid, device)
+    first, second = Field(grid, device, split), Field(grid, device, split)
     second.halo = first.halo
     right = True
 
@@ -143,13 +155,13 @@ SCENARIOS = fast_reader, slow_reader, two_streams
 
 @several
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_ranks_may_be_fast_or_slow(comm, grid, device, scenario):
-    assert scenario(comm, grid, device)
+def test_ranks_may_be_fast_or_slow(comm, grid, device, split, scenario):
+    assert scenario(comm, grid, device, split)
 
 
 @several
 @pytest.mark.parametrize("which", [0, 1])
-def test_without_the_wait_for_a_neighbour(comm, grid, device, monkeypatch, which):
+def test_without_the_wait_for_a_neighbour(comm, grid, device, split, monkeypatch, which):
     if which == 1 and comm.size == 2:
         pytest.skip("two ranks have one neighbour each")
     signals = StandIn.signals
@@ -161,20 +173,37 @@ def test_without_the_wait_for_a_neighbour(comm, grid, device, monkeypatch, which
         return lambda values: enqueue(values[: len(left)])
 
     monkeypatch.setattr(StandIn, "signals", without)
-    assert not fast_reader(comm, grid, device)
+    assert not fast_reader(comm, grid, device, split)
 
 
 @several
-def test_without_a_second_buffer(comm, grid, device, monkeypatch):
+def test_without_a_second_buffer(comm, grid, device, split, monkeypatch):
     monkeypatch.setattr(peer, "_Place", lambda offset, half: (offset, 0))
-    assert fast_reader(comm, grid, device)
-    assert not slow_reader(comm, grid, device)
+    assert fast_reader(comm, grid, device, split)
+    assert not slow_reader(comm, grid, device, split)
 
 
 @several
-def test_without_the_wait_for_another_stream(comm, grid, device, monkeypatch):
+def test_without_the_wait_for_another_stream(comm, grid, device, split, monkeypatch):
     monkeypatch.setattr(StandIn, "wait", lambda *_: None)
-    assert not two_streams(comm, grid, device)
+    assert not two_streams(comm, grid, device, split)
+
+
+@several
+def test_no_stream_waits_for_others_before_it_is_told_to(comm, grid, device):
+    """Whatever comes later on the stream, another halo's data say, would have to wait as well."""
+    field = Field(grid, device)
+    field.set(1)
+    field.halo.start(field.array, stream=field.stream)
+    enqueued = len(device.queue(field.stream).operations)
+    field.halo.progress()
+    assert comm.allgather(len(device.queue(field.stream).operations)) == [enqueued] * comm.size
+    field.run()
+    comm.Barrier()
+    field.halo.progress()
+    field.halo.synchronize()
+    assert field.is_filled(1)
+    field.halo.wait()
 
 
 # -- counters
@@ -182,9 +211,11 @@ def test_without_the_wait_for_another_stream(comm, grid, device, monkeypatch):
 
 @several
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_counters_begin_anew_after_their_largest_value(comm, grid, device, scenario, monkeypatch):
+def test_counters_begin_anew_after_their_largest_value(
+    comm, grid, device, split, scenario, monkeypatch
+):
     monkeypatch.setattr(peer, "_FIRST", 2**32 - 2)
-    assert scenario(comm, grid, device)
+    assert scenario(comm, grid, device, split)
 
 
 # -- waiting on the host
@@ -308,8 +339,9 @@ def everything_leaves(comm) -> None:
     """All ranks give back what nobody reads any more."""
     gc.collect()
     comm.Barrier()
-    while adrift or leaving:
+    while adrift or lifetime._leaving:
         land()
+        lifetime._free()
     comm.Barrier()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +173,9 @@ def test_threads_are_refused(comm):
     place, grid = open_device(comm, "stand-in"), Grid(comm, (8,))
     with pytest.raises(ConfigError, match="threads=2, but steps run on a device: use threads=1"):
         BACKENDS["device"](place, grid, np.dtype(float), 2, "auto", "")
+
+
+def test_sweeps_in_the_simulator(mpirun):
+    script = Path(__file__).with_name("simulated_sweeps.py")
+    result = mpirun(None, script, NUMBA_ENABLE_CUDASIM="1")
+    assert result.returncode == 0 and result.stdout.split()[-2:] == ["5", "kernels"], result.stdout

@@ -68,6 +68,19 @@ def test_walls_may_change_between_steps(comm, places):
     assert comm.allreduce(solvers[1].fields["temperature"].max()) > 0
 
 
+@pytest.mark.parametrize("method", ["staged", "peer", "oneshot"])
+def test_any_method(comm, places, method):
+    solvers = []
+    for place, how in zip(places, ("packed", method), strict=True):
+        heat = Heat(Grid(comm, (12, 14), periodic=True), 1, kappa=0.1, method=how, place=place)
+        heat.set("temperature", np.random.default_rng(3).uniform(size=heat.grid.owned_shape()))
+        heat.advance(np.float32(1), 4)  # no Python float, as dt may be
+        heat.step(1)
+        solvers.append(heat)
+    assert solvers[1].halo.method == method
+    assert_same_bits(*solvers)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("south", [None, 30.0])
 @pytest.mark.parametrize("border", ["open", "closed", "periodic"])

@@ -1,4 +1,4 @@
-"""Kernels of devices: what is shipped is what the sources give, lean, and right in the simulator."""
+"""Kernels of devices: shipped as their sources say, lean, and right in the simulator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,8 @@ from hpckit import native, ptx
 from hpckit.errors import HpckitError
 from hpckit.ptx import compiler, conventions
 
+HERE = Path(__file__).parent
+PATHS = os.pathsep.join([*sys.path, str(HERE), str(HERE.parent / "comm")])
 MOVES = "hpckit.comm.device_kernels"
 KINDS = {"i8": "u64", "f8": "f64", "f4": "f32"}  # of arguments: in Python, in PTX
 H100 = "sm_90"
@@ -56,13 +59,17 @@ def of_a_wheel(name: str) -> str:
     raise AssertionError(f"no {name}")
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, check=True, text=True, capture_output=True).stdout
-
-
-def signature(module: str, name: str) -> str:
-    _, text = importlib.import_module(module).__exports__[name]
-    return text
+def output(*command: object, env: dict[str, str] | None = None) -> str:
+    result = subprocess.run(
+        list(map(str, command)),
+        check=False,
+        text=True,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 def test_there_are_kernels():
@@ -98,21 +105,16 @@ def test_drivers():
 
 def test_compiled_again_it_is_the_same():
     of_a_wheel("ptxas")
-    shipped = ptx.file(MOVES).read_text()
-    if f"// by: {compiler.made_by()}\n" not in shipped:
+    if f"// by: {compiler.made_by()}\n" not in ptx.file(MOVES).read_text():
         pytest.skip(f"made by other versions than {compiler.made_by()}")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    again = [sys.executable, "-m", "hpckit.ptx.compiler", "--check"]
-    assert subprocess.run(again, check=False, env=environment).returncode == 0
+    environment = os.environ | {"PYTHONPATH": PATHS}
+    output(sys.executable, "-m", "hpckit.ptx.compiler", "--check", env=environment)
 
 
 def test_no_kernel_spills_registers(module, tmp_path):
-    report = subprocess.run(
-        [of_a_wheel("ptxas"), "-v", f"-arch={H100}", ptx.file(module), "-o", tmp_path / "cubin"],
-        check=True,
-        text=True,
-        capture_output=True,
-    ).stderr
+    report = output(
+        of_a_wheel("ptxas"), "-v", f"-arch={H100}", ptx.file(module), "-o", tmp_path / "cubin"
+    )
     kernels = len(importlib.import_module(module).__exports__)
     assert report.count(" 0 bytes spill stores, 0 bytes spill loads") == kernels
     if module == MOVES:
@@ -121,19 +123,33 @@ def test_no_kernel_spills_registers(module, tmp_path):
 
 
 def test_moves_take_few_instructions(tmp_path):
-    cubin = str(tmp_path / "cubin")
-    output(of_a_wheel("ptxas"), f"-arch={H100}", str(ptx.file(MOVES)), "-o", cubin)
+    cubin = tmp_path / "cubin"
+    output(of_a_wheel("ptxas"), f"-arch={H100}", ptx.file(MOVES), "-o", cubin)
     text = output(of_a_wheel("nvdisasm"), cubin)
     instructions = re.findall(r"/\*[0-9a-f]{4}\*/ +(?:@!?\w+ +)?([A-Z][\w.]*)", text)
     assert 0 < len([i for i in instructions if i != "NOP"]) <= MOST_INSTRUCTIONS * WORDS
 
 
 def test_moves_in_the_simulator(mpirun):
-    comm = Path(__file__).parents[1] / "comm"
-    path = os.pathsep.join([str(comm), os.environ.get("PYTHONPATH", "")])
-    script = Path(__file__).with_name("simulated.py")
-    result = mpirun(None, script, NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=path)
-    assert result.returncode == 0 and result.stdout.split()[-2:] == ["20", "types"], result.stdout
+    result = mpirun(None, HERE / "simulated.py", NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=PATHS)
+    assert result.returncode == 0 and "20 types" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "tests"),
+    [
+        ("comm/test_device_moves.py", "types or rows or pieces"),
+        ("collectives/test_device_allreduce.py", "operations_and_types"),
+        ("pde/test_device_backend.py", ""),
+    ],
+)
+def test_what_is_shipped_does_what_its_twins_do(mpirun, file, tests):
+    """Tests of devices, where kernels are those of the PTX."""
+    if not shutil.which("cc"):
+        pytest.skip("needs cc, for PTX as C")
+    options = ["-p", "shipped", "--with-mpi", "-q", "-k", tests]
+    result = mpirun(None, "-m", "pytest", *options, HERE.parent / file, PYTHONPATH=PATHS)
+    assert result.returncode == 0 and " passed" in result.stdout, result.stdout
 
 
 def test_the_example_is_run_by_its_twin(axpy):
@@ -147,7 +163,7 @@ def test_the_example_is_run_by_its_twin(axpy):
 def test_the_example_is_compiled(axpy):
     of_a_wheel("ptxas")
     program = f"from hpckit.ptx.compiler import compiled; print(compiled({axpy!r}))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": PATHS}
     command = [sys.executable, "-c", program]
     text = subprocess.run(
         command, check=True, text=True, capture_output=True, env=environment
