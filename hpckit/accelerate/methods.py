@@ -21,7 +21,7 @@ _SAMPLES = 15  # of what our calls cost
 _WRITTEN = 1 << 22  # bytes, more than a core's own caches hold
 
 
-def accelerated(comm: MPI.Intracomm, method: str) -> Intracomm:
+def accelerated(comm: MPI.Intracomm, method: str = "auto") -> Intracomm:
     """The same communicator, with calls that pack by `method` (collective).
 
     method : `auto`, where the model of the machine says that it pays; `packed`, wherever a datatype
