@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *KINDS["host"])
-DEVICE_METHODS = ("auto", *KINDS["device"])
 _LASTING = np.ndarray, DeviceArray  # arrays that cannot come to be elsewhere while they live
 _BINDINGS = 8  # sets of arrays that are kept bound: a solver with two buffers alternates
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
@@ -47,7 +46,7 @@ class Halo:
         plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
     method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct",
-        on devices "staged", "oneshot" or "device" (see docs/halo.md).
+        on devices "staged", "peer", "oneshot" or "device" (see docs/halo.md).
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever.
 
     All methods fill the same bytes. Cells beyond a border that is not periodic are never touched:
@@ -320,7 +319,7 @@ def _forget_all(halo: Halo) -> Callable[[], None]:
 def _check_options(corners: object, method: object, deadline: object) -> None:
     if not isinstance(corners, bool | np.bool_):
         raise ConfigError(f"corners={corners!r} must be True or False")
-    if not isinstance(method, str) or method not in METHODS + DEVICE_METHODS:
+    if not isinstance(method, str) or method not in (*METHODS, *KINDS["device"]):
         raise ConfigError(
             f"no halo method {method!r}: choose one of {', '.join(METHODS)}, or on a device "
             f"{', '.join(KINDS['device'])}"
