@@ -105,7 +105,7 @@ def check_alone(comm: MPI.Intracomm, node: MPI.Intracomm, mine: Any) -> None:
             raise ConfigError(
                 f"ranks {ranges(rank for rank, _ in others)} would use one device, {mine.title} "
                 f"({mine.uuid}): run one rank per device, or let them share it by "
-                f'hpckit.device(comm, "{mine.name}", share=True)'
+                f'hpckit.device(comm, "{mine.name}", share=True), in a program by --share'
             )
 
 
