@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import signal
+from functools import cache
 from itertools import pairwise
 from mmap import PAGESIZE
 from pathlib import Path
@@ -21,7 +22,7 @@ from hpckit.comm import stand_in
 from hpckit.comm.device import Kernel
 from hpckit.comm.device_array import empty
 from hpckit.comm.stand_in import StandIn, census
-from hpckit.comm.stand_in_memory import ROOM, inside
+from hpckit.comm.stand_in_memory import MOST, ROOM, inside
 from hpckit.errors import ConfigError, HpckitError
 from hpckit.machine.node_memory import NodeMemory
 
@@ -37,11 +38,16 @@ u.set(1.0)
 
 @pytest.fixture
 def device(comm):
-    """With nothing on its streams that tests before left there: memory is not free until it ran."""
-    found = hpckit.device(comm, "stand-in")
-    for stream in [*found._streams]:
-        found.synchronize(stream)
-    return found
+    return hpckit.device(comm, "stand-in")
+
+
+@pytest.fixture
+def idle(comm):
+    """One of its own, for memory is not free until what other tests left on streams has run."""
+    return _stand_in(MOST // 2 + comm.rank)
+
+
+_stand_in = cache(StandIn)
 
 
 def bytes_at(memory, n=None):
@@ -239,16 +245,16 @@ def test_streams_that_are_not_there(comm, device):
             use(77)
 
 
-def test_nothing_is_left(comm, device):
+def test_nothing_is_left(comm, idle):
     """Neither pages nor maps nor files, of a thousand allocations and more of each other kind."""
-    device.staging  # noqa: B018  (made once, and kept)
-    before = left(device)
+    idle.staging  # noqa: B018  (made once, and kept)
+    before = left(idle)
     for nbytes in range(1000):
-        held = [device.allocate(nbytes), device.pinned(nbytes), device.event()]
-        device.register(device.pinned(PAGESIZE).host)
-    assert left(device) != before
+        held = [idle.allocate(nbytes), idle.pinned(nbytes), idle.event()]
+        idle.register(idle.pinned(PAGESIZE).host)
+    assert left(idle) != before
     del held
-    assert left(device) == before
+    assert left(idle) == before
 
 
 def left(device):
@@ -260,12 +266,12 @@ def left(device):
     return [census[each] for each in live], ours, len([*Path("/proc/self/fd").iterdir()]), blocks
 
 
-def test_a_device_is_used_up(comm, device):
+def test_a_device_is_used_up(comm, idle):
     with pytest.raises(HpckitError, match=r"17.2 GB of device memory .*: 17\.\d GB of 17.2 GB are"):
-        device.allocate(ROOM)
+        idle.allocate(ROOM)
     with pytest.raises(HpckitError, match="use fewer or smaller arrays"):
-        [device.allocate(ROOM // 7) for _ in range(8)]
-    device.allocate(ROOM // 7)
+        [idle.allocate(ROOM // 7) for _ in range(8)]
+    idle.allocate(ROOM // 7)
 
 
 @given(sizes=st.lists(st.integers(0, 20_000), max_size=20), kept=st.randoms(use_true_random=False))
