@@ -13,6 +13,7 @@ from hpckit.comm.device import Device
 
 _SAMPLE = 2e-3  # seconds: shorter samples are made of several calls
 _LEAST = 5  # samples
+_BUDGET = 0.3  # seconds
 
 
 def emit(section: str, case: str, **found: Any) -> str:
@@ -38,11 +39,12 @@ def timed(
     work: Callable[[], object],
     finish: Callable[[], object],
     comm: Any = None,
-    budget: float = 0.3,
+    quick: bool = False,
 ) -> Time:
-    """Time `work`, `finish` after each sample included; collective over `comm`.
+    """Time `work` for 0.3 s, `finish` after each sample included; collective over `comm`.
 
-    A sample is as many calls as take 2 ms, so that what `finish` costs does not count for much.
+    A sample is as many calls as take 2 ms, so that what `finish` costs does not count for much. A
+    `quick` one is five single calls.
     """
 
     def sample(calls: int) -> float:
@@ -56,8 +58,8 @@ def timed(
 
     sample(2)  # plans, modules, caches
     once = sample(1)
-    calls = int(np.clip(_SAMPLE / once, 1, 500))
-    samples = max(_LEAST, min(int(budget / (once * calls)), 100))
+    calls = 1 if quick else int(np.clip(_SAMPLE / once, 1, 500))
+    samples = _LEAST if quick else int(np.clip(_BUDGET / (once * calls), _LEAST, 100))
     times = [sample(calls) for _ in range(samples)]
     return Time(min(times), float(np.median(times)))
 

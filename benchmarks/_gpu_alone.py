@@ -93,18 +93,18 @@ def pack(device: Device, quick: bool) -> None:
     cases += [Rows(8, 8, 8 * n) for n in ((64,) if quick else (2**22, 256**2))]  # 1-cell faces
     for rows in cases:
         if rows.row % rows.word == 0:
-            _pack(device, rows, 0.01 if quick else 0.3)
+            _pack(device, rows, quick)
 
 
-def _pack(device: Device, rows: Rows, budget: float) -> None:
+def _pack(device: Device, rows: Rows, quick: bool) -> None:
     dtype, words = DTYPES[rows.word], rows.row // rows.word
     field = empty(device, (rows.count, rows.pitch // rows.word), dtype)[:, :words]
     dense = empty(device, (rows.count, words), dtype)
     done, bytes_moved = finisher(device), 2 * rows.nbytes
     ways = {"copy": _copy(device, rows), **dict(_ours(device, field, dense))}
-    times: dict[str, Time] = {name: timed(way, done, budget=budget) for name, way in ways.items()}
+    times: dict[str, Time] = {name: timed(way, done, quick=quick) for name, way in ways.items()}
     for name, way in _others(device, rows, field, dense):
-        times[name] = timed(way, done, budget=budget)
+        times[name] = timed(way, done, quick=quick)
     copy = times["copy"].best
     for name, time in times.items():
         emit(
@@ -240,7 +240,7 @@ def staging(device: Device, quick: bool) -> None:
     for chunk in (total >> shift for shift in ((0, 2) if quick else range(0, 11, 2))):
         for name, copies in ways.items():
             nbytes = total // len(copies)
-            time = timed(*_chunked(device, copies, nbytes, min(chunk, nbytes)))
+            time = timed(*_chunked(device, copies, nbytes, min(chunk, nbytes)), quick=quick)
             emit("staging", f"{name}, chunks of {binary(chunk)}", GBps=time.bandwidth(total))
 
 

@@ -64,7 +64,7 @@ def _accelerate(method: str) -> None:
     requests.install()
     abort_on_exception(MPI.COMM_WORLD)
     MPI.COMM_WORLD = accelerated(MPI.COMM_WORLD, method)
-    MPI.COMM_SELF = accelerated(MPI.COMM_SELF, method)
+    MPI.COMM_SELF = accelerated(MPI.COMM_SELF, "datatype")  # to itself, MPI makes one copy of all
 
 
 def _refuse(why: str) -> NoReturn:

@@ -80,6 +80,38 @@ class Intracomm(MPI.Intracomm):
             super().Sendrecv(sent.message, dest, sendtag, came.message, source, recvtag, status)
             came.arrived(status)
 
+    def Sendrecv_replace(
+        self,
+        buf: Any,
+        dest: int,
+        sendtag: int = 0,
+        source: int = MPI.ANY_SOURCE,
+        recvtag: int = MPI.ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> None:
+        with parcel(buf, self.pays) as came:
+            if isinstance(came, Plain):
+                super().Sendrecv_replace(buf, dest, sendtag, source, recvtag, status)
+            else:  # in slabs of their own, what goes and what comes are apart
+                self.Sendrecv(buf, dest, sendtag, buf, source, recvtag, status)
+
+    def Mprobe(
+        self,
+        source: int = MPI.ANY_SOURCE,
+        tag: int = MPI.ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> Message:
+        return Message.of(super().Mprobe(source, tag, status), self.pays)
+
+    def Improbe(
+        self,
+        source: int = MPI.ANY_SOURCE,
+        tag: int = MPI.ANY_TAG,
+        status: MPI.Status | None = None,
+    ) -> Message | None:
+        found = super().Improbe(source, tag, status)
+        return None if found is None else Message.of(found, self.pays)
+
     def Send_init(self, buf: Any, dest: int, tag: int = 0) -> Any:
         return self._persistent(super().Send_init, buf, dest, tag, sends=True)
 
@@ -121,6 +153,25 @@ class Intracomm(MPI.Intracomm):
         return comm, request
 
 
+class Message(MPI.Message):
+    """One that was probed for, by an accelerated communicator."""
+
+    pays: Pays = staticmethod(_never)
+
+    @classmethod
+    def of(cls, message: MPI.Message, pays: Pays) -> Message:
+        """The same message."""
+        ours = cls(message)
+        ours.pays = pays
+        return ours
+
+    def Recv(self, buf: Any, status: MPI.Status | None = None) -> None:
+        status = MPI.Status() if status is None else status
+        with parcel(buf, self.pays) as received:
+            super().Recv(received.message, status)
+            received.arrived(status)
+
+
 class Cartcomm(Intracomm, MPI.Cartcomm):
     """Made by `Create_cart`, or by `Sub` of another."""
 
@@ -144,6 +195,15 @@ _KINDS = {
 }
 
 
+def check_kind(comm: MPI.Intracomm) -> None:
+    """`ConfigError` where `wrap` would lose what a class of the user's adds."""
+    if type(comm) not in {*_KINDS, *_KINDS.values()}:
+        raise ConfigError(
+            f"comm is a {type(comm).__name__}, whose own calls would be lost: accelerate the "
+            "communicator that it was made of"
+        )
+
+
 def wrap(comm: MPI.Intracomm, pays: Pays) -> Any:
     """The same communicator, of our class for its kind."""
     kind = next(ours for mpis, ours in _KINDS.items() if isinstance(comm, mpis))
@@ -164,7 +224,7 @@ def _of_the_host(call: Callable[..., Any]) -> Callable[..., Any]:
     """One that we leave to MPI, which shall never see a device's address."""
 
     @wraps(call)
-    def checked(self: Intracomm, *args: Any, **kwargs: Any) -> Any:
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         if devices.is_used(*args, *kwargs.values()):
             raise ConfigError(
                 f"{call.__name__} cannot take an array on a device: use Send, Recv, Sendrecv, "
@@ -185,3 +245,4 @@ for _kind in (Intracomm, *_KINDS.values()):
     for _name in {*dir(_kind)} - _ours:
         if _name[0].isupper() and _WITH_BUFFERS.search(_name.lower()):
             setattr(_kind, _name, _of_the_host(getattr(_kind, _name)))
+Message.Irecv = _of_the_host(MPI.Message.Irecv)

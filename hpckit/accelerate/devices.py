@@ -52,10 +52,10 @@ def device_parcel(buffer: Any, readonly: bool) -> Parcel:
     view = device.view(said.array)
     if not readonly and not view.flags.writeable:
         raise ConfigError("an array on a device is read-only, nothing can be received in it")
-    if said.count is None and said.datatype is None:
-        block, offset = from_array(view), 0
-    elif view.flags.forc:
+    if view.flags.forc:  # in the order of memory, as mpi4py takes those of the host
         block, offset = _objects(said, view)
+    elif said.count is None and said.datatype is None:
+        block, offset = from_array(view), 0
     else:
         raise ConfigError(
             f"an array on a device with strides {view.strides} was given with a count or a "
@@ -80,7 +80,8 @@ def allreduce(comm: MPI.Intracomm, sendbuf: Any, recvbuf: Any, op: MPI.Op) -> No
         device.synchronize(stream_of(recvbuf, device))
     total = collectives.allreduce(comm, source, op=op)
     stream = stream_of(source, device)
-    device.copy(native.address(result), native.address(total.shadow), result.nbytes, stream)
+    if result.nbytes:
+        device.copy(native.address(result), native.address(total.shadow), result.nbytes, stream)
     device.synchronize(stream)
 
 

@@ -84,8 +84,9 @@ class _Both(type):
     """What is an instance of MPI's class, or a `Persistent`, is one of ours as well."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        mpis = {Request: _MPI_REQUEST, Prequest: _MPI_PREQUEST}.get(cls)
-        return isinstance(instance, (mpis, Persistent) if mpis else cls)
+        if cls not in (Request, Prequest):  # but derived from one, by somebody else
+            return super().__instancecheck__(instance)
+        return isinstance(instance, (_MPI_REQUEST if cls is Request else _MPI_PREQUEST, Persistent))
 
 
 class _Lists:

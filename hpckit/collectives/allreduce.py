@@ -320,15 +320,14 @@ def allreduce(
     """
     plans = Channel.of(comm).plans
     key = kept = None
-    view: Any = None
+    view, used_on = np.empty(0), 0
     try:
         place, view, used_on = _read(array, stream)
         # An operation of the user lives as long as its plan, so that no other has its identity
         # meanwhile.
         which = op.py2f() if op.is_predefined else id(op)
-        where = place.name, used_on
         watch = getattr(comm, "watch", None)
-        key = view.shape, view.dtype, which, algorithm, group, where, watch
+        key = view.shape, view.dtype, which, algorithm, group, place.name, watch
         kept = plans.pop(key, None)
     except (ConfigError, AttributeError, TypeError, ValueError):
         pass  # what is wrong is said below, to all ranks
@@ -338,18 +337,16 @@ def allreduce(
             _check(view, op, algorithm, 1, group, NAMED[place.kind])
         what = "allreduce", view.shape, view.dtype.str, place.name
         same(comm, "shape, dtype and place of an allreduce", what)
-        buffer = BUFFERS[place.kind](comm, view, place, used_on)
-        on = used_on or None
-        plan = Allreduce(comm, buffer.array, op=op, algorithm=algorithm, group=group, stream=on)
-        kept = buffer, plan
+        buffer = BUFFERS[place.kind](comm, view, place)
+        kept = buffer, Allreduce(comm, buffer.array, op=op, algorithm=algorithm, group=group)
     buffer, plan = kept
-    buffer.put(view)
+    buffer.put(view, used_on)
     plan()
     # The last of them, so that the first is the one longest unused; and none that failed.
     plans[key] = kept
     if len(plans) > _KEPT:
         del plans[next(iter(plans))]
-    return buffer.get()
+    return buffer.get(used_on)
 
 
 def _read(array: Any, stream: Any) -> tuple[Any, np.ndarray, int]:

@@ -27,7 +27,7 @@ class HostBuffer:
     array : like the one given
     """
 
-    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, place: Host, stream: int) -> None:
+    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, place: Host) -> None:
         self.array = np.empty(0)
         if Channel.of(comm).shares_memory:
             with contextlib.suppress(HpckitError):  # on all ranks
@@ -40,22 +40,23 @@ class HostBuffer:
         """The array as one of NumPy. Raises `ConfigError` where it is none of numbers."""
         return numbers(array)
 
-    def put(self, array: np.ndarray) -> None:
+    def put(self, array: np.ndarray, stream: int) -> None:
+        """Reduce this next, once all is done that is on the stream on which it is used."""
         np.copyto(self.array, array)
 
-    def get(self) -> np.ndarray:
-        """What is there, as a new array."""
+    def get(self, stream: int) -> np.ndarray:
+        """What is there, as a new array, for all that comes later on the stream."""
         return self.array.copy()
 
 
 class DeviceBuffer:
-    """On the device; all is enqueued on the stream of the array that is given (collective)."""
+    """On the device, used on its default stream, whatever those of the arrays are (collective)."""
 
-    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, place: Device, stream: int) -> None:
+    def __init__(self, comm: MPI.Intracomm, array: np.ndarray, place: Device) -> None:
         self._device = place
-        self._stream = stream
         with together(comm):
             self.array = device_array.empty(place, array.shape, array.dtype)
+            self._event = place.event()
 
     @staticmethod
     def view(array: Any, place: Device) -> np.ndarray:
@@ -63,22 +64,28 @@ class DeviceBuffer:
         check_numbers(found)
         return found
 
-    def put(self, array: np.ndarray) -> None:
+    def put(self, array: np.ndarray, stream: int) -> None:
+        self._follow(self._device.default_stream, stream)
         self._copy(self.array.shadow, array)
 
-    def get(self) -> DeviceArray:
+    def get(self, stream: int) -> DeviceArray:
         result = device_array.empty(self._device, self.array.shape, self.array.dtype)
         self._copy(result.shadow, self.array.shadow)
+        self._follow(stream, self._device.default_stream)
         return result
 
+    def _follow(self, stream: int, other: int) -> None:
+        """What comes later on a stream runs after all that is on the other."""
+        if stream != other:
+            self._event.record(other)
+            self._device.wait(stream, self._event)
+
     def _copy(self, target: np.ndarray, source: np.ndarray) -> None:
-        """target : contiguous"""
         ends = native.address(source), source.strides, native.address(target), target.strides
-        moves = DeviceMoves(
-            self._device, [Move(source.shape, source.itemsize, *ends)], self._stream
-        )
+        stream = self._device.default_stream
+        moves = DeviceMoves(self._device, [Move(source.shape, source.itemsize, *ends)], stream)
         moves.run()
-        leave(passed(self._device, self._stream, (moves, target, source)))
+        leave(passed(self._device, stream, (moves, target, source)))
 
 
 BUFFERS = {"host": HostBuffer, "device": DeviceBuffer}

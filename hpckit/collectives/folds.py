@@ -68,8 +68,7 @@ class Folds:
     ) -> None:
         self._device = device
         self._kernel, self._size = fold_kernel(op, dtype)
-        self._row = rows.strides[0]
-        self._arrays = rows.shape[1]
+        self.rows = rows
         self._table = device.allocate(rows.nbytes)
         pinned = device.pinned(rows.nbytes)
         assert pinned.host is not None
@@ -87,7 +86,8 @@ class Folds:
         n = nbytes // self._size
         if not n:
             return _nothing
-        arguments = into, self._table.address + row * self._row, self._arrays, offset, n
+        addresses = self._table.address + row * self.rows.strides[0]
+        arguments = into, addresses, self.rows.shape[1], offset, n
         return self._device.prepare(self._kernel, -(-n // ELEMENTS), arguments, stream)
 
 

@@ -106,10 +106,11 @@ class HostArrays:
             self.flat = _flattened(source, order), _flattened(target, order)
             return
         first = np.empty(source.size, source.dtype)
-        self.flat = first, first if identical(source, target) else np.empty_like(first)
-        packers = Packer(from_array(source)), Packer(from_array(target))
-        self._bring = lambda: packers[0].pack(source, out=self.flat[0])
-        self._take = lambda: packers[1].unpack(self.flat[1], target)
+        last = first if identical(source, target) else np.empty_like(first)
+        self.flat = first, last
+        packer, unpacker = Packer(from_array(source)), Packer(from_array(target))
+        self._bring = lambda: packer.pack(source, out=first)
+        self._take = lambda: unpacker.unpack(last, target)
 
     @staticmethod
     def stream_of(array: Any, place: Host, given: Any) -> int:

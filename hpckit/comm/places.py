@@ -44,7 +44,7 @@ def open_device(comm: MPI.Intracomm | None, name: str, share: bool = False) -> D
     The same at every call. Raises on all ranks `ConfigError` where two ranks would use one device
     without `share`, and `HpckitError` where there is none. ::
 
-        gpu = hpckit.device(MPI.COMM_WORLD, "cuda")
+        gpu = hpckit.device(MPI.COMM_WORLD, "stand-in")  # "cuda" where there are GPUs
         u = grid.zeros(device=gpu)
     """
     if comm is None:
@@ -105,7 +105,7 @@ def check_alone(comm: MPI.Intracomm, node: MPI.Intracomm, mine: Any) -> None:
             raise ConfigError(
                 f"ranks {ranges(rank for rank, _ in others)} would use one device, {mine.title} "
                 f"({mine.uuid}): run one rank per device, or let them share it by "
-                f'hpckit.device(comm, "{mine.name}", share=True)'
+                f'hpckit.device(comm, "{mine.name}", share=True), in a program by --share'
             )
 
 

@@ -116,8 +116,8 @@ class DeviceMessages:
     def bind(self, arrays: Sequence[np.ndarray], stream: int = 0) -> Exchange:
         pack = DeviceMoves(self._device, self._pack_moves(arrays), stream)
         unpack = DeviceMoves(self._device, self._unpack_moves(arrays), stream)
-        packing = [partial(self._follow, stream), pack.run, *self._copy_out(stream)]
         left: list[Step] = []  # to do; after an error `wait` goes on with the one that failed
+        packing = [Step(partial(self._follow, stream)), Step(pack.run), *self._copy_out(stream)]
         sends = [*self._send_steps(), Step(partial(owed.pop, id(left), None))]
         rest = [
             *self._receive_steps(stream),
@@ -129,12 +129,12 @@ class DeviceMessages:
         wait = partial(run_steps, left, 0)
 
         def start() -> None:
+            left[:] = [*packing, *sends, *rest]
             try:
-                for step in packing:
-                    step()
+                run_steps(left, len(sends) + len(rest))
             except HpckitError as error:
+                left.clear()
                 raise NotBegun(str(error)) from error
-            left[:] = [*sends, *rest]
             owed[id(left)] = send
 
         # The device may use these when nobody else does any more.
@@ -166,18 +166,18 @@ class DeviceMessages:
             self._device.wait(stream, self._filled)
         self._stream = stream
 
-    def _copy_out(self, stream: int) -> list[Callable[[], object]]:
-        """What enqueues the copies to where MPI sends from, and marks when they are made."""
-        out = self._out
-        if not out.pipelined:
-            copies = [copy for chunk in out.chunks for copy in out.copy_out(chunk, stream)]
-            return [*copies, partial(self._ready.record, stream)] if self._partners else []
-        down, _ = _copy_streams(self._device)
-        packed = partial(self._packed.record, stream)
-        copies = [packed, partial(self._device.wait, down, self._packed)]
-        for chunk in out.chunks:
-            copies += [*out.copy_out(chunk, down), partial(chunk.copied.record, down)]
-        return copies
+    def _copy_out(self, stream: int) -> Iterator[Step]:
+        """To where MPI sends from, with a mark when each chunk is there."""
+        down = stream
+        if self._out.pipelined:
+            down, _ = _copy_streams(self._device)
+            yield Step(partial(self._packed.record, stream))
+            yield Step(partial(self._device.wait, down, self._packed))
+        for chunk in self._out.chunks:
+            yield from self._out.copy_out(chunk, down)
+            yield Step(partial(chunk.copied.record, down))
+        if self._partners and not self._out.chunks:
+            yield Step(partial(self._ready.record, stream))
 
     def _send_steps(self) -> Iterator[Step]:
         if self._partners:
@@ -193,7 +193,7 @@ class DeviceMessages:
         up = _copy_streams(self._device)[1] if self._in.pipelined else stream
         for chunk in self._in.chunks:
             yield self._wait(chunk.ranks, chunk.requests)
-            yield from map(Step, self._in.copy_in(chunk, up))
+            yield from self._in.copy_in(chunk, up)
         if self._in.pipelined:
             yield Step(partial(self._arrived.record, up))
             yield Step(partial(self._device.wait, stream, self._arrived))

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from hpckit.comm.grid import Grid
 
 METHODS = ("auto", *KINDS["host"])
-DEVICE_METHODS = ("auto", *KINDS["device"])
-_LASTING = np.ndarray, DeviceArray  # arrays that cannot come to be elsewhere while they live
 _BINDINGS = 8  # sets of arrays that are kept bound: a solver with two buffers alternates
 _tags: weakref.WeakKeyDictionary[Grid, Iterator[int]] = weakref.WeakKeyDictionary()
 
@@ -47,7 +45,7 @@ class Halo:
         plans.
     corners : fill edges and corners too, for stencils that reach diagonally; else faces only.
     method : "auto" measures and chooses; "datatype", "packed", "neighbor", "shared" or "direct",
-        on devices "staged", "oneshot" or "device" (see docs/halo.md).
+        on devices "staged", "peer", "oneshot" or "device" (see docs/halo.md).
     deadline : seconds to wait for other ranks before an `HpckitError` names them; None: for ever.
 
     All methods fill the same bytes. Cells beyond a border that is not periodic are never touched:
@@ -275,18 +273,34 @@ class Halo:
             )
         on = common_stream(place, fields, stream)
         arrays = place.views(fields)
-        lasting = stream is None and all(isinstance(field, _LASTING) for field in fields)
-        key = tuple(map(id, fields)) if lasting else (on, *map(_layout, arrays))
-        if known := self._bindings.get(key):
-            return known[0]
-        self._pattern.check(arrays)
+        ids = tuple(map(id, fields))
+        # Views on a device are new objects each time: they are found by where they are.
+        key = ids if all(map(_is_numpy, fields)) else (on, *map(_layout, arrays))
+        known = self._bindings.get(key)
+        if not known:
+            self._pattern.check(arrays)
+            known = exchanger.bind(arrays, on), []
+            self._keep(key, known)
+            self._settle = known[0].settle
+        if stream is None and all(map(_is_lasting, fields)):
+            deaths = [weakref.ref(field, _forget(self, ids)) for field in fields]
+            self._keep(ids, (known[0], deaths))
+        return known[0]
+
+    def _keep(self, key: tuple, known: tuple[Exchange, list]) -> None:
+        self._bindings.pop(key, None)
         while len(self._bindings) >= _BINDINGS:
             del self._bindings[next(iter(self._bindings))]
-        exchange = exchanger.bind(arrays, on)
-        deaths = [weakref.ref(field, _forget(self, key)) for field in fields if lasting]
-        self._bindings[key] = exchange, deaths
-        self._settle = exchange.settle
-        return exchange
+        self._bindings[key] = known
+
+
+def _is_numpy(field: object) -> bool:
+    return isinstance(field, np.ndarray)
+
+
+def _is_lasting(field: object) -> bool:
+    """Whether it cannot come to be elsewhere while it lives."""
+    return isinstance(field, np.ndarray | DeviceArray)
 
 
 def _layout(array: np.ndarray) -> tuple:
@@ -320,7 +334,7 @@ def _forget_all(halo: Halo) -> Callable[[], None]:
 def _check_options(corners: object, method: object, deadline: object) -> None:
     if not isinstance(corners, bool | np.bool_):
         raise ConfigError(f"corners={corners!r} must be True or False")
-    if not isinstance(method, str) or method not in METHODS + DEVICE_METHODS:
+    if not isinstance(method, str) or method not in (*METHODS, *KINDS["device"]):
         raise ConfigError(
             f"no halo method {method!r}: choose one of {', '.join(METHODS)}, or on a device "
             f"{', '.join(KINDS['device'])}"

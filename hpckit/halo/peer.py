@@ -118,6 +118,11 @@ class Peer:
         meet = Step(self._post(stream, collects=True))
         # Not earlier than need be: all that comes later on the stream waits as well.
         collect = Step(self._collect(stream), self._all_posted)
+        first = [
+            Step(partial(self._follow, stream)),
+            Step(lambda: pack[(self._number + 1) % 2].run()),
+            Step(others.start),
+        ]
         last = [
             Step(lambda: unpack[self._number % 2].run()),
             Step(others.wait, others.poll),
@@ -125,22 +130,20 @@ class Peer:
         ]
         left: list[Step] = []  # to do; after an error `wait` goes on with the one that failed
 
-        def prepare() -> None:
+        def begin(*rest: Step) -> None:
+            left[:] = [*first, *rest]
             try:
-                self._follow(stream)
-                pack[(self._number + 1) % 2].run()
-                others.start()
+                run_steps(left, len(rest))
             except HpckitError as error:
+                left.clear()
                 raise NotBegun(str(error)) from error
 
         def start() -> None:
-            prepare()
-            left[:] = [post, collect, *last]
+            begin(post, collect, *last)
             run_steps(left, 1 + len(last))
 
         def call() -> None:
-            prepare()
-            left[:] = [meet, *last]
+            begin(meet, *last)
             run_steps(left, 0)
 
         wait, poll = partial(run_steps, left, 0), partial(poll_steps, left, event.done)

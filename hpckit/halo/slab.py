@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mpi4py import MPI
 
 from hpckit.comm.device import Device, Event, Memory
+from hpckit.halo.bound_exchange import Step
 
 CHUNK = 1 << 21  # bytes that are copied and sent at once; not yet measured on a GPU
 
@@ -86,20 +87,18 @@ class Slab:
     def requests(self) -> list[MPI.Prequest]:
         return [request for chunk in self.chunks for request in chunk.requests]
 
-    def copy_out(self, chunk: Chunk, stream: int) -> list[Callable[[], object]]:
-        """What enqueues the copy of a chunk to where MPI sends it from, if there is one."""
+    def copy_out(self, chunk: Chunk, stream: int) -> list[Step]:
+        """Of a chunk to where MPI sends it from, if that is other memory."""
         return self._copy(self.staged, self.packed, chunk, stream)
 
-    def copy_in(self, chunk: Chunk, stream: int) -> list[Callable[[], object]]:
-        """What enqueues the copy of a chunk from where MPI received it, if there is one."""
+    def copy_in(self, chunk: Chunk, stream: int) -> list[Step]:
+        """Of a chunk from where MPI received it, if that is other memory."""
         return self._copy(self.packed, self.staged, chunk, stream)
 
-    def _copy(
-        self, target: Memory, source: Memory, chunk: Chunk, stream: int
-    ) -> list[Callable[[], object]]:
+    def _copy(self, target: Memory, source: Memory, chunk: Chunk, stream: int) -> list[Step]:
         ends = target.address + chunk.begin, source.address + chunk.begin
         copy = partial(self._device.copy, *ends, chunk.nbytes, stream)
-        return [copy] if self._is_copied else []
+        return [Step(copy)] if self._is_copied else []
 
 
 def _grouped(messages: Sequence[Message], most: int) -> Iterator[list[Message]]:

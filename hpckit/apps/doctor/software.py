@@ -26,7 +26,7 @@ def software() -> list[str]:
     return [
         f"mpi       {mpi_library()}, standard {standard}, threads "
         f"{levels.get(MPI.Query_thread(), 'multiple')}",
-        f"gpu       {cuda_hint()}; whether it is, `python -m hpckit.apps.doctor --gpu` tries",
+        f"gpu       MPI, {cuda_hint()}: `python -m hpckit.apps.doctor --gpu` tries it",
         f"packages  {', '.join(f'{name} {_version(name)}' for name in PACKAGES)}",
         f"hdf5      {_hdf5()}",
         f"kernels   {sum(kept)} of {len(kept)} compiled for this machine, in {cache.home()}",

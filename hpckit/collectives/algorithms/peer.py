@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -57,33 +57,37 @@ class PeerReduction:
         self._rank, ranks = channel.rank, range(channel.size)
         self._others = [rank for rank in ranks if rank != self._rank]
         self._number = 0  # of the call that has begun last
-        span, cuts = rounded(source.nbytes), slices(source.nbytes, channel.size)
+        span = rounded(source.nbytes)
         memory = PeerMemory(channel.comm, channel.node, device, 2 * span, self._others)
-        self._memory = memory
-        self._done = memory.event
         weakref.finalize(self, leave, memory.given_back).atexit = False
-        doing = "an allreduce on devices"
-        node = channel.node
-        self._lookout = Lookout(channel.comm, node, self._others, doing, operands.deadline)
-        bases = [memory.theirs(rank) if rank in self._others else memory.address for rank in ranks]
+        self._memory, self._done = memory, memory.event
+        self._lookout = Lookout(
+            channel.comm, channel.node, self._others, "an allreduce on devices", operands.deadline
+        )
+        first = [memory.theirs(rank) if rank in self._others else memory.address for rank in ranks]
+        buffers = np.array([first, np.add(first, span)])  # (2, ranks): where everybody's are
+        written = "write", memory.counter(self._rank, _COUNTER)
+        awaited = [("wait", memory.counter(rank, _COUNTER)) for rank in self._others]
         with together(channel.comm):
-            keep: list[object] = [operands.source, operands.target]
-            self._side = SideStream(device, operands.stream, keep)
-            stream = self._side.number
-            rows = np.array([bases, np.add(bases, span)])
-            folds = Folds(device, operands.op, source.dtype, rows, stream)
-            start, stop = cuts[self._rank : self._rank + 2]
-            self._steps = []
-            for parity, row in enumerate(rows.tolist()):
-                mine = row[self._rank]
-                copy = partial(device.copy, mine, native.address(source), source.nbytes, stream)
-                fold = folds.fold(parity, mine + start, start, stop - start, stream)
-                gather = DeviceMoves(device, _gathered(row, operands.target, cuts), stream)
-                self._steps.append((copy if source.size else _nothing, fold, gather.run))
-                keep += [folds, fold, gather]
-            written = "write", memory.counter(self._rank, _COUNTER)
-            awaited = [("wait", memory.counter(rank, _COUNTER)) for rank in self._others]
-            self._signal = device.signals([written, *awaited], stream)
+            self._keep: list[object] = [source, operands.target]
+            self._side = SideStream(device, operands.stream, self._keep)
+            folds = Folds(device, operands.op, source.dtype, buffers, self._side.number)
+            self._keep.append(folds)
+            self._steps = [self._bound(operands, folds, row) for row in range(2)]
+            self._signal = device.signals([written, *awaited], self._side.number)
+
+    def _bound(self, operands: Operands, folds: Folds, row: int) -> list[Callable[[], object]]:
+        """What enqueues the steps of a call in one of the buffers: bring, reduce and gather."""
+        source, stream = operands.source, self._side.number
+        cuts = slices(source.nbytes, len(folds.rows[row]))
+        bases = folds.rows[row].tolist()
+        start, stop = cuts[self._rank : self._rank + 2]
+        mine = bases[self._rank]
+        bring = partial(self._device.copy, mine, native.address(source), source.nbytes, stream)
+        fold = folds.fold(row, mine + start, start, stop - start, stream)
+        gather = DeviceMoves(self._device, _gathered(bases, operands.target, cuts), stream)
+        self._keep += [fold, gather]
+        return [bring if source.size else _nothing, fold, gather.run]
 
     def start(self) -> None:
         if self._behind(2 * (self._number - _AHEAD), [self._rank]):

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 import hpckit
 from hpckit.accelerate import devices
-from hpckit.comm.device_array import empty
+from hpckit.comm.device_array import empty, zeros
 from hpckit.comm.stand_in import census
 from hpckit.errors import ConfigError
 
@@ -97,6 +97,21 @@ def test_every_mode_of_sending(comm, ours, on_device, ring, mode):
     np.testing.assert_array_equal(here, field(ring[1]))
 
 
+def test_arrays_in_the_order_of_fortran(comm, ours, ring):
+    """They go in the order of memory, as mpi4py sends those of the host."""
+    here = np.zeros((6, 10), order="F")
+    fortran = zeros(hpckit.device(comm, "stand-in"), (6, 10), order="F")
+    fortran.set(field(comm.rank))
+    request = comm.Irecv(here, ring[1])
+    ours.Send(fortran, ring[0])
+    request.Wait()
+    np.testing.assert_array_equal(here, field(ring[1]))
+    request = comm.Isend(np.asfortranarray(field(comm.rank) + 1.0), ring[0])
+    ours.Recv(fortran, ring[1])
+    request.Wait()
+    np.testing.assert_array_equal(fortran.get(), field(ring[1]) + 1.0)
+
+
 def test_strided_arrays_alone(ours, on_device, ring):
     there, here = on_device(field(ours.rank)), on_device(np.zeros((6, 10)))
     ours.Sendrecv(there[::-2, 1:4], ring[0], 0, here[1::2, ::-3][:, :3], ring[1], 0)
@@ -137,6 +152,25 @@ def test_messages_to_oneself_from_many_places(comm, ours, on_device):
     assert (u.get()[:, ::3] == np.arange(0.0, 20.0, 3)).all()
 
 
+def test_a_message_that_was_taken_out_of_the_queue(comm, ours, on_device, ring):
+    here = on_device(np.zeros((6, 10)))
+    request = comm.Isend(field(comm.rank), ring[0])
+    message = ours.Mprobe(ring[1])
+    with pytest.raises(ConfigError, match="Irecv cannot take an array on a device"):
+        message.Irecv(here)
+    message.Recv(here)
+    request.Wait()
+    np.testing.assert_array_equal(here.get(), field(ring[1]))
+
+
+def test_in_the_place_of_what_was_sent(comm, ours, on_device, ring):
+    u = on_device(field(comm.rank))
+    ours.Sendrecv_replace(u[:, ::3], ring[0], 0, ring[1], 0)
+    expected = field(comm.rank)
+    expected[:, ::3] = field(ring[1])[:, ::3]
+    np.testing.assert_array_equal(u.get(), expected)
+
+
 def test_nobody(ours, on_device):
     u = on_device(field(0))
     ours.Send(u, MPI.PROC_NULL)
@@ -148,6 +182,7 @@ def test_sums(comm, ours, on_device):
     u, total = on_device(field(comm.rank)), on_device(np.zeros((6, 10)))
     ours.Allreduce(u, total)
     ours.Allreduce(MPI.IN_PLACE, u, op=MPI.MAX)
+    ours.Allreduce(u[:0], total[:0])
     expected = sum(field(rank) for rank in range(comm.size))
     np.testing.assert_array_equal(total.get(), expected)
     np.testing.assert_array_equal(u.get(), field(comm.size - 1))
@@ -172,7 +207,7 @@ def test_mpi_gets_no_address_of_a_device(ours, on_device):
         lambda: ours.Isend(u, 0),
         lambda: ours.Irecv([u, 4, MPI.DOUBLE], source=0),
         lambda: ours.Psend_init(u, 1, 0),
-        lambda: ours.Sendrecv_replace(u, 0),
+        lambda: ours.Isendrecv_replace(u, 0),
         lambda: ours.Bcast(u),
         lambda: ours.Gather(host, recvbuf=u),
         lambda: ours.Iallreduce(u, host),

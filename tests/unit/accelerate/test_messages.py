@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from datatypes import Made, Objects, recipes
@@ -204,6 +206,8 @@ def test_nobody(packed, make):
     packed.Send([here, 1, datatype], MPI.PROC_NULL)
     packed.Recv([here, 1, datatype], MPI.PROC_NULL, status=status)
     assert status.source == MPI.PROC_NULL and status.Get_count(datatype) == 0
+    packed.Mprobe(MPI.PROC_NULL).Recv([here, 1, datatype], status)
+    assert status.Get_count(datatype) == 0
     np.testing.assert_array_equal(here, field(0))
 
 
@@ -216,6 +220,28 @@ def test_a_message_that_was_probed(comm, packed, ring, make):
     packed.Recv([here, 1, datatype], ring[1], 0)
     MPI.Detach_buffer()
     np.testing.assert_array_equal(here[:, 0], field(ring[1])[:, 0])
+
+
+@pytest.mark.parametrize("probe", ["Mprobe", "Improbe"])
+def test_a_message_that_was_taken_out_of_the_queue(comm, packed, ring, make, probe):
+    datatype, here, status = column(make), np.zeros((6, 10)), MPI.Status()
+    request = comm.Isend([field(comm.rank), 1, datatype], ring[0])
+    while (message := getattr(packed, probe)(ring[1], 0)) is None:
+        pass
+    message.Recv([here, 1, datatype], status)
+    request.Wait()
+    assert status.Get_count(datatype) == 1 and status.source == ring[1]
+    assert (here[:, 0] == field(ring[1])[:, 0]).all() and not here[:, 1:].any()
+
+
+def test_in_the_place_of_what_was_sent(comm, packed, ring, make):
+    u, v = field(comm.rank), field(comm.rank)
+    packed.Sendrecv_replace([u, 1, column(make)], ring[0], 0, ring[1], 0)
+    packed.Sendrecv_replace(v, ring[0], 0, ring[1], 0)
+    expected = field(comm.rank)
+    expected[:, 0] = field(ring[1])[:, 0]
+    np.testing.assert_array_equal(u, expected)
+    np.testing.assert_array_equal(v, field(ring[1]))
 
 
 def test_longer_messages_than_there_is_room_for(comm, packed, ring, make):
@@ -248,6 +274,26 @@ def test_a_new_type_may_have_the_handle_of_a_freed_one(comm, packed, ring):
         np.testing.assert_array_equal(here[:, 0], field(ring[1]).ravel()[: 6 * stride : stride])
         datatype.Free()
     assert len(handles) < 8  # else this proves nothing
+
+
+def test_several_threads_with_one_type(packed, make):
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        pytest.skip("MPI takes calls of one thread alone")
+    datatype = make(MPI.DOUBLE.Create_vector(1000, 1, 2))
+
+    def swap(number: int) -> bool:
+        there, here = np.full(2000, float(number)), np.zeros(2000)
+        for _ in range(50):
+            here[:] = -1.0
+            packed.Sendrecv(
+                [there, 1, datatype], packed.rank, number, [here, 1, datatype], packed.rank, number
+            )
+            if not (here[::2] == number).all() or not (here[1::2] == -1.0).all():
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(swap, range(4)))
 
 
 def test_many_counts_of_one_type(comm, packed, ring, make):

@@ -222,6 +222,8 @@ def test_what_is_a_request(comm, packed, installed, column):
         assert isinstance(each, MPI.Request) and isinstance(each, MPI.Prequest)
     assert isinstance(later, MPI.Request) and not isinstance(later, MPI.Prequest)
     assert not isinstance(u, MPI.Request)
+    mine = type("Mine", (MPI.Request,), {})  # somebody's own class
+    assert isinstance(mine(later), mine) and not any(isinstance(e, mine) for e in (ours, later))
     later.Wait()
     ours.Free()
     theirs.Free()

@@ -388,9 +388,25 @@ def test_a_single_sum(comm, device):
             part.get(), total(comm, 60, float, np.maximum).reshape(3, 20)[:, ::-2]
         )
     assert allreduce(comm, on(device, np.ones(()))).get() == comm.size
-    stream = device.stream()
-    result = allreduce(comm, x, stream=stream)
-    np.testing.assert_array_equal(result.get(stream), total(comm, 60).reshape(3, 20))
+
+
+def test_a_single_sum_on_any_stream_of_a_rank(comm, device):
+    """Nobody synchronises before the end, and one rank's streams differ from call to call."""
+    mine, n = data(comm.rank, 60), 60 * 8
+    given = device.pinned(n)
+    given.host.view(float)[:] = mine
+    results, streams = [], [device.stream(), device.stream()]
+    for k in range(3):
+        stream = streams[k % 2 if comm.rank else 0]
+        x = on(device, np.zeros(60))
+        device.copy(native.address(x.shadow), given.address, n, stream)
+        result, memory = allreduce(comm, x, stream=stream), device.pinned(n)
+        device.copy(memory.address, native.address(result.shadow), n, stream)
+        results.append((x, result, memory))
+    for stream in streams:
+        device.synchronize(stream)
+    for _, _, memory in results:
+        np.testing.assert_array_equal(memory.host.view(float), total(comm, 60))
 
 
 def test_what_is_refused(comm, device):

@@ -37,7 +37,11 @@ u.set(1.0)
 
 @pytest.fixture
 def device(comm):
-    return hpckit.device(comm, "stand-in")
+    """With nothing on its streams that tests before left there: memory is not free until it ran."""
+    found = hpckit.device(comm, "stand-in")
+    for stream in [*found._streams]:
+        found.synchronize(stream)
+    return found
 
 
 def bytes_at(memory, n=None):

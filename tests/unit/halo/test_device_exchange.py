@@ -14,6 +14,7 @@ import hpckit
 from hpckit.comm.device_array import DeviceArray, zeros
 from hpckit.comm.grid import Grid
 from hpckit.comm.stand_in import StandIn
+from hpckit.errors import HpckitError
 from hpckit.halo import Halo, slab
 
 pytestmark = pytest.mark.mpi
@@ -150,6 +151,18 @@ def test_an_mpi_library_that_takes_device_memory(mpirun, comm, tmp_path):
         assert job.returncode == rc, job.stdout
         assert job.stdout.count("filled") == 2
     assert mpirun(2, script, "device").returncode != 0  # it dies of what it must not touch
+
+
+@pytest.mark.parametrize(("seen", "refused"), [(False, True), (True, False), (None, False)])
+def test_an_mpi_library_that_was_seen_to_fail_is_refused(comm, device, monkeypatch, seen, refused):
+    monkeypatch.setattr("hpckit.halo.device.known", lambda place: seen)
+    grid = Grid(comm, (9, 8), periodic=True)
+    u = grid.zeros(device=device)
+    if refused:
+        with pytest.raises(HpckitError, match="MPI cannot take addresses of"):
+            Halo(grid, fields=[u], method="device")
+    else:
+        assert Halo(grid, fields=[u], method="device").method == "device"
 
 
 AWARE = """

@@ -218,6 +218,19 @@ def test_launches_and_calls_do_not_grow_with_faces_and_fields(comm, device):
         assert census["calls"] - before["calls"] - waits <= most
 
 
+def test_views_that_are_made_anew_are_found_again(comm, device, method):
+    field = Field(comm, device)
+    halo = Halo(field.grid, fields=[field.array], method=method)
+    halo.exchange(field.array)
+    before = census["allocations"]
+    for turn in range(10):
+        field.set(turn)
+        halo.exchange(field.array[:])
+        assert field.is_filled(field.array.get(), turn)
+        field.kept.clear()
+        assert census["allocations"] == before
+
+
 # -- several in flight
 
 
@@ -328,8 +341,11 @@ def test_the_end_of_the_program_completes_what_is_in_flight(comm, device, method
 # -- errors
 
 
-def refuse(monkeypatch, method: str = "prepare") -> list[int]:
-    """Launches fail while the list that this gives has the number of those before it as 0."""
+REFUSED = HpckitError("the driver refuses this launch")
+
+
+def refuse(monkeypatch, error: BaseException = REFUSED) -> list[int]:
+    """One launch fails, after so many as the list that this gives says."""
     left = [10**9]
     original = StandIn.prepare
 
@@ -339,7 +355,7 @@ def refuse(monkeypatch, method: str = "prepare") -> list[int]:
         def launched() -> None:
             left[0] -= 1
             if left[0] == -1:
-                raise HpckitError("the driver refuses this launch")
+                raise error
             launch()
 
         return launched
@@ -361,6 +377,19 @@ def test_a_launch_that_fails_before_the_messages_may_be_tried_again(
             begin(field.array)
         halo.exchange(field.array)
         assert field.is_filled(field.array.get(), 6)
+
+
+def test_after_an_interrupt_wait_goes_on(comm, device, method, monkeypatch):
+    left = refuse(monkeypatch, KeyboardInterrupt())
+    field = Field(comm, device)
+    halo = Halo(field.grid, fields=[field.array], method=method)
+    for launches in range(1 + (comm.size > 1)):
+        field.set(9 + launches)
+        left[0] = launches
+        with pytest.raises(KeyboardInterrupt):
+            halo.exchange(field.array)
+        halo.wait()
+        assert field.is_filled(field.array.get(), 9 + launches)
 
 
 @several

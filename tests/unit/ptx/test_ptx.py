@@ -20,7 +20,6 @@ from hpckit.errors import HpckitError
 from hpckit.ptx import compiler, conventions
 
 HERE = Path(__file__).parent
-PATHS = os.pathsep.join([*sys.path, str(HERE), str(HERE.parent / "comm")])
 MOVES = "hpckit.comm.device_kernels"
 KINDS = {"i8": "u64", "f8": "f64", "f4": "f32"}  # of arguments: in Python, in PTX
 H100 = "sm_90"
@@ -46,6 +45,11 @@ def axpy(tmp_path, monkeypatch):
     native._texts.pop("axpy_kernels", None)
 
 
+def paths() -> str:
+    """Where processes of their own find what this one and these tests import."""
+    return os.pathsep.join([*sys.path, str(HERE), str(HERE.parent / "comm")])
+
+
 def of_a_wheel(name: str) -> str:
     """Where a file of the compiler's wheels is."""
     for wheel in (compiler.WHEEL, "nvidia-cuda-nvdisasm"):
@@ -59,12 +63,12 @@ def of_a_wheel(name: str) -> str:
     raise AssertionError(f"no {name}")
 
 
-def output(*command: object, env: dict[str, str] | None = None) -> str:
+def output(*command: object) -> str:
     result = subprocess.run(
         list(map(str, command)),
         check=False,
         text=True,
-        env=env,
+        env=os.environ | {"PYTHONPATH": paths()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -107,8 +111,7 @@ def test_compiled_again_it_is_the_same():
     of_a_wheel("ptxas")
     if f"// by: {compiler.made_by()}\n" not in ptx.file(MOVES).read_text():
         pytest.skip(f"made by other versions than {compiler.made_by()}")
-    environment = os.environ | {"PYTHONPATH": PATHS}
-    output(sys.executable, "-m", "hpckit.ptx.compiler", "--check", env=environment)
+    output(sys.executable, "-m", "hpckit.ptx.compiler", "--check")
 
 
 def test_no_kernel_spills_registers(module, tmp_path):
@@ -131,7 +134,7 @@ def test_moves_take_few_instructions(tmp_path):
 
 
 def test_moves_in_the_simulator(mpirun):
-    result = mpirun(None, HERE / "simulated.py", NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=PATHS)
+    result = mpirun(None, HERE / "simulated.py", NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=paths())
     assert result.returncode == 0 and "20 types" in result.stdout, result.stdout
 
 
@@ -148,7 +151,7 @@ def test_what_is_shipped_does_what_its_twins_do(mpirun, file, tests):
     if not shutil.which("cc"):
         pytest.skip("needs cc, for PTX as C")
     options = ["-p", "shipped", "--with-mpi", "-q", "-k", tests]
-    result = mpirun(None, "-m", "pytest", *options, HERE.parent / file, PYTHONPATH=PATHS)
+    result = mpirun(None, "-m", "pytest", *options, HERE.parent / file, PYTHONPATH=paths())
     assert result.returncode == 0 and " passed" in result.stdout, result.stdout
 
 
@@ -163,10 +166,6 @@ def test_the_example_is_run_by_its_twin(axpy):
 def test_the_example_is_compiled(axpy):
     of_a_wheel("ptxas")
     program = f"from hpckit.ptx.compiler import compiled; print(compiled({axpy!r}))"
-    environment = os.environ | {"PYTHONPATH": PATHS}
-    command = [sys.executable, "-c", program]
-    text = subprocess.run(
-        command, check=True, text=True, capture_output=True, env=environment
-    ).stdout
+    text = output(sys.executable, "-c", program)
     assert ".visible .entry axpy(" in text
     assert "mul.rn.f64" in text and "add.rn.f64" in text
