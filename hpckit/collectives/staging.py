@@ -150,7 +150,6 @@ class DeviceArrays:
     ) -> None:
         check_alone(channel.comm, channel.node.comm, place)
         self._channel = channel
-        self._strided = order == "strided"
         self._device = place
         self._stream = stream
         # What is enqueued may still be to be done when this is gone.
@@ -168,7 +167,7 @@ class DeviceArrays:
     def around(self, operation: Persistent, part: slice, kind: str) -> Persistent:
         if kind == "host":
             return Staged(operation, partial(self._to_host, part), partial(self._back, part))
-        if self._strided:
+        if self._source.pack is not _nothing or self._target.unpack is not _nothing:
             return Staged(operation, self._source.pack, self._target.unpack)
         return operation
 
@@ -176,8 +175,9 @@ class DeviceArrays:
         self._device.synchronize(self._stream)
 
     def _flat(self, array: np.ndarray, order: str) -> _Flat:
-        if order != "strided":
-            return _Flat(_flattened(array, order))
+        array = array.T if order == "F" else array
+        if order != "strided" and array.flags.aligned:  # kernels load whole elements
+            return _Flat(array.reshape(-1))
         values = empty(self._device, (array.size,), array.dtype).shadow
         row = array.itemsize
         dense = native.address(values), dense_strides(array.shape, row)

@@ -130,10 +130,10 @@ class Cuda(DeviceArrays):
         what = f"{amount(nbytes)} of page-locked memory cannot be had"
         flags = cuda.CU_MEMHOSTALLOC_PORTABLE | cuda.CU_MEMHOSTALLOC_DEVICEMAP
         pointer = self._context(what, cuda.cuMemHostAlloc, max(nbytes, 1), flags)
-        host = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(pointer), np.uint8)
-        memory = CudaMemory(self._mapped(pointer), nbytes, host)
-        self._context.when_gone(memory, cuda.cuMemFreeHost, pointer)
-        return memory
+        # Views of it may live longer than what we return: MPI's requests hold them.
+        pages = (ctypes.c_uint8 * nbytes).from_address(pointer)
+        self._context.when_gone(pages, cuda.cuMemFreeHost, pointer)
+        return CudaMemory(self._mapped(pointer), nbytes, np.frombuffer(pages, np.uint8))
 
     def register(self, array: np.ndarray) -> CudaMemory:
         cuda, pointer = self._cuda, address(array)

@@ -130,7 +130,7 @@ class Context:
 
     def ask(self, function: Callable[..., tuple], *arguments: Any) -> tuple:
         """The whole answer, its code first."""
-        before = self._current()[1]
+        before = checked("the GPU cannot be used", self._current())
         if int(before) == self._handle:
             return function(*arguments)
         checked("the GPU cannot be used in this thread", self._set(self._context))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hpckit.machine.node_memory import NodeMemory
 
 COUNTER = (1 << 32) - 1  # the largest value of a counter; 0 comes after it
+_BLOCK = 1 << 21  # bytes that a GPU shows to others as a whole, with whatever else lies there
 _APART = 128  # bytes from one counter to the next: lines of caches are fetched in pairs
 _CLOSED = mmap.PAGESIZE // _APART - 1  # the last counter of a rank
 
@@ -60,7 +61,7 @@ class PeerMemory:
         with together(comm):
             self.event = device.event()
             if nbytes:
-                self._mine = device.allocate(nbytes)
+                self._mine = device.allocate(-(-nbytes // _BLOCK) * _BLOCK)
                 exported = device.export(self._mine)
         exports = dict(zip(node.ranks, node.comm.allgather(exported), strict=True))
         pages = node.peers(node.zeros((mmap.PAGESIZE,), np.uint8)) or {}

@@ -63,6 +63,26 @@ UFUNCS = {
 
 
 @pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "native"])
+def test_kernels_get_aligned_elements(comm, device, algorithm, monkeypatch):
+    """Between others, of odd bytes: GPUs cannot load them, CPUs can."""
+    tables = []
+    folds = pipelined.Folds
+
+    def seen(device, op, dtype, rows, stream):
+        tables.append(rows)
+        return folds(device, op, dtype, rows, stream)
+
+    monkeypatch.setattr(pipelined, "Folds", seen)
+    memory = on(device, np.zeros(8 * 37 + 1, np.uint8))
+    shadow = memory.shadow[1:].view(float)
+    x = device_array.DeviceArray(device, memory.memory, shadow)
+    x.set(data(comm.rank, 37))
+    Allreduce(comm, x, algorithm=algorithm)()
+    np.testing.assert_array_equal(x.get(), total(comm, 37))
+    assert not any((rows % 8).any() for rows in tables)
+
+
+@pytest.mark.parametrize("algorithm", [*DEVICE_ALGORITHMS, "native"])
 @pytest.mark.parametrize("name", UFUNCS)
 def test_operations_and_types(comm, device, algorithm, name):
     op = getattr(MPI, name)

@@ -18,7 +18,7 @@ from hpckit.comm.places import place
 from hpckit.errors import HpckitError
 from hpckit.names import DEVICE_ALGORITHMS, DEVICE_HALO_METHODS
 
-OUT_OF_MEMORY, INVALID_VALUE, ILLEGAL_ADDRESS = 2, 1, 700
+OUT_OF_MEMORY, INVALID_VALUE, NOT_INITIALIZED, ILLEGAL_ADDRESS = 2, 1, 3, 700
 NOTHING = Kernel("tests.of_cuda", "nothing")
 TEXT = b".version 8.0\n.entry nothing(\n"
 pytestmark = pytest.mark.mpi
@@ -111,6 +111,25 @@ def test_a_thousand_of_each_leave_nothing(gpu, nothing_left):
     for _ in range(1000):
         kept = gpu.allocate(8), gpu.pinned(8), gpu.event()
     del kept
+
+
+def test_views_of_pinned_memory_keep_it(gpu, stub, nothing_left):
+    gc.collect()
+    before = stub.calls("cuMemFreeHost")
+    view = gpu.pinned(64).host[8:16]
+    gc.collect()
+    assert stub.calls("cuMemFreeHost") == before
+    view[:] = 7
+    assert view.sum() == 56
+    del view
+    gc.collect()
+    assert stub.calls("cuMemFreeHost") == before + 1
+
+
+def test_a_thread_without_a_gpu_is_told(gpu, stub):
+    stub.fail("cuCtxGetCurrent", NOT_INITIALIZED)
+    with pytest.raises(HpckitError, match="NOT_INITIALIZED; a process that was forked"):
+        gpu.allocate(8)
 
 
 def test_events_and_streams(gpu, nothing_left):
