@@ -40,7 +40,8 @@ def check_numbers(array: Any) -> None:
     ):
         found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
         raise ConfigError(
-            f"collectives take NumPy arrays of numbers in native byte order, got {found}"
+            "collectives take NumPy arrays, and allreduce arrays on a device too, of numbers in "
+            f"native byte order, got {found}"
         )
 
 

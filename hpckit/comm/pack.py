@@ -214,12 +214,7 @@ class Packer:
                 )
         for number, _, block in self._blocks:
             low, high = byte_bounds(arrays[number])
-            first = native.address(arrays[number]) + block.start
-            steps = [(n - 1) * s for n, s in zip(block.counts, block.strides, strict=True)]
-            begin, end = (
-                first + sum(s for s in steps if s < 0),
-                first + sum(s for s in steps if s > 0) + block.row,
-            )
+            begin, end = (native.address(arrays[number]) + offset for offset in block.reach)
             if block.nbytes and not (low <= begin and end <= high):
                 raise HpckitError(
                     f"layout {number} reaches bytes {begin - low} to {end - low} of an array of "

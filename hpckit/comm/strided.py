@@ -65,6 +65,13 @@ class StridedBlock:
         """Bytes that one object moves."""
         return math.prod(self.counts) * self.row
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """First byte that one object visits, and the one after the last; offsets as `start`."""
+        steps = [(n - 1) * s for n, s in zip(self.counts, self.strides, strict=True)]
+        low, high = sum(s for s in steps if s < 0), sum(s for s in steps if s > 0)
+        return self.start + low, self.start + high + self.row
+
     def offsets(self) -> NDArray[np.int64]:
         """Offsets of all rows in the order of visit: (rows,) int64."""
         offsets = np.array([self.start], np.int64)

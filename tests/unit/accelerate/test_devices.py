@@ -231,6 +231,10 @@ def test_bad_buffers(ours, on_device, make):
         ours.Send([u, 1, odd], MPI.PROC_NULL)
     with pytest.raises(ConfigError, match="480 bytes on a device are no whole number of objects"):
         ours.Send([u, pair], MPI.PROC_NULL)
+    with pytest.raises(ConfigError, match="reaches bytes 0 to 488 of an array of 480 bytes"):
+        ours.Send([u, 61, MPI.DOUBLE], MPI.PROC_NULL)
+    with pytest.raises(ConfigError, match="reaches bytes 448 to 504 of an array of 480 bytes"):
+        ours.Recv([u, 1, 8, pair], MPI.PROC_NULL)
     with pytest.raises(ConfigError, match=r"a buffer of 1 items: pass an array, \[array, count\]"):
         ours.Send([u], MPI.PROC_NULL)
     with pytest.raises(ConfigError, match="need a contiguous one: pass it alone"):
