@@ -40,8 +40,8 @@ def check_numbers(array: Any) -> None:
     ):
         found = f"{type(array).__name__} {getattr(array, 'dtype', '')}".strip()
         raise ConfigError(
-            "collectives take NumPy arrays, and allreduce arrays on a device too, of numbers in "
-            f"native byte order, got {found}"
+            f"collectives take NumPy arrays of numbers in native byte order, got {found}"
+            " (of those on a device only allreduce and Allreduce)"
         )
 
 

@@ -1,5 +1,8 @@
 """`doctor --gpu` on stand-ins: what a job of two ranks finds, and what is kept of it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from hpckit.apps.doctor import gpu
@@ -11,6 +14,7 @@ from hpckit import device
 from hpckit.comm.gpu_awareness import known
 print(known(device(MPI.COMM_WORLD, "{}")))
 """
+BESIDE = Path(sys.executable).with_name("mpirun")
 READABLE = {"HPCKIT_STAND_IN": "readable"}  # the host, and so MPI, may touch its memory
 
 
@@ -82,7 +86,10 @@ def test_two_ranks_and_one_gpu_that_cannot_be_opened_by_others(doctor, cuda_stub
     ("launcher", "said"),
     [
         ("nothing -n 2", "the launcher 'nothing' does not start: No such file"),
-        ("mpirun -n 1", "the launcher started 1 ranks in a job, not 2"),
+        (
+            f"{BESIDE if BESIDE.exists() else 'mpirun'} -n 1",
+            "the launcher started 1 ranks in a job, not 2",
+        ),
         ("sh -c 'echo no queue; exit 3'", "the job ended with 3\nno queue"),
     ],
 )
