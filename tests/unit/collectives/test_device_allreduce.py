@@ -19,7 +19,7 @@ from hpckit.errors import ConfigError, HpckitError
 from hpckit.machine import lifetime
 from hpckit.watch import Watch
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 ALGORITHMS = [*DEVICE_ALGORITHMS, "native", "ring", "shared", "twoshot"]
 DTYPES = [np.dtype(code) for code in "?bBhHiIlLefdgFD"]
 

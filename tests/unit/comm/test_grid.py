@@ -13,7 +13,7 @@ from hpckit.errors import ConfigError, HpckitError
 from hpckit.machine import node_memory as shared
 from hpckit.machine.node_memory import NodeMemory
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])

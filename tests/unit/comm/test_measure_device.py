@@ -16,7 +16,7 @@ from hpckit.errors import HpckitError
 from hpckit.machine.device_model import DeviceModel
 from hpckit.machine.node_memory import NodeMemory
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 ALONE = {"launch", "settle", "pack", "unpack", "mapped pack", "mapped unpack"}
 ALONE |= {"to host", "to device"}
 

@@ -13,7 +13,7 @@ from hpckit.comm.stand_in import StandIn, census
 from hpckit.errors import HpckitError
 from hpckit.machine.node_memory import NodeMemory
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 N = 64  # bytes
 
 

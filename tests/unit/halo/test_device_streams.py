@@ -22,7 +22,7 @@ from hpckit.errors import HpckitError
 from hpckit.halo import Halo, adrift, device_messages, slab
 from hpckit.machine import lifetime, spin
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 several = pytest.mark.mpi(min_size=2)
 CHUNKED = "staged in chunks"
 METHODS = ["staged", CHUNKED, "oneshot"]

@@ -16,7 +16,7 @@ from hpckit.halo.adrift import adrift, land
 from hpckit.halo.neighbor import _graphs
 from hpckit.machine import spin
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 FIXED = [method for method in METHODS if method != "auto"]
 
 

@@ -16,7 +16,7 @@ from hpckit.halo import Halo, peer
 from hpckit.halo.adrift import adrift, land
 from hpckit.machine import lifetime, spin
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("alone")]
 several = pytest.mark.mpi(min_size=2)
 
 
