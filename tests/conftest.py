@@ -10,6 +10,7 @@ Without `--with-mpi`, MPI is not even imported and its tests are skipped.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import shutil
 import signal
@@ -227,8 +228,6 @@ def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def alone(comm: Any) -> None:
     """What tests before left in flight is set aside, for it may never be complete, or just now."""
-    import gc
-
     from hpckit.halo import adrift
     from hpckit.machine import lifetime
 

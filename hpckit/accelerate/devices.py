@@ -13,13 +13,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from mpi4py import MPI
-from numpy.lib.array_utils import byte_bounds
 
 from hpckit import collectives, native
 from hpckit.accelerate.parcels import Packed, Parcel, Plain, Slabs
 from hpckit.comm.device import Device
 from hpckit.comm.device_moves import DeviceMoves
-from hpckit.comm.pack import Move, dense_strides
+from hpckit.comm.pack import Move, beyond, dense_strides
 from hpckit.comm.places import place, stream_of
 from hpckit.comm.shadow import is_of_device
 from hpckit.comm.strided import NotStrided, StridedBlock, from_array, from_datatype
@@ -64,7 +63,10 @@ def device_parcel(buffer: Any, readonly: bool) -> Parcel:
         )
     if not block.nbytes:
         return Plain([np.empty(0, np.uint8), MPI.PACKED])
-    _check_reach(block, offset, view)
+    if outside := beyond(block, view, offset):  # a kernel that leaves its array ends the process
+        raise ConfigError(
+            f"a message of {block} {outside} on a device: give a smaller count or displacement"
+        )
     stream = stream_of(said.array, device)
     return _slabs(device, block).take().at(native.address(view) + offset, stream)
 
@@ -123,17 +125,6 @@ def _described(buffer: Any) -> Described:
                 "datatype], [array, count, datatype] or [array, count, displacement, datatype]"
             )
     return Described(buffer)
-
-
-def _check_reach(block: StridedBlock, offset: int, view: np.ndarray) -> None:
-    """A kernel that leaves its array takes the whole process with it."""
-    low, high = byte_bounds(view)
-    begin, end = (native.address(view) + offset + each for each in block.reach)
-    if not (low <= begin and end <= high):
-        raise ConfigError(
-            f"a message of {block} reaches bytes {begin - low} to {end - low} of an array of "
-            f"{high - low} bytes on a device: give a smaller count or displacement"
-        )
 
 
 def _datatype(given: MPI.Datatype | str) -> MPI.Datatype:

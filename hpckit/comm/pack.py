@@ -213,13 +213,20 @@ class Packer:
                     "one"
                 )
         for number, _, block in self._blocks:
-            low, high = byte_bounds(arrays[number])
-            begin, end = (native.address(arrays[number]) + offset for offset in block.reach)
-            if block.nbytes and not (low <= begin and end <= high):
-                raise HpckitError(
-                    f"layout {number} reaches bytes {begin - low} to {end - low} of an array of "
-                    f"{high - low} bytes"
-                )
+            if outside := beyond(block, arrays[number]):
+                raise HpckitError(f"layout {number} {outside}")
+
+
+def beyond(block: StridedBlock, array: np.ndarray, offset: int = 0) -> str:
+    """How a block leaves the memory of the array that it walks, in words; empty if it does not.
+
+    offset : bytes from the array's first element to where the block's offsets count from
+    """
+    low, high = byte_bounds(array)
+    begin, end = (native.address(array) + offset + place for place in block.reach)
+    if not block.nbytes or (low <= begin and end <= high):
+        return ""
+    return f"reaches bytes {begin - low} to {end - low} of an array of {high - low} bytes"
 
 
 def pack(

@@ -134,24 +134,19 @@ class Auto:
         """An exchange by the chosen method; a race that is due begins with the next one."""
         due = self._due
 
-        def start() -> None:
-            if due():
-                self._reopen()
-            try:
-                exchange.start()
-            except NotBegun:
-                self._count_no_more()
-                raise
+        def counted(begin: Callable[[], object]) -> Callable[[], None]:
+            def counts() -> None:
+                if due():
+                    self._reopen()
+                try:
+                    begin()
+                except NotBegun:
+                    self._count_no_more()
+                    raise
 
-        def call() -> None:
-            if due():
-                self._reopen()
-            try:
-                exchange.call()
-            except NotBegun:
-                self._count_no_more()
-                raise
+            return counts
 
+        start, call = counted(exchange.start), counted(exchange.call)
         return exchange._replace(start=start, call=call, owner=(self, exchange.owner))
 
     def _count_no_more(self) -> None:
